@@ -1,0 +1,1 @@
+"""NumPy only: latents to bytes and back."""
