@@ -1,0 +1,257 @@
+"""One experiment, from a config to a report: prepares, runs the stages, measures what came out."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from bottlefit_jax import data
+from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
+from bottlefit_jax.preparation import Networks, Variables, claim_workdir, create_networks, open_sources
+from bottlefit_jax.recipe import bottleneck_options, check_config
+from bottlefit_jax.results import write_results
+from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages, step
+from bottlefit_jax.training.progress import RunLog
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains what `config` asks for, going on where `workdir` already holds it, and writes the report.
+
+    Args:
+      config: from a file in `configs/`, locked.
+      workdir: created where it is not there.
+
+    Returns:
+      The report, as in `workdir/report.json`.
+
+    Raises:
+      UserError: anything in config, data or workdir that cannot be used; before any compilation where that is possible.
+      loop.Stopped: a signal came; everything is saved.
+    """
+    check_config(config)
+    train_source, eval_source = open_sources(config)
+    networks = create_networks(config, train_source.class_names)
+    for stage in stages.STAGES:  # every mistake in a stage shows now, not when its turn comes
+        _stage(config, networks, stage)
+    mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages.STAGES))
+    eval_batch_size = -(-config.eval_batch_size // mesh.size) * mesh.size
+    claim_workdir(workdir, config)
+    log = RunLog(workdir, primary=jax.process_index() == 0)
+    log.say(sharding.describe(mesh))
+    experiment = _Experiment(config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log)
+    try:
+        return experiment.run()
+    finally:
+        log.close()
+
+
+def _stage(config: ConfigDict, networks: Networks, name: str) -> stages.Stage:
+    module = networks.teacher if stages.STAGES[name].network == "teacher" else networks.student
+    drift = config.frozen_statistics == "drift"
+    return stages.create_stage(name, config.stages[name], parts=module.parts, matched=module.matched, drift=drift)
+
+
+@dataclasses.dataclass
+class _Experiment:
+    """What `run` has opened; its methods are the steps that follow."""
+
+    config: ConfigDict
+    workdir: Path
+    networks: Networks
+    train_source: data.Source
+    eval_source: data.Source
+    mesh: Mesh
+    eval_batch_size: int
+    log: RunLog
+    stop: loop.StopSignal = dataclasses.field(default_factory=loop.StopSignal)
+    eval_steps: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def run(self) -> dict[str, Any]:
+        """Trains, evaluates, reports."""
+        summaries = []
+        teacher = self.networks.teacher_variables
+        if teacher is None:
+            result = self._train("teacher", self._initial(self.networks.teacher, 0), {})
+            teacher = result.variables
+            summaries.append(result.summary)
+            self._keep("teacher", teacher, None)
+        on_mesh = sharding.put_replicated(self.mesh, teacher)
+        student = self.networks.student_variables or self._student_from(teacher)
+        for name in ("stage1", "stage2"):
+            if self.config.stages[name].epochs:
+                result = self._train(name, student, on_mesh)
+                student = result.variables
+                summaries.append(result.summary)
+        student = self._calibrated(student)
+        self._keep("student", student, bottleneck_options(self.config))
+        return self._report(teacher, student, summaries)
+
+    def _initial(self, module: nn.Module, index: int) -> Variables:
+        size = self.config.dataset.image_size
+        key = jax.random.fold_in(jax.random.key(self.config.seed), index)
+        return sharding.to_host(jax.jit(module.init)(key, jnp.zeros((1, size, size, 3))))
+
+    def _student_from(self, teacher: Variables) -> Variables:
+        """A student whose tail is the teacher's, and whose bottleneck is new."""
+        new = self._initial(self.networks.student, 1)
+        shared = {"params": teacher["params"], "batch_stats": teacher["batch_stats"]}
+        return {
+            collection: {part: shared.get(collection, {}).get(part, tree) for part, tree in parts.items()}
+            for collection, parts in new.items()
+        }
+
+    def _train(self, name: str, variables: Variables, teacher_variables: Variables) -> loop.Result:
+        config, settings = self.config, self.config.stages[name]
+        stage = _stage(config, self.networks, name)
+        module = self.networks.teacher if stage.network == "teacher" else self.networks.student
+        steps_per_epoch = data.steps_per_epoch(self.train_source, stage.batch_size)
+        schedule = optimizer.create_schedule(
+            settings.schedule,
+            learning_rate=settings.learning_rate,
+            epochs=settings.epochs,
+            steps_per_epoch=steps_per_epoch,
+            milestones=settings.milestones,
+            gamma=settings.gamma,
+            warmup_epochs=settings.warmup_epochs,
+        )
+        tx = optimizer.create_optimizer(
+            settings.optimizer, schedule=schedule, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        teacher = self.networks.teacher if stage.needs_teacher else None
+        train_step = step.create_train_step(
+            stage, module=module, teacher=teacher, tx=tx, mesh=self.mesh, **self._pixels()
+        )
+        index = list(stages.STAGES).index(name)
+        plan = loop.Plan(
+            steps_per_epoch=steps_per_epoch,
+            every_steps=config.checkpoint.every_steps,
+            schedule=schedule,
+            batches=lambda start: self._train_batches(stage.batch_size, index, start),
+            evaluate=lambda new: self._evaluate(module, self._calibrated(new)),
+            select=config.checkpoint.select,
+        )
+        checkpoints = checkpoint.StageCheckpoints(self.workdir / "checkpoints" / name)
+        try:
+            return loop.run_stage(
+                stage,
+                plan,
+                step.initial_state(stage, variables, tx=tx),
+                train_step=train_step,
+                teacher_variables=teacher_variables if stage.needs_teacher else {},
+                key=sharding.put_replicated(self.mesh, jax.random.key(config.seed * len(stages.STAGES) + index)),
+                mesh=self.mesh,
+                checkpoints=checkpoints,
+                log=self.log,
+                stop=self.stop,
+            )
+        finally:
+            checkpoints.close()
+
+    def _train_batches(self, batch_size: int, index: int, start: int) -> Iterator[dict[str, np.ndarray]]:
+        chosen = self.config.dataset
+        batches = data.train_batches(
+            self.train_source,
+            batch_size=batch_size,
+            image_size=chosen.image_size,
+            seed=self.config.seed * len(stages.STAGES) + index,
+            start_step=start,
+            crop_scale=tuple(chosen.crop_scale),
+            flip=chosen.flip,
+            **self._workers(),
+        )
+        return (self._relabelled(batch) for batch in batches)
+
+    def _relabelled(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Labels as columns of the logits, where those have other classes too."""
+        if self.networks.class_indices is None:
+            return batch
+        return {**batch, "label": np.asarray(self.networks.class_indices, np.int32)[batch["label"]]}
+
+    def _workers(self) -> dict[str, Any]:
+        return {
+            "workers": self.config.dataset.workers,
+            "worker_type": self.config.dataset.worker_type,
+            "shard_index": jax.process_index(),
+            "shard_count": jax.process_count(),
+        }
+
+    def _eval_batches(
+        self, source: data.Source, *, limit: int | None = None, alone: bool = False
+    ) -> Iterator[dict[str, np.ndarray]]:
+        chosen, workers = self.config.dataset, self._workers()
+        if alone:
+            workers.update(shard_index=0, shard_count=1)
+        return data.eval_batches(
+            source,
+            batch_size=self.eval_batch_size,
+            image_size=chosen.image_size,
+            resize=chosen.resize or None,
+            limit=limit,
+            **workers,
+        )
+
+    def _pixels(self) -> dict[str, Any]:
+        return {"mean": tuple(self.config.dataset.mean), "std": tuple(self.config.dataset.std)}
+
+    def _evaluate(self, module: nn.Module, variables: Variables) -> dict[str, float]:
+        """Top-1 and top-5 on all evaluation pictures; a compiled step is kept for each network."""
+        name = "teacher" if module is self.networks.teacher else "student"
+        if name not in self.eval_steps:
+            indices = self.networks.class_indices
+            self.eval_steps[name] = create_eval_step(module, mesh=self.mesh, class_indices=indices, **self._pixels())
+        return evaluate(self.eval_steps[name], variables, self._eval_batches(self.eval_source), mesh=self.mesh)
+
+    def _calibrated(self, student: Variables) -> Variables:
+        """The student with the range of its latents, where its quantiser goes by a calibrated one."""
+        chosen = self.config.student.bottleneck
+        if "ranges" not in student:
+            return student
+        ranges = calibrate(
+            self.networks.student,
+            sharding.to_host(student),
+            # Every host looks at the same pictures, so that all come to the same range.
+            self._eval_batches(self.train_source, limit=self.config.student.calibration_images, alone=True),
+            per_channel=chosen.per == "channel",
+            **self._pixels(),
+        )
+        return {**student, "ranges": sharding.put_replicated(self.mesh, {"quantizer": ranges})}
+
+    def _keep(self, name: str, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
+        """Writes a finished network to `workdir/name`, from where another config, or the export, takes it."""
+        meta = {
+            "name": self.config.teacher.name,
+            "options": self.config.teacher.options.to_dict(),
+            "num_classes": self.networks.num_classes,
+            "bottleneck": bottleneck,
+            "labels": list(self.networks.labels),
+            "image_size": self.config.dataset.image_size,
+            "mean": list(self.config.dataset.mean),
+            "std": list(self.config.dataset.std),
+        }
+        checkpoint.save_variables(self.workdir / name, variables, meta)
+
+    def _report(self, teacher: Variables, student: Variables, summaries: list[dict[str, Any]]) -> dict[str, Any]:
+        accuracy = {
+            "teacher": self._evaluate(self.networks.teacher, sharding.put_replicated(self.mesh, teacher)),
+            "student": self._evaluate(self.networks.student, sharding.put_replicated(self.mesh, student)),
+        }
+        if jax.process_index() != 0:
+            return {}
+        return write_results(
+            self.workdir,
+            self.config,
+            networks=self.networks,
+            student_variables=sharding.to_host(student),
+            accuracy=accuracy,
+            pictures=lambda: self._eval_batches(self.eval_source, alone=True),
+            class_names=self.eval_source.class_names,
+            stages=summaries,
+            history=self.log.records,
+        )

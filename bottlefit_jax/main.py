@@ -1,0 +1,106 @@
+"""Trains what a config asks for, goes on where the workdir already holds it, and writes a report.
+
+    python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits [--config.a.b=value]
+
+Exit codes: 0 done; 2 something given cannot be used (one line on standard error); 143 or 130 stopped by SIGTERM or
+SIGINT, everything saved: the same command goes on from there.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
+
+from bottlefit_jax.errors import UserError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line `argv` (its first item is the program) and returns the exit code."""
+    _quieten()
+    try:
+        config, workdir = parse(argv)
+        from bottlefit_jax.training import loop, sharding  # JAX takes seconds: a mistake above is told before
+
+        sharding.start_devices()
+        sharding.use_compilation_cache()
+        from bottlefit_jax import experiment
+
+        try:
+            report = experiment.run(config, workdir)
+        except loop.Stopped as stopped:
+            print(f"stopped by {stopped}; the same command goes on from here")
+            return 128 + stopped.signum
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if report:
+        summarise(report, workdir)
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
+    """Reads the command line.
+
+    Raises:
+      UserError: an unknown flag or config key, a value of the wrong type, a config file that is not there.
+    """
+    values = flags.FlagValues()
+    config_flag = config_flags.DEFINE_config_file(
+        "config", None, "experiment, configs/NAME.py[:ARGUMENT]", flag_values=values
+    )
+    workdir_flag = flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    flags.DEFINE_boolean("help", False, "show this", short_name="h", flag_values=values)
+    try:
+        for argument in argv[1:]:
+            name, _, value = argument.partition("=")
+            if name in ("--config", "-config") and not Path(value.split(":")[0]).is_file():
+                raise UserError(f"no config file {value.split(':')[0]!r}; configs/digits.py is one")
+        rest = values(list(argv))
+        if values["help"].value:
+            print(f"{__doc__}\nThe config's keys and their defaults: bottlefit_jax/recipe.py")
+            raise SystemExit(0)
+        if len(rest) > 1:
+            raise UserError(
+                f"unexpected argument {rest[1]!r}: everything is --config=…, --workdir=… or --config.KEY=VALUE"
+            )
+        for name in ("config", "workdir"):
+            if values[name].value is None:
+                raise UserError(f"--{name} is missing; an example: --config=configs/digits.py --workdir=runs/digits")
+        config = config_flag.value
+        config.to_dict()  # where the file could not be read, only its use says so
+    except UserError:
+        raise
+    except (AttributeError, KeyError) as error:
+        hint = str(error).replace("\\", "").strip("\"'").replace("\n", " ").strip()
+        raise UserError(f"unknown config key: {hint}") from error
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(lines[-1]) from error
+    return config, Path(workdir_flag.value)
+
+
+def summarise(report: dict, workdir: Path) -> None:
+    """Three lines at the end of a run."""
+    traffic = report["bytes_per_image"]
+    print(
+        f"teacher {report['teacher']['top1']:.2f} %, student {report['student']['top1']:.2f} % top-1; "
+        f"{traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG "
+        f"({traffic['saving_percent']:.1f} % less)"
+    )
+    print(f"report: {workdir / 'report.md'}")
+
+
+def _quieten() -> None:
+    """Libraries speak up only when something is wrong; we say once which devices are used."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,140 @@
+"""What an experiment opens before anything is compiled: its pictures, its networks, its workdir.
+
+Nearly every mistake in a config shows here, as one line.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from bottlefit_jax import data, models
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.recipe import bottleneck_options, differences
+from bottlefit_jax.training import checkpoint, stages
+
+Variables = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The pair of an experiment.
+
+    Attributes:
+      teacher, student: modules.
+      teacher_variables: read from a folder, or None where the teacher is to be trained.
+      student_variables: likewise.
+      num_classes: of both.
+      labels: names of the classes that the logits stand for.
+      class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
+    """
+
+    teacher: nn.Module
+    student: nn.Module
+    teacher_variables: Variables | None
+    student_variables: Variables | None
+    num_classes: int
+    labels: tuple[str, ...]
+    class_indices: tuple[int, ...] | None
+
+
+def open_sources(config: ConfigDict) -> tuple[data.Source, data.Source]:
+    """The training and evaluation pictures.
+
+    Raises:
+      UserError: see `data.open_source`; or the two splits have different classes.
+    """
+    options = {"root": config.dataset.root, "on_bad_image": config.dataset.on_bad_image}
+    train, val = (data.open_source(config.dataset.name, split=split, **options) for split in ("train", "val"))
+    if train.class_names != val.class_names:
+        odd = sorted({*train.class_names} ^ {*val.class_names})
+        raise UserError(f"training and evaluation pictures have different classes: {', '.join(odd[:5])}")
+    for name in stages.STAGES:
+        if config.stages[name].epochs:
+            data.steps_per_epoch(train, config.stages[name].batch_size)
+    return train, val
+
+
+def create_networks(config: ConfigDict, class_names: Sequence[str]) -> Networks:
+    """Builds teacher and student, and reads the weights that the config names.
+
+    Raises:
+      UserError: an unknown model, feature or option; weights of another model; classes that do not fit.
+    """
+    teacher_variables = student_variables = None
+    labels: tuple[str, ...] = tuple(class_names)
+    num_classes = len(class_names)
+    if config.teacher.weights:
+        teacher_variables, meta = checkpoint.load_variables(Path(config.teacher.weights))
+        if meta["name"] != config.teacher.name:
+            raise UserError(
+                f"{config.teacher.weights} holds a {meta['name']}, not config.teacher.name {config.teacher.name!r}"
+            )
+        num_classes, labels = meta["num_classes"], tuple(meta["labels"])
+    if config.teacher.labels:
+        labels = data.read_labels(Path(config.teacher.labels))
+    if config.student.weights:
+        student_variables, _ = checkpoint.load_variables(Path(config.student.weights))
+    options = {**config.teacher.options.to_dict(), "dtype": jnp.dtype(config.compute_dtype)}
+    options["num_classes"] = num_classes
+    return Networks(
+        teacher=models.create(config.teacher.name, **options),
+        student=models.create(config.teacher.name, bottleneck=bottleneck_options(config), **options),
+        teacher_variables=teacher_variables,
+        student_variables=student_variables,
+        num_classes=num_classes,
+        labels=labels,
+        class_indices=_class_indices(class_names, labels, num_classes),
+    )
+
+
+def _class_indices(class_names: Sequence[str], labels: Sequence[str], num_classes: int) -> tuple[int, ...] | None:
+    if tuple(class_names) == tuple(labels) and len(labels) == num_classes:
+        return None
+    if not labels:
+        if len(class_names) == num_classes:
+            return None
+        raise UserError(
+            f"the teacher has {num_classes} classes and the dataset {len(class_names)}: "
+            "set config.teacher.labels to a file with the teacher's class names, one a line"
+        )
+    if len(labels) != num_classes:
+        raise UserError(f"config.teacher.labels has {len(labels)} names for a teacher of {num_classes} classes")
+    return tuple(int(index) for index in data.match_labels(class_names, labels))
+
+
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Makes the workdir this config's, or sees that it is.
+
+    Raises:
+      UserError: it holds a run of another config, or cannot be written.
+    """
+    path = workdir / "config.json"
+    ours = json.loads(json.dumps(config.to_dict()))
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            raise UserError(f"{path} is damaged: remove {workdir}, or give another --workdir") from None
+        if different := differences(ours, theirs):
+            more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+            raise UserError(
+                f"{workdir} holds a run of another config ({'; '.join(different[:3])}{more}): "
+                "give another --workdir, or remove that one"
+            )
+        return
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(ours, indent=2) + "\n")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error

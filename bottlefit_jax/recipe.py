@@ -1,0 +1,182 @@
+"""The config that every experiment starts from: the reference recipe, and the only place where defaults live.
+
+A file in `configs/` calls `base_config()`, changes what its experiment needs, and returns it. The command locks it:
+a key that is not here is an error.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bottlefit_jax.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def base_config() -> ConfigDict:
+    """BottleFit's recipe for ImageNet: ResNet-152, 12 channels, distillation behind a frozen encoder, 8 bits.
+
+    Batch 64; stage 1 Adam 1e-3, stage 2 SGD 1e-3 with momentum 0.9 and weight decay 5e-4, 10 + 10 epochs, both ×0.1
+    after 5 (the reference's config/ghnd_kd/custom_resnet152_from_resnet152-12ch.yaml).
+    """
+    return ConfigDict(
+        {
+            "seed": 0,
+            "dataset": {
+                "name": "imagenet2012",  # digits, folder, or a TFDS classification set
+                "root": "",  # the folder, or TFDS's data_dir
+                "image_size": 224,
+                "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
+                "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the picture's area
+                "flip": True,
+                "mean": IMAGENET_MEAN,
+                "std": IMAGENET_STD,
+                "on_bad_image": "error",  # or "skip": leave it out and count it
+                "workers": 4,
+                "worker_type": "thread",  # or "process"
+            },
+            "teacher": {
+                "name": "resnet152",
+                "options": {},  # of models.create, such as width or padding
+                "weights": "",  # folder of a converted or trained teacher; empty: train one
+                "labels": "",  # file with the names of its classes, where they are more than the dataset's
+            },
+            "student": {
+                "weights": "",  # folder of a student to start from
+                "bottleneck": {
+                    "channels": 12,
+                    "version": 2,
+                    "bits": 8,  # 0: no quantiser
+                    "cut": "",  # feature to cut after; empty: the model's own
+                    "per": "image",  # one range for each picture (what a device sends), batch, or channel
+                    "range": "dynamic",  # or "static": calibrated once, after training
+                    "quantize_training": False,  # True: also in training, with a straight-through gradient
+                },
+                "calibration_images": 256,  # training pictures that set a static range
+            },
+            "stages": {
+                "teacher": _stage(
+                    epochs=90,
+                    batch_size=256,
+                    optimizer="sgd",
+                    learning_rate=0.1,
+                    weight_decay=1e-4,
+                    milestones=(30, 60),
+                    label_smoothing=0.0,
+                ),
+                "stage1": _stage(
+                    optimizer="adam",
+                    matched=(),  # features; empty: the model's own
+                ),
+                "stage2": _stage(
+                    optimizer="sgd",
+                    weight_decay=5e-4,
+                    loss="distillation",  # or "cross_entropy"
+                    alpha=0.5,  # weight of the labels in distillation
+                    temperature=1.0,
+                    freeze_encoder=True,
+                ),
+            },
+            "frozen_statistics": "fixed",  # or "drift": frozen parts' batch statistics move, as in the reference
+            "compute_dtype": "float32",  # or "bfloat16"; parameters and statistics stay float32
+            "eval_batch_size": 64,
+            "checkpoint": {
+                "every_steps": 1000,  # besides the end of each epoch; 0: only there
+                "select": "last",  # or "best" top-1: which weights a stage hands on
+            },
+        }
+    )
+
+
+def _stage(**changes: Any) -> dict[str, Any]:
+    return {
+        "epochs": 10,
+        "batch_size": 64,
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "schedule": "multistep",  # or cosine, constant
+        "milestones": (5,),
+        "gamma": 0.1,
+        "warmup_epochs": 0,
+        **changes,
+    }
+
+
+CHOICES = {
+    "dataset.on_bad_image": ("error", "skip"),
+    "dataset.worker_type": ("thread", "process"),
+    "student.bottleneck.per": ("image", "batch", "channel"),
+    "student.bottleneck.range": ("dynamic", "static"),
+    "frozen_statistics": ("fixed", "drift"),
+    "compute_dtype": ("float32", "bfloat16"),
+    "checkpoint.select": ("last", "best"),
+}
+AT_LEAST = {
+    "dataset.image_size": 1,
+    "dataset.workers": 0,
+    "student.calibration_images": 1,
+    "eval_batch_size": 1,
+    "checkpoint.every_steps": 0,
+    **{f"stages.{stage}.epochs": 0 for stage in ("teacher", "stage1", "stage2")},
+    **{f"stages.{stage}.batch_size": 1 for stage in ("teacher", "stage1", "stage2")},
+}
+# What a run may change without becoming another run: none of it moves a weight.
+MAY_CHANGE = ("dataset.root", "dataset.workers", "dataset.worker_type", "checkpoint.every_steps", "eval_batch_size")
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises UserError for a value that no part of the program could use, before anything is opened or compiled."""
+    for path, allowed in CHOICES.items():
+        if (value := look_up(config, path)) not in allowed:
+            raise UserError(f"config.{path} is {value!r}; it can be {' or '.join(map(repr, allowed))}")
+    for path, least in AT_LEAST.items():
+        if (value := look_up(config, path)) < least:
+            raise UserError(f"config.{path} is {value}; it must be at least {least}")
+    for path in ("dataset.mean", "dataset.std"):
+        if len(look_up(config, path)) != 3:
+            raise UserError(
+                f"config.{path} is {look_up(config, path)}; it needs three numbers, for red, green and blue"
+            )
+    low, high = config.dataset.crop_scale
+    if not 0 < low <= high <= 1:
+        raise UserError(
+            f"config.dataset.crop_scale is ({low}, {high}); it must be two shares of the area, 0 < a <= b <= 1"
+        )
+    if not config.teacher.weights and not config.stages.teacher.epochs:
+        raise UserError(
+            "there is no teacher: set config.teacher.weights to a folder, or config.stages.teacher.epochs above 0"
+        )
+
+
+def look_up(config: ConfigDict, path: str) -> Any:
+    """The value at a dotted path."""
+    value: Any = config
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+def bottleneck_options(config: ConfigDict) -> dict[str, Any]:
+    """`models.create`'s bottleneck dictionary: bits 0 and an empty cut mean None."""
+    chosen = config.student.bottleneck.to_dict()
+    return {
+        **chosen,
+        "bits": chosen["bits"] or None,
+        "cut": chosen["cut"] or None,
+        "image_size": config.dataset.image_size,
+    }
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configs, as dictionaries, and could move a weight: `path: ours here, theirs there`."""
+    found = []
+    for key in sorted({*ours, *theirs}):
+        path, a, b = f"{prefix}{key}", ours.get(key), theirs.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{path}.")
+        elif a != b and path not in MAY_CHANGE:
+            found.append(f"{path}: {a!r} here, {b!r} there")
+    return found

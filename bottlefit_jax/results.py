@@ -1,0 +1,138 @@
+"""What a finished run shows: report.json, report.md, and two pictures."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from bottlefit_jax.codec.packing import payload_bytes
+from bottlefit_jax.evaluation import plots
+from bottlefit_jax.evaluation.cost import count_params, macs
+from bottlefit_jax.evaluation.evaluate import send_and_classify
+from bottlefit_jax.evaluation.report import versions, write_report
+from bottlefit_jax.evaluation.traffic import jpeg_bytes, saving_percent
+from bottlefit_jax.preparation import Networks, Variables
+from bottlefit_jax.recipe import bottleneck_options
+
+SHOWN = 6  # pictures in latents.png
+
+
+def write_results(
+    workdir: Path,
+    config: ConfigDict,
+    *,
+    networks: Networks,
+    student_variables: Variables,
+    accuracy: dict[str, dict[str, float]],
+    pictures: Callable[[], Iterable[dict[str, np.ndarray]]],
+    class_names: Sequence[str],
+    stages: list[dict[str, Any]],
+    history: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Measures bytes and cost, draws, and writes the report.
+
+    Args:
+      workdir: where to.
+      config: of the run.
+      networks: the pair.
+      student_variables: on the host.
+      accuracy: {"teacher", "student"} of {"top1", "top5"} in percent.
+      pictures: all evaluation batches, from the first.
+      class_names: of the dataset.
+      stages: the stages' summaries.
+      history: the epochs' records.
+
+    Returns:
+      The report (DESIGN, interface 1).
+    """
+    bottleneck = bottleneck_options(config)
+    size = config.dataset.image_size
+    jpeg = []
+    shown: dict[int, np.ndarray] = {}
+    for batch in pictures():
+        images, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
+        jpeg.append(jpeg_bytes(images))
+        for image, label in zip(images, labels, strict=True):
+            shown.setdefault(int(label), image)
+    latent_bytes = latent_payload(networks, student_variables, size=size, bottleneck=bottleneck)
+    jpeg_mean = float(np.concatenate(jpeg).mean())
+
+    labels = sorted(shown)[:: max(1, len(shown) // SHOWN)][:SHOWN]
+    _draw(
+        workdir, config, networks, student_variables, np.stack([shown[label] for label in labels]), labels, class_names
+    )
+    if history:
+        plots.training_curves(workdir / "training_curves.png", history)
+    encoder = {"params": student_variables["params"]["encoder"]}
+    report = {
+        "config": config.to_dict(),
+        "dataset": config.dataset.name,
+        "teacher": {"name": config.teacher.name, **accuracy["teacher"]},
+        "student": {
+            "name": f"{config.teacher.name} + {bottleneck['channels']}-channel bottleneck",
+            **accuracy["student"],
+            "top1_drop_points": accuracy["teacher"]["top1"] - accuracy["student"]["top1"],
+        },
+        "bytes_per_image": {
+            "latent_payload": latent_bytes,
+            "jpeg": jpeg_mean,
+            "saving_percent": saving_percent(latent_bytes, jpeg_mean),
+        },
+        "encoder": {"params": count_params(encoder), "macs": macs(*_encode(networks, student_variables, size))},
+        "stages": stages,
+        "versions": versions(),
+    }
+    write_report(workdir, report)
+    return report
+
+
+def _encode(networks: Networks, variables: Variables, size: int) -> tuple[Any, ...]:
+    """The encoder of one picture, as a function and the shapes of its arguments."""
+
+    def encode(variables, image):
+        return networks.student.apply(variables, image, method="encode")
+
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
+    return encode, shapes, jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+
+
+def latent_payload(networks: Networks, variables: Variables, *, size: int, bottleneck: dict[str, Any]) -> int:
+    """Bytes that one picture sends: its packed latent, and its range where the receiver does not know it beforehand."""
+    _, h, w, c = jax.eval_shape(*_encode(networks, variables, size)).shape
+    if bottleneck["bits"] is None:
+        return h * w * c * 4  # float32
+    ranges = 0 if bottleneck["range"] == "static" else c if bottleneck["per"] == "channel" else 1
+    return payload_bytes((h, w, c), bits=bottleneck["bits"], ranges=ranges)
+
+
+def _draw(
+    workdir: Path,
+    config: ConfigDict,
+    networks: Networks,
+    variables: Variables,
+    images: np.ndarray,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+) -> None:
+    bottleneck = bottleneck_options(config)
+    sent, predicted = send_and_classify(
+        networks.student,
+        variables,
+        images,
+        bottleneck=bottleneck,
+        mean=config.dataset.mean,
+        std=config.dataset.std,
+        class_indices=networks.class_indices,
+    )
+    plots.latents(
+        workdir / "latents.png",
+        images,
+        sent,
+        [class_names[label] for label in labels],
+        [class_names[index] for index in predicted],
+        latent_payload(networks, variables, size=config.dataset.image_size, bottleneck=bottleneck),
+        jpeg_bytes(images),
+    )

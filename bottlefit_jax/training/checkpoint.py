@@ -1,0 +1,240 @@
+"""Checkpoints, by Orbax: of a stage while it runs, and of finished networks. The only file that imports Orbax.
+
+A stage's folder keeps its last and its best checkpoint, each with a digest of its arrays: one that was half written,
+or changed on the disk since, is moved aside with a warning that names it, and the one before it serves.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.training.sharding import to_host
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was read and found whole.
+
+    Attributes:
+      step: optimiser steps done in the stage.
+      state: NumPy arrays in the structure asked for.
+      meta: what was saved beside it.
+    """
+
+    step: int
+    state: Any
+    meta: dict[str, Any]
+
+
+class StageCheckpoints:
+    """The checkpoints of one stage, in one folder: one a step, the last and the best kept."""
+
+    def __init__(self, folder: Path):
+        """Opens or creates `folder`, and sweeps up what an interrupted save left in it."""
+        self.folder = folder.absolute()
+        primary = jax.process_index() == 0
+        if self.folder.is_dir() and primary:
+            for path in sorted(self.folder.iterdir()):
+                if ".orbax-checkpoint-tmp" in path.name:
+                    log.warning("passed over %s: it was only half written", path)
+                    shutil.rmtree(path, ignore_errors=True)
+        best = checkpoint_managers.BestN(get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False)
+        policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), best])
+        # Without best_fn the manager would neither write nor read the metrics that the policy goes by.
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_top1)
+        with _disk_errors(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, step: int, state: Any, meta: dict[str, Any], *, top1: float | None = None) -> None:
+        """Copies the state off the devices and writes it in the background.
+
+        Args:
+          step: optimiser steps done in the stage.
+          state: arrays, replicated.
+          meta: anything JSON can hold.
+          top1: accuracy in percent, where it was measured: what "best" goes by.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        host = to_host(state)
+        meta = {**meta, "format": FORMAT, "step": step, "digest": digest(host)}
+        with _disk_errors(self.folder):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta)),
+                metrics=None if top1 is None else {"top1": top1},
+            )
+
+    def latest(self, like: Any) -> Saved | None:
+        """The last whole checkpoint, or None; damaged ones are moved aside.
+
+        Args:
+          like: a tree of arrays or shapes that gives the structure.
+        """
+        while (step := self._manager.latest_step()) is not None:
+            try:
+                return self._read(step, like)
+            except Exception as error:  # whatever a damaged file makes Orbax raise
+                self._move_aside(step, error)
+        return None
+
+    def best(self, like: Any) -> Saved | None:
+        """The checkpoint with the best accuracy, or None where none was measured or it is damaged."""
+        step = self._manager.best_step()
+        if step is None:
+            return None
+        try:
+            return self._read(step, like)
+        except Exception as error:  # as above
+            self._move_aside(step, error)
+            return None
+
+    def last_path(self) -> Path | None:
+        """The folder of the last checkpoint, or None."""
+        step = self._manager.latest_step()
+        return None if step is None else self.folder / str(step)
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        with _disk_errors(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then gives up the manager's threads."""
+        self.wait()
+        self._manager.close()
+
+    def _read(self, step: int, like: Any) -> Saved:
+        template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
+        with _quiet_event_loop():
+            restored = self._manager.restore(step, args=args)
+        if digest(restored.state) != restored.meta["digest"]:
+            raise ValueError("its arrays are not those that were saved")
+        return Saved(step, restored.state, restored.meta)
+
+    def _move_aside(self, step: int, error: Exception) -> None:
+        path = self.folder / str(step)
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        log.warning("passed over the damaged checkpoint %s: %s", path, reason)
+        if jax.process_index() == 0:
+            target = path.with_name(f"{step}.damaged")
+            shutil.rmtree(target, ignore_errors=True)
+            path.rename(target)
+        self._manager.reload()
+
+
+def _top1(metrics: Any) -> float:
+    return metrics["top1"]
+
+
+def save_variables(folder: Path, variables: Any, meta: dict[str, Any]) -> None:
+    """Writes a finished network: its collections, and what it is.
+
+    Args:
+      folder: created or replaced.
+      variables: {"params", "batch_stats", ...}.
+      meta: at least "name", "num_classes", "bottleneck" and "labels".
+
+    Raises:
+      UserError: the disk is full.
+    """
+    folder = folder.absolute()
+    host = to_host(variables)
+    meta = {**meta, "format": FORMAT, "digest": digest(host)}
+    with _disk_errors(folder), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+            folder,
+            args=ocp.args.Composite(variables=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta)),
+            force=True,
+        )
+
+
+def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Reads what `save_variables` wrote.
+
+    Returns:
+      NumPy arrays, and the meta.
+
+    Raises:
+      UserError: there is no such folder, or what is in it is not a whole network.
+    """
+    folder = folder.absolute()
+    if not folder.is_dir():
+        raise UserError(f"no weights at {folder}: name the folder of a converted or trained network")
+    try:
+        with _quiet_event_loop(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            restored = checkpointer.restore(
+                folder, args=ocp.args.Composite(variables=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
+            )
+        variables, meta = restored["variables"], restored["meta"]
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{folder} does not hold a whole network: {reason}") from error
+    if digest(variables) != meta["digest"]:
+        raise UserError(f"{folder} is damaged: its arrays are not those that were saved")
+    return variables, meta
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of every leaf's path, dtype, shape and bytes: equal if and only if two trees are the same to the bit."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        # Lists and tuples come back from the disk as what the template has, so keys are named, not typed.
+        total.update(json.dumps([jax.tree_util.keystr(path), str(array.dtype), array.shape]).encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet_event_loop() -> Iterator[None]:
+    """Where one array cannot be read, TensorStore prints a traceback for each of the others: keep those back."""
+    shown = sys.excepthook
+
+    def excepthook(kind, error, trace):
+        if str(error) != "Event loop is closed":
+            shown(kind, error, trace)
+
+    sys.excepthook = excepthook
+    try:
+        yield
+    finally:
+        sys.excepthook = shown
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """A full disk is the user's to mend, so it is one line."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left" in str(error) or "Disk quota exceeded" in str(error):
+            raise UserError(
+                f"no space left on the disk of {folder}: free some, and start the same command again"
+            ) from error
+        raise

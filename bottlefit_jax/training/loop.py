@@ -1,0 +1,246 @@
+"""The one loop: runs any stage, resumes it at any step, stops it cleanly."""
+
+import collections
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.training.checkpoint import Saved, StageCheckpoints
+from bottlefit_jax.training.progress import RunLog
+from bottlefit_jax.training.sharding import put_batch, put_replicated, to_host
+from bottlefit_jax.training.stages import Stage
+from bottlefit_jax.training.step import TrainState, Variables, empty_tally
+
+IN_FLIGHT = 2  # steps given to the device ahead of the one that runs: enough to keep it busy, few to keep memory low
+LOOK_SECONDS = 0.5  # between two looks at a loss that has already been computed
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal, and what it had is saved."""
+
+    def __init__(self, signum: int):
+        """Remembers the signal, which makes the exit code."""
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class StopSignal:
+    """SIGTERM or SIGINT asks; the loop answers after the step that runs. A second SIGINT does not wait."""
+
+    def __init__(self) -> None:
+        """Installs the handlers."""
+        self.signum = 0
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        del frame
+        if self.signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop at `step`; all hosts agree on it."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return bool(self.signum)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a stage runs and what it needs around its steps.
+
+    Attributes:
+      steps_per_epoch: optimiser steps in an epoch.
+      every_steps: steps between checkpoints besides the epochs' ends; 0: none.
+      schedule: learning rate by step, for the record.
+      batches: start step -> this host's batches, for ever.
+      evaluate: variables -> {"top1", "top5"} in percent.
+      select: "last" or "best", the weights that the stage hands on.
+    """
+
+    steps_per_epoch: int
+    every_steps: int
+    schedule: optax.Schedule
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
+    evaluate: Callable[[Variables], dict[str, float]]
+    select: str = "last"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A finished stage: its weights (NumPy) and a row of the report."""
+
+    variables: Variables
+    summary: dict[str, Any]
+
+
+def run_stage(
+    stage: Stage,
+    plan: Plan,
+    state: TrainState,
+    *,
+    train_step: Callable[..., tuple[TrainState, jax.Array]],
+    teacher_variables: Variables,
+    key: jax.Array,
+    mesh: Mesh,
+    checkpoints: StageCheckpoints,
+    log: RunLog,
+    stop: StopSignal,
+) -> Result:
+    """Trains a stage to its end, from its last whole checkpoint where there is one.
+
+    Args:
+      stage: what is trained.
+      plan: how long, on what.
+      state: the stage's beginning, on the host.
+      train_step: from `create_train_step`.
+      teacher_variables: of the network that the loss compares with, on the mesh; {} where it compares with none.
+      key: randomness of the stage; each step folds its number in.
+      mesh: of all devices.
+      checkpoints: of this stage.
+      log: of the run.
+      stop: asked after every step.
+
+    Raises:
+      Stopped: after saving, when a signal came.
+      UserError: a loss that is not finite, a full disk, a picture that cannot be read.
+    """
+    total = stage.epochs * plan.steps_per_epoch
+    saved = checkpoints.latest(state)
+    if saved is not None:
+        state, seconds = saved.state, saved.meta["seconds"]
+    else:
+        seconds = 0.0
+    step = int(state.step)
+    log.rewind(stage.name, step)
+    if step < total:
+        if saved is not None:
+            log.say(f"{stage.name}: going on from step {step} of {total}")
+        runner = _Runner(stage, plan, train_step, teacher_variables, key, mesh, checkpoints, log, stop, seconds)
+        state = runner.run(put_replicated(mesh, state), step)
+        seconds = runner.seconds
+    checkpoints.wait()
+    chosen = checkpoints.best(state) if plan.select == "best" else None
+    variables = (chosen or Saved(total, to_host(state), {})).state.variables
+    rates = [record["images_per_second"] for record in log.records if record["stage"] == stage.name]
+    rate = float(np.median(rates)) if rates else 0.0
+    summary = {"name": stage.name, "epochs": stage.epochs, "seconds": seconds, "images_per_second": rate}
+    return Result(variables, summary)
+
+
+@dataclasses.dataclass
+class _Runner:
+    """The moving parts of `run_stage`."""
+
+    stage: Stage
+    plan: Plan
+    train_step: Callable[..., tuple[TrainState, jax.Array]]
+    teacher_variables: Variables
+    key: jax.Array
+    mesh: Mesh
+    checkpoints: StageCheckpoints
+    log: RunLog
+    stop: StopSignal
+    seconds: float
+
+    def run(self, state: TrainState, step: int) -> TrainState:
+        """All epochs that are left, from `step`."""
+        begin, before = time.monotonic(), self.seconds
+        batches = self.plan.batches(step)
+        compiled = None
+        total = self.stage.epochs * self.plan.steps_per_epoch
+        with self.log.bar(self.stage.name, total=total, initial=step, batch_size=self.stage.batch_size) as bar:
+            while step < total:
+                end = (step // self.plan.steps_per_epoch + 1) * self.plan.steps_per_epoch
+                first, started = step, time.monotonic()
+                in_flight: collections.deque[jax.Array] = collections.deque()
+                looked = started
+                while step < end:
+                    batch = put_batch(self.mesh, next(batches))
+                    if compiled is None:
+                        arguments = (state, self.teacher_variables, batch, self.key)
+                        compiled = self.train_step.lower(*arguments).compile()  # type: ignore[attr-defined]
+                        started = time.monotonic()
+                    with jax.transfer_guard("disallow"):
+                        state, loss = compiled(state, self.teacher_variables, batch, self.key)
+                    step += 1
+                    bar.update(self.stage.batch_size)
+                    in_flight.append(loss)
+                    if len(in_flight) > IN_FLIGHT:
+                        done = in_flight.popleft().block_until_ready()
+                        if time.monotonic() - looked > LOOK_SECONDS:
+                            looked = time.monotonic()
+                            self._look(state, done, bar)
+                    stopping = self.stop.reached(step)
+                    self.seconds = before + time.monotonic() - begin
+                    if step < end and (stopping or self._is_due(step)):
+                        self._check(state)
+                        self.checkpoints.save(step, state, {"seconds": self.seconds})
+                    if stopping and step < end:
+                        self._leave()
+                jax.block_until_ready(state)
+                rate = (step - first) * self.stage.batch_size / (time.monotonic() - started)
+                state = self._end_epoch(state, step, rate)
+                self.seconds = before + time.monotonic() - begin
+                if self.stop.reached(step) and step < total:
+                    self._leave()
+        return state
+
+    def _is_due(self, step: int) -> bool:
+        return bool(self.plan.every_steps) and step % self.plan.every_steps == 0
+
+    def _look(self, state: TrainState, loss: jax.Array, bar: Any) -> None:
+        value = float(loss)
+        bar.set_postfix_str(f"loss {value:.4g}", refresh=False)
+        if not math.isfinite(value):
+            self._check(state)
+
+    def _check(self, state: TrainState) -> dict[str, Any]:
+        """Reads the tally; a term that was not finite at any step ends the run before anything is saved."""
+        tally = to_host(state.tally)
+        bad = {name.removeprefix("bad/"): int(at) for name, at in tally.items() if name.startswith("bad/") and at >= 0}
+        if bad:
+            term = min(bad, key=lambda name: bad[name])
+            kept = self.checkpoints.last_path()
+            raise UserError(
+                f"{self.stage.name} stopped: the loss term {term!r} was not finite at step {bad[term]}; "
+                + (f"the last good checkpoint is {kept}; " if kept else "no checkpoint had been written yet; ")
+                + f"try a lower stages.{self.stage.name}.learning_rate"
+            )
+        return tally
+
+    def _end_epoch(self, state: TrainState, step: int, rate: float) -> TrainState:
+        tally = self._check(state)
+        steps = int(tally["steps"])
+        terms = {name.removeprefix("sum/"): float(tally[name]) / steps for name in tally if name.startswith("sum/")}
+        accuracy = self.plan.evaluate(state.variables)
+        record = {
+            "stage": self.stage.name,
+            "epoch": step // self.plan.steps_per_epoch,
+            "step": step,
+            "train_loss": sum(terms.values()),
+            "terms": terms,
+            "learning_rate": float(self.plan.schedule(step - 1)),
+            "images_per_second": rate,
+            "top1": accuracy["top1"],
+            "top5": accuracy["top5"],
+        }
+        state = state.replace(tally=put_replicated(self.mesh, empty_tally(self.stage.terms)))
+        self.checkpoints.save(step, state, {"seconds": self.seconds}, top1=accuracy["top1"])
+        self.log.epoch(record, epochs=self.stage.epochs)
+        return state
+
+    def _leave(self) -> None:
+        self.checkpoints.wait()
+        raise Stopped(self.stop.signum or signal.SIGTERM)

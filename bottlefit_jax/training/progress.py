@@ -1,0 +1,79 @@
+"""What a run tells: a progress bar, a line per epoch, and the same numbers as JSON lines and TensorBoard events."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorboardX
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes `metrics.jsonl` and `tensorboard/` in a workdir. On hosts other than the first it is silent.
+
+    A record is one epoch of one stage: {"stage", "epoch", "step", "train_loss", "terms", "learning_rate",
+    "images_per_second", "top1", "top5"}; accuracies in percent.
+    """
+
+    def __init__(self, workdir: Path, *, primary: bool = True):
+        """Opens the log of a run, with what an earlier process of the same run wrote."""
+        self._path = workdir / "metrics.jsonl"
+        self._primary = primary
+        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard")) if primary else None
+        self.records: list[dict[str, Any]] = []
+        if self._path.exists():
+            for line in self._path.read_text().splitlines():
+                try:
+                    self.records.append(json.loads(line))
+                except json.JSONDecodeError:  # the process was killed while it wrote this line
+                    break
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forgets what was recorded of `stage` after `step`: that part is about to run again."""
+        self.records = [record for record in self.records if record["stage"] != stage or record["step"] <= step]
+        if self._primary:
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+            os.replace(temporary, self._path)
+
+    def epoch(self, record: dict[str, Any], *, epochs: int) -> None:
+        """Records one epoch and prints its line."""
+        self.records.append(record)
+        if not self._primary or self._events is None:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name in ("train_loss", "learning_rate", "images_per_second", "top1", "top5"):
+            self._events.add_scalar(f"{record['stage']}/{name}", record[name], record["step"])
+        for term, value in record["terms"].items():
+            self._events.add_scalar(f"{record['stage']}/loss/{term}", value, record["step"])
+        self.say(
+            f"{record['stage']}  epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4g}  "
+            f"top-1 {record['top1']:.2f} %  {record['images_per_second']:.0f} images/s"
+        )
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the bar."""
+        if self._primary:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def bar(self, stage: str, *, total: int, initial: int, batch_size: int) -> tqdm:
+        """A bar over the images of a stage, where standard error is a terminal."""
+        return tqdm(
+            desc=stage,
+            total=total * batch_size,
+            initial=initial * batch_size,
+            unit=" images",
+            unit_scale=True,
+            disable=not self._primary or not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def close(self) -> None:
+        """Writes out what is buffered."""
+        if self._events is not None:
+            self._events.close()

@@ -1,0 +1,159 @@
+"""One optimiser step, compiled: normalise, apply, minimise, update what the stage trains and nothing else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from bottlefit_jax.training.sharding import replicated, split, to_host
+from bottlefit_jax.training.stages import Stage
+
+Variables = dict[str, Any]
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything a step changes.
+
+    Attributes:
+      step: int32, steps done in this stage.
+      variables: the network's collections ("params", "batch_stats", and "ranges" where there is a static quantiser).
+      opt_state: of the trained parameters only.
+      tally: sums since the epoch began, see `empty_tally`.
+    """
+
+    step: jax.Array
+    variables: Variables
+    opt_state: Any
+    tally: dict[str, jax.Array]
+
+
+def empty_tally(terms: Sequence[str]) -> dict[str, Any]:
+    """Sums of each loss term over steps, their number, and the first step at which each was not finite (-1: none).
+
+    They stay on the device, so that no step waits for the host to read a loss.
+    """
+    tally: dict[str, Any] = {f"sum/{term}": np.float32(0) for term in terms}
+    tally |= {f"bad/{term}": np.int32(-1) for term in terms}
+    return tally | {"steps": np.int32(0)}
+
+
+def initial_state(stage: Stage, variables: Variables, *, tx: optax.GradientTransformation) -> TrainState:
+    """The state in which a stage begins, in host memory.
+
+    Args:
+      stage: what is trained.
+      variables: of the network it trains.
+      tx: optimiser of the trained parameters.
+    """
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        opt_state = to_host(tx.init(trained_params(variables, stage)))
+    return TrainState(np.int32(0), variables, opt_state, empty_tally(stage.terms))
+
+
+def trained_params(variables: Variables, stage: Stage) -> dict[str, Any]:
+    """The parameters of the stage's trained parts."""
+    return {part: tree for part, tree in variables["params"].items() if part in stage.trained}
+
+
+def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Pictures as the networks take them.
+
+    Args:
+      image: [B, H, W, 3] uint8.
+      mean, std: per channel, of pictures scaled to 0..1.
+
+    Returns:
+      [B, H, W, 3] float32.
+    """
+    scale = jnp.asarray([1.0 / (255.0 * s) for s in std], jnp.float32)
+    shift = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], jnp.float32)
+    return image.astype(jnp.float32) * scale - shift
+
+
+def loss_terms(
+    stage: Stage, module: nn.Module, teacher: nn.Module | None, mean: Sequence[float], std: Sequence[float]
+) -> Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Variables]]]:
+    """`f(params, variables, teacher_variables, image, label, key) -> (loss, (terms, new batch statistics))`."""
+    training = (*stage.trained, *stage.drifting)
+
+    def loss_fn(params, variables, teacher_variables, image, label, key):
+        image = normalise(image, mean, std)
+        target = None
+        if stage.needs_teacher and teacher is not None:
+            target = teacher.apply(teacher_variables, image, train=False)
+        outputs, updates = module.apply(
+            {**variables, "params": {**variables["params"], **params}},
+            image,
+            train=training,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        terms = stage.loss_fn(outputs, target, label)
+        return sum(terms.values()), (terms, updates["batch_stats"])
+
+    return loss_fn
+
+
+def create_train_step(
+    stage: Stage,
+    *,
+    module: nn.Module,
+    teacher: nn.Module | None,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Compiles `train_step(state, teacher_variables, batch, key) -> (state, loss)`; the state given is used up.
+
+    Args:
+      stage: what is trained and minimised.
+      module: the network that the stage trains.
+      teacher: the network whose outputs the loss compares with, or None.
+      tx: optimiser of the trained parameters.
+      mesh: from `create_mesh`; `batch` ({"image": [B, H, W, 3] uint8, "label": [B] int32}) is split over it.
+      mean, std: for `normalise`.
+    """
+    loss_fn = loss_terms(stage, module, teacher, mean, std)
+    moving = {*stage.trained, *stage.drifting}
+
+    def train_step(state: TrainState, teacher_variables, batch, key) -> tuple[TrainState, jax.Array]:
+        params = trained_params(state.variables, stage)
+        (loss, (terms, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            params,
+            state.variables,
+            teacher_variables,
+            batch["image"],
+            batch["label"],
+            jax.random.fold_in(key, state.step),
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, params)
+        kept = state.variables["batch_stats"]
+        variables = {
+            **state.variables,
+            "params": {**state.variables["params"], **optax.apply_updates(params, updates)},
+            "batch_stats": {part: batch_stats[part] if part in moving else kept[part] for part in kept},
+        }
+        tally = _add(state.tally, terms, state.step)
+        return TrainState(state.step + 1, variables, opt_state, tally), loss
+
+    whole = replicated(mesh)
+    return jax.jit(
+        train_step, in_shardings=(whole, whole, split(mesh), whole), out_shardings=whole, donate_argnums=(0,)
+    )
+
+
+def _add(tally: dict[str, jax.Array], terms: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
+    new = {"steps": tally["steps"] + 1}
+    for term, value in terms.items():
+        value = value.astype(jnp.float32)
+        first = tally[f"bad/{term}"]
+        new[f"sum/{term}"] = tally[f"sum/{term}"] + value
+        new[f"bad/{term}"] = jnp.where((first < 0) & ~jnp.isfinite(value), step, first)
+    return new
