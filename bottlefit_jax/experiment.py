@@ -21,12 +21,13 @@ from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages
 from bottlefit_jax.training.progress import RunLog
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path, *, command: str | None = None) -> dict[str, Any]:
     """Trains what `config` asks for, going on where `workdir` already holds it, and writes the report.
 
     Args:
       config: from a file in `configs/`, locked.
       workdir: created where it is not there.
+      command: what the person typed, for the report.
 
     Returns:
       The report, as in `workdir/report.json`.
@@ -47,7 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     log.say(sharding.describe(mesh))
     experiment = _Experiment(config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log)
     try:
-        return experiment.run()
+        return experiment.run(command)
     finally:
         log.close()
 
@@ -73,7 +74,7 @@ class _Experiment:
     stop: loop.StopSignal = dataclasses.field(default_factory=loop.StopSignal)
     eval_steps: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, command: str | None) -> dict[str, Any]:
         """Trains, evaluates, reports."""
         summaries = []
         teacher = self.networks.teacher_variables
@@ -91,7 +92,7 @@ class _Experiment:
                 summaries.append(result.summary)
         student = self._calibrated(student)
         self._keep("student", student, bottleneck_options(self.config))
-        return self._report(teacher, student, summaries)
+        return self._report(teacher, student, summaries, command)
 
     def _initial(self, module: nn.Module, index: int) -> Variables:
         size = self.config.dataset.image_size
@@ -237,7 +238,9 @@ class _Experiment:
         }
         checkpoint.save_variables(self.workdir / name, variables, meta)
 
-    def _report(self, teacher: Variables, student: Variables, summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    def _report(
+        self, teacher: Variables, student: Variables, summaries: list[dict[str, Any]], command: str | None
+    ) -> dict[str, Any]:
         accuracy = {
             "teacher": self._evaluate(self.networks.teacher, sharding.put_replicated(self.mesh, teacher)),
             "student": self._evaluate(self.networks.student, sharding.put_replicated(self.mesh, student)),
@@ -254,4 +257,5 @@ class _Experiment:
             class_names=self.eval_source.class_names,
             stages=summaries,
             history=self.log.records,
+            command=command,
         )

@@ -8,6 +8,7 @@ SIGINT, everything saved: the same command goes on from there.
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
         from bottlefit_jax import experiment
 
         try:
-            report = experiment.run(config, workdir)
+            report = experiment.run(
+                config, workdir, command=shlex.join(["python", "-m", "bottlefit_jax.main", *argv[1:]])
+            )
         except loop.Stopped as stopped:
             print(f"stopped by {stopped}; the same command goes on from here")
             return 128 + stopped.signum
@@ -53,7 +56,7 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
     config_flag = config_flags.DEFINE_config_file(
         "config", None, "experiment, configs/NAME.py[:ARGUMENT]", flag_values=values
     )
-    workdir_flag = flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_boolean("help", False, "show this", short_name="h", flag_values=values)
     try:
         for argument in argv[1:]:
@@ -81,7 +84,7 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
     except (flags.Error, OSError, TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(lines[-1]) from error
-    return config, Path(workdir_flag.value)
+    return config, Path(values["workdir"].value)
 
 
 def summarise(report: dict, workdir: Path) -> None:

@@ -32,7 +32,7 @@ class Networks:
       teacher_variables: read from a folder, or None where the teacher is to be trained.
       student_variables: likewise.
       num_classes: of both.
-      labels: names of the classes that the logits stand for.
+      labels: for each class that the logits stand for, its names; () where nobody knows them.
       class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
     """
 
@@ -41,7 +41,7 @@ class Networks:
     teacher_variables: Variables | None
     student_variables: Variables | None
     num_classes: int
-    labels: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
     class_indices: tuple[int, ...] | None
 
 
@@ -69,7 +69,7 @@ def create_networks(config: ConfigDict, class_names: Sequence[str]) -> Networks:
       UserError: an unknown model, feature or option; weights of another model; classes that do not fit.
     """
     teacher_variables = student_variables = None
-    labels: tuple[str, ...] = tuple(class_names)
+    labels = tuple((name,) for name in class_names)
     num_classes = len(class_names)
     if config.teacher.weights:
         teacher_variables, meta = checkpoint.load_variables(Path(config.teacher.weights))
@@ -77,9 +77,9 @@ def create_networks(config: ConfigDict, class_names: Sequence[str]) -> Networks:
             raise UserError(
                 f"{config.teacher.weights} holds a {meta['name']}, not config.teacher.name {config.teacher.name!r}"
             )
-        num_classes, labels = meta["num_classes"], tuple(meta["labels"])
+        num_classes, labels = meta["num_classes"], tuple(tuple(names) for names in meta["labels"])
     if config.teacher.labels:
-        labels = data.read_labels(Path(config.teacher.labels))
+        labels = data.read_labels(config.teacher.labels)
     if config.student.weights:
         student_variables, _ = checkpoint.load_variables(Path(config.student.weights))
     options = {**config.teacher.options.to_dict(), "dtype": jnp.dtype(config.compute_dtype)}
@@ -95,8 +95,10 @@ def create_networks(config: ConfigDict, class_names: Sequence[str]) -> Networks:
     )
 
 
-def _class_indices(class_names: Sequence[str], labels: Sequence[str], num_classes: int) -> tuple[int, ...] | None:
-    if tuple(class_names) == tuple(labels) and len(labels) == num_classes:
+def _class_indices(
+    class_names: Sequence[str], labels: Sequence[Sequence[str]], num_classes: int
+) -> tuple[int, ...] | None:
+    if [(name,) for name in class_names] == list(labels) and len(labels) == num_classes:
         return None
     if not labels:
         if len(class_names) == num_classes:

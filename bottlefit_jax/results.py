@@ -1,5 +1,6 @@
 """What a finished run shows: report.json, report.md, and two pictures."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def write_results(
     class_names: Sequence[str],
     stages: list[dict[str, Any]],
     history: list[dict[str, Any]],
+    command: str | None,
 ) -> dict[str, Any]:
     """Measures bytes and cost, draws, and writes the report.
 
@@ -44,6 +46,7 @@ def write_results(
       class_names: of the dataset.
       stages: the stages' summaries.
       history: the epochs' records.
+      command: what the person typed.
 
     Returns:
       The report (DESIGN, interface 1).
@@ -57,7 +60,8 @@ def write_results(
         jpeg.append(jpeg_bytes(images))
         for image, label in zip(images, labels, strict=True):
             shown.setdefault(int(label), image)
-    latent_bytes = latent_payload(networks, student_variables, size=size, bottleneck=bottleneck)
+    _, *latent_shape = jax.eval_shape(*_encode(networks, student_variables, size)).shape
+    latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
     jpeg_mean = float(np.concatenate(jpeg).mean())
 
     labels = sorted(shown)[:: max(1, len(shown) // SHOWN)][:SHOWN]
@@ -74,6 +78,8 @@ def write_results(
         "student": {
             "name": f"{config.teacher.name} + {bottleneck['channels']}-channel bottleneck",
             **accuracy["student"],
+            "bits": bottleneck["bits"],
+            "latent_shape": latent_shape,
             "top1_drop_points": accuracy["teacher"]["top1"] - accuracy["student"]["top1"],
         },
         "bytes_per_image": {
@@ -85,7 +91,7 @@ def write_results(
         "stages": stages,
         "versions": versions(),
     }
-    write_report(workdir, report)
+    write_report(workdir, report, command=command)
     return report
 
 
@@ -99,13 +105,17 @@ def _encode(networks: Networks, variables: Variables, size: int) -> tuple[Any, .
     return encode, shapes, jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
 
 
-def latent_payload(networks: Networks, variables: Variables, *, size: int, bottleneck: dict[str, Any]) -> int:
-    """Bytes that one picture sends: its packed latent, and its range where the receiver does not know it beforehand."""
-    _, h, w, c = jax.eval_shape(*_encode(networks, variables, size)).shape
+def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
+    """Bytes that one picture sends: its packed latent, and its range where the receiver does not know it beforehand.
+
+    Args:
+      shape: (h, w, c) of the latent.
+      bottleneck: options of the student.
+    """
     if bottleneck["bits"] is None:
-        return h * w * c * 4  # float32
-    ranges = 0 if bottleneck["range"] == "static" else c if bottleneck["per"] == "channel" else 1
-    return payload_bytes((h, w, c), bits=bottleneck["bits"], ranges=ranges)
+        return 4 * math.prod(shape)  # float32
+    ranges = 0 if bottleneck["range"] == "static" else shape[-1] if bottleneck["per"] == "channel" else 1
+    return payload_bytes(tuple(shape), bits=bottleneck["bits"], ranges=ranges)
 
 
 def _draw(
@@ -132,7 +142,8 @@ def _draw(
         images,
         sent,
         [class_names[label] for label in labels],
-        [class_names[index] for index in predicted],
-        latent_payload(networks, variables, size=config.dataset.image_size, bottleneck=bottleneck),
+        [class_names[int(index)] for index in predicted],
+        latent_payload(sent.shape[1:], bottleneck=bottleneck),
         jpeg_bytes(images),
+        bits=bottleneck["bits"] or 8,
     )

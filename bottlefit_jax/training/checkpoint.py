@@ -131,7 +131,7 @@ class StageCheckpoints:
         template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
         with _quiet_event_loop():
-            restored = self._manager.restore(step, args=args)
+            restored: Any = self._manager.restore(step, args=args)
         if digest(restored.state) != restored.meta["digest"]:
             raise ValueError("its arrays are not those that were saved")
         return Saved(step, restored.state, restored.meta)

@@ -2,15 +2,15 @@
 
 import collections
 import dataclasses
+import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -40,8 +40,9 @@ class StopSignal:
     def __init__(self) -> None:
         """Installs the handlers."""
         self.signum = 0
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._receive)
+        signal.signal(signal.SIGINT, self._receive)
+        if jax.process_count() == 1:  # several hosts: jax.distributed listens, and tells all of them
+            signal.signal(signal.SIGTERM, self._receive)
 
     def _receive(self, signum: int, frame: Any) -> None:
         del frame
@@ -63,7 +64,7 @@ class Plan:
     Attributes:
       steps_per_epoch: optimiser steps in an epoch.
       every_steps: steps between checkpoints besides the epochs' ends; 0: none.
-      schedule: learning rate by step, for the record.
+      schedule: learning rate by step, an `optax.Schedule`, for the record.
       batches: start step -> this host's batches, for ever.
       evaluate: variables -> {"top1", "top5"} in percent.
       select: "last" or "best", the weights that the stage hands on.
@@ -71,7 +72,7 @@ class Plan:
 
     steps_per_epoch: int
     every_steps: int
-    schedule: optax.Schedule
+    schedule: Callable[[int], Any]
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     evaluate: Callable[[Variables], dict[str, float]]
     select: str = "last"
@@ -157,48 +158,53 @@ class _Runner:
     def run(self, state: TrainState, step: int) -> TrainState:
         """All epochs that are left, from `step`."""
         begin, before = time.monotonic(), self.seconds
-        batches = self.plan.batches(step)
-        compiled = None
-        total = self.stage.epochs * self.plan.steps_per_epoch
-        with self.log.bar(self.stage.name, total=total, initial=step, batch_size=self.stage.batch_size) as bar:
+        per_epoch, size = self.plan.steps_per_epoch, self.stage.batch_size
+        total = self.stage.epochs * per_epoch
+        batches = (put_batch(self.mesh, batch) for batch in self.plan.batches(step))
+        batch = next(batches)
+        compiled = self.train_step.lower(state, self.teacher_variables, batch, self.key).compile()
+        batches = itertools.chain([batch], batches)
+        with self.log.bar(self.stage.name, total=total, initial=step, batch_size=size) as bar:
             while step < total:
-                end = (step // self.plan.steps_per_epoch + 1) * self.plan.steps_per_epoch
-                first, started = step, time.monotonic()
-                in_flight: collections.deque[jax.Array] = collections.deque()
-                looked = started
-                while step < end:
-                    batch = put_batch(self.mesh, next(batches))
-                    if compiled is None:
-                        arguments = (state, self.teacher_variables, batch, self.key)
-                        compiled = self.train_step.lower(*arguments).compile()  # type: ignore[attr-defined]
-                        started = time.monotonic()
-                    with jax.transfer_guard("disallow"):
-                        state, loss = compiled(state, self.teacher_variables, batch, self.key)
-                    step += 1
-                    bar.update(self.stage.batch_size)
-                    in_flight.append(loss)
-                    if len(in_flight) > IN_FLIGHT:
-                        done = in_flight.popleft().block_until_ready()
-                        if time.monotonic() - looked > LOOK_SECONDS:
-                            looked = time.monotonic()
-                            self._look(state, done, bar)
-                    stopping = self.stop.reached(step)
+                end, first, started = (step // per_epoch + 1) * per_epoch, step, time.monotonic()
+                for new in self._steps(compiled, state, itertools.islice(batches, end - step), bar):
+                    state, step = new, step + 1
                     self.seconds = before + time.monotonic() - begin
-                    if step < end and (stopping or self._is_due(step)):
-                        self._check(state)
-                        self.checkpoints.save(step, state, {"seconds": self.seconds})
-                    if stopping and step < end:
-                        self._leave()
+                    if step < end:
+                        self._between_steps(state, step)
                 jax.block_until_ready(state)
-                rate = (step - first) * self.stage.batch_size / (time.monotonic() - started)
+                rate = (step - first) * size / (time.monotonic() - started)
                 state = self._end_epoch(state, step, rate)
                 self.seconds = before + time.monotonic() - begin
-                if self.stop.reached(step) and step < total:
+                if step < total and self.stop.reached(step):
                     self._leave()
         return state
 
-    def _is_due(self, step: int) -> bool:
-        return bool(self.plan.every_steps) and step % self.plan.every_steps == 0
+    def _steps(
+        self, compiled: Callable[..., Any], state: TrainState, batches: Iterable[Any], bar: Any
+    ) -> Iterator[TrainState]:
+        """Gives steps to the device a little ahead, and looks at a loss only where it has already been computed."""
+        in_flight: collections.deque[jax.Array] = collections.deque()
+        looked = time.monotonic()
+        for batch in batches:
+            with jax.transfer_guard("disallow"):
+                state, loss = compiled(state, self.teacher_variables, batch, self.key)
+            bar.update(self.stage.batch_size)
+            in_flight.append(loss)
+            if len(in_flight) > IN_FLIGHT:
+                done = in_flight.popleft().block_until_ready()
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    looked = time.monotonic()
+                    self._look(state, done, bar)
+            yield state
+
+    def _between_steps(self, state: TrainState, step: int) -> None:
+        stopping = self.stop.reached(step)
+        if stopping or (self.plan.every_steps and step % self.plan.every_steps == 0):
+            self._check(state)
+            self.checkpoints.save(step, state, {"seconds": self.seconds})
+        if stopping:
+            self._leave()
 
     def _look(self, state: TrainState, loss: jax.Array, bar: Any) -> None:
         value = float(loss)

@@ -47,9 +47,9 @@ def start_devices() -> None:
 def use_compilation_cache(folder: str = "") -> None:
     """Keeps compiled programs between runs, in `folder` or the user's cache folder."""
     default = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "bottlefit_jax", "xla")
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", folder or default)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def create_mesh(*batch_sizes: int) -> Mesh:

@@ -27,10 +27,10 @@ class TrainState(struct.PyTreeNode):
       tally: sums since the epoch began, see `empty_tally`.
     """
 
-    step: jax.Array
+    step: Any
     variables: Variables
     opt_state: Any
-    tally: dict[str, jax.Array]
+    tally: dict[str, Any]
 
 
 def empty_tally(terms: Sequence[str]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> 
 
 def loss_terms(
     stage: Stage, module: nn.Module, teacher: nn.Module | None, mean: Sequence[float], std: Sequence[float]
-) -> Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Variables]]]:
+) -> Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Any]]]:
     """`f(params, variables, teacher_variables, image, label, key) -> (loss, (terms, new batch statistics))`."""
     training = (*stage.trained, *stage.drifting)
 
@@ -95,7 +95,7 @@ def loss_terms(
             rngs={"dropout": key},
         )
         terms = stage.loss_fn(outputs, target, label)
-        return sum(terms.values()), (terms, updates["batch_stats"])
+        return jnp.asarray(sum(terms.values())), (terms, updates["batch_stats"])
 
     return loss_fn
 
@@ -137,7 +137,7 @@ def create_train_step(
         kept = state.variables["batch_stats"]
         variables = {
             **state.variables,
-            "params": {**state.variables["params"], **optax.apply_updates(params, updates)},
+            "params": state.variables["params"] | dict(optax.apply_updates(params, updates)),  # type: ignore[call-overload]
             "batch_stats": {part: batch_stats[part] if part in moving else kept[part] for part in kept},
         }
         tally = _add(state.tally, terms, state.step)

@@ -1,0 +1,38 @@
+# Each target sets up what it needs: a virtual environment in .venv with the versions that passed (constraints.txt).
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first of these that runs and is 3.11 to 3.13.
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(READY)  ## train the digits classifier, its bottleneck, and write runs/digits/report.md
+	$(RUN) -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
+
+test: $(READY)  ## everything but the long tail
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(READY)  ## the long tail alone
+	$(RUN) -m pytest -m slow
+
+lint: $(READY)  ## ruff and pyright
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+
+bench: $(READY)  ## side-by-side measurements; needs PyTorch and torchvision
+	$(RUN) -m pip install -q -c constraints.txt -e '.[bench]'
+	$(RUN) benchmarks/input.py
+	$(RUN) benchmarks/train_step.py
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one with make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q --upgrade pip
+	$(RUN) -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## remove the virtual environment and all runs
+	rm -rf $(VENV) runs

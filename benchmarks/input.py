@@ -1,0 +1,137 @@
+"""Training pictures per second and core: our loader against torchvision's ImageFolder and DataLoader.
+
+    pip install 'bottlefit-jax[bench]'
+    python -m benchmarks.input                      # 500 x 375 JPEGs made from scikit-learn's two photographs
+    python -m benchmarks.input --data ROOT          # the pictures of ROOT/train/CLASS/*.jpg as they are
+    python -m benchmarks.input --data ROOT --enlarge  # the same, enlarged to 500 x 375
+
+Both sides read files, decode them, draw RandomResizedCrop and flip to 224 px, and stack uint8 batches of 64, in one
+thread of this process (workers=0). torchvision has its fastest honest settings: PIL pictures, `PILToTensor`, no
+normalisation (ours is done on the device). They run in turns, a batch each; what is reported is the median over the
+batches of pictures per second of the process's CPU time, which other load on the machine disturbs little.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+
+from bottlefit_jax.data import open_source, train_batches
+from bottlefit_jax.errors import UserError
+
+BATCH = 64
+SIZE = 224
+WIDTH, HEIGHT = 500, 375  # the mean ImageNet picture
+QUALITY = 90
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the comparison and prints it as a table and a line of JSON; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Input pipeline: ours against torchvision, per core.")
+    parser.add_argument("--data", default="", help="a folder with train/CLASS/*.jpg; default: generated pictures")
+    parser.add_argument("--enlarge", action="store_true", help=f"enlarge the pictures of --data to {WIDTH} x {HEIGHT}")
+    parser.add_argument("--batches", type=int, default=24, help=f"batches of {BATCH} pictures on each side")
+    options = parser.parse_args(argv)
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        print("this comparison needs torch and torchvision: pip install 'bottlefit-jax[bench]'", file=sys.stderr)
+        return 2
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            root = options.data
+            if not root or options.enlarge:
+                root = make_pictures(scratch, options.data)
+            report(compare(root, options.batches))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_pictures(scratch: str, data: str, count: int = 256) -> str:
+    """Writes `count` JPEGs of 500 x 375 as train and val of one class: crops of two photographs, or `data` enlarged."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        os.makedirs(os.path.join(scratch, split, "photo"))
+    for index, picture in enumerate(itertools.islice(_originals(data, rng), count)):
+        path = os.path.join(scratch, "train", "photo", f"{index:04d}.jpg")
+        cv2.imwrite(path, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    os.symlink(os.path.join(scratch, "train", "photo", "0000.jpg"), os.path.join(scratch, "val", "photo", "0000.jpg"))
+    return scratch
+
+
+def _originals(data: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    if data:
+        source = open_source("folder", split="train", root=data)
+        for index in rng.permutation(len(source)):
+            yield cv2.resize(source[int(index)]["image"], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    else:
+        from sklearn.datasets import load_sample_images
+
+        photographs = load_sample_images().images  # two of 640 x 427
+        for index in itertools.count():
+            photograph = photographs[index % 2]
+            top, left = rng.integers(427 - HEIGHT + 1), rng.integers(640 - WIDTH + 1)
+            yield np.ascontiguousarray(photograph[top : top + HEIGHT, left : left + WIDTH])
+
+
+def compare(root: str, batches: int) -> dict[str, float]:
+    """Pictures per second of CPU time, medians of `batches` batches taken in turns.
+
+    Returns:
+      {'ours', 'torchvision', 'ratio'}.
+    """
+    sides = {"ours": _ours(root), "torchvision": _torchvision(root)}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for name in sides:  # warm up: caches, lazy imports
+        next(sides[name])
+    for _ in range(batches):
+        for name, iterator in sides.items():
+            rates[name].append(BATCH / cpu_seconds(lambda iterator=iterator: next(iterator)))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {**medians, "ratio": medians["ours"] / medians["torchvision"]}
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """The CPU time that this process spends in `work()`."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _ours(root: str) -> Iterator[object]:
+    source = open_source("folder", split="train", root=root)
+    return train_batches(source, batch_size=BATCH, image_size=SIZE, seed=0, workers=0)
+
+
+def _torchvision(root: str) -> Iterator[object]:
+    import torch
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(1)
+    steps = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    dataset = datasets.ImageFolder(os.path.join(root, "train"), transforms.Compose(steps))
+    loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, drop_last=True)
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+def report(result: dict[str, float]) -> None:
+    """Prints the result for a person, then as one line of JSON."""
+    print(f"{'pipeline':<12} pictures/s per core, {SIZE} px")
+    for name in ("torchvision", "ours"):
+        print(f"{name:<12} {result[name]:8.0f}")
+    print(f"{'ratio':<12} {result['ratio']:8.2f}")
+    print(json.dumps({key: round(value, 3) for key, value in result.items()}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

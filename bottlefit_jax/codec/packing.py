@@ -1,0 +1,86 @@
+"""Small integers to bytes and back, without a gap between them.
+
+An 8-bit latent is sent as it is. Fewer bits are packed densely, most significant bit first, across byte borders; the
+last byte is filled up with zeros. The order of the values is that of the array in C order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from bottlefit_jax.codec.quantizer import levels_of
+from bottlefit_jax.errors import UserError
+
+RANGE_BYTES = 4 + 1 + 4  # what undoes one dynamic range: scale float32, zero_point uint8, offset float32
+
+
+def pack_bits(q, *, bits: int) -> bytes:
+    """Write every integer with `bits` bits.
+
+    Args:
+        q: any shape, uint8, each in 0 .. 2**bits - 1.
+        bits: 1 to 8.
+
+    Returns:
+        ceil(q.size * bits / 8) bytes.
+
+    Raises:
+        UserError: bits out of range, another dtype, or a value that needs more bits.
+    """
+    levels = levels_of(bits)
+    q = np.asarray(q)
+    if q.dtype != np.uint8:
+        raise UserError(f"cannot pack {q.dtype} values; the quantiser gives uint8")
+    if bits == 8:
+        return q.tobytes()
+    if q.size and q.max() > levels:
+        raise UserError(f"cannot pack the value {q.max()} into {bits} bits; the largest that fits is {levels}")
+    return np.packbits(np.unpackbits(q.reshape(-1, 1), axis=1)[:, 8 - bits :]).tobytes()
+
+
+def unpack_bits(data: bytes | bytearray | memoryview, shape: Sequence[int], *, bits: int) -> np.ndarray:
+    """Read what `pack_bits` wrote.
+
+    Args:
+        data: the packed bytes.
+        shape: of the integers; it does not travel with them.
+        bits: 1 to 8, as they were packed.
+
+    Returns:
+        uint8 of `shape`, writable.
+
+    Raises:
+        UserError: bits out of range, an impossible shape, or a number of bytes that does not belong to it.
+    """
+    expected = payload_bytes(shape, bits=bits)
+    raw = np.frombuffer(data, dtype=np.uint8)
+    if raw.size != expected:
+        raise UserError(f"got {raw.size} bytes; shape {tuple(shape)} at {bits} bits takes {expected}")
+    if bits == 8:
+        return raw.reshape(shape).copy()
+    rows = np.unpackbits(raw, count=math.prod(shape) * bits).reshape(-1, bits)
+    left = np.zeros((rows.shape[0], 8 - bits), np.uint8)
+    return np.packbits(np.concatenate([left, rows], axis=1), axis=1).reshape(shape)
+
+
+def payload_bytes(shape: Sequence[int], *, bits: int, ranges: int = 0) -> int:
+    """Count the bytes that one picture's latent takes on the wire, without protocol headers.
+
+    Args:
+        shape: of one picture's latent, (h, w, c).
+        bits: 1 to 8.
+        ranges: how many dynamic ranges travel with it, 9 bytes each: 1 for a range per picture, c for one per
+            channel, 0 for a static range, which the receiver already has.
+
+    Raises:
+        UserError: bits out of range, a negative length in the shape, or a negative number of ranges.
+    """
+    levels_of(bits)
+    if any(length < 0 for length in shape):
+        raise UserError(f"shape {tuple(shape)} has a negative length")
+    if ranges < 0:
+        raise UserError(f"ranges is {ranges}; it must be 0 or more")
+    return (math.prod(shape) * bits + 7) // 8 + ranges * RANGE_BYTES

@@ -1,0 +1,74 @@
+"""Which of the teacher's classes is which of the data's: by wnid or by name."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bottlefit_jax.errors import UserError
+
+_WNID_LENGTH = 9
+
+
+def read_labels(path: str) -> tuple[tuple[str, ...], ...]:
+    """Reads one class per line: `n01440764 tench, Tinca tinca` (synset_words.txt), a bare wnid, or a name.
+
+    Returns:
+      For each class its names, the wnid first where there is one: (('n01440764', 'tench', 'Tinca tinca'), ...).
+
+    Raises:
+      UserError: the file cannot be read, is empty, or has an empty line among the classes.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"labels {path!r} cannot be read: {error}") from None
+    if not lines:
+        raise UserError(f"labels {path!r} is empty; it needs one class per line")
+    labels = []
+    for number, line in enumerate(lines, 1):
+        first, _, rest = line.strip().partition(" ")
+        names = [first, *rest.split(",")] if _is_wnid(first) else line.split(",")
+        names = [name.strip() for name in names if name.strip()]
+        if not names:
+            raise UserError(f"labels {path!r}: line {number} is empty; it needs one class per line")
+        labels.append(tuple(names))
+    return tuple(labels)
+
+
+def match_labels(class_names: Sequence[str], teacher_labels: Sequence[str | Sequence[str]]) -> np.ndarray:
+    """Finds every class of the data among the teacher's.
+
+    Args:
+      class_names: the data's classes, a wnid or a name each.
+      teacher_labels: the teacher's classes in the order of its logits, each a name or several (`read_labels`).
+
+    Returns:
+      int32 [len(class_names)]: the teacher's index of each class. Case does not matter, nor does '_' for ' '.
+
+    Raises:
+      UserError: lists every class that was not found, and every name that several of the teacher's classes share.
+    """
+    found: dict[str, list[int]] = {}
+    for index, names in enumerate(teacher_labels):
+        for key in {_key(name) for name in ([names] if isinstance(names, str) else names)}:
+            found.setdefault(key, []).append(index)
+    matches = [found.get(_key(name), []) for name in class_names]
+    missing = [name for name, indices in zip(class_names, matches, strict=True) if not indices]
+    shared = [f"{n} ({i})" for n, i in zip(class_names, matches, strict=True) if len(i) > 1]
+    problems = []
+    if missing:
+        problems.append(f"not among the teacher's {len(teacher_labels)} labels: {', '.join(missing)}")
+    if shared:
+        problems.append(f"ambiguous, name them by wnid: {', '.join(shared)}")
+    if problems:
+        raise UserError(f"classes that cannot be matched to the teacher's: {'; '.join(problems)}")
+    return np.asarray([indices[0] for indices in matches], np.int32)
+
+
+def _is_wnid(word: str) -> bool:
+    return len(word) == _WNID_LENGTH and word[0] == "n" and word[1:].isdigit()
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())

@@ -1,0 +1,228 @@
+"""Batches from a source, by Grain: threads or processes, one seed, and a position that is only the step number.
+
+A batch is a pure function of (source, seed, batch_size, step): `MapDataset` computes it by index, random draws
+included, so nothing but the step needs saving, and the number of workers, threads or hosts can change between two runs.
+The hosts' shards are consecutive rows of the single host's batch, in the order of their index.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from bottlefit_jax.data import augment
+from bottlefit_jax.data.source import Source
+from bottlefit_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+WORKER_TYPES = ("thread", "process")
+_BATCHES_AHEAD = 2  # per worker
+_GOOD = -1
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+    """The number of whole batches in an epoch; what remains of the shuffled epoch is dropped.
+
+    Raises:
+      UserError: not even one batch fits.
+    """
+    if not 0 < batch_size <= len(source):
+        raise UserError(f"batch_size {batch_size} must be from 1 to the {len(source)} pictures of {_title(source)}")
+    return len(source) // batch_size
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    start_step: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    workers: int = 2,
+    worker_type: str = "thread",
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    flip: bool = True,
+) -> Iterator[Batch]:
+    """Endless augmented batches, shuffled anew in each epoch.
+
+    Args:
+      source: the pictures.
+      batch_size: pictures per step over all shards.
+      image_size: side of the square pictures, pixels.
+      seed: decides order and augmentation.
+      start_step: the step whose batch comes first; batches are those of a run from step 0, to the bit.
+      shard_index, shard_count: this host among the hosts; each decodes only its own pictures.
+      workers: threads or processes; 0 works in the caller's thread.
+      worker_type: 'thread' (OpenCV and Pillow free Python's lock) or 'process' (spawned: a script needs its
+        `if __name__ == '__main__'` guard).
+      crop_scale: least and most share of the picture's area that a crop takes; (1, 1) with square pictures is no crop.
+      flip: mirror half of the pictures.
+
+    Returns:
+      Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b]}, b = batch_size / shard_count.
+      It has `close()`.
+
+    Raises:
+      UserError: an argument cannot be used (now), or a picture cannot be decoded (from the iterator, at its batch).
+    """
+    steps = steps_per_epoch(source, batch_size)
+    _check_arguments(batch_size, image_size, shard_index, shard_count, workers, worker_type)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed} must be from 0 to 2**32 - 1")
+    if start_step < 0:
+        raise UserError(f"start_step {start_step} must not be negative")
+    if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+        raise UserError(f"crop_scale {tuple(crop_scale)} must be two shares of the area, 0 < least <= most <= 1")
+    make = _TrainPicture(source, image_size, (float(crop_scale[0]), float(crop_scale[1])), flip)
+    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+    dataset = dataset[: steps * batch_size].repeat().random_map(make)
+    dataset = dataset.batch(batch_size // shard_count, drop_remainder=True)[shard_index::shard_count][start_step:]
+    return _iterate(source, dataset, workers, worker_type)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    resize: int | None = None,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    workers: int = 2,
+    worker_type: str = "thread",
+    limit: int | None = None,
+) -> Iterator[Batch]:
+    """Every picture once, in order, resized and centre-cropped.
+
+    Args:
+      source, batch_size, image_size, shard_index, shard_count, workers, worker_type: as in `train_batches`.
+      resize: the short side before the crop, pixels; default 256 / 224 of `image_size`.
+      limit: only so many pictures, the first ones.
+
+    Returns:
+      Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b], 'mask': bool [b]}. Rows where the
+      mask is False are zeros: past the end, or a skipped picture. Every shard yields the same number of batches.
+
+    Raises:
+      UserError: as `train_batches`.
+    """
+    _check_arguments(batch_size, image_size, shard_index, shard_count, workers, worker_type)
+    if limit is not None and limit < 1:
+        raise UserError(f"limit {limit} must be at least 1 picture, or None for all")
+    short_side = augment.default_resize(image_size) if resize is None else resize
+    augment.check_eval_sizes(image_size, short_side)
+    count = len(source) if limit is None else min(limit, len(source))
+    make = _EvalPicture(source, image_size, short_side, count)
+    dataset = grain.MapDataset.range(math.ceil(count / batch_size) * batch_size).map(make)
+    dataset = dataset.batch(batch_size // shard_count)[shard_index::shard_count]
+    return _iterate(source, dataset, workers, worker_type)
+
+
+class _TrainPicture(grain.transforms.RandomMap):
+    """Index -> augmented picture. A bad picture gives way to the next good one, where the source says 'skip'."""
+
+    def __init__(self, source: Source, size: int, scale: tuple[float, float], flip: bool):
+        self._source, self._size, self._scale, self._flip = source, size, scale, flip
+
+    def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
+        """The picture at index `element`, cropped as `rng` says."""
+        source, bad = self._source, _GOOD
+        for tried in range(len(source)):
+            example = _read(source, (element + tried) % len(source))
+            if example is not None:
+                break
+            bad = element if bad == _GOOD else bad
+        else:
+            raise UserError(f"none of the {len(source)} pictures of {_title(source)} can be decoded")
+        image = augment.random_resized_crop(example["image"], rng, size=self._size, scale=self._scale, flip=self._flip)
+        return {"image": image, "label": np.int32(example["label"]), "bad": np.int64(bad)}
+
+
+class _EvalPicture(grain.transforms.Map):
+    """Index -> picture for evaluation; a masked zero past the end, or where a bad picture is skipped."""
+
+    def __init__(self, source: Source, size: int, short_side: int, count: int):
+        self._source, self._size, self._short_side, self._count = source, size, short_side, count
+
+    def map(self, element: int) -> dict[str, Any]:
+        """The picture at index `element`."""
+        example = _read(self._source, element) if element < self._count else None
+        if example is None:
+            bad = element if element < self._count else _GOOD
+            image, label = np.zeros((self._size, self._size, 3), np.uint8), 0
+        else:
+            image = augment.resize_center_crop(example["image"], size=self._size, short_side=self._short_side)
+            bad, label = _GOOD, example["label"]
+        mask = np.bool_(example is not None)
+        return {"image": image, "label": np.int32(label), "mask": mask, "bad": np.int64(bad)}
+
+
+def _read(source: Source, index: int) -> dict[str, Any] | None:
+    """The decoded picture; None for a bad one of a source that skips them."""
+    if source.is_bad(index):
+        return None
+    try:
+        return source[index]
+    except UserError:
+        if source.on_bad_image != "skip":
+            raise
+        return None
+
+
+def _iterate(source: Source, dataset: grain.MapDataset, workers: int, worker_type: str) -> Iterator[Batch]:
+    """Runs the dataset; tells the caller's source of bad pictures, which the workers' copies of it have seen."""
+    threads = workers if worker_type == "thread" else 0
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_BATCHES_AHEAD * threads)
+    batches = dataset.to_iter_dataset(options)
+    if worker_type == "process" and workers:
+        if (
+            not flags.FLAGS.is_parsed()
+        ):  # Grain's processes read its absl flags; a caller without absl has their defaults
+            flags.FLAGS.mark_as_parsed()
+        processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BATCHES_AHEAD)
+        batches = batches.mp_prefetch(processes, worker_init_fn=_start_worker)
+    iterator = iter(batches)
+
+    def generate() -> Iterator[Batch]:
+        try:
+            for batch in iterator:
+                for index in batch.pop("bad"):
+                    if index != _GOOD:
+                        source.mark_bad(int(index))
+                yield {key: np.asarray(value) for key, value in batch.items()}  # not Grain's shared-memory subclass
+        finally:
+            iterator.close()
+
+    return generate()
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Runs first in every worker process."""
+    del index, count
+    cv2.setNumThreads(0)
+
+
+def _check_arguments(
+    batch_size: int, image_size: int, shard_index: int, shard_count: int, workers: int, worker_type: str
+) -> None:
+    if worker_type not in WORKER_TYPES:
+        raise UserError(f"worker_type {worker_type!r} is unknown; take 'thread' or 'process'")
+    if workers < 0:
+        raise UserError(f"workers {workers} must not be negative")
+    if batch_size < 1 or image_size < 1:
+        raise UserError(f"batch_size {batch_size} and image_size {image_size} must be at least 1")
+    if not 0 <= shard_index < shard_count:
+        raise UserError(f"shard_index {shard_index} must be from 0 to shard_count - 1 = {shard_count - 1}")
+    if batch_size % shard_count:
+        raise UserError(f"batch_size {batch_size} is not divisible by the {shard_count} shards")
+
+
+def _title(source: Source) -> str:
+    return f"{source.name}/{source.split}"

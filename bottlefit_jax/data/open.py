@@ -1,0 +1,30 @@
+"""One way in: the name of a data source -> the source."""
+
+from bottlefit_jax.data.digits import Digits
+from bottlefit_jax.data.folder import Folder
+from bottlefit_jax.data.source import Source, check_options
+from bottlefit_jax.errors import UserError
+
+
+def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "error") -> Source:
+    """Opens one split of a data source, and finds what is wrong with it before anything is compiled.
+
+    Args:
+      name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg), or a set that
+        `python -m bottlefit_jax.data.prepare` wrote, under its TFDS name ('imagenet2012', 'imagenette/160px-v2').
+      split: 'train' or 'val'.
+      root: the folder of 'folder'; for a TFDS set its data_dir, where '' is TFDS's own default.
+      on_bad_image: 'error' stops at a picture that cannot be decoded; 'skip' leaves it out and counts it.
+
+    Returns:
+      The source.
+
+    Raises:
+      UserError: an argument is unknown, or the data is missing, empty or inconsistent.
+    """
+    check_options(split, on_bad_image)
+    if name == "digits":
+        return Digits(split=split, on_bad_image=on_bad_image)
+    if name == "folder":
+        return Folder(root, split=split, on_bad_image=on_bad_image)
+    raise UserError(f"data source {name!r} is unknown")

@@ -1,0 +1,77 @@
+"""What every data source is: a fixed list of labelled pictures, read by index from any thread or process."""
+
+import abc
+from collections.abc import Sequence
+
+import numpy as np
+
+from bottlefit_jax.data.decode import decode_image
+from bottlefit_jax.errors import UserError
+
+SPLITS = ("train", "val")
+ON_BAD_IMAGE = ("error", "skip")
+
+
+class Source(abc.ABC):
+    """Labelled pictures in a fixed order. A subclass says how to `read` one; it must pickle (workers get a copy).
+
+    Attributes:
+      name: what `open_source` was asked for.
+      split: 'train' or 'val'.
+      class_names: the classes; a label is a position in it.
+      on_bad_image: 'error' or 'skip': what the loader does when a picture cannot be decoded.
+    """
+
+    def __init__(self, name: str, *, split: str, class_names: Sequence[str], on_bad_image: str = "error"):
+        self.name = name
+        self.split = split
+        self.class_names = tuple(class_names)
+        self.on_bad_image = on_bad_image
+        self._bad: set[int] = set()
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """The number of pictures, bad ones included."""
+
+    @abc.abstractmethod
+    def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """The picture at `index` as it is stored (an encoded file, or uint8 [H, W, 3] RGB) and its label."""
+
+    @abc.abstractmethod
+    def picture_name(self, index: int) -> str:
+        """What a person would look for: a file's path, or the set's name and the position in it."""
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray | int]:
+        """The decoded picture: `{'image': uint8 [H, W, 3] RGB, 'label': int}`.
+
+        Raises:
+          UserError: the picture cannot be decoded, whatever `on_bad_image` says (skipping is the loader's work).
+          IndexError: there is no such picture.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        index %= len(self)
+        image, label = self.read(index)
+        if isinstance(image, bytes):
+            image = decode_image(image, self.picture_name(index))
+        return {"image": image, "label": label}
+
+    def mark_bad(self, index: int) -> None:
+        """Remembers that the picture at `index` cannot be decoded, so that it is counted and not tried again."""
+        self._bad.add(index)
+
+    def is_bad(self, index: int) -> bool:
+        """Whether the picture at `index` has been found bad so far."""
+        return index in self._bad
+
+    def bad_images(self) -> tuple[str, ...]:
+        """The names of the pictures skipped so far (by this process's iterators or `check_images`), in order."""
+        return tuple(self.picture_name(index) for index in sorted(self._bad))
+
+
+def check_options(split: str, on_bad_image: str) -> None:
+    """Raises UserError unless both are among the words that `open_source` knows."""
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} is unknown; take 'train' or 'val'")
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise UserError(f"on_bad_image {on_bad_image!r} is unknown; take 'error' or 'skip'")

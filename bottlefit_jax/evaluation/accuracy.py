@@ -1,0 +1,56 @@
+"""Top-1 and top-5 as sums over batches: counted on the device, divided once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from bottlefit_jax.errors import UserError
+
+
+def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None = None) -> dict[str, jax.Array]:
+    """Count the pictures of one batch whose label is the best, or among the five best.
+
+    Equal logits are ranked by class number, lower first, so that a constant output does not count as correct and the
+    result is the same on every device. A label whose logit is NaN counts as wrong. With fewer than five classes,
+    top-5 is the same as "any of them".
+
+    Args:
+        logits: [B, K], any float dtype.
+        labels: [B], integers 0 .. K-1, or 0 .. len(class_indices)-1 where that is given.
+        mask: [B], bool; False for rows that only fill up the batch, whatever they hold.
+        class_indices: the columns of `logits` that are the dataset's classes, in the dataset's order, for a teacher
+            that knows more classes than the dataset has. Only these compete.
+
+    Returns:
+        `{"top1", "top5", "count"}`, int32 scalars; add them up over batches.
+    """
+    logits = jnp.asarray(logits).astype(jnp.float32)
+    if class_indices is not None:
+        logits = logits[:, jnp.asarray(class_indices, dtype=jnp.int32)]  # [B, len(class_indices)]
+    labels = jnp.asarray(labels).astype(jnp.int32)[:, None]
+    mask = jnp.asarray(mask).astype(bool)
+    truth = jnp.take_along_axis(logits, labels, axis=1, mode="fill", fill_value=jnp.nan)
+    columns = jnp.arange(logits.shape[1], dtype=jnp.int32)
+    ahead = ~(logits <= truth) | ((logits == truth) & (columns < labels))
+    rank = jnp.sum(ahead, axis=1, dtype=jnp.int32)
+    valid = mask & ~jnp.isnan(truth[:, 0])
+    return {
+        "top1": jnp.sum(valid & (rank < 1), dtype=jnp.int32),
+        "top5": jnp.sum(valid & (rank < 5), dtype=jnp.int32),
+        "count": jnp.sum(mask, dtype=jnp.int32),
+    }
+
+
+def percentages(counts: Mapping) -> dict[str, float]:
+    """Turn summed counts into `{"top1", "top5"}` in percent.
+
+    Raises:
+        UserError: no pictures were counted.
+    """
+    count = int(counts["count"])
+    if count < 1:
+        raise UserError(f"{count} pictures were evaluated; an accuracy needs at least 1")
+    return {name: 100.0 * int(counts[name]) / count for name in ("top1", "top5")}

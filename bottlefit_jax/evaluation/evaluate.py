@@ -1,0 +1,157 @@
+"""A network over a whole set of pictures: accuracy, the calibrated range of its latents, what it sends for a few."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from bottlefit_jax.codec.quantizer import dequantize, dynamic_range, quantize, static_range
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
+from bottlefit_jax.training.sharding import put_batch, replicated, split
+from bottlefit_jax.training.step import normalise
+
+Batches = Iterable[dict[str, np.ndarray]]
+
+
+def create_eval_step(
+    module: nn.Module,
+    *,
+    mesh: Mesh,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_indices: Sequence[int] | None = None,
+) -> Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]:
+    """Compiles `eval_step(variables, batch) -> {"top1", "top5", "count", "bad"}`, sums over one batch.
+
+    Args:
+      module: in evaluation mode, its quantiser included.
+      mesh: the batch is split over it.
+      mean, std: for `normalise`.
+      class_indices: the columns of the logits that are the dataset's classes, or None for all.
+    """
+
+    def eval_step(variables, batch):
+        logits, _ = module.apply(variables, normalise(batch["image"], mean, std), train=False)
+        counts = correct_counts(logits, batch["label"], batch["mask"], class_indices=class_indices)
+        bad = batch["mask"] & ~jnp.isfinite(logits).all(axis=-1)
+        return {**counts, "bad": bad.sum(dtype=jnp.int32)}
+
+    whole = replicated(mesh)
+    return jax.jit(eval_step, in_shardings=(whole, split(mesh)), out_shardings=whole)
+
+
+def evaluate(
+    eval_step: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]],
+    variables: Any,
+    batches: Batches,
+    *,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """Accuracy over all pictures.
+
+    Args:
+      eval_step: from `create_eval_step`.
+      variables: of its network.
+      batches: from `data.eval_batches`.
+      mesh: of all devices.
+
+    Returns:
+      {"top1", "top5"} in percent.
+
+    Raises:
+      UserError: no pictures, or logits that are not finite.
+    """
+    total: dict[str, jax.Array] | None = None
+    for batch in batches:
+        counts = eval_step(variables, put_batch(mesh, batch))
+        total = counts if total is None else jax.tree.map(jnp.add, total, counts)
+    if total is None:
+        raise UserError("there are no pictures to evaluate on")
+    sums = {name: int(value) for name, value in jax.device_get(total).items()}
+    if sums["bad"]:
+        raise UserError(f"the network's output is not finite for {sums['bad']} of {sums['count']} evaluation pictures")
+    return percentages(sums)
+
+
+def calibrate(
+    module: nn.Module,
+    variables: Any,
+    batches: Batches,
+    *,
+    per_channel: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> dict[str, np.ndarray]:
+    """The range that the encoder's latents take, for a static quantiser.
+
+    Args:
+      module: a student.
+      variables: of the student.
+      batches: pictures of the training split, from `data.eval_batches`.
+      per_channel: a range for each channel instead of one.
+      mean, std: for `normalise`.
+
+    Returns:
+      {"low", "high"}: float32, of shape [c] or ().
+    """
+
+    @jax.jit
+    def extremes(variables, image, mask):
+        latent = module.apply(variables, normalise(image, mean, std), method="encode").astype(jnp.float32)
+        mask = mask[:, None, None, None]
+        axes = (0, 1, 2) if per_channel else None
+        return jnp.where(mask, latent, jnp.inf).min(axes), jnp.where(mask, latent, -jnp.inf).max(axes)
+
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for batch in batches:
+        least, most = jax.device_get(extremes(variables, batch["image"], batch["mask"]))
+        low, high = np.minimum(low, least), np.maximum(high, most)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise UserError("the latents of the calibration pictures are not finite")
+    return {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
+
+
+def send_and_classify(
+    module: nn.Module,
+    variables: Any,
+    image: np.ndarray,
+    *,
+    bottleneck: Mapping[str, Any],
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_indices: Sequence[int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the student would send for a few pictures, and the classes it finds from that.
+
+    Args:
+      module: a student.
+      variables: of the student, on the host or a device.
+      image: [N, H, W, 3] uint8.
+      bottleneck: the student's options; without bits, 8 are shown.
+      mean, std: for `normalise`.
+      class_indices: as in `create_eval_step`.
+
+    Returns:
+      q [N, h, w, c] uint8, and predicted classes [N] int32.
+    """
+    bits = bottleneck["bits"] or 8
+    encode = jax.jit(functools.partial(module.apply, method="encode"))
+    latent = np.asarray(encode(variables, normalise(jnp.asarray(image), mean, std)), np.float32)
+    if bottleneck["range"] == "static" and bottleneck["bits"]:
+        ranges = jax.device_get(variables["ranges"]["quantizer"])
+        affine = static_range(ranges["low"], ranges["high"], bits=bits)
+    else:
+        axes = {"image": (1, 2, 3), "batch": None, "channel": (1, 2)}[bottleneck["per"]]
+        affine = dynamic_range(latent, bits=bits, axis=axes)
+    q = quantize(latent, affine, bits=bits)
+    received = dequantize(q, affine) if bottleneck["bits"] else latent
+    logits = np.asarray(jax.jit(functools.partial(module.apply, method="decode"))(variables, jnp.asarray(received))[0])
+    if class_indices is not None:
+        logits = logits[:, np.asarray(class_indices)]
+    return q, logits.argmax(-1).astype(np.int32)

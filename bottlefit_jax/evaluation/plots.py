@@ -1,0 +1,275 @@
+"""The report's two pictures: how training went, and what the bottleneck sends. Figures only, no global plot state."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from bottlefit_jax.codec.quantizer import levels_of
+from bottlefit_jax.errors import UserError
+
+BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#d9822b", "#2e8b57", "#b8352f", "#6b6b6b"
+DPI = 150
+MAX_CHANNELS = 12  # the largest bottleneck of the reference; more maps than this are too small to read
+
+
+def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_stages: Sequence[str] = ("stage1",)):
+    """Draw loss and top-1 by epoch, one column per stage.
+
+    Args:
+        path: where to write the PNG.
+        history: one entry per epoch, in order: `{"stage", "epoch", "train_loss"}` and, where they were measured,
+            "eval_loss", "top1" (percent) and "learning_rate". A number that is not finite leaves a gap.
+        log_stages: the stages whose loss is a sum of squares, drawn on a logarithmic scale.
+
+    Raises:
+        UserError: the history is empty, or the file cannot be written.
+    """
+    if not history:
+        raise UserError("cannot draw training curves: the history has no epochs")
+    stages = list(dict.fromkeys(entry["stage"] for entry in history))
+    figure = _figure(max(3.6 * len(stages), 4.8), 5.0)
+    axes = figure.subplots(2, len(stages), squeeze=False, sharex="col")
+    for column, stage in enumerate(stages):
+        entries = [entry for entry in history if entry["stage"] == stage]
+        _loss_panel(axes[0, column], entries, log=stage in log_stages)
+        _top1_panel(axes[1, column], entries)
+        axes[0, column].set_title(stage, fontsize=11, fontweight="bold", loc="left")
+    axes[0, 0].set_ylabel("loss")
+    axes[1, 0].set_ylabel("top-1, %")
+    _save(figure, path)
+
+
+def latents(
+    path: str | os.PathLike,
+    images: np.ndarray,
+    latents: np.ndarray,
+    class_names_true: Sequence[str],
+    class_names_predicted: Sequence[str],
+    bytes_latent,
+    bytes_jpeg,
+    *,
+    bits: int = 8,
+):
+    """Draw pictures beside what the bottleneck sends of them.
+
+    Args:
+        path: where to write the PNG.
+        images: [N, H, W, 3] uint8, N pictures, six in the report.
+        latents: [N, h, w, c] uint8, their quantised latents; the first 12 channels are drawn, all on one scale.
+        class_names_true: N names.
+        class_names_predicted: N names, as the student sees them.
+        bytes_latent: what is sent per picture; one number, or N.
+        bytes_jpeg: the same picture as JPEG; one number, or N.
+        bits: per value of the latents; their common scale is 0 .. 2**bits - 1.
+
+    Raises:
+        UserError: the lengths differ, or the file cannot be written.
+    """
+    count = len(images)
+    if not count or {len(latents), len(class_names_true), len(class_names_predicted)} != {count}:
+        given = (
+            f"{count} pictures, {len(latents)} latents, {len(class_names_true)} and {len(class_names_predicted)} names"
+        )
+        raise UserError(f"cannot draw {given}; there must be as many of each")
+    sent, jpeg = np.broadcast_to(bytes_latent, (count,)), np.broadcast_to(bytes_jpeg, (count,))
+    columns = min(2, count)
+    rows = math.ceil(count / columns)
+    mosaics = [_mosaic(latent) for latent in latents]
+    aspect = mosaics[0].shape[1] / mosaics[0].shape[0]
+    picture = images.shape[2] / images.shape[1]
+    figure = _figure(2.1 * (columns * (aspect + picture + 0.12)) + 0.8, 2.75 * rows)
+    grid = GridSpec(rows, 3 * columns - 1, figure=figure, width_ratios=([picture, aspect, 0.12] * columns)[:-1])
+    maps, drawn = [], []
+    for index in range(count):
+        row, column = divmod(index, columns)
+        left = figure.add_subplot(grid[row, 3 * column])
+        right = figure.add_subplot(grid[row, 3 * column + 1])
+        left.imshow(images[index])
+        drawn.append(
+            right.imshow(mosaics[index], vmin=0, vmax=levels_of(bits), cmap="viridis", interpolation="nearest")
+        )
+        _captions(left, right, class_names_true[index], class_names_predicted[index], sent[index], jpeg[index])
+        maps += [left, right]
+    _value_bar(figure, drawn[0], maps, latents.shape[-1])
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Make a figure in inches that lays itself out and belongs to nobody else."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: str | os.PathLike):
+    """Write the PNG beside its place, then move it there; a full disk or a missing folder is a UserError."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        figure.savefig(partial, format="png")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what kept us from writing may keep us from tidying up
+            partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _series(entries: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
+    """Return the epochs that have a finite `key`, and its values."""
+    found = [(entry["epoch"], float(entry[key])) for entry in entries if entry.get(key) is not None]
+    found = [(epoch, value) for epoch, value in found if math.isfinite(value)]
+    return [epoch for epoch, _ in found], [value for _, value in found]
+
+
+def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
+    """Draw the losses of one stage, and a dotted line where the learning rate drops."""
+    drawn = []
+    for key, name, colour, marker in (("train_loss", "training", BLUE, "o"), ("eval_loss", "evaluation", ORANGE, "s")):
+        epochs, values = _series(entries, key)
+        if values:
+            axes.plot(epochs, values, color=colour, marker=marker, markersize=4, linewidth=1.6, label=name)
+            drawn += values
+    _decorate(axes, entries)
+    if log and drawn and min(drawn) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(_short))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        _open_up(axes, drawn)
+    elif drawn and min(drawn) >= 0:
+        axes.set_ylim(0, 1.3 * max(drawn) or 1)
+    for number, epoch in enumerate(_rate_drops(entries)):
+        name = None if number else "learning rate drops"
+        axes.axvline(epoch - 0.5, color=GREY, linestyle=":", linewidth=1, label=name)
+    if drawn:
+        axes.legend(frameon=False, fontsize=8, loc="upper right")
+    else:
+        _say_nothing_measured(axes)
+
+
+def _top1_panel(axes: Axes, entries: Sequence[Mapping]):
+    """Draw top-1 of one stage, with the last value written out."""
+    epochs, values = _series(entries, "top1")
+    _decorate(axes, entries)
+    axes.set_xlabel("epoch")
+    if not values:
+        _say_nothing_measured(axes)
+        return
+    axes.plot(epochs, values, color=GREEN, marker="o", markersize=4, linewidth=1.6)
+    middle, spread = (max(values) + min(values)) / 2, max(max(values) - min(values), 4.0)
+    axes.set_ylim(max(middle - 0.6 * spread, -0.03 * spread), min(middle + 0.6 * spread, 100 + 0.03 * spread))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_title(f"{values[-1]:.1f} %", fontsize=10, loc="right", pad=3, color=GREEN, fontweight="bold")
+
+
+def _decorate(axes: Axes, entries: Sequence[Mapping]):
+    """Give a panel whole-numbered epochs, a quiet grid and no box."""
+    epochs = [entry["epoch"] for entry in entries]
+    margin = max(0.05 * (max(epochs) - min(epochs)), 0.5)
+    axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    axes.grid(color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8, color=GREY)
+
+
+def _open_up(axes: Axes, values: Sequence[float]):
+    """Show at least a factor of four on a logarithmic axis, so that it always has ticks."""
+    low, high = min(values), max(values)
+    widen = max(1.25, math.sqrt(5 / (high / low)))
+    axes.set_ylim(low / widen, high * widen * (high / low) ** 0.12)  # the top is room for the legend
+
+
+def _short(value: float, _position=None) -> str:
+    """Write a tick of any size in a few characters: 0.02, 5, 200, 20k, 1M."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            unit = 1e3 if suffix == "k" else limit
+            return f"{value / unit:g}{suffix}"
+    return f"{value:g}"
+
+
+def _rate_drops(entries: Sequence[Mapping]) -> list[int]:
+    """Return the epochs in which a step-wise learning rate is lower than before; none for a smooth schedule."""
+    rates = [(entry["epoch"], entry.get("learning_rate")) for entry in entries]
+    drops = [
+        epoch
+        for (epoch, rate), (_, before) in zip(rates[1:], rates[:-1], strict=True)
+        if rate is not None and before is not None and rate < 0.9 * before
+    ]
+    return drops if len(drops) <= 4 else []
+
+
+def _say_nothing_measured(axes: Axes):
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9)
+
+
+def _mosaic(latent: np.ndarray) -> np.ma.MaskedArray:
+    """Lay the channels of [h, w, c] out as a tidy grid of maps, masked in the gaps between them."""
+    height, width, channels = latent.shape
+    shown = min(channels, MAX_CHANNELS)
+    rows = 2 if shown in (2, 4) else min(3, shown)  # the reference's 3, 6, 9 and 12 channels fill three rows
+    columns = math.ceil(shown / rows)
+    gap = max(1, round(height / 14))
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan, np.float32)
+    for channel in range(shown):
+        row, column = divmod(channel, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        canvas[top : top + height, left : left + width] = latent[:, :, channel]
+    return np.ma.masked_invalid(canvas)
+
+
+def _captions(left: Axes, right: Axes, true: str, predicted: str, sent: float, jpeg: float):
+    """Write what a picture is and what the student says above the pair, and the bytes of both ways below it."""
+    for axes in (left, right):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    right_answer = str(true) == str(predicted)
+    # A title's width does not push axes apart, so it may run on above the maps; its second line is for the verdict.
+    left.set_title(f"{_clip(true)}\n ", fontsize=9.5, loc="left", pad=4, fontweight="bold", parse_math=False)
+    verdict = left.annotate(
+        f"{'✓' if right_answer else '✗'} predicted {_clip(predicted)}",
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 5),
+        textcoords="offset points",
+        fontsize=9,
+        color=GREEN if right_answer else RED,
+        parse_math=False,  # a class may have a $ in its name
+    )
+    verdict.set_in_layout(False)
+    change = f"{100 * (sent / jpeg - 1):+.0f} %".replace("-", "−")
+    left.set_xlabel(
+        f"{sent:,.0f} bytes sent, JPEG {jpeg:,.0f} ({change})", fontsize=8.5, color=GREY, loc="left", labelpad=3
+    )
+
+
+def _clip(name: str, limit: int = 26) -> str:
+    name = str(name)
+    return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"
+
+
+def _value_bar(figure: Figure, drawn: AxesImage, maps: list[Axes], channels: int):
+    """Add the scale that all the maps share."""
+    top = drawn.norm.vmax or 1
+    ticks = [0, 64, 128, 192, 255] if top == 255 else [0, top]
+    bar = figure.colorbar(drawn, ax=maps, fraction=0.025, pad=0.015, aspect=40, ticks=ticks)
+    more = f", first {MAX_CHANNELS} of {channels} channels" if channels > MAX_CHANNELS else ""
+    bar.set_label(f"value that is sent{more}", fontsize=8.5, color=GREY)
+    bar.ax.tick_params(labelsize=8, color=GREY)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,82 @@
+"""The backbones and their students: `create` makes one by torchvision's name."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.models import densenet, inception, mobilenet, resnet
+from bottlefit_jax.models.bottleneck import Bottleneck, is_integer
+from bottlefit_jax.models.network import Network, Spec
+
+MODELS: dict[str, Spec] = {
+    spec.name: spec for family in (resnet, densenet, mobilenet, inception) for spec in family.SPECS
+}
+
+__all__ = ["MODELS", "Bottleneck", "Network", "Spec", "create"]
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    bottleneck: dict[str, Any] | None = None,
+    dtype: Any = jnp.float32,
+    **options: Any,
+) -> Network:
+    """A classifier, or with a bottleneck its student.
+
+    Args:
+        name: a key of `MODELS`: `resnet152`, `densenet169`, `mobilenet_v2`, `inception_v3`, …
+        num_classes: outputs of the classifier.
+        bottleneck: see `models.bottleneck.Bottleneck` for the keys; None makes the teacher.
+        dtype: the type it computes in; parameters, batch statistics and logits are float32.
+        **options: `width` of a ResNet, `padding` of a MobileNetV2, `aux_logits` and `transform_input` of an
+            Inception v3.
+
+    Returns:
+        A Flax module, equal to any other made with the same arguments; `models.network.Network` says how to call it.
+    """
+    if name not in MODELS:
+        raise UserError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+    spec = MODELS[name]
+    if not is_integer(num_classes) or num_classes < 1:
+        raise UserError(f"num_classes={num_classes!r} must be an integer from 1 up")
+    try:
+        computing = jnp.dtype(dtype)
+    except TypeError:
+        computing = jnp.dtype(int)
+    if not jnp.issubdtype(computing, jnp.floating):
+        raise UserError(f"dtype={dtype!r} must be a floating type such as 'float32' or 'bfloat16'")
+    plan = None if bottleneck is None else Bottleneck.parse(bottleneck, spec.family)
+    network = Network(spec, int(num_classes), plan, _options(spec, options), computing)
+    if plan is not None:
+        _check_cut(network)
+    return network
+
+
+def _options(spec: Spec, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """All options of the model, those not given at their defaults."""
+    for key, value in given.items():
+        if key not in spec.options:
+            known = ", ".join(["num_classes", "bottleneck", "dtype", *spec.options])
+            raise UserError(f"unknown option {key}={value!r} for {spec.name}; the options are {known}")
+        allowed = spec.options[key][1]
+        if allowed is int:
+            if not is_integer(value) or value < 1:
+                raise UserError(f"{key}={value!r} must be an integer from 1 up")
+        elif value not in allowed:
+            raise UserError(f"{key}={value!r} must be one of {', '.join(map(repr, allowed))}")
+    return tuple((key, given.get(key, default)) for key, (default, _) in spec.options.items())
+
+
+def _check_cut(network: Network) -> None:
+    """Refuse a cut at what is no picture, and an image size that leaves nothing at some feature."""
+    names = network.feature_names
+    if network.cut not in names:
+        raise UserError(
+            f"bottleneck cut={network.cut!r} must be one of {network.spec.name}'s features: {', '.join(names)}"
+        )
+    assert network.bottleneck is not None
+    if size := network.bottleneck.image_size:
+        network.feature_size(size)

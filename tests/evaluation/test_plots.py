@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation import plots
+
+
+def epochs(stage, count, **columns):
+    return [{"stage": stage, "epoch": i + 1, **{name: fn(i) for name, fn in columns.items()}} for i in range(count)]
+
+
+def inked(path):
+    """The size of a picture and the share of it that is not white."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return pixels.shape[1], pixels.shape[0], float((pixels != 255).any(axis=-1).mean())
+
+
+def test_every_stage_gets_a_column(tmp_path):
+    rate = {"learning_rate": lambda i: 1e-3 if i < 3 else 1e-4}
+    teacher = epochs("teacher", 6, train_loss=lambda i: 1 / (i + 1), top1=lambda i: 80 + i, **rate)
+    head = epochs("stage1", 6, train_loss=lambda i: 1e5 * 0.3**i, eval_loss=lambda i: 1e5 * 0.4**i, top1=lambda i: None)
+    plots.training_curves(tmp_path / "one.png", teacher)
+    plots.training_curves(tmp_path / "two.png", teacher + head)
+    one, two = inked(tmp_path / "one.png"), inked(tmp_path / "two.png")
+    assert one[1] == two[1]
+    assert two[0] > one[0]
+    assert min(one[2], two[2]) > 0.02
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
+
+
+@pytest.mark.parametrize("loss", [0.0, 1.0, -1.0, 5e7, float("nan")])
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_single_epoch_of_any_size_is_drawn(tmp_path, stage, loss):
+    plots.training_curves(tmp_path / "c.png", epochs(stage, 1, train_loss=lambda i: loss, top1=lambda i: 100.0))
+    assert inked(tmp_path / "c.png")[2] > 0.01
+
+
+def test_only_drops_of_a_stepwise_rate_are_marked():
+    steps = epochs("a", 6, learning_rate=lambda i: 1e-3 if i < 3 else 1e-4)
+    smooth = epochs("a", 10, learning_rate=lambda i: 1e-3 * 0.8**i)
+    assert plots._rate_drops(steps) == [4]
+    assert plots._rate_drops(smooth) == []
+    assert plots._rate_drops(epochs("a", 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("channels", "grid"), [(1, (1, 1)), (2, (2, 1)), (3, (3, 1)), (4, (2, 2)), (9, (3, 3)), (12, (3, 4)), (40, (3, 4))]
+)
+def test_channels_form_a_tidy_grid_with_gaps(channels, grid):
+    latent = np.broadcast_to(np.arange(channels, dtype=np.uint8), (5, 7, channels))
+    mosaic = plots._mosaic(latent)
+    rows, columns = grid
+    assert mosaic.shape == (rows * 6 - 1, columns * 8 - 1)
+    seen = mosaic.compressed()
+    assert sorted(set(seen)) == list(range(min(channels, plots.MAX_CHANNELS)))
+    assert seen.size == 35 * min(channels, plots.MAX_CHANNELS)
+
+
+def test_pictures_stand_beside_their_latents(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
+    latents = rng.integers(0, 256, (6, 5, 5, 3)).astype(np.uint8)
+    names = ["zero", "a name that is far too long to be written over one picture", "$2$", "$3", "4", "5"]
+    plots.latents(tmp_path / "l.png", images, latents, names, [*names[:5], "6"], 84, rng.integers(800, 1200, 6))
+    assert inked(tmp_path / "l.png")[2] > 0.4
+    plots.latents(tmp_path / "one.png", images[:1], latents[:1] // 16, ["0"], ["0"], 84, 900, bits=4)
+
+
+def test_wrong_arguments_are_told(tmp_path):
+    image, latent = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 3, 3, 1), np.uint8)
+    with pytest.raises(UserError, match="2 pictures, 2 latents, 1 and 2 names"):
+        plots.latents(tmp_path / "l.png", image, latent, ["a"], ["a", "b"], 9, 900)
+    with pytest.raises(UserError, match="no epochs"):
+        plots.training_curves(tmp_path / "c.png", [])
+    with pytest.raises(UserError, match="cannot write"):
+        plots.training_curves(tmp_path / "missing" / "c.png", epochs("a", 1, train_loss=lambda i: 1.0))

@@ -1,0 +1,187 @@
+import copy
+import errno
+import json
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation.report import _count, _duration, versions, write_report
+
+
+@pytest.fixture
+def report():
+    return {
+        "config": {"model": "resnet50", "schedule": (5, 10), "resume": None},
+        "dataset": "digits",
+        "teacher": {"name": "resnet50", "top1": 98.5, "top5": 100.0, "epochs": 12},
+        "student": {"name": "resnet50-3ch", "top1": 98.2, "top5": 99.9, "top1_drop_points": 0.3, "bits": 8},
+        "bytes_per_image": {"latent_payload": 252, "jpeg": 1008.0, "saving_percent": 75.0},
+        "encoder": {"params": np.int64(22123), "macs": 118013952},
+        "stages": [
+            {"name": "teacher", "epochs": 12, "seconds": 372.4, "images_per_second": 1234.5},
+            {"name": "stage1", "epochs": 10, "seconds": 8.21, "images_per_second": jnp.float32(3.25)},
+        ],
+        "versions": {"python": "3.11.7", "device_count": 8},
+    }
+
+
+def text_of(tmp_path, report, **options):
+    write_report(tmp_path, report, **options)
+    return (tmp_path / "report.md").read_text()
+
+
+def lose(report, points):
+    report["student"]["top1"] = report["teacher"]["top1"] - points
+    report["student"]["top1_drop_points"] = points
+
+
+def test_json_holds_what_was_given_as_plain_numbers(tmp_path, report):
+    write_report(tmp_path, report)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert list(written) == list(report)
+    assert written["encoder"] == {"params": 22123, "macs": 118013952}
+    assert written["config"]["schedule"] == [5, 10]
+    assert written["teacher"]["epochs"] == 12
+    assert written["stages"][1]["images_per_second"] == 3.25
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+
+
+def test_the_text_says_the_numbers(tmp_path, report):
+    (tmp_path / "latents.png").touch()
+    text = text_of(tmp_path, report, command="python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/d")
+    assert text.startswith("# resnet50-3ch on digits\n")
+    assert (
+        "The device sends **252 bytes** per picture, 75.0 % less than a JPEG (1,008 bytes), and **98.20 %** of the "
+        "pictures are classified correctly, 0.30 points less than its teacher (98.50 %)." in text
+    )
+    assert "| on the device | nothing | 22.1 k parameters, 118 M multiply-adds |" in text
+    assert "| teacher | 12 | 6 min 12 s | 1,234 |" in text
+    assert "| stage1 | 10 | 8.2 s | 3.2 |" in text
+    assert "(latents.png)" in text
+    assert "(training_curves.png)" not in text
+    assert "```sh\npython -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/d\n```" in text
+    assert "python 3.11.7, device_count 8" in text
+    for remark in ("authors", "beats", "trained elsewhere", "no quantiser", "costs no more"):
+        assert remark not in text
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (0.61, "The student loses 0.61 points of top-1. That is more than the 0.6 points"),
+        (-0.25, "The student beats its teacher by 0.25 points."),
+        (-0.25, "0.25 points more than its teacher (98.50 %)"),
+        (0.0, "as many as its teacher"),
+        (0.001, "as many as its teacher"),
+    ],
+)
+def test_the_drop_is_said_plainly(tmp_path, report, points, said):
+    lose(report, points)
+    assert said in text_of(tmp_path, report)
+
+
+def test_the_text_fits_an_unusual_run(tmp_path, report):
+    report["student"].update(bits=None, latent_shape=(9, 9, 3))
+    report["bytes_per_image"] = {"latent_payload": 1512, "jpeg": 1008, "saving_percent": -50}
+    report["stages"] = []
+    report["dataset"] = {"name": "my|pictures", "classes": 3}
+    text = text_of(tmp_path, report)
+    assert text.startswith("# resnet50-3ch on my|pictures\n")
+    assert "50.0 % **more** than a JPEG" in text
+    assert "sending the picture costs no more" in text
+    assert "no quantiser" in text
+    assert "latent, 9 × 9 × 3)" in text
+    assert "The teacher, resnet50, was trained elsewhere" in text
+    assert "Nothing was trained in this run." in text
+
+
+def test_all_that_is_wrong_is_listed_and_nothing_is_written(tmp_path, report):
+    report["notes"] = "?"
+    del report["encoder"]["macs"]
+    report["teacher"]["top1"] = "98"
+    report["stages"][0]["epochs"] = 1.5
+    report["stages"][1]["speed"] = 3
+    report["bytes_per_image"]["jpeg"] = float("nan")
+    report["student"]["extra"] = [float("inf")]
+    report["config"]["rate"] = float("nan")
+    with pytest.raises(ValueError, match="not a report") as caught:
+        write_report(tmp_path, report)
+    for problem in (
+        "report has an unknown key 'notes'",
+        "report.encoder lacks 'macs'",
+        "report.teacher.top1 is '98'",
+        "report.stages[0].epochs is 1.5",
+        "report.stages[1] has an unknown key 'speed'",
+        "report.bytes_per_image.jpeg is nan",
+        "report.student.extra holds a number that is not finite",
+        "report.config holds a number that is not finite",
+    ):
+        assert problem in str(caught.value)
+    assert not isinstance(caught.value, UserError)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("student", "top1_drop_points", -0.3, "the difference is 0.3000"),
+        ("student", "top5", 0.999e3, "not a percentage"),
+        ("bytes_per_image", "saving_percent", 0.75, "which the sizes do not give"),
+        ("bytes_per_image", "jpeg", 0, "not above 0"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(tmp_path, report, part, key, value, said):
+    report[part][key] = value
+    with pytest.raises(ValueError, match=said):
+        write_report(tmp_path, report)
+
+
+def test_a_full_disk_leaves_the_old_report_and_no_scraps(tmp_path, report, monkeypatch):
+    write_report(tmp_path, report)
+    before = (tmp_path / "report.json").read_text()
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    newer = copy.deepcopy(report)
+    newer["dataset"] = "another"
+    with pytest.raises(UserError, match=r"cannot write .*report\.md: No space left on device"):
+        write_report(tmp_path, newer)
+    assert (tmp_path / "report.json").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+
+
+def test_a_missing_folder_is_told(tmp_path, report):
+    with pytest.raises(UserError, match="cannot write"):
+        write_report(tmp_path / "missing", report)
+
+
+def test_versions_name_the_libraries_and_the_device():
+    found = versions()
+    assert list(found) == ["python", "jax", "flax", "optax", "numpy", "bottlefit_jax", "device", "device_count"]
+    assert found["numpy"] == np.__version__
+    assert found["device"] == "cpu"
+
+
+def test_numbers_are_written_for_people():
+    assert [_count(n) for n in (0, 999, 1000, 22123, 999_999, 118_013_952, 4_120_000_000)] == [
+        "0",
+        "999",
+        "1 k",
+        "22.1 k",
+        "1 M",
+        "118 M",
+        "4.12 G",
+    ]
+    assert [_duration(s) for s in (0.04, 59.94, 59.96, 372.4, 3599.7, 11100)] == [
+        "0.0 s",
+        "59.9 s",
+        "1 min 00 s",
+        "6 min 12 s",
+        "1 h 00 min",
+        "3 h 05 min",
+    ]

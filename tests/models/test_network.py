@@ -1,0 +1,228 @@
+"""The backbones: structure, names, modes, and what the user is told."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bottlefit_jax import models
+from bottlefit_jax.errors import UserError
+
+COUNTS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "mobilenet_v2": 3_504_872,
+    "inception_v3": 27_161_264,
+}
+
+
+def shapes(module, size):
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    out, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
+    return variables, out
+
+
+def draw(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def digest(tree):
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def student():
+    """(module, variables, images) of a tiny ResNet student."""
+    module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3})
+    images = draw(2, 32, 32, 3)
+    return module, jax.jit(module.init)(jax.random.key(0), images), images
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_parameter_counts_are_torchvisions(name):
+    module = models.create(name)
+    variables, (logits, features) = shapes(module, (299, 299))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert logits.shape == (1, 1000)
+    assert tuple(features) == module.feature_names
+    assert set(variables["params"]) <= set(module.parts)
+    for name, feature in features.items():
+        part = next(part for part in module.spec.parts(1000, jnp.float32, **dict(module.options)) if part.name == name)
+        assert feature.shape[-1] == part.channels
+
+
+@pytest.mark.parametrize("size", [(75, 75), (97, 120), (224, 224), (225, 227)])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "inception_v3"])
+def test_declared_windows_are_those_of_the_modules(name, size):
+    _, (_, features) = shapes(models.create(name), size)
+    for cut, feature in features.items():
+        assert models.create(name, bottleneck={"cut": cut}).feature_size(size) == feature.shape[1:3]
+
+
+def test_parts_bear_torchvisions_names():
+    blocks = [f"{kind}{i}" for i in (1, 2, 3) for kind in ("denseblock", "transition")]
+    stem = ("conv0", "norm0", "relu0", "pool0")
+    assert models.create("densenet169").parts == (*stem, *blocks, "denseblock4", "norm5", "classifier")
+    tail = ("layer3", "layer4", "avgpool", "fc")
+    assert models.create("resnet152", bottleneck={}).parts == ("encoder", "decoder", *tail)
+    assert models.create("resnet152", bottleneck={}).matched == ("layer2", "layer3", "layer4")
+    assert models.create("mobilenet_v2").matched == ("features6", "features13", "features18")
+    assert models.create("inception_v3").parts[-3:] == ("dropout", "fc", "AuxLogits")
+
+
+def test_a_students_tail_has_the_teachers_paths():
+    teacher, _ = shapes(models.create("densenet121"), (224, 224))
+    student, _ = shapes(models.create("densenet121", bottleneck={}), (224, 224))
+    for collection in ("params", "batch_stats"):
+        own = set(student[collection]) - {"encoder", "decoder"}
+        assert own == set(teacher[collection]) & set(models.create("densenet121", bottleneck={}).parts)
+        for part in own:
+            assert student[collection][part] == teacher[collection][part]
+
+
+def test_equal_arguments_make_equal_modules():
+    make = [models.create("resnet18", bottleneck={"channels": 3}, dtype="bfloat16") for _ in range(2)]
+    assert make[0] == make[1]
+    assert hash(make[0]) == hash(make[1])
+    assert make[0] != models.create("resnet18", bottleneck={"channels": 4}, dtype="bfloat16")
+
+
+def test_initialisation_is_deterministic_and_torchvisions(student):
+    module, variables, images = student
+    assert digest(jax.jit(module.init)(jax.random.key(0), images)) == digest(variables)
+    teacher = models.create("resnet18", width=32, num_classes=5)
+    params = jax.jit(teacher.init)(jax.random.key(0), images)["params"]
+    np.testing.assert_allclose(params["layer4"]["1"]["conv2"]["kernel"].std(), np.sqrt(2 / (256 * 9)), rtol=0.02)
+    kernel = variables["params"]["decoder"]["5"]["kernel"]
+    assert np.abs(kernel).max() <= (kernel.shape[2] * 4) ** -0.5
+
+
+@pytest.mark.parametrize("train", [("decoder", "layer3", "fc"), {"layer4"}, frozenset({"encoder"})])
+def test_only_the_parts_named_train(student, train):
+    module, variables, images = student
+    _, new = module.apply(variables, images, train, mutable=["batch_stats"])
+    for part, stats in variables["batch_stats"].items():
+        assert (digest(stats) == digest(new["batch_stats"][part])) == (part not in train)
+
+
+def test_a_frozen_encoder_keeps_its_output(student):
+    module, variables, images = student
+    _, evaluated = module.apply(variables, images)
+    others = tuple(part for part in module.parts if part != "encoder")
+    (_, features), _ = module.apply(variables, images, others, mutable=["batch_stats"])
+    np.testing.assert_array_equal(features["latent"], evaluated["latent"])
+
+
+@pytest.mark.parametrize("train", ["decoder", ("decodr",), ("layer1",)])
+def test_an_unknown_part_is_named(student, train):
+    module, variables, images = student
+    with pytest.raises(
+        UserError, match=r"must be True, False or a collection of these parts: encoder, decoder, layer3"
+    ):
+        module.apply(variables, images, train)
+
+
+def test_dropout_draws_only_in_training():
+    module = models.create("mobilenet_v2", num_classes=3)
+    images = draw(1, 32, 32, 3)
+    variables = jax.jit(module.init)(jax.random.key(0), images)
+
+    @jax.jit
+    def logits(seed):
+        key = {"dropout": jax.random.key(seed)}
+        return module.apply(variables, images, ("classifier",), rngs=key)[0]
+
+    assert not np.array_equal(logits(0), logits(1))
+    np.testing.assert_array_equal(logits(0), logits(0))
+
+
+class TestInception:
+    def test_auxiliary_classifier_speaks_in_training_only(self):
+        module = models.create("inception_v3", num_classes=7)
+        images = jax.ShapeDtypeStruct((2, 299, 299, 3), jnp.float32)
+        variables = jax.eval_shape(module.init, jax.random.key(0), images)
+        assert "AuxLogits" in variables["params"]
+
+        def apply(train):
+            rngs = {"dropout": jax.random.key(0)}
+            return jax.eval_shape(
+                lambda v, x: module.apply(v, x, train, rngs=rngs, mutable=["batch_stats"]), variables, images
+            )
+
+        (_, features), _ = apply(True)
+        assert features["aux_logits"].shape == (2, 7)
+        assert "aux_logits" not in apply(False)[0][1]
+        assert "aux_logits" not in apply(("fc",))[0][1]
+
+    def test_small_pictures_cannot_train_it(self):
+        module = models.create("inception_v3")
+        variables, _ = shapes(module, (128, 128))
+        with pytest.raises(UserError, match="given 6 × 6, less than 17 × 17: train inception_v3 on images from 299"):
+            jax.eval_shape(lambda v, x: module.apply(v, x, ("AuxLogits",)), variables, jnp.zeros((1, 128, 128, 3)))
+
+    def test_a_student_or_an_option_leaves_it_out(self):
+        for module in (models.create("inception_v3", aux_logits=False), models.create("inception_v3", bottleneck={})):
+            assert "AuxLogits" not in module.parts
+            assert "AuxLogits" not in shapes(module, (299, 299))[0]["params"]
+
+    def test_transformed_input_is_the_picture_scaled_to_minus_one_and_one(self):
+        rgb = np.array([0.1, 0.5, 0.9], np.float32)
+        images = np.broadcast_to((rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], (1, 75, 75, 3))
+        images = images.astype(np.float32)
+        plain, turned = (models.create("inception_v3", transform_input=t, num_classes=2) for t in (False, True))
+        variables = jax.jit(plain.init)(jax.random.key(0), images)
+        first = "Conv2d_1a_3x3"
+        expected = jax.jit(lambda x: plain.apply(variables, x)[1][first])(
+            np.broadcast_to((rgb - 0.5) / 0.5, images.shape).astype(np.float32)
+        )
+        got = jax.jit(lambda x: turned.apply(variables, x)[1][first])(images)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_computes_narrow_and_answers_wide():
+    plan = {"channels": 3, "bits": 8}
+    wide, narrow = (
+        models.create("resnet18", num_classes=5, width=8, bottleneck=plan, dtype=t) for t in ("float32", "bfloat16")
+    )
+    images = draw(2, 32, 32, 3)
+    variables = jax.jit(narrow.init)(jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    logits, features = jax.jit(narrow.apply)(variables, images)
+    assert logits.dtype == jnp.float32
+    assert {feature.dtype for feature in features.values()} == {jnp.dtype("bfloat16")}
+    expected, _ = jax.jit(wide.apply)(variables, images)
+    np.testing.assert_allclose(logits, expected, atol=0.1 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("resnet99", {}, "unknown model 'resnet99'; the models are resnet18, resnet34"),
+        ("resnet18", {"depth": 3}, "unknown option depth=3 for resnet18; the options are .*width"),
+        ("densenet121", {"width": 64}, "unknown option width=64 for densenet121"),
+        ("resnet18", {"width": 0}, "width=0 must be an integer from 1 up"),
+        ("resnet18", {"num_classes": 0}, "num_classes=0 must be an integer from 1 up"),
+        ("resnet18", {"dtype": "int8"}, "dtype='int8' must be a floating type"),
+        ("resnet18", {"dtype": "floaty"}, "dtype='floaty' must be a floating type"),
+        ("mobilenet_v2", {"padding": "valid"}, "padding='valid' must be one of 'torch', 'same'"),
+        ("inception_v3", {"aux_logits": "yes"}, "aux_logits='yes' must be one of False, True"),
+    ],
+)
+def test_a_wrong_argument_is_named(name, arguments, message):
+    with pytest.raises(UserError, match=message):
+        models.create(name, **arguments)
+
+
+def test_a_tensor_that_is_no_batch_of_pictures_is_refused():
+    module = models.create("resnet18", width=4)
+    with pytest.raises(UserError, match=r"shape \(32, 32, 3\) was given; \[batch, height, width, channels\] is right"):
+        module.init(jax.random.key(0), jnp.zeros((32, 32, 3)))
