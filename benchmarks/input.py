@@ -31,6 +31,7 @@ BATCH = 64
 SIZE = 224
 WIDTH, HEIGHT = 500, 375  # the mean ImageNet picture
 QUALITY = 90
+PICTURES, NAMES = 256, 16
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=24, help=f"batches of {BATCH} pictures on each side")
     options = parser.parse_args(argv)
     try:
-        import torchvision  # noqa: F401
+        import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         print("this comparison needs torch and torchvision: pip install 'bottlefit-jax[bench]'", file=sys.stderr)
         return 2
@@ -57,15 +58,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make_pictures(scratch: str, data: str, count: int = 256) -> str:
-    """Writes `count` JPEGs of 500 x 375 as train and val of one class: crops of two photographs, or `data` enlarged."""
+def make_pictures(scratch: str, data: str) -> str:
+    """Writes JPEGs of 500 x 375 under `scratch`/train: crops of two photographs, or the pictures of `data` enlarged.
+
+    Every file has further names, so that the epoch has a realistic length (shuffling a tiny one is slower).
+    """
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        os.makedirs(os.path.join(scratch, split, "photo"))
-    for index, picture in enumerate(itertools.islice(_originals(data, rng), count)):
-        path = os.path.join(scratch, "train", "photo", f"{index:04d}.jpg")
+    train, val = (os.path.join(scratch, split, "photo") for split in ("train", "val"))
+    os.makedirs(train)
+    os.makedirs(val)
+    for index, picture in enumerate(itertools.islice(_originals(data, rng), PICTURES)):
+        path = os.path.join(train, f"{index:04d}.jpg")
         cv2.imwrite(path, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    os.symlink(os.path.join(scratch, "train", "photo", "0000.jpg"), os.path.join(scratch, "val", "photo", "0000.jpg"))
+        for name in range(1, NAMES):
+            os.link(path, os.path.join(train, f"{index:04d}-{name}.jpg"))
+    os.link(os.path.join(train, "0000.jpg"), os.path.join(val, "0000.jpg"))
     return scratch
 
 
@@ -73,7 +80,8 @@ def _originals(data: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
     if data:
         source = open_source("folder", split="train", root=data)
         for index in rng.permutation(len(source)):
-            yield cv2.resize(source[int(index)]["image"], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+            picture = np.asarray(source[int(index)]["image"])
+            yield cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     else:
         from sklearn.datasets import load_sample_images
 
@@ -114,8 +122,8 @@ def _ours(root: str) -> Iterator[object]:
 
 
 def _torchvision(root: str) -> Iterator[object]:
-    import torch
-    from torchvision import datasets, transforms
+    import torch  # pyright: ignore[reportMissingImports]
+    from torchvision import datasets, transforms  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     steps = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]

@@ -54,7 +54,7 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
     """
     values = flags.FlagValues()
     config_flag = config_flags.DEFINE_config_file(
-        "config", None, "experiment, configs/NAME.py[:ARGUMENT]", flag_values=values
+        "config", None, "experiment, configs/NAME.py[:ARGUMENT]", flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_boolean("help", False, "show this", short_name="h", flag_values=values)
@@ -83,7 +83,7 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
         raise UserError(f"unknown config key: {hint}") from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(lines[-1]) from error
+        raise UserError(lines[-1].removeprefix("bottlefit_jax.errors.UserError: ")) from error
     return config, Path(values["workdir"].value)
 
 

@@ -105,7 +105,7 @@ def random_resized_crop(
     image: np.ndarray, rng: np.random.Generator, *, size: int, scale: tuple[float, float], flip: bool
 ) -> np.ndarray:
     """A random crop of uint8 [H, W, 3], resized to uint8 [size, size, 3] and, if `flip`, mirrored half of the time."""
-    top, left, height, width = sample_crop(*image.shape[:2], rng, scale=scale)
+    top, left, height, width = sample_crop(image.shape[0], image.shape[1], rng, scale=scale)
     crop = image[top : top + height, left : left + width]
     return resize(crop, size, size, flip=flip and rng.random() < 0.5)
 

@@ -53,8 +53,8 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     return _decode_with_opencv(data, name)
 
 
-def jpeg_frame(data: bytes) -> tuple[int, int, int, int] | None:
-    """Finds a JPEG's frame header: (height, width, components, offset of the height field), or None."""
+def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Finds a JPEG's frame header: (height, width, components), or None."""
     offset = 2
     while offset + 10 <= len(data) and data[offset] == 0xFF:
         marker = data[offset + 1]
@@ -64,18 +64,18 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int, int] | None:
         if marker in _FRAMES:
             height = int.from_bytes(data[offset + 5 : offset + 7])
             width = int.from_bytes(data[offset + 7 : offset + 9])
-            return height, width, data[offset + 9], offset + 5
+            return height, width, data[offset + 9]
         if marker == 0xDA:  # the scan began without a frame
             return None
         offset += 2 + int.from_bytes(data[offset + 2 : offset + 4])
     return None
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends as one should: what a truncated file cannot. Other formats: False, not known."""
-    if data.startswith(_JPEG_START):
-        return data.endswith(_JPEG_END)
-    return data.startswith(_PNG_START) and data[-8:-4] == b"IEND"
+def is_whole(start: bytes, end: bytes) -> bool:
+    """Whether a file's first and last eight bytes are those of a complete JPEG or PNG. False: they prove nothing."""
+    if start.startswith(_JPEG_START):
+        return end.endswith(_JPEG_END)
+    return start == _PNG_START and end[:4] == b"IEND"
 
 
 def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from bottlefit_jax.data.digits import Digits
 from bottlefit_jax.data.folder import Folder
 from bottlefit_jax.data.source import Source, check_options
-from bottlefit_jax.errors import UserError
 
 
 def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "error") -> Source:
@@ -27,4 +26,6 @@ def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "e
         return Digits(split=split, on_bad_image=on_bad_image)
     if name == "folder":
         return Folder(root, split=split, on_bad_image=on_bad_image)
-    raise UserError(f"data source {name!r} is unknown")
+    from bottlefit_jax.data.catalogue import Catalogue  # here, because importing TFDS takes a second
+
+    return Catalogue(name, split=split, data_dir=root, on_bad_image=on_bad_image)

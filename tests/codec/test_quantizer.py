@@ -15,7 +15,7 @@ from bottlefit_jax.codec.quantizer import Affine, dequantize, dynamic_range, qua
 from bottlefit_jax.errors import UserError
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
-CASES = {case["case"]: case for case in json.loads((GOLDENS / "quantizer.json").read_text())["quantizer"]}
+CASES = {case["case"]: case for case in json.loads((GOLDENS / "manifest.json").read_text())["quantizer"]}
 REFUSED = {"contains_nan", "contains_inf", "empty", "huge_overflowing_range"}
 BETTER = {  # the reference loses these; see the module's docstring
     "uniform_0_1",

@@ -7,8 +7,11 @@ import pathlib
 import re
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 FOLDER = pathlib.Path(__file__).parents[1] / "goldens"
 
@@ -95,3 +98,23 @@ def golden():
         )
 
     return load
+
+
+@pytest.fixture(scope="session")
+def draw_variables():
+    """Call it with a module and an image size: variables drawn by NumPy, which spares compiling an `init`."""
+
+    def draw(module, size):
+        rng = np.random.default_rng(0)
+        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        abstract = traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), images))
+
+        def value(leaf, shape):
+            if leaf.startswith("kernel"):
+                return rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))
+            return np.full(shape, leaf in ("scale", "var"))
+
+        drawn = {path: jnp.asarray(value(path[-1], leaf.shape), jnp.float32) for path, leaf in abstract.items()}
+        return traverse_util.unflatten_dict(drawn)
+
+    return draw

@@ -1,0 +1,325 @@
+"""Stage 1, images per second: our compiled step against the same stage in PyTorch eager, in turns in one process.
+
+    pip install 'bottlefit-jax[bench]'
+    python -m benchmarks.train_step                              # ResNet-18, 64 px, batch 32
+    python -m benchmarks.train_step --data digits                # the second part on the digits
+    python -m benchmarks.train_step --model resnet50 --size 96   # any ResNet
+
+Ours is `create_train_step` as the loop uses it, one JAX device per core; PyTorch has all cores. Before anything is timed
+both must have the same number of trained parameters and the same loss on the same weights and pictures, before and
+after one update. What is reported is the median over the rounds; other load on the machine meets both sides alike.
+
+The second part runs the package's own loop (loader, metrics, log, checkpoints) for some epochs, and compares an epoch's
+wall time with its number of steps × the time of the compiled step on a batch that is already on the device, measured
+between the epochs.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bottlefit_jax import convert, data, models
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.network import Network
+from bottlefit_jax.recipe import base_config
+from bottlefit_jax.training import checkpoint, loop, optimizer, progress, sharding, stages, step
+
+BOTTLENECK = {"channels": 12, "version": 2, "bits": 8}
+CLASSES = 10
+TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # relative, of the loss
+LEARNING_RATE = 1e-3
+PICTURES = 1024  # of the generated folder
+PICTURE_SIZE = 160  # pixels, as in Imagenette-160
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs both parts, prints them, and returns the exit code."""
+    options = parse(argv)
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        print("this comparison needs torch: pip install 'bottlefit-jax[bench]'", file=sys.stderr)
+        return 2
+    jax.config.update("jax_num_cpu_devices", options.devices or sharding.cpu_count())
+    try:
+        ours = Ours.create(options)
+        result: dict[str, Any] = {"options": vars(options), "device": sharding.describe(ours.mesh)}
+        if not options.skip_torch:
+            result["speed"] = compare(ours, options)
+            report_speed(result["speed"], options)
+        if options.epochs:
+            result["epoch"] = measure_epochs(ours, options)
+            report_epochs(result["epoch"])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Stage 1: ours against PyTorch eager, and the time around the step.")
+    parser.add_argument("--model", default="resnet18", choices=[name for name in models.MODELS if "resnet" in name])
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--dtype", default="float32", choices=list(TOLERANCE))
+    parser.add_argument("--devices", type=int, default=0, help="JAX devices; 0: one per core")
+    parser.add_argument("--steps", type=int, default=8, help="steps on each side in a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of the second part; 0 leaves it out")
+    parser.add_argument("--data", default="", help="its pictures: digits, or a folder with train/CLASS/*.jpg; "
+                        f"default: {PICTURES} generated JPEGs of {PICTURE_SIZE} px")  # fmt: skip
+    parser.add_argument("--skip-torch", action="store_true", help="only the second part")
+    parser.add_argument("--json", default="", help="also write the result to this file")
+    return parser.parse_args(argv)
+
+
+@dataclasses.dataclass
+class Ours:
+    """Our side: networks, weights, and the compiled step as the loop compiles it."""
+
+    teacher: Network
+    student: Network
+    teacher_variables: dict[str, Any]
+    variables: dict[str, Any]
+    stage: stages.Stage
+    mesh: jax.sharding.Mesh
+    train_step: Callable[..., Any]
+    tx: Any
+    schedule: Any
+    pixels: dict[str, Any]
+
+    @classmethod
+    def create(cls, options: argparse.Namespace) -> "Ours":
+        """Networks with random weights; the student's tail is the teacher's."""
+        config = base_config()
+        config.stages.stage1.update(batch_size=options.batch, epochs=options.epochs)
+        made = {"num_classes": CLASSES, "dtype": jnp.dtype(options.dtype)}
+        teacher = models.create(options.model, **made)
+        student = models.create(options.model, bottleneck=BOTTLENECK | {"image_size": options.size}, **made)
+        example = jnp.zeros((1, options.size, options.size, 3))
+        teacher_variables = sharding.to_host(jax.jit(teacher.init)(jax.random.key(0), example))
+        new = sharding.to_host(jax.jit(student.init)(jax.random.key(1), example))
+        variables = {
+            collection: {part: teacher_variables[collection].get(part, tree) for part, tree in parts.items()}
+            for collection, parts in new.items()
+        }
+        stage = stages.create_stage(
+            "stage1", config.stages.stage1, parts=student.parts, matched=student.matched, drift=False
+        )
+        mesh = sharding.create_mesh(options.batch)
+        schedule = optimizer.create_schedule("constant", learning_rate=LEARNING_RATE, epochs=1, steps_per_epoch=1)
+        tx = optimizer.create_optimizer("adam", schedule=schedule)
+        pixels = {"mean": tuple(config.dataset.mean), "std": tuple(config.dataset.std)}
+        train_step = step.create_train_step(stage, module=student, teacher=teacher, tx=tx, mesh=mesh, **pixels)
+        return cls(teacher, student, teacher_variables, variables, stage, mesh, train_step, tx, schedule, pixels)
+
+    def start(self, batch: dict[str, np.ndarray]) -> Callable[[], jax.Array]:
+        """A function that makes one step on this batch, which is put on the device now, and returns the loss."""
+        state = sharding.put_replicated(self.mesh, step.initial_state(self.stage, self.variables, tx=self.tx))
+        fixed = (
+            sharding.put_replicated(self.mesh, self.teacher_variables),
+            sharding.put_batch(self.mesh, batch),
+            sharding.put_replicated(self.mesh, jax.random.key(0)),
+        )
+        compiled = self.train_step.lower(state, *fixed).compile()
+
+        def run() -> jax.Array:
+            nonlocal state
+            state, loss = compiled(state, *fixed)
+            return loss
+
+        return run
+
+
+def random_batch(options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """A batch of noise, the same on every call."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (options.batch, options.size, options.size, 3), np.uint8)
+    return {"image": image, "label": rng.integers(0, CLASSES, options.batch).astype(np.int32)}
+
+
+def start_torch(ours: Ours, batch: dict[str, np.ndarray], options: argparse.Namespace) -> tuple[Callable[[], Any], int]:
+    """PyTorch's step on the same weights and pictures, and how many parameters it trains."""
+    import torch
+
+    from benchmarks.torch_reference import Stage1
+
+    torch.set_num_threads(sharding.cpu_count())
+    reference = Stage1(
+        int(options.model.removeprefix("resnet")),
+        ours.student.design,
+        teacher=convert.to_torch(options.model, ours.teacher_variables),
+        student=convert.to_torch(options.model, ours.variables, bottleneck=BOTTLENECK),
+        matched=ours.student.matched,
+        dtype=options.dtype,
+        **ours.pixels,
+    )
+    image = reference.put(batch["image"])
+    return lambda: reference.step(image), reference.trained
+
+
+def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
+    """Checks that both sides do the same work, then times them in turns.
+
+    Returns:
+      Images per second of each round on each side, their ratios, and what was compared beforehand.
+    """
+    batch = random_batch(options)
+    theirs, trained = start_torch(ours, batch, options)
+    sides: dict[str, Callable[[], Any]] = {"ours": ours.start(batch), "torch": theirs}
+    counted = sum(leaf.size for leaf in jax.tree.leaves(step.trained_params(ours.variables, ours.stage)))
+    if counted != trained:
+        raise UserError(f"the two sides train {counted} and {trained} parameters: they are not the same stage")
+    losses = {name: [float(run()) for _ in range(2)] for name, run in sides.items()}
+    off = max(abs(a / b - 1) for a, b in zip(losses["ours"], losses["torch"], strict=True))
+    if not off < TOLERANCE[options.dtype]:
+        raise UserError(f"the losses of the first two steps differ by {off:.2e} of themselves: {losses}")
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, run in sides.items():
+            seconds = timed(run, options.steps)
+            rates[name].append(options.steps * options.batch / seconds)
+    ratios = [a / b for a, b in zip(rates["ours"], rates["torch"], strict=True)]
+    return {"trained_parameters": trained, "losses": losses, "losses_differ": off, "rates": rates, "ratios": ratios}
+
+
+def timed(run: Callable[[], Any], steps: int) -> float:
+    """The wall time of `steps` calls of `run`, from a device at rest to a device at rest."""
+    run_one = run()
+    if isinstance(run_one, jax.Array):
+        run_one.block_until_ready()
+    start = time.perf_counter()
+    for _ in range(steps):
+        last = run()
+    float(last)
+    return time.perf_counter() - start
+
+
+def measure_epochs(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs the loop for some epochs, the compiled step alone before each of them.
+
+    Returns:
+      For each epoch but the first its wall time without evaluation, the steps' share of it, and what is left.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        workdir = Path(scratch)
+        source = open_pictures(workdir, options.data)
+        steps_per_epoch = data.steps_per_epoch(source, options.batch)
+        alone = ours.start(random_batch(options))
+        marks: list[tuple[float, float]] = []  # when an epoch ended, when the next one may begin
+        step_seconds: list[float] = []
+
+        def evaluate(variables: Any) -> dict[str, float]:
+            """Takes the place of the evaluation: measures the step alone."""
+            ended = time.perf_counter()
+            time.sleep(0.5)  # the loader's threads fill their buffers, and rest
+            count = max(4, steps_per_epoch // 3)
+            step_seconds.append(timed(alone, count) / count)
+            marks.append((ended, time.perf_counter()))
+            return {"top1": 0.0, "top5": 0.0}
+
+        def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
+            chosen = base_config().dataset
+            return data.train_batches(
+                source, batch_size=options.batch, image_size=options.size, seed=0, start_step=start,
+                workers=chosen.workers, worker_type=chosen.worker_type, crop_scale=tuple(chosen.crop_scale),
+                flip=chosen.flip)  # fmt: skip
+
+        plan = loop.Plan(steps_per_epoch, 0, ours.schedule, batches, evaluate)
+        log, checkpoints = progress.RunLog(workdir), checkpoint.StageCheckpoints(workdir / "checkpoints")
+        try:
+            loop.run_stage(
+                ours.stage,
+                plan,
+                step.initial_state(ours.stage, ours.variables, tx=ours.tx),
+                train_step=ours.train_step,
+                teacher_variables=sharding.put_replicated(ours.mesh, ours.teacher_variables),
+                key=sharding.put_replicated(ours.mesh, jax.random.key(0)),
+                mesh=ours.mesh,
+                checkpoints=checkpoints,
+                log=log,
+                stop=loop.StopSignal(),
+            )
+        finally:
+            checkpoints.close()
+            log.close()
+    rows = []
+    for (before, after), ((_, began), (ended, _)) in zip(
+        itertools.pairwise(step_seconds), itertools.pairwise(marks), strict=True
+    ):
+        wall, inside = ended - began, steps_per_epoch * (before + after) / 2
+        rows.append({"seconds": wall, "in_steps": inside, "outside": 1 - inside / wall})
+    return {"steps": steps_per_epoch, "step_seconds": step_seconds, "epochs": rows}
+
+
+def open_pictures(workdir: Path, chosen: str) -> data.Source:
+    """The training pictures that `--data` names, or a folder of generated JPEGs."""
+    if chosen == "digits":
+        return data.open_source("digits", split="train")
+    if not chosen:
+        chosen = str(workdir / "pictures")
+        make_pictures(Path(chosen))
+    return data.open_source("folder", split="train", root=chosen)
+
+
+def make_pictures(root: Path) -> None:
+    """Writes random crops of scikit-learn's two photographs as ROOT/{train,val}/photo/*.jpg."""
+    import cv2
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photographs = load_sample_images().images  # two of 427 x 640
+    for split, count in (("train", PICTURES), ("val", 1)):
+        folder = root / split / "photo"
+        folder.mkdir(parents=True)
+        for index in range(count):
+            side = int(rng.integers(PICTURE_SIZE, 428))
+            top, left = rng.integers(428 - side), rng.integers(641 - side)
+            crop = photographs[index % 2][top : top + side, left : left + side, ::-1]
+            picture = cv2.resize(crop, (PICTURE_SIZE, PICTURE_SIZE), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(folder / f"{index:04d}.jpg"), picture)
+
+
+def report_speed(speed: dict[str, Any], options: argparse.Namespace) -> None:
+    """Prints the first part."""
+    print(
+        f"stage 1 of {options.model}, {options.size} px, batch {options.batch}, {options.dtype}: "
+        f"{speed['trained_parameters']:,} trained parameters, losses agree to {speed['losses_differ']:.1e}"
+    )
+    for name, label in (("torch", "PyTorch eager"), ("ours", "ours")):
+        rates = speed["rates"][name]
+        print(f"{label:<14} {statistics.median(rates):8.1f} images/s   ({min(rates):.1f}..{max(rates):.1f})")
+    ratios = speed["ratios"]
+    print(f"{'ratio':<14} {statistics.median(ratios):8.2f}            ({min(ratios):.2f}..{max(ratios):.2f})")
+
+
+def report_epochs(epoch: dict[str, Any]) -> None:
+    """Prints the second part."""
+    rows = epoch["epochs"]
+    if not rows:
+        return
+    outside = [100 * row["outside"] for row in rows]
+    print(
+        f"an epoch of {epoch['steps']} steps: {statistics.median(row['seconds'] for row in rows):.2f} s, "
+        f"of which {statistics.median(row['in_steps'] for row in rows):.2f} s in the compiled step; "
+        f"outside {statistics.median(outside):.1f} % ({min(outside):.1f}..{max(outside):.1f})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

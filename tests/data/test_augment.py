@@ -1,0 +1,76 @@
+import pathlib
+
+import numpy as np
+import pytest
+from make_goldens import BOXES, DRAWS, EVALUATION, SCALE, SEEDS, SIZE, picture
+from PIL import Image
+
+from bottlefit_jax.data import augment
+from bottlefit_jax.errors import UserError
+
+GOLDENS = np.load(pathlib.Path(__file__).with_name("torchvision.npz"))
+
+
+def assert_within_one_level(ours, theirs):
+    assert ours.shape == theirs.shape
+    assert ours.dtype == np.uint8
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("index", range(len(EVALUATION)))
+def test_evaluation_equals_torchvision(index):
+    height, width, size, short_side = EVALUATION[index]
+    ours = augment.resize_center_crop(picture(height, width), size=size, short_side=short_side)
+    assert_within_one_level(ours, GOLDENS[f"evaluation{index}"])
+
+
+@pytest.mark.parametrize("index", range(len(BOXES)))
+def test_resized_crop_equals_torchvision(index):
+    top, left, height, width = BOXES[index]
+    crop = picture(97, 131)[top : top + height, left : left + width]
+    assert_within_one_level(augment.resize(crop, SIZE, SIZE), GOLDENS[f"crop{index}"])
+
+
+@pytest.mark.parametrize("index", range(len(DRAWS)))
+def test_crops_are_those_that_torchvision_draws(index):
+    height, width = DRAWS[index]
+    ours = [augment.sample_crop(height, width, np.random.default_rng(seed), scale=SCALE) for seed in range(SEEDS)]
+    np.testing.assert_array_equal(ours, GOLDENS[f"boxes{index}"])
+
+
+def test_any_resize_is_within_one_level_of_pillow():
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        height, width, new_height, new_width = (int(n) for n in rng.integers(1, 200, 4))
+        image = rng.integers(0, 2, (height, width, 3), dtype=np.uint8) * 255  # the hardest edges there are
+        theirs = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+        assert_within_one_level(augment.resize(image, new_height, new_width), np.asarray(theirs))
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (32, 32), (20, 32)])
+def test_flip_mirrors_the_resized_picture(shape):
+    image = picture(*shape)
+    np.testing.assert_array_equal(augment.resize(image, 32, 32, flip=True), augment.resize(image, 32, 32)[:, ::-1])
+
+
+def test_random_crop_flips_half_of_the_time_or_never():
+    image = picture(32, 32)
+
+    def flipped(flip, seed):
+        crop = augment.random_resized_crop(image, np.random.default_rng(seed), size=32, scale=(1.0, 1.0), flip=flip)
+        box = augment.sample_crop(32, 32, np.random.default_rng(seed), scale=(1.0, 1.0))
+        plain = augment.resize(image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]], 32, 32)
+        return not np.array_equal(crop, plain)
+
+    assert 60 < sum(flipped(True, seed) for seed in range(160)) < 100
+    assert not any(flipped(False, seed) for seed in range(40))
+
+
+def test_resize_of_224_is_256():
+    assert augment.default_resize(224) == 256
+    assert augment.default_resize(32) == 37
+
+
+def test_centre_crop_must_fit():
+    with pytest.raises(UserError, match="resize 30 is smaller than image_size 32"):
+        augment.check_eval_sizes(32, 30)

@@ -1,0 +1,177 @@
+"""The command as a person meets it: mistakes are one line and exit code 2; a small run leaves a whole report."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--config.teacher.options.width=8",
+    "--config.stages.teacher.epochs=1",
+    "--config.stages.stage1.epochs=1",
+    "--config.stages.stage2.epochs=1",
+)
+
+
+def start(*arguments, config="configs/digits.py", **environment):
+    command = [sys.executable, "-m", "bottlefit_jax.main", f"--config={config}", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, **options):
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder set of two classes with four pictures a split."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "set" / split / name
+            folder.mkdir(parents=True)
+            for index in range(4):
+                cv2.imwrite(str(folder / f"{index}.jpg"), rng.integers(0, 256, (40, 48, 3), np.uint8))
+    return tmp_path / "set"
+
+
+FOLDER = ("--config.dataset.name=folder", "--config.stages.stage1.batch_size=4", "--config.stages.stage2.batch_size=4")
+
+
+MISTAKES = [
+    (["--config.stages.stage3.epochs=1"], "unknown config key: .*stage3.*stage2"),
+    (["--config.stages.stage1.epochs=many"], "stages.stage1.epochs=many"),
+    (["--config.stages.stage1.epochs=-1"], "config.stages.stage1.epochs is -1; it must be at least 0"),
+    (["--config.teacher.name=resnet19"], "unknown model 'resnet19'; the models are resnet18, "),
+    (["--config.teacher.options.depth=3"], "unknown config key|unknown option"),
+    (["--config.student.bottleneck.cut=layer9"], "'layer9'.*layer2"),
+    (["--config.student.bottleneck.channels=0"], "channels=0 must be an integer from 1 up"),
+    (["--config.student.bottleneck.bits=9"], "bits=9 must be an integer from 1 to 8"),
+    (
+        ["--config.student.bottleneck.range=fixed"],
+        "config.student.bottleneck.range is 'fixed'; it can be 'dynamic'",
+    ),
+    (["--config.stages.stage1.matched=('layer9',)"], "stages.stage1.matched names 'layer9'"),
+    (["--config.stages.stage2.loss=hinge"], "stages.stage2.loss is 'hinge'; it can be cross_entropy or distill"),
+    (["--config.stages.stage1.batch_size=4000"], "4000"),
+    (["--config.dataset.name=folder", "--config.dataset.root=/nowhere"], "/nowhere"),
+    (["--config.dataset.name=folder"], "root"),
+    (["--config.teacher.weights=/nowhere"], "no weights at /nowhere"),
+    (["--config.stages.teacher.epochs=0"], "there is no teacher"),
+    (["--verbose"], "Unknown command line flag 'verbose'"),
+    (["digits"], "unexpected argument 'digits'"),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """All the mistakes in one process, since importing JAX takes longer than any of them."""
+    workdir = tmp_path_factory.mktemp("mistakes") / "run"
+    script = """
+import contextlib, io, json, sys
+from bottlefit_jax.main import main
+answers = []
+for arguments in json.load(sys.stdin):
+    err, out = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
+        code = main(["main", "--config=configs/digits.py", *arguments])
+    answers.append([code, out.getvalue(), err.getvalue()])
+import jax
+assert not jax._src.xla_bridge.backends_are_initialized()  # nothing can have been compiled
+print(json.dumps(answers))
+"""
+    given = json.dumps([[f"--workdir={workdir}", *arguments] for arguments, _ in MISTAKES])
+    done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert not workdir.exists()
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("index", range(len(MISTAKES)), ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2_before_any_compilation(answers, index):
+    code, out, err = answers[index]
+    assert (code, out) == (2, ""), err
+    assert re.fullmatch(rf"error: .*({MISTAKES[index][1]}).*\n", err), err
+
+
+def test_a_missing_config_or_workdir_is_told(tmp_path):
+    assert run(config="configs/none.py")[2] == "error: no config file 'configs/none.py'; configs/digits.py is one\n"
+    code, _, err = run()
+    assert code == 2
+    assert err.startswith("error: --workdir is missing")
+
+
+def test_bad_pictures_are_told_before_any_compilation(tmp_path, pictures):
+    (pictures / "train" / "cat" / "1.jpg").write_bytes((pictures / "train" / "cat" / "0.jpg").read_bytes()[:-300])
+    code, out, err = run(
+        *FOLDER,
+        f"--config.dataset.root={pictures}",
+        f"--workdir={tmp_path / 'run'}",
+        *SMALL[1:],
+        "--config.stages.teacher.batch_size=4",
+    )
+    assert (code, out.count("epoch")) == (2, 0)
+    assert re.fullmatch(r"error: .*train/cat/1\.jpg.*\n", err), err
+    for path in (pictures / "val" / "dog").iterdir():
+        path.unlink()
+    code, _, err = run(*FOLDER, f"--config.dataset.root={pictures}", f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    assert re.fullmatch(r"error: .*dog.*\n", err), err
+
+
+def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(tmp_path):
+    workdir = tmp_path / "run"
+    code, out, err = run(*SMALL, f"--workdir={workdir}")
+    assert (code, err) == (0, ""), err
+    assert out.count("no GPU found") == 1
+    for stage in ("teacher", "stage1", "stage2"):
+        assert len(re.findall(rf"^{stage}  epoch 1/1  loss \S+  top-1 \S+ %  \d+ images/s$", out, re.M)) == 1
+    report = json.loads((workdir / "report.json").read_text())
+    keys = {"config", "dataset", "teacher", "student", "bytes_per_image", "encoder", "stages", "versions"}
+    assert set(report) == keys
+    assert report["bytes_per_image"]["latent_payload"] == 5 * 5 * 3 + 9  # 8 bits a value, and one range
+    assert report["encoder"]["params"] == 3 * 64 * 49 + 4 * 64 + 64 * 4 * 3
+    assert [stage["name"] for stage in report["stages"]] == ["teacher", "stage1", "stage2"]
+    for name in ("report.md", "training_curves.png", "latents.png", "metrics.jsonl", "teacher", "student"):
+        assert (workdir / name).exists(), name
+    assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 3
+    assert list((workdir / "tensorboard").iterdir())
+
+    code, _, err = run(*SMALL, f"--workdir={workdir}", "--config.stages.stage1.learning_rate=0.5")
+    assert code == 2
+    assert "holds a run of another config (stages.stage1.learning_rate: 0.5 here, 0.002 there)" in err
+    # What moves no weight may change; a finished run trains nothing again.
+    code, out, _ = run(*SMALL, f"--workdir={workdir}", "--config.dataset.workers=1")
+    assert code == 0
+    assert "epoch" not in out
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_stage_step_and_term(tmp_path):
+    code, out, err = run(
+        *SMALL,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.stages.stage1.learning_rate=1e20",
+        "--config.stages.stage1.warmup_epochs=0",
+        "--config.stages.stage1.schedule=constant",
+    )
+    assert code == 2, out
+    assert re.fullmatch(
+        r"error: stage1 stopped: the loss term 'layer\d' was not finite at step \d+; .*stages\.stage1\.learning_rate\n",
+        err,
+    ), err

@@ -1,0 +1,89 @@
+"""Who may import whom, as docs/architecture.md draws it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bottlefit_jax"
+
+# room -> the rooms of ours that it may import (itself and `errors` always)
+MAY_IMPORT = {
+    "errors": set(),
+    "codec": set(),
+    "models": {"codec"},
+    "data": set(),
+    "convert": {"models", "training.checkpoint"},
+    "recipe": set(),
+    "training": {"models"},
+    "evaluation": {"models", "data", "codec", "training"},
+    "preparation": {"data", "models", "recipe", "training"},
+    "results": {"codec", "evaluation", "preparation", "recipe"},
+    "experiment": {"data", "evaluation", "preparation", "recipe", "results", "training"},
+    "main": {"experiment", "training"},
+    "edge": {"codec"},
+    "serve": {"codec"},
+}
+# library -> the only places that may import it
+ONLY_IN = {
+    "orbax": ("training/checkpoint.py",),
+    "tensorflow_datasets": ("data/",),
+    "grain": ("data/",),
+    "tensorflow": ("data/prepare.py",),
+    "ml_collections": ("main.py", "experiment.py", "preparation.py", "recipe.py", "results.py", "training/stages.py"),
+    "torch": ("convert/",),
+}
+
+
+def room_of(path):
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_it_may(path):
+    room = room_of(path)
+    allowed = {room, "errors", *MAY_IMPORT[room]}
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "bottlefit_jax" and rest and rest != "__version__":
+            assert any(rest == a or rest.startswith(f"{a}.") for a in allowed), f"{room} may not import {name}"
+        for place in ONLY_IN.get(top, [""]):
+            relative = str(path.relative_to(PACKAGE))
+            if relative.startswith(place):
+                break
+        else:
+            pytest.fail(f"{relative} may not import {top}; only {', '.join(ONLY_IN[top])}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_that_passes_350_lines_is_two_files(path):
+    assert len(path.read_text().splitlines()) <= 350
+
+
+def test_no_file_has_the_name_of_a_package_it_imports():
+    for path in FILES:
+        assert path.stem not in {name.split(".")[0] for name in imports(path)}, path
+
+
+def test_codec_runs_in_a_process_without_jax():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'tensorflow')))\n"
+        "import bottlefit_jax.codec.quantizer, bottlefit_jax.codec.packing\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

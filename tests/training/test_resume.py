@@ -1,0 +1,65 @@
+"""A run that was killed ends with the weights of one that was not, to the bit; a signal stops it cleanly."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from bottlefit_jax.training.checkpoint import load_variables
+from tests.test_main import SMALL, run, start
+
+ARGUMENTS = (*SMALL, "--config.checkpoint.every_steps=5")
+
+
+def digests(workdir):
+    return [load_variables(Path(workdir) / name)[1]["digest"] for name in ("teacher", "student")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    assert run(*ARGUMENTS, f"--workdir={workdir}")[0] == 0
+    return digests(workdir)
+
+
+def wait_for(path, process, timeout=300):
+    """Until a checkpoint's folder is there."""
+    end = time.monotonic() + timeout
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def stop(workdir, stage, step, signum):
+    """Starts the run, and signals it when `stage` has written its checkpoint of `step`."""
+    process = start(*ARGUMENTS, f"--workdir={workdir}")
+    wait_for(workdir / "checkpoints" / stage / str(step), process)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(tmp_path, whole):
+    workdir = tmp_path / "run"
+    for stage, step in (("teacher", 10), ("stage1", 20), ("stage2", 5)):
+        assert stop(workdir, stage, step, signal.SIGKILL)[0] == -signal.SIGKILL
+    code, out, _ = run(*ARGUMENTS, "--config.dataset.workers=4", f"--workdir={workdir}")  # other workers, same pictures
+    assert code == 0
+    assert re.search(r"going on from step \d+ of \d+", out)
+    assert digests(workdir) == whole
+
+
+def test_sigterm_saves_and_exits_and_the_same_command_goes_on(tmp_path, whole):
+    workdir = tmp_path / "run"
+    code, out, err = stop(workdir, "stage1", 5, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM, err
+    assert "stopped by SIGTERM; the same command goes on from here" in out
+    saved = max(int(path.name) for path in (workdir / "checkpoints" / "stage1").iterdir())
+    code, out, _ = run(*ARGUMENTS, f"--workdir={workdir}")
+    assert code == 0
+    assert f"stage1: going on from step {saved} of" in out
+    assert digests(workdir) == whole
