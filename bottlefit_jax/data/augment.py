@@ -59,7 +59,8 @@ def resize(image: np.ndarray, height: int, width: int, *, flip: bool = False) ->
     """Antialiased bilinear resize, within one grey level of Pillow's, in about half of its time.
 
     The filter is separable, so each pass is a sparse matrix with a few taps per row; sums are float32 and rounded once,
-    where Pillow rounds after either pass.
+    where Pillow rounds after either pass. Where nothing shrinks it is plain bilinear interpolation, which OpenCV has.
+    Both free Python's lock.
 
     Args:
       image: uint8 [H, W, 3]; a view (a crop) is fine.
@@ -72,6 +73,9 @@ def resize(image: np.ndarray, height: int, width: int, *, flip: bool = False) ->
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
         return image[:, ::-1] if flip else image
+    if rows <= height and columns <= width:
+        larger = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return larger[:, ::-1] if flip else larger
     pixels = image.astype(np.float32).reshape(rows, -1)
     if rows != height:
         pixels = _filter(rows, height, False) @ pixels
@@ -96,9 +100,9 @@ def _filter(size: int, new_size: int, flip: bool) -> csr_array:
     weight = np.maximum(1.0 - np.abs(index + 0.5 - centre[:, None]) / support, 0.0)
     weight[index >= stop[:, None]] = 0.0
     weight /= weight.sum(axis=1, keepdims=True)
-    index = np.minimum(index, size - 1)
-    start = np.arange(0, index.size + 1, taps, dtype=np.int32)
-    return csr_array((weight.astype(np.float32).ravel(), index.ravel(), start), shape=(new_size, size))
+    used = weight > 0.0
+    start = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int32)
+    return csr_array((weight[used].astype(np.float32), index[used], start), shape=(new_size, size))
 
 
 def random_resized_crop(

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -60,8 +59,8 @@ def train_batches(
       start_step: the step whose batch comes first; batches are those of a run from step 0, to the bit.
       shard_index, shard_count: this host among the hosts; each decodes only its own pictures.
       workers: threads or processes; 0 works in the caller's thread.
-      worker_type: 'thread' (OpenCV and Pillow free Python's lock) or 'process' (spawned: a script needs its
-        `if __name__ == '__main__'` guard).
+      worker_type: 'thread' (decoding and resizing free Python's lock) or 'process' (spawned: a script needs its
+        `if __name__ == '__main__'` guard; batches travel through /dev/shm, which a container may have to enlarge).
       crop_scale: least and most share of the picture's area that a crop takes; (1, 1) with square pictures is no crop.
       flip: mirror half of the pictures.
 
@@ -187,7 +186,7 @@ def _iterate(source: Source, dataset: grain.MapDataset, workers: int, worker_typ
         ):  # Grain's processes read its absl flags; a caller without absl has their defaults
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BATCHES_AHEAD)
-        batches = batches.mp_prefetch(processes, worker_init_fn=_start_worker)
+        batches = batches.mp_prefetch(processes)
     iterator = iter(batches)
 
     def generate() -> Iterator[Batch]:
@@ -201,12 +200,6 @@ def _iterate(source: Source, dataset: grain.MapDataset, workers: int, worker_typ
             iterator.close()
 
     return generate()
-
-
-def _start_worker(index: int, count: int) -> None:
-    """Runs first in every worker process."""
-    del index, count
-    cv2.setNumThreads(0)
 
 
 def _check_arguments(

@@ -89,11 +89,15 @@ def split(mesh: Mesh) -> NamedSharding:
 
 
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
-    """Host or device arrays, the same on every host, onto every device of the mesh."""
+    """Host or device arrays, and random keys, the same on every host, onto every device of the mesh."""
     sharding = replicated(mesh)
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=str(jax.random.key_impl(leaf)))
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+    return jax.device_put(tree, sharding) if jax.process_count() == 1 else jax.tree.map(put, tree)
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -65,7 +65,7 @@ def test_prepared_folder_equals_the_folder_without_tensorflow(folder, tmp_path):
 
 def test_processes_read_a_prepared_set(folder, tmp_path):
     prepare.prepare_folder(str(folder), "insects", data_dir=str(tmp_path))
-    options = dict(batch_size=4, image_size=24)
+    options = {"batch_size": 4, "image_size": 24}
     files = list(eval_batches(open_source("folder", split="val", root=str(folder)), **options))
     source = open_source("insects", split="val", root=str(tmp_path))
     for ours, theirs in zip(eval_batches(source, **options, workers=1, worker_type="process"), files, strict=True):
