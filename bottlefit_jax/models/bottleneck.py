@@ -255,5 +255,6 @@ class Quantizer(nn.Module):
             axis = {"image": (1, 2, 3), "batch": None, "channel": (1, 2)}[self.per]
             affine = codec.dynamic_range(jax.lax.stop_gradient(x), bits=self.bits, axis=axis, xp=jnp)
         integers = codec.quantize(jax.lax.stop_gradient(x), affine, bits=self.bits, xp=jnp)
-        restored = codec.dequantize(integers, affine, xp=jnp)
+        # An integer cannot carry a NaN: put it back, so that whoever looks at the output sees it.
+        restored = jnp.where(jnp.isnan(x), x, codec.dequantize(integers, affine, xp=jnp))
         return (x + jax.lax.stop_gradient(restored - x) if train else restored).astype(latent.dtype)
