@@ -245,6 +245,9 @@ class _Experiment:
             "teacher": self._evaluate(self.networks.teacher, sharding.put_replicated(self.mesh, teacher)),
             "student": self._evaluate(self.networks.student, sharding.put_replicated(self.mesh, student)),
         }
+        for source in (self.train_source, self.eval_source):
+            if bad := source.bad_images():
+                self.log.say(f"skipped {len(bad)} of {len(source)} pictures of {source.split}, first {bad[0]}")
         if jax.process_index() != 0:
             return {}
         return write_results(

@@ -49,7 +49,7 @@ def open_sources(config: ConfigDict) -> tuple[data.Source, data.Source]:
     """The training and evaluation pictures.
 
     Raises:
-      UserError: see `data.open_source`; or the two splits have different classes.
+      UserError: see `data.open_source` and `data.check_images`; or the two splits have different classes.
     """
     options = {"root": config.dataset.root, "on_bad_image": config.dataset.on_bad_image}
     train, val = (data.open_source(config.dataset.name, split=split, **options) for split in ("train", "val"))
@@ -59,6 +59,8 @@ def open_sources(config: ConfigDict) -> tuple[data.Source, data.Source]:
     for name in stages.STAGES:
         if config.stages[name].epochs:
             data.steps_per_epoch(train, config.stages[name].batch_size)
+    for source in (train, val):
+        data.check_images(source)
     return train, val
 
 
