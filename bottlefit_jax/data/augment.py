@@ -6,6 +6,7 @@ side, then `CenterCrop`. Resizing is the antialiased bilinear filter that Pillow
 
 import functools
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -106,12 +107,31 @@ def _filter(size: int, new_size: int, flip: bool) -> csr_array:
 
 
 def random_resized_crop(
-    image: np.ndarray, rng: np.random.Generator, *, size: int, scale: tuple[float, float], flip: bool
+    first_rows: Callable[[int], np.ndarray],
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    size: int,
+    scale: tuple[float, float],
+    flip: bool,
 ) -> np.ndarray:
-    """A random crop of uint8 [H, W, 3], resized to uint8 [size, size, 3] and, if `flip`, mirrored half of the time."""
-    top, left, height, width = sample_crop(image.shape[0], image.shape[1], rng, scale=scale)
-    crop = image[top : top + height, left : left + width]
-    return resize(crop, size, size, flip=flip and rng.random() < 0.5)
+    """A random crop of a picture, resized and, if `flip`, mirrored half of the time.
+
+    Args:
+      first_rows: gives the picture's first n rows, uint8 [n, W, 3]; what lies below the crop need not be decoded.
+      shape: (H, W) of the whole picture, pixels.
+      rng: where the draws come from.
+      size: side of the result, pixels.
+      scale: as in `sample_crop`.
+      flip: whether to mirror.
+
+    Returns:
+      uint8 [size, size, 3].
+    """
+    top, left, height, width = sample_crop(shape[0], shape[1], rng, scale=scale)
+    mirror = flip and rng.random() < 0.5
+    crop = first_rows(top + height)[top:, left : left + width]
+    return resize(crop, size, size, flip=mirror)
 
 
 def resize_center_crop(image: np.ndarray, *, size: int, short_side: int) -> np.ndarray:

@@ -77,7 +77,8 @@ def _open_builder(name: str, data_dir: str) -> Any:
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         found = ", ".join(sorted(formats))
-        raise UserError(f"set {name!r} in {data_dir!r} is stored as {found}; run {prepare_command(name, data_dir)}")
+        command = prepare_command(name, "ANOTHER_DIR")
+        raise UserError(f"set {name!r} in {data_dir!r} is stored as {found}, not ArrayRecord; run {command}")
     return builder
 
 

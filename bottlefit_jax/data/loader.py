@@ -5,6 +5,7 @@ included, so nothing but the step needs saving, and the number of workers, threa
 The hosts' shards are consecutive rows of the single host's batch, in the order of their index.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from bottlefit_jax.data import augment
+from bottlefit_jax.data.decode import decode_image, image_size
 from bottlefit_jax.data.source import Source
 from bottlefit_jax.errors import UserError
 
@@ -133,15 +135,31 @@ class _TrainPicture(grain.transforms.RandomMap):
     def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
         """The picture at index `element`, cropped as `rng` says."""
         source, bad = self._source, _GOOD
+        start = rng.bit_generator.state if source.on_bad_image == "skip" else None
         for tried in range(len(source)):
-            example = _read(source, (element + tried) % len(source))
-            if example is not None:
-                break
-            bad = element if bad == _GOOD else bad
-        else:
-            raise UserError(f"none of the {len(source)} pictures of {_title(source)} can be decoded")
-        image = augment.random_resized_crop(example["image"], rng, size=self._size, scale=self._scale, flip=self._flip)
-        return {"image": image, "label": np.int32(example["label"]), "bad": np.int64(bad)}
+            index = (element + tried) % len(source)
+            try:
+                if not source.is_bad(index):
+                    image, label = self._augmented(index, rng)
+                    return {"image": image, "label": np.int32(label), "bad": np.int64(bad)}
+            except UserError:
+                if start is None:
+                    raise
+                rng.bit_generator.state = start  # the next picture is cropped alike, known or new as the bad one may be
+            bad = element
+        raise UserError(f"none of the {len(source)} pictures of {_title(source)} can be decoded")
+
+    def _augmented(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        stored, label = self._source.read(index)
+        name = self._source.picture_name(index)
+        shape = image_size(stored) if isinstance(stored, bytes) else None
+        if isinstance(stored, bytes) and shape is not None:
+            first_rows = functools.partial(_decode_rows, stored, name)
+        else:  # already pixels, or a format that has to be decoded to know its size
+            pixels = decode_image(stored, name) if isinstance(stored, bytes) else stored
+            shape, first_rows = (pixels.shape[0], pixels.shape[1]), lambda count: pixels[:count]
+        options = {"size": self._size, "scale": self._scale, "flip": self._flip}
+        return augment.random_resized_crop(first_rows, shape, rng, **options), label
 
 
 class _EvalPicture(grain.transforms.Map):
@@ -161,6 +179,10 @@ class _EvalPicture(grain.transforms.Map):
             bad, label = _GOOD, example["label"]
         mask = np.bool_(example is not None)
         return {"image": image, "label": np.int32(label), "mask": mask, "bad": np.int64(bad)}
+
+
+def _decode_rows(data: bytes, name: str, count: int) -> np.ndarray:
+    return decode_image(data, name, rows=count)
 
 
 def _read(source: Source, index: int) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ from bottlefit_jax.errors import UserError
 VERSION = "1.0.0"
 _STORED_SPLITS = {"train": "train", "val": "validation"}
 _SHARD_BYTES = 256 * 2**20
+_CATALOGUE_NEEDS = ("tensorflow", "importlib_resources")  # TFDS imports the latter without asking for it
 _RESERVED = ("digits", "folder")
 
 
@@ -58,16 +59,21 @@ def prepare_catalogue(name: str, *, data_dir: str) -> str:
     """Downloads a set of TFDS's catalogue and writes it as ArrayRecord; returns its folder.
 
     Raises:
-      UserError: TensorFlow is missing, or the catalogue has no such set.
+      UserError: TensorFlow is missing, the catalogue has no such set, or data_dir holds it in another format.
     """
-    if importlib.util.find_spec("tensorflow") is None:
+    missing = [module for module in _CATALOGUE_NEEDS if importlib.util.find_spec(module) is None]
+    if missing:
         raise UserError(
-            f"preparing {name!r} from TFDS's catalogue needs TensorFlow: pip install 'bottlefit-jax[prepare]'"
+            f"preparing {name!r} of TFDS's catalogue needs {' and '.join(missing)}: "
+            "pip install 'bottlefit-jax[prepare]'"
         )
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise UserError(f"TFDS cannot open {name!r}: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        if "File format is already set" in reason:
+            reason = f"{data_dir!r} holds it in another format; take another data_dir"
+        raise UserError(f"TFDS cannot open {name!r}: {reason}") from None
     builder.download_and_prepare(file_format="array_record")
     return str(builder.data_dir)
 

@@ -57,7 +57,9 @@ def test_random_crop_flips_half_of_the_time_or_never():
     image = picture(32, 32)
 
     def flipped(flip, seed):
-        crop = augment.random_resized_crop(image, np.random.default_rng(seed), size=32, scale=(1.0, 1.0), flip=flip)
+        rng = np.random.default_rng(seed)
+        options = {"size": 32, "scale": (1.0, 1.0), "flip": flip}
+        crop = augment.random_resized_crop(lambda rows: image[:rows], (32, 32), rng, **options)
         box = augment.sample_crop(32, 32, np.random.default_rng(seed), scale=(1.0, 1.0))
         plain = augment.resize(image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]], 32, 32)
         return not np.array_equal(crop, plain)

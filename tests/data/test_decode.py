@@ -7,7 +7,7 @@ import pytest
 from pictures import encode, noise
 from PIL import Image
 
-from bottlefit_jax.data.decode import decode_image, jpeg_frame
+from bottlefit_jax.data.decode import decode_image, image_size, jpeg_header
 from bottlefit_jax.errors import UserError
 
 PICTURE = Image.fromarray(noise(45, 62, seed=0))
@@ -96,11 +96,51 @@ def test_thumbnail_in_the_header_does_not_hide_truncation():
     np.testing.assert_array_equal(decode_image(data, "x.jpg"), decode_image(encode(PICTURE), "x.jpg"))
 
 
-def test_frame_header_says_size_and_components():
-    for kind, components in (("jpeg", 3), ("jpeg progressive", 3), ("jpeg grey", 1), ("jpeg cmyk", 4)):
-        frame = jpeg_frame(files()[kind])
-        assert frame is not None
-        assert frame == (45, 62, components)
+def test_header_says_size_components_and_passes():
+    for kind, components, one_pass in (
+        ("jpeg", 3, True),
+        ("jpeg progressive", 3, False),
+        ("jpeg grey", 1, True),
+        ("jpeg cmyk", 4, True),
+        ("jpeg with an orientation", 3, True),
+    ):
+        header = jpeg_header(files()[kind])
+        assert header is not None
+        assert (header.height, header.width, header.components, header.one_pass) == (45, 62, components, one_pass)
+        assert image_size(files()[kind]) == (45, 62)
+    assert image_size(files()["png"]) is None
+
+
+SAMPLINGS = {name: getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}") for name in ("411", "420", "422", "440", "444")}
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("restarts", [0, 5])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_upper_rows_equal_those_of_the_whole_without_a_word(sampling, restarts, progressive, capfd):
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[sampling], cv2.IMWRITE_JPEG_RST_INTERVAL, restarts]
+    picture = np.random.default_rng(0).integers(0, 256, (120, 75, 3), dtype=np.uint8)
+    options += [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    data = cv2.imencode(".jpg", picture, options)[1].tobytes()
+    header = jpeg_header(data)
+    assert header is not None
+    assert header.one_pass == (not restarts and not progressive)
+    whole = decode_image(data, "x.jpg")
+    for rows in (1, 2, 15, 16, 17, 31, 32, 33, 64, 95, 96, 97, 119, 120):
+        np.testing.assert_array_equal(decode_image(data, "x.jpg", rows=rows), whole[:rows])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", files())
+def test_upper_rows_of_every_kind(kind):
+    data = files()[kind]
+    np.testing.assert_array_equal(decode_image(data, kind, rows=10), decode_image(data, kind)[:10])
+
+
+def test_truncated_picture_is_found_though_only_its_top_is_wanted():
+    data = encode(noise(200, 50, seed=0))
+    with pytest.raises(UserError, match="truncated"):
+        decode_image(data[: len(data) * 3 // 4], "x.jpg", rows=10)
 
 
 def test_decoding_warns_of_nothing():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pictures import make_folder, truncate
 
-from bottlefit_jax.data import eval_batches, open_source, steps_per_epoch, train_batches
+from bottlefit_jax.data import check_images, eval_batches, open_source, steps_per_epoch, train_batches
 from bottlefit_jax.errors import UserError
 
 TRAIN = {"batch_size": 4, "image_size": 24, "seed": 5}
@@ -198,7 +198,10 @@ def test_skipped_training_picture_gives_way_to_the_next(folder):
     first = take(train_batches(source, **options), 2)
     assert [np.bincount(batch["label"]).tolist() for batch in first] == [[5, 7], [5, 7]]  # the next is the first bee
     assert source.bad_images() == (str(folder / "train" / "ant" / "05.png"),)
-    assert_same(take(train_batches(source, **options, workers=0), 2), first)
+    assert_same(take(train_batches(source, **options, workers=0), 2), first)  # now it is known to be bad
+    checked = open_source("folder", split="train", root=str(folder), on_bad_image="skip")
+    check_images(checked)
+    assert_same(take(train_batches(checked, **options), 2), first)
 
 
 def test_nothing_but_bad_pictures_is_an_error(tmp_path):

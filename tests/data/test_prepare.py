@@ -123,7 +123,9 @@ def test_other_formats_and_other_features_are_refused(folder, tmp_path):
     info, features = path / "dataset_info.json", path / "features.json"
     kept = info.read_text()
     info.write_text(kept.replace('"array_record"', '"tfrecord"'))
-    with pytest.raises(UserError, match=r"is stored as tfrecord; run python -m bottlefit_jax\.data\.prepare"):
+    with pytest.raises(
+        UserError, match=r"is stored as tfrecord, not ArrayRecord; run python -m bottlefit_jax\.data\.prepare"
+    ):
         open_source("insects", split="train", root=str(tmp_path))
     info.write_text(kept)
     features.write_text(features.read_text().replace('"label"', '"target"'))
