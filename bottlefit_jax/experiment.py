@@ -10,18 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from bottlefit_jax import data
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
-from bottlefit_jax.preparation import Networks, Variables, claim_workdir, create_networks, open_sources
-from bottlefit_jax.recipe import bottleneck_options, check_config
+from bottlefit_jax.preparation import Networks, Variables, claim_workdir, create_networks, open_sources, stages_to_run
+from bottlefit_jax.recipe import Config, bottleneck_options, check_config
 from bottlefit_jax.results import write_results
 from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages, step
 from bottlefit_jax.training.progress import RunLog
 
 
-def run(config: ConfigDict, workdir: Path, *, command: str | None = None) -> dict[str, Any]:
+def run(config: Config, workdir: Path, *, command: str | None = None) -> dict[str, Any]:
     """Trains what `config` asks for, going on where `workdir` already holds it, and writes the report.
 
     Args:
@@ -41,7 +40,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str | None = None) -> dic
     networks = create_networks(config, train_source.class_names)
     for stage in stages.STAGES:  # every mistake in a stage shows now, not when its turn comes
         _stage(config, networks, stage)
-    mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages.STAGES))
+    mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages_to_run(config)))
     eval_batch_size = -(-config.eval_batch_size // mesh.size) * mesh.size
     claim_workdir(workdir, config)
     log = RunLog(workdir, primary=jax.process_index() == 0)
@@ -53,7 +52,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str | None = None) -> dic
         log.close()
 
 
-def _stage(config: ConfigDict, networks: Networks, name: str) -> stages.Stage:
+def _stage(config: Config, networks: Networks, name: str) -> stages.Stage:
     module = networks.teacher if stages.STAGES[name].network == "teacher" else networks.student
     drift = config.frozen_statistics == "drift"
     return stages.create_stage(name, config.stages[name], parts=module.parts, matched=module.matched, drift=drift)
@@ -63,7 +62,7 @@ def _stage(config: ConfigDict, networks: Networks, name: str) -> stages.Stage:
 class _Experiment:
     """What `run` has opened; its methods are the steps that follow."""
 
-    config: ConfigDict
+    config: Config
     workdir: Path
     networks: Networks
     train_source: data.Source
@@ -85,8 +84,8 @@ class _Experiment:
             self._keep("teacher", teacher, None)
         on_mesh = sharding.put_replicated(self.mesh, teacher)
         student = self.networks.student_variables or self._student_from(teacher)
-        for name in ("stage1", "stage2"):
-            if self.config.stages[name].epochs:
+        for name in stages_to_run(self.config):
+            if name != "teacher":
                 result = self._train(name, student, on_mesh)
                 student = result.variables
                 summaries.append(result.summary)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.recipe import Config
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
+def parse(argv: Sequence[str]) -> tuple[Config, Path]:
     """Reads the command line.
 
     Raises:

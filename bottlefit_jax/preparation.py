@@ -12,12 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from bottlefit_jax import data, models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.recipe import bottleneck_options, differences
+from bottlefit_jax.recipe import Config, bottleneck_options, differences
 from bottlefit_jax.training import checkpoint, stages
 
 Variables = dict[str, Any]
@@ -45,7 +45,13 @@ class Networks:
     class_indices: tuple[int, ...] | None
 
 
-def open_sources(config: ConfigDict) -> tuple[data.Source, data.Source]:
+def stages_to_run(config: Config) -> tuple[str, ...]:
+    """Names of the stages that train something: not the teacher's where weights are given, none of 0 epochs."""
+    given = ("teacher",) if config.teacher.weights else ()
+    return tuple(name for name in stages.STAGES if name not in given and config.stages[name].epochs)
+
+
+def open_sources(config: Config) -> tuple[data.Source, data.Source]:
     """The training and evaluation pictures.
 
     Raises:
@@ -56,15 +62,14 @@ def open_sources(config: ConfigDict) -> tuple[data.Source, data.Source]:
     if train.class_names != val.class_names:
         odd = sorted({*train.class_names} ^ {*val.class_names})
         raise UserError(f"training and evaluation pictures have different classes: {', '.join(odd[:5])}")
-    for name in stages.STAGES:
-        if config.stages[name].epochs:
-            data.steps_per_epoch(train, config.stages[name].batch_size)
+    for name in stages_to_run(config):
+        data.steps_per_epoch(train, config.stages[name].batch_size)
     for source in (train, val):
         data.check_images(source)
     return train, val
 
 
-def create_networks(config: ConfigDict, class_names: Sequence[str]) -> Networks:
+def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     """Builds teacher and student, and reads the weights that the config names.
 
     Raises:
@@ -82,19 +87,44 @@ def create_networks(config: ConfigDict, class_names: Sequence[str]) -> Networks:
         num_classes, labels = meta["num_classes"], tuple(tuple(names) for names in meta["labels"])
     if config.teacher.labels:
         labels = data.read_labels(config.teacher.labels)
-    if config.student.weights:
-        student_variables, _ = checkpoint.load_variables(Path(config.student.weights))
     options = {**config.teacher.options.to_dict(), "dtype": jnp.dtype(config.compute_dtype)}
     options["num_classes"] = num_classes
+    teacher = models.create(config.teacher.name, **options)
+    student = models.create(config.teacher.name, bottleneck=bottleneck_options(config), **options)
+    if teacher_variables is not None:
+        teacher_variables = _fitted(teacher_variables, teacher, config, config.teacher.weights)
+    if config.student.weights:
+        student_variables, _ = checkpoint.load_variables(Path(config.student.weights))
+        student_variables = _fitted(student_variables, student, config, config.student.weights)
     return Networks(
-        teacher=models.create(config.teacher.name, **options),
-        student=models.create(config.teacher.name, bottleneck=bottleneck_options(config), **options),
+        teacher=teacher,
+        student=student,
         teacher_variables=teacher_variables,
         student_variables=student_variables,
         num_classes=num_classes,
         labels=labels,
         class_indices=_class_indices(class_names, labels, num_classes),
     )
+
+
+def _fitted(variables: Variables, module: nn.Module, config: Config, folder: str) -> Variables:
+    """The variables, seen to be this network's; a calibrated range may be missing, as it is measured anyway."""
+    size = config.dataset.image_size
+    wanted = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    ranges = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted.get("ranges", {}))
+    given = {**({"ranges": ranges} if ranges else {}), **{key: variables[key] for key in variables if key in wanted}}
+    shapes = [
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (given, wanted))
+    ]
+    wrong = [name for name in sorted({*shapes[0], *shapes[1]}) if shapes[0].get(name) != shapes[1].get(name)]
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{folder} does not fit the config's {config.teacher.name}: {len(wrong)} arrays differ, first {first} "
+            f"({shapes[0].get(first, 'missing')} there, {shapes[1].get(first, 'nothing')} in the network)"
+        )
+    return given
 
 
 def _class_indices(
@@ -114,7 +144,7 @@ def _class_indices(
     return tuple(int(index) for index in data.match_labels(class_names, labels))
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+def claim_workdir(workdir: Path, config: Config) -> None:
     """Makes the workdir this config's, or sees that it is.
 
     Raises:

@@ -10,11 +10,13 @@ from ml_collections import ConfigDict
 
 from bottlefit_jax.errors import UserError
 
+Config = Any  # a ConfigDict, whose keys a type checker cannot know
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def base_config() -> ConfigDict:
+def base_config() -> Config:
     """BottleFit's recipe for ImageNet: ResNet-152, 12 channels, distillation behind a frozen encoder, 8 bits.
 
     Batch 64; stage 1 Adam 1e-3, stage 2 SGD 1e-3 with momentum 0.9 and weight decay 5e-4, 10 + 10 epochs, both ×0.1
@@ -127,7 +129,7 @@ AT_LEAST = {
 MAY_CHANGE = ("dataset.root", "dataset.workers", "dataset.worker_type", "checkpoint.every_steps", "eval_batch_size")
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: Config) -> None:
     """Raises UserError for a value that no part of the program could use, before anything is opened or compiled."""
     for path, allowed in CHOICES.items():
         if (value := look_up(config, path)) not in allowed:
@@ -151,7 +153,7 @@ def check_config(config: ConfigDict) -> None:
         )
 
 
-def look_up(config: ConfigDict, path: str) -> Any:
+def look_up(config: Config, path: str) -> Any:
     """The value at a dotted path."""
     value: Any = config
     for key in path.split("."):
@@ -159,7 +161,7 @@ def look_up(config: ConfigDict, path: str) -> Any:
     return value
 
 
-def bottleneck_options(config: ConfigDict) -> dict[str, Any]:
+def bottleneck_options(config: Config) -> dict[str, Any]:
     """`models.create`'s bottleneck dictionary: bits 0 and an empty cut mean None."""
     chosen = config.student.bottleneck.to_dict()
     return {

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from bottlefit_jax.codec.packing import payload_bytes
 from bottlefit_jax.evaluation import plots
@@ -16,14 +15,14 @@ from bottlefit_jax.evaluation.evaluate import send_and_classify
 from bottlefit_jax.evaluation.report import versions, write_report
 from bottlefit_jax.evaluation.traffic import jpeg_bytes, saving_percent
 from bottlefit_jax.preparation import Networks, Variables
-from bottlefit_jax.recipe import bottleneck_options
+from bottlefit_jax.recipe import Config, bottleneck_options
 
 SHOWN = 6  # pictures in latents.png
 
 
 def write_results(
     workdir: Path,
-    config: ConfigDict,
+    config: Config,
     *,
     networks: Networks,
     student_variables: Variables,
@@ -120,7 +119,7 @@ def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
 
 def _draw(
     workdir: Path,
-    config: ConfigDict,
+    config: Config,
     networks: Networks,
     variables: Variables,
     images: np.ndarray,

@@ -14,9 +14,15 @@ def get_config():
     config.dataset.update(name="digits", image_size=32, resize=32, crop_scale=(0.7, 1.0), flip=False, workers=2)
     config.teacher.update(name="resnet18")
     config.teacher.options = {"width": 16}
-    config.student.bottleneck.update(channels=3)
+    config.student.bottleneck.update(channels=6)
     config.stages.teacher.update(
-        epochs=12, batch_size=32, learning_rate=0.1, schedule="cosine", warmup_epochs=1, weight_decay=5e-4
+        epochs=14,
+        batch_size=32,
+        learning_rate=0.1,
+        schedule="cosine",
+        warmup_epochs=1,
+        weight_decay=5e-4,
+        label_smoothing=0.1,
     )
     config.stages.stage1.update(epochs=12, batch_size=32, learning_rate=2e-3, schedule="cosine")
     config.stages.stage2.update(epochs=6, batch_size=32, learning_rate=5e-3, schedule="cosine")

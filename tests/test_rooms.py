@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "preparation": {"data", "models", "recipe", "training"},
     "results": {"codec", "evaluation", "preparation", "recipe"},
     "experiment": {"data", "evaluation", "preparation", "recipe", "results", "training"},
-    "main": {"experiment", "training"},
+    "main": {"experiment", "recipe", "training"},
     "edge": {"codec"},
     "serve": {"codec"},
 }
@@ -33,7 +33,7 @@ ONLY_IN = {
     "tensorflow_datasets": ("data/",),
     "grain": ("data/",),
     "tensorflow": ("data/prepare.py",),
-    "ml_collections": ("main.py", "experiment.py", "preparation.py", "recipe.py", "results.py", "training/stages.py"),
+    "ml_collections": ("main.py", "recipe.py", "training/stages.py"),
     "torch": ("convert/",),
 }
 

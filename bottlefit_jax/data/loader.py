@@ -100,12 +100,12 @@ def eval_batches(
     worker_type: str = "thread",
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Every picture once, in order, resized and centre-cropped.
+    """Every picture once, in order, resized and centre-cropped; or some of them, spread over all.
 
     Args:
       source, batch_size, image_size, shard_index, shard_count, workers, worker_type: as in `train_batches`.
       resize: the short side before the crop, pixels; default 256 / 224 of `image_size`.
-      limit: only so many pictures, the first ones.
+      limit: only so many pictures, evenly spread: sources are sorted by class.
 
     Returns:
       Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b], 'mask': bool [b]}. Rows where the
@@ -170,9 +170,10 @@ class _EvalPicture(grain.transforms.Map):
 
     def map(self, element: int) -> dict[str, Any]:
         """The picture at index `element`."""
-        example = _read(self._source, element) if element < self._count else None
+        chosen = element * len(self._source) // self._count
+        example = _read(self._source, chosen) if element < self._count else None
         if example is None:
-            bad = element if element < self._count else _GOOD
+            bad = chosen if element < self._count else _GOOD
             image, label = np.zeros((self._size, self._size, 3), np.uint8), 0
         else:
             image = augment.resize_center_crop(example["image"], size=self._size, short_side=self._short_side)

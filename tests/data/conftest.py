@@ -1,13 +1,8 @@
 """Fixtures of this room."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import pictures
+from tests.data import pictures
 
 
 @pytest.fixture

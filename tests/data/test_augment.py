@@ -2,11 +2,11 @@ import pathlib
 
 import numpy as np
 import pytest
-from make_goldens import BOXES, DRAWS, EVALUATION, SCALE, SEEDS, SIZE, picture
 from PIL import Image
 
 from bottlefit_jax.data import augment
 from bottlefit_jax.errors import UserError
+from tests.data.make_goldens import BOXES, DRAWS, EVALUATION, SCALE, SEEDS, SIZE, picture
 
 GOLDENS = np.load(pathlib.Path(__file__).with_name("torchvision.npz"))
 

@@ -4,11 +4,11 @@ import warnings
 import cv2
 import numpy as np
 import pytest
-from pictures import encode, noise
 from PIL import Image
 
 from bottlefit_jax.data.decode import decode_image, image_size, jpeg_header
 from bottlefit_jax.errors import UserError
+from tests.data.pictures import encode, noise
 
 PICTURE = Image.fromarray(noise(45, 62, seed=0))
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from pictures import SHARED
 
 from bottlefit_jax.data import match_labels, read_labels
 from bottlefit_jax.errors import UserError
+from tests.data.pictures import SHARED
 
 TEACHER = (
     ("n01440764", "tench", "Tinca tinca"),

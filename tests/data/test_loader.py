@@ -2,10 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
-from pictures import make_folder, truncate
 
 from bottlefit_jax.data import check_images, eval_batches, open_source, steps_per_epoch, train_batches
 from bottlefit_jax.errors import UserError
+from tests.data.pictures import make_folder, truncate
 
 TRAIN = {"batch_size": 4, "image_size": 24, "seed": 5}
 EVAL = {"batch_size": 4, "image_size": 24, "resize": 28}

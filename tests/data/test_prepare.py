@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from pictures import truncate
 
 from bottlefit_jax.data import eval_batches, open_source, prepare
 from bottlefit_jax.errors import UserError
+from tests.data.pictures import truncate
 
 READ = """
 import sys

@@ -1,0 +1,121 @@
+"""What a run opens: classes that fit or do not, weights that are the config's or are not, workdirs."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bottlefit_jax import models
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.preparation import claim_workdir, create_networks
+from bottlefit_jax.recipe import base_config
+from bottlefit_jax.training.checkpoint import save_variables
+from bottlefit_jax.training.sharding import to_host
+from tests.test_main import ROOT, run
+
+
+@pytest.fixture
+def config():
+    config = base_config()
+    config.teacher.name = "resnet18"
+    config.teacher.options = {"width": 8}
+    config.dataset.image_size = 32
+    config.student.bottleneck.channels = 3
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A teacher of twelve classes, with names."""
+    folder = tmp_path_factory.mktemp("weights") / "teacher"
+    module = models.create("resnet18", num_classes=12, width=8)
+    variables = jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.zeros((1, 32, 32, 3)))
+    labels = [[f"n0000000{i}" if i < 10 else f"n000000{i}", f"thing {i}"] for i in range(12)]
+    save_variables(
+        folder, to_host(variables), {"name": "resnet18", "num_classes": 12, "bottleneck": None, "labels": labels}
+    )
+    return folder
+
+
+def test_classes_of_the_dataset_are_found_among_the_teachers(config, teacher):
+    config.teacher.weights = str(teacher)
+    networks = create_networks(config, ["thing 11", "n00000003"])
+    assert networks.class_indices == (11, 3)
+    assert networks.num_classes == 12
+    with pytest.raises(UserError, match="thing 99"):
+        create_networks(config, ["thing 99", "thing 1"])
+
+
+def test_labels_from_a_file_take_the_place_of_the_teachers_own(config, teacher, tmp_path):
+    config.teacher.weights = str(teacher)
+    names = tmp_path / "labels.txt"
+    names.write_text("\n".join(f"name{i}" for i in range(12)))
+    config.teacher.labels = str(names)
+    assert create_networks(config, ["name2"]).class_indices == (2,)
+    names.write_text("\n".join(f"name{i}" for i in range(11)))
+    with pytest.raises(UserError, match="11 names for a teacher of 12 classes"):
+        create_networks(config, ["name2"])
+
+
+def test_weights_of_another_model_are_told(config, teacher):
+    config.teacher.weights = str(teacher)
+    config.teacher.name = "resnet50"
+    with pytest.raises(UserError, match=r"holds a resnet18, not config.teacher.name 'resnet50'"):
+        create_networks(config, ["thing 1"])
+
+
+def test_weights_that_do_not_fit_the_options_are_told(config, teacher):
+    config.teacher.weights = str(teacher)
+    with config.unlocked():
+        config.teacher.options = {"width": 16}
+    with pytest.raises(
+        UserError, match=r"arrays differ, first batch_stats/bn1/mean \(\(8,\) there, \(16,\) in the network\)"
+    ):
+        create_networks(config, ["thing 1"])
+
+
+def test_a_damaged_workdir_is_told(config, tmp_path):
+    claim_workdir(tmp_path / "run", config)
+    claim_workdir(tmp_path / "run", config)
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json is damaged"):
+        claim_workdir(tmp_path / "run", config)
+
+
+def test_a_workdir_that_cannot_be_made_is_told(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/run/config.json"):
+        claim_workdir(tmp_path / "file" / "run", config)
+
+
+@pytest.mark.slow
+def test_a_teacher_from_a_folder_a_static_range_and_skipped_pictures_make_a_whole_run(teacher, tmp_path):
+    """Two of the teacher's twelve classes; one training picture is truncated."""
+    rng = np.random.default_rng(0)
+    for split, name in (("train", "thing 4"), ("train", "thing 7"), ("val", "thing 4"), ("val", "thing 7")):
+        folder = tmp_path / "set" / split / name
+        folder.mkdir(parents=True)
+        for index in range(9):
+            cv2.imwrite(str(folder / f"{index}.jpg"), rng.integers(0, 256, (40, 48, 3), np.uint8))
+    victim = tmp_path / "set" / "train" / "thing 4" / "3.jpg"
+    victim.write_bytes(victim.read_bytes()[:-200])
+    code, out, err = run(
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.teacher.weights={teacher}",
+        "--config.teacher.options.width=8",
+        "--config.dataset.name=folder",
+        f"--config.dataset.root={tmp_path / 'set'}",
+        "--config.dataset.on_bad_image=skip",
+        "--config.student.bottleneck.range=static",
+        *(
+            f"--config.stages.{stage}.{value}"
+            for stage in ("stage1", "stage2")
+            for value in ("epochs=1", "batch_size=6")
+        ),
+    )
+    assert (code, err) == (0, ""), err
+    assert f"skipped 1 of 18 pictures of train, first {victim}" in out
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "resnet18 + 6-channel bottleneck" in report
+    assert ROOT.name not in report.split("```")[0]
