@@ -82,14 +82,12 @@ def half(layers: Sequence[Any], channels: int) -> nn.Sequential:
         if layer.kind == "conv":
             made.append(nn.Conv2d(channels, layer.width, layer.kernel, layer.stride, layer.padding, bias=False))
             channels = layer.width
+        elif layer.kind == "norm":
+            made.append(nn.BatchNorm2d(channels))
+        elif layer.kind == "relu":
+            made.append(nn.ReLU(inplace=True))
         else:
-            make = {
-                "norm": lambda: nn.BatchNorm2d(channels),
-                "relu": lambda: nn.ReLU(inplace=True),
-                "max_pool": lambda: nn.MaxPool2d(3, 2, 1),
-                "average": lambda: nn.AvgPool2d(2, 1),
-            }
-            made.append(make[layer.kind]())
+            made.append(nn.MaxPool2d(3, 2, 1) if layer.kind == "max_pool" else nn.AvgPool2d(2, 1))
     return nn.Sequential(*made)
 
 

@@ -5,9 +5,10 @@
     python -m benchmarks.train_step --data digits                # the second part on the digits
     python -m benchmarks.train_step --model resnet50 --size 96   # any ResNet
 
-Ours is `create_train_step` as the loop uses it, one JAX device per core; PyTorch has all cores. Before anything is timed
-both must have the same number of trained parameters and the same loss on the same weights and pictures, before and
-after one update. What is reported is the median over the rounds; other load on the machine meets both sides alike.
+Ours is `create_train_step` as the loop uses it, one JAX device per core; PyTorch has all cores. Before anything is
+timed both must have the same number of trained parameters, and the same loss on the same weights and pictures before
+and after one update. What is reported is the median over the rounds and the ratio within each round. Other load on the
+machine makes PyTorch's threads wait for each other more than ours, so give it a quiet one.
 
 The second part runs the package's own loop (loader, metrics, log, checkpoints) for some epochs, and compares an epoch's
 wall time with its number of steps × the time of the compiled step on a batch that is already on the device, measured
@@ -16,6 +17,7 @@ between the epochs.
 
 import argparse
 import dataclasses
+import importlib.util
 import itertools
 import json
 import statistics
@@ -47,10 +49,8 @@ PICTURE_SIZE = 160  # pixels, as in Imagenette-160
 def main(argv: list[str] | None = None) -> int:
     """Runs both parts, prints them, and returns the exit code."""
     options = parse(argv)
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        print("this comparison needs torch: pip install 'bottlefit-jax[bench]'", file=sys.stderr)
+    if not options.skip_torch and importlib.util.find_spec("torch") is None:
+        print("this comparison needs torch: pip install 'bottlefit-jax[bench]', or --skip-torch", file=sys.stderr)
         return 2
     jax.config.update("jax_num_cpu_devices", options.devices or sharding.cpu_count())
     try:
@@ -115,7 +115,7 @@ class Ours:
         teacher_variables = sharding.to_host(jax.jit(teacher.init)(jax.random.key(0), example))
         new = sharding.to_host(jax.jit(student.init)(jax.random.key(1), example))
         variables = {
-            collection: {part: teacher_variables[collection].get(part, tree) for part, tree in parts.items()}
+            collection: {part: teacher_variables.get(collection, {}).get(part, tree) for part, tree in parts.items()}
             for collection, parts in new.items()
         }
         stage = stages.create_stage(
@@ -200,9 +200,8 @@ def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
 
 def timed(run: Callable[[], Any], steps: int) -> float:
     """The wall time of `steps` calls of `run`, from a device at rest to a device at rest."""
-    run_one = run()
-    if isinstance(run_one, jax.Array):
-        run_one.block_until_ready()
+    last = run()
+    float(last)
     start = time.perf_counter()
     for _ in range(steps):
         last = run()

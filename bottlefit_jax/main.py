@@ -85,7 +85,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Path]:
     except (flags.Error, OSError, TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(lines[-1].removeprefix("bottlefit_jax.errors.UserError: ")) from error
-    return config, Path(values["workdir"].value)
+    return config, Path(str(values["workdir"].value))
 
 
 def summarise(report: dict, workdir: Path) -> None:

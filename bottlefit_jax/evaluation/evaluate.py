@@ -103,7 +103,7 @@ def calibrate(
 
     @jax.jit
     def extremes(variables, image, mask):
-        latent = module.apply(variables, normalise(image, mean, std), method="encode").astype(jnp.float32)
+        latent = jnp.asarray(module.apply(variables, normalise(image, mean, std), method="encode"), jnp.float32)
         mask = mask[:, None, None, None]
         axes = (0, 1, 2) if per_channel else None
         return jnp.where(mask, latent, jnp.inf).min(axes), jnp.where(mask, latent, -jnp.inf).max(axes)

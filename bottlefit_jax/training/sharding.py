@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -93,7 +94,7 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
     sharding = replicated(mesh)
 
     def put(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=str(jax.random.key_impl(leaf)))
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
 
