@@ -217,10 +217,11 @@ class _Runner:
         tally = to_host(state.tally)
         bad = {name.removeprefix("bad/"): int(at) for name, at in tally.items() if name.startswith("bad/") and at >= 0}
         if bad:
-            term = min(bad, key=lambda name: bad[name])
+            first = min(bad, key=lambda name: bad[name])
+            what = "gradient" if first == "gradient" else f"loss term {first!r}"
             kept = self.checkpoints.last_path()
             raise UserError(
-                f"{self.stage.name} stopped: the loss term {term!r} was not finite at step {bad[term]}; "
+                f"{self.stage.name} stopped: the {what} was not finite at step {bad[first]}; "
                 + (f"the last good checkpoint is {kept}; " if kept else "no checkpoint had been written yet; ")
                 + f"try a lower stages.{self.stage.name}.learning_rate"
             )

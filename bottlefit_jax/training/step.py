@@ -36,10 +36,12 @@ class TrainState(struct.PyTreeNode):
 def empty_tally(terms: Sequence[str]) -> dict[str, Any]:
     """Sums of each loss term over steps, their number, and the first step at which each was not finite (-1: none).
 
+    The gradient is watched too: where it overflows, the weights are spoilt one step before any loss shows it.
+
     They stay on the device, so that no step waits for the host to read a loss.
     """
     tally: dict[str, Any] = {f"sum/{term}": np.float32(0) for term in terms}
-    tally |= {f"bad/{term}": np.int32(-1) for term in terms}
+    tally |= {f"bad/{term}": np.int32(-1) for term in (*terms, "gradient")}
     return tally | {"steps": np.int32(0)}
 
 
@@ -140,7 +142,7 @@ def create_train_step(
             "params": state.variables["params"] | dict(optax.apply_updates(params, updates)),  # type: ignore[call-overload]
             "batch_stats": {part: batch_stats[part] if part in moving else kept[part] for part in kept},
         }
-        tally = _add(state.tally, terms, state.step)
+        tally = _add(state.tally, terms, optax.tree.norm(grads), state.step)
         return TrainState(state.step + 1, variables, opt_state, tally), loss
 
     whole = replicated(mesh)
@@ -149,11 +151,13 @@ def create_train_step(
     )
 
 
-def _add(tally: dict[str, jax.Array], terms: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
+def _add(
+    tally: dict[str, jax.Array], terms: dict[str, jax.Array], gradient: jax.Array, step: jax.Array
+) -> dict[str, jax.Array]:
     new = {"steps": tally["steps"] + 1}
-    for term, value in terms.items():
-        value = value.astype(jnp.float32)
+    for term, value in {**terms, "gradient": gradient}.items():
         first = tally[f"bad/{term}"]
-        new[f"sum/{term}"] = tally[f"sum/{term}"] + value
         new[f"bad/{term}"] = jnp.where((first < 0) & ~jnp.isfinite(value), step, first)
+    for term, value in terms.items():
+        new[f"sum/{term}"] = tally[f"sum/{term}"] + value.astype(jnp.float32)
     return new
