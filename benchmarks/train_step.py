@@ -16,6 +16,7 @@ between the epochs.
 """
 
 import argparse
+import collections
 import dataclasses
 import importlib.util
 import itertools
@@ -157,7 +158,7 @@ def random_batch(options: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def start_torch(ours: Ours, batch: dict[str, np.ndarray], options: argparse.Namespace) -> tuple[Callable[[], Any], int]:
     """PyTorch's step on the same weights and pictures, and how many parameters it trains."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks.torch_reference import Stage1
 
@@ -202,12 +203,14 @@ def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
 
 def timed(run: Callable[[], Any], steps: int) -> float:
     """The wall time of `steps` calls of `run`, from a device at rest to a device at rest."""
-    last = run()
-    float(last)
+    ahead: collections.deque[Any] = collections.deque([run()])
+    float(ahead.popleft())
     start = time.perf_counter()
     for _ in range(steps):
-        last = run()
-    float(last)
+        ahead.append(run())
+        if len(ahead) > loop.IN_FLIGHT:  # as the loop does
+            float(ahead.popleft())
+    float(ahead.pop())
     return time.perf_counter() - start
 
 

@@ -72,7 +72,7 @@ def write_results(
     encoder = {"params": student_variables["params"]["encoder"]}
     report = {
         "config": config.to_dict(),
-        "dataset": config.dataset.name,
+        "dataset": Path(config.dataset.root).name if config.dataset.name == "folder" else config.dataset.name,
         "teacher": {"name": config.teacher.name, **accuracy["teacher"]},
         "student": {
             "name": f"{config.teacher.name} + {bottleneck['channels']}-channel bottleneck",

@@ -172,6 +172,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_stage_step_and_term(t
     )
     assert code == 2, out
     assert re.fullmatch(
-        r"error: stage1 stopped: the (loss term 'layer\d'|gradient) was not finite at step \d+; .*stages\.stage1\.learning_rate\n",
+        r"error: stage1 stopped: the (loss term 'layer\d'|gradient) was not finite at step \d+; "
+        r".*stages\.stage1\.learning_rate\n",
         err,
     ), err

@@ -99,11 +99,13 @@ def convolve(
         groups: of channels.
     """
     (h, w), (kh, kw) = x.shape[1:3], kernel.shape[:2]
-    pads = jax.lax.padtype_to_pads((h, w), (kh, kw), (stride, stride), padding) if padding == "SAME" else padding
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads((h, w), (kh, kw), (stride, stride), padding)
+    pads = [(before, after) for before, after in padding]
     rows, columns = ((n + sum(pad) - k) // stride + 1 for n, pad, k in zip((h, w), pads, (kh, kw), strict=True))
     small = groups == 1 and min(rows, columns) > 0 and kh * kw >= min(h * w, rows * columns)
     if small or rows * columns > h * w:
-        x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
+        x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), [(0, 0), (0, 0)]
     if small:
         bottom, right = stride * (rows - 1) + 1, stride * (columns - 1) + 1
         taps = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(kh) for j in range(kw)]
