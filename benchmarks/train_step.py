@@ -117,10 +117,7 @@ class Ours:
         example = jnp.zeros((1, options.size, options.size, 3))
         teacher_variables = sharding.to_host(jax.jit(teacher.init)(jax.random.key(0), example))
         new = sharding.to_host(jax.jit(student.init)(jax.random.key(1), example))
-        variables = {
-            collection: {part: teacher_variables.get(collection, {}).get(part, tree) for part, tree in parts.items()}
-            for collection, parts in new.items()
-        }
+        variables = models.with_tail_of(teacher_variables, new)
         stage = stages.create_stage(
             "stage1", config.stages.stage1, parts=student.parts, matched=student.matched, drift=False
         )

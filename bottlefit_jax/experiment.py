@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
+from bottlefit_jax.models import with_tail_of
 from bottlefit_jax.preparation import Networks, Variables, claim_workdir, create_networks, open_sources, stages_to_run
 from bottlefit_jax.recipe import Config, bottleneck_options, check_config
 from bottlefit_jax.results import write_results
@@ -83,7 +84,7 @@ class _Experiment:
             summaries.append(result.summary)
             self._keep("teacher", teacher, None)
         on_mesh = sharding.put_replicated(self.mesh, teacher)
-        student = self.networks.student_variables or self._student_from(teacher)
+        student = self.networks.student_variables or with_tail_of(teacher, self._initial(self.networks.student, 1))
         for name in stages_to_run(self.config):
             if name != "teacher":
                 result = self._train(name, student, on_mesh)
@@ -97,15 +98,6 @@ class _Experiment:
         size = self.config.dataset.image_size
         key = jax.random.fold_in(jax.random.key(self.config.seed), index)
         return sharding.to_host(jax.jit(module.init)(key, jnp.zeros((1, size, size, 3))))
-
-    def _student_from(self, teacher: Variables) -> Variables:
-        """A student whose tail is the teacher's, and whose bottleneck is new."""
-        new = self._initial(self.networks.student, 1)
-        shared = {"params": teacher["params"], "batch_stats": teacher["batch_stats"]}
-        return {
-            collection: {part: shared.get(collection, {}).get(part, tree) for part, tree in parts.items()}
-            for collection, parts in new.items()
-        }
 
     def _train(self, name: str, variables: Variables, teacher_variables: Variables) -> loop.Result:
         config, settings = self.config, self.config.stages[name]

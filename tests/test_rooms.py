@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "evaluation": {"models", "data", "codec", "training"},
     "preparation": {"data", "models", "recipe", "training"},
     "results": {"codec", "evaluation", "preparation", "recipe"},
-    "experiment": {"data", "evaluation", "preparation", "recipe", "results", "training"},
+    "experiment": {"data", "evaluation", "models", "preparation", "recipe", "results", "training"},
     "main": {"experiment", "recipe", "training"},
     "edge": {"codec"},
     "serve": {"codec"},

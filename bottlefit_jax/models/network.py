@@ -266,6 +266,19 @@ class Network(nn.Module):
         return roundest(latent_size[0]), roundest(latent_size[1])
 
 
+def with_tail_of(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
+    """A student's variables in which the teacher's take the place of every part that both have.
+
+    Args:
+        teacher: the teacher's collections.
+        student: the student's, as its `init` made them.
+    """
+    return {
+        collection: {part: teacher.get(collection, {}).get(part, tree) for part, tree in parts.items()}
+        for collection, parts in student.items()
+    }
+
+
 def _picture(x: jax.Array) -> Size:
     """(h, w) of an NHWC tensor."""
     if x.ndim != 4:

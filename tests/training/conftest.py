@@ -39,10 +39,7 @@ def make_pair():
     key = jax.random.key(0, impl="unsafe_rbg")  # compiles in a third of the time
     teacher_variables = sharding.to_host(jax.jit(teacher.init)(key, zeros))
     variables = sharding.to_host(jax.jit(student.init)(key, zeros))
-    variables = {
-        collection: {part: teacher_variables[collection].get(part, tree) for part, tree in parts.items()}
-        for collection, parts in variables.items()
-    }
+    variables = models.with_tail_of(teacher_variables, variables)
     return Pair(teacher, student, teacher_variables, variables)
 
 
