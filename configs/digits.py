@@ -16,7 +16,7 @@ def get_config():
     config.teacher.options = {"width": 16}
     config.student.bottleneck.update(channels=6)
     config.stages.teacher.update(
-        epochs=14,
+        epochs=18,
         batch_size=32,
         learning_rate=0.1,
         schedule="cosine",
@@ -24,7 +24,7 @@ def get_config():
         weight_decay=5e-4,
         label_smoothing=0.1,
     )
-    config.stages.stage1.update(epochs=12, batch_size=32, learning_rate=2e-3, schedule="cosine")
-    config.stages.stage2.update(epochs=6, batch_size=32, learning_rate=5e-3, schedule="cosine")
+    config.stages.stage1.update(epochs=16, batch_size=32, learning_rate=2e-3, schedule="cosine")
+    config.stages.stage2.update(epochs=8, batch_size=32, learning_rate=5e-3, schedule="cosine")
     config.checkpoint.every_steps = 0
     return config
