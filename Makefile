@@ -24,8 +24,8 @@ lint: $(READY)  ## ruff and pyright
 
 bench: $(READY)  ## side-by-side measurements; needs PyTorch and torchvision
 	$(RUN) -m pip install -q -c constraints.txt -e '.[bench]'
-	$(RUN) benchmarks/input.py
-	$(RUN) benchmarks/train_step.py
+	$(RUN) -m benchmarks.input
+	$(RUN) -m benchmarks.train_step
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one with make PYTHON=/path/to/python"; exit 2; }

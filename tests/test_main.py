@@ -145,8 +145,8 @@ def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(tmp_path):
     report = json.loads((workdir / "report.json").read_text())
     keys = {"config", "dataset", "teacher", "student", "bytes_per_image", "encoder", "stages", "versions"}
     assert set(report) == keys
-    assert report["bytes_per_image"]["latent_payload"] == 5 * 5 * 3 + 9  # 8 bits a value, and one range
-    assert report["encoder"]["params"] == 3 * 64 * 49 + 4 * 64 + 64 * 4 * 3
+    assert report["bytes_per_image"]["latent_payload"] == 5 * 5 * 6 + 9  # 8 bits a value, and one range
+    assert report["encoder"]["params"] == 3 * 64 * 49 + 4 * 64 + 64 * 4 * 6
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "stage1", "stage2"]
     for name in ("report.md", "training_curves.png", "latents.png", "metrics.jsonl", "teacher", "student"):
         assert (workdir / name).exists(), name

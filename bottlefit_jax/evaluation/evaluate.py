@@ -71,6 +71,7 @@ def evaluate(
     for batch in batches:
         counts = eval_step(variables, put_batch(mesh, batch))
         total = counts if total is None else jax.tree.map(jnp.add, total, counts)
+        jax.block_until_ready(total)  # with many steps given ahead, XLA's CPU devices can wait for each other for ever
     if total is None:
         raise UserError("there are no pictures to evaluate on")
     sums = {name: int(value) for name, value in jax.device_get(total).items()}

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,18 +213,25 @@ def digest(tree: Any) -> str:
 
 @contextlib.contextmanager
 def _quiet_event_loop() -> Iterator[None]:
-    """Where one array cannot be read, TensorStore prints a traceback for each of the others: keep those back."""
-    shown = sys.excepthook
+    """Where one array cannot be read, TensorStore's threads complain of each other one: keep those complaints back."""
+    shown, unraisable = sys.excepthook, sys.unraisablehook
 
     def excepthook(kind, error, trace):
         if str(error) != "Event loop is closed":
             shown(kind, error, trace)
 
-    sys.excepthook = excepthook
+    def unraisablehook(hooked):
+        if str(hooked.exc_value) != "Event loop is closed":
+            unraisable(hooked)
+
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
     try:
         yield
+    except Exception:
+        time.sleep(0.5)  # until the reads that were under way have come back
+        raise
     finally:
-        sys.excepthook = shown
+        sys.excepthook, sys.unraisablehook = shown, unraisable
 
 
 @contextlib.contextmanager

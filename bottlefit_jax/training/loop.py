@@ -21,7 +21,9 @@ from bottlefit_jax.training.sharding import put_batch, put_replicated, to_host
 from bottlefit_jax.training.stages import Stage
 from bottlefit_jax.training.step import TrainState, Variables, empty_tally
 
-IN_FLIGHT = 2  # steps given to the device ahead of the one that runs: enough to keep it busy, few to keep memory low
+# Steps given to the device ahead of the one that runs: enough to keep it busy. With 32, XLA's CPU devices were seen to
+# wait for each other for ever in an all-reduce.
+IN_FLIGHT = 2
 LOOK_SECONDS = 0.5  # between two looks at a loss that has already been computed
 
 

@@ -146,14 +146,8 @@ def create_train_step(
         return TrainState(state.step + 1, variables, opt_state, tally), loss
 
     whole = replicated(mesh)
-    # Operations in program order reuse what lies in the cache; the default order favours many cores.
-    in_order = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
     return jax.jit(
-        train_step,
-        in_shardings=(whole, whole, split(mesh), whole),
-        out_shardings=whole,
-        donate_argnums=(0,),
-        compiler_options=in_order if mesh.devices.flat[0].platform == "cpu" else None,
+        train_step, in_shardings=(whole, whole, split(mesh), whole), out_shardings=whole, donate_argnums=(0,)
     )
 
 
