@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 something given cannot be used (one line on standard error
 SIGINT, everything saved: the same command goes on from there.
 """
 
+import errno
 import logging
 import os
 import shlex
@@ -26,10 +27,11 @@ def main(argv: Sequence[str]) -> int:
     _quieten()
     try:
         config, workdir = parse(argv)
-        from bottlefit_jax.training import loop, sharding  # JAX takes seconds: a mistake above is told before
+        from bottlefit_jax.training import checkpoint, loop, sharding  # JAX takes seconds: what is above needs none
 
         sharding.start_devices()
         sharding.use_compilation_cache()
+        checkpoint.silence_echoes()
         from bottlefit_jax import experiment
 
         try:
@@ -41,6 +43,11 @@ def main(argv: Sequence[str]) -> int:
             return 128 + stopped.signum
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: no space left on the disk while writing {error.filename or 'the run'}", file=sys.stderr)
         return 2
     if report:
         summarise(report, workdir)
@@ -100,10 +107,11 @@ def summarise(report: dict, workdir: Path) -> None:
 
 
 def _quieten() -> None:
-    """Libraries speak up only when something is wrong; we say once which devices are used."""
+    """Libraries raise what they would log: Orbax and asyncio print pages of it from their threads as well."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

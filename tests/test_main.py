@@ -176,3 +176,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_stage_step_and_term(t
         r".*stages\.stage1\.learning_rate\n",
         err,
     ), err
+
+
+@pytest.mark.parametrize("size", ["8k", "300k"])
+def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, size):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a full disk is made with mount, which needs root here")
+    try:
+        code, _, err = run(*SMALL, f"--workdir={disk / 'run'}")
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    assert code == 2, err
+    assert re.fullmatch(r"error: no space left on the disk .*\n", err), err

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,7 @@ class StageCheckpoints:
     def _read(self, step: int, like: Any) -> Saved:
         template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
-        with _quiet_event_loop():
-            restored: Any = self._manager.restore(step, args=args)
+        restored: Any = self._manager.restore(step, args=args)
         if digest(restored.state) != restored.meta["digest"]:
             raise ValueError("its arrays are not those that were saved")
         return Saved(step, restored.state, restored.meta)
@@ -187,7 +186,7 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
     if not folder.is_dir():
         raise UserError(f"no weights at {folder}: name the folder of a converted or trained network")
     try:
-        with _quiet_event_loop(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(
                 folder, args=ocp.args.Composite(variables=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
             )
@@ -211,27 +210,24 @@ def digest(tree: Any) -> str:
     return total.hexdigest()
 
 
-@contextlib.contextmanager
-def _quiet_event_loop() -> Iterator[None]:
-    """Where one array cannot be read, TensorStore's threads complain of each other one: keep those complaints back."""
-    shown, unraisable = sys.excepthook, sys.unraisablehook
+def silence_echoes() -> None:
+    """Keeps back what Orbax's and TensorStore's threads print of an error that is raised in ours as well.
 
-    def excepthook(kind, error, trace):
-        if str(error) != "Event loop is closed":
-            shown(kind, error, trace)
+    Where one array cannot be read or written, each of the others complains that its event loop is closed.
+    """
 
-    def unraisablehook(hooked):
-        if str(hooked.exc_value) != "Event loop is closed":
-            unraisable(hooked)
+    def is_echo(error: BaseException | None) -> bool:
+        return str(error) == "Event loop is closed" or _is_full(error)
 
-    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
-    try:
-        yield
-    except Exception:
-        time.sleep(0.5)  # until the reads that were under way have come back
-        raise
-    finally:
-        sys.excepthook, sys.unraisablehook = shown, unraisable
+    shown, unraisable, in_thread = sys.excepthook, sys.unraisablehook, threading.excepthook
+    sys.excepthook = lambda kind, error, trace: None if is_echo(error) else shown(kind, error, trace)
+    sys.unraisablehook = lambda hooked: None if is_echo(hooked.exc_value) else unraisable(hooked)
+    threading.excepthook = lambda hooked: None if is_echo(hooked.exc_value) else in_thread(hooked)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return by_number or "No space left" in str(error) or "Disk quota exceeded" in str(error)
 
 
 @contextlib.contextmanager
@@ -240,8 +236,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error) or "Disk quota exceeded" in str(error):
+        if _is_full(error):
             raise UserError(
                 f"no space left on the disk of {folder}: free some, and start the same command again"
             ) from error

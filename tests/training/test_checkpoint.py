@@ -20,6 +20,10 @@ def state():
         return {"step": np.int32(7), "params": params, "opt_state": jax.device_get(optax.adam(1e-3).init(params))}
 
 
+# Where a file is damaged, TensorStore's threads complain of a closed event loop; the command keeps that back.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
