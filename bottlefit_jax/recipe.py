@@ -115,6 +115,8 @@ CHOICES = {
     "frozen_statistics": ("fixed", "drift"),
     "compute_dtype": ("float32", "bfloat16"),
     "checkpoint.select": ("last", "best"),
+    **{f"stages.{stage}.optimizer": ("adam", "sgd") for stage in ("teacher", "stage1", "stage2")},
+    **{f"stages.{stage}.schedule": ("multistep", "cosine", "constant") for stage in ("teacher", "stage1", "stage2")},
 }
 AT_LEAST = {
     "dataset.image_size": 1,

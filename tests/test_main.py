@@ -69,6 +69,8 @@ MISTAKES = [
     ),
     (["--config.stages.stage1.matched=('layer9',)"], "stages.stage1.matched names 'layer9'"),
     (["--config.stages.stage2.loss=hinge"], "stages.stage2.loss is 'hinge'; it can be cross_entropy or distill"),
+    (["--config.stages.stage2.optimizer=lion"], "config.stages.stage2.optimizer is 'lion'; it can be 'adam' or 'sgd'"),
+    (["--config.stages.stage2.schedule=step"], "config.stages.stage2.schedule is 'step'; it can be 'multistep' or"),
     (["--config.stages.stage1.batch_size=4000"], "4000"),
     (["--config.dataset.name=folder", "--config.dataset.root=/nowhere"], "/nowhere"),
     (["--config.dataset.name=folder"], "root"),

@@ -9,7 +9,9 @@ import optax
 import pytest
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.training.optimizer import create_optimizer, create_schedule
+from bottlefit_jax.recipe import CHOICES
+from bottlefit_jax.training.optimizer import OPTIMIZERS, SCHEDULES, create_optimizer, create_schedule
+from bottlefit_jax.training.stages import STAGES
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +60,11 @@ def test_warmup_rises_to_the_rate_and_the_milestones_count_epochs_from_the_start
 def test_cosine_ends_at_zero():
     schedule = create_schedule("cosine", learning_rate=1.0, epochs=3, steps_per_epoch=10, warmup_epochs=1)
     np.testing.assert_allclose([schedule(step) for step in (10, 20, 30)], [1, 0.5, 0], atol=1e-6)
+
+
+def test_the_configs_checks_know_every_name():
+    assert {CHOICES[f"stages.{stage}.optimizer"] for stage in STAGES} == {OPTIMIZERS}
+    assert {CHOICES[f"stages.{stage}.schedule"] for stage in STAGES} == {SCHEDULES}
 
 
 def test_an_unknown_name_is_told():
