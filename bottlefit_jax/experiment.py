@@ -247,7 +247,7 @@ class _Experiment:
             networks=self.networks,
             student_variables=sharding.to_host(student),
             accuracy=accuracy,
-            pictures=lambda: self._eval_batches(self.eval_source, alone=True),
+            pictures=self._eval_batches(self.eval_source, alone=True),
             class_names=self.eval_source.class_names,
             stages=summaries,
             history=self.log.records,

@@ -1,7 +1,7 @@
 """What a finished run shows: report.json, report.md, and two pictures."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def write_results(
     networks: Networks,
     student_variables: Variables,
     accuracy: dict[str, dict[str, float]],
-    pictures: Callable[[], Iterable[dict[str, np.ndarray]]],
+    pictures: Iterable[dict[str, np.ndarray]],
     class_names: Sequence[str],
     stages: list[dict[str, Any]],
     history: list[dict[str, Any]],
@@ -52,21 +52,12 @@ def write_results(
     """
     bottleneck = bottleneck_options(config)
     size = config.dataset.image_size
-    jpeg = []
-    shown: dict[int, np.ndarray] = {}
-    for batch in pictures():
-        images, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-        jpeg.append(jpeg_bytes(images))
-        for image, label in zip(images, labels, strict=True):
-            shown.setdefault(int(label), image)
+    jpeg, shown = _look_at(pictures, classes=len(class_names))
     _, *latent_shape = jax.eval_shape(*_encode(networks, student_variables, size)).shape
     latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
-    jpeg_mean = float(np.concatenate(jpeg).mean())
+    jpeg_mean = float(jpeg.mean())
 
-    labels = sorted(shown)[:: max(1, len(shown) // SHOWN)][:SHOWN]
-    _draw(
-        workdir, config, networks, student_variables, np.stack([shown[label] for label in labels]), labels, class_names
-    )
+    _draw(workdir, config, networks, student_variables, shown, class_names)
     if history:
         plots.training_curves(workdir / "training_curves.png", history)
     encoder = {"params": student_variables["params"]["encoder"]}
@@ -92,6 +83,22 @@ def write_results(
     }
     write_report(workdir, report, command=command)
     return report
+
+
+def _look_at(
+    batches: Iterable[dict[str, np.ndarray]], *, classes: int
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """The JPEG size of every picture, and a few (label, picture) to show, of as many classes as there can be."""
+    jpeg: list[np.ndarray] = []
+    found: list[list[np.ndarray]] = [[] for _ in range(classes)]
+    for batch in batches:
+        images, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
+        jpeg.append(jpeg_bytes(images))
+        for image, label in zip(images, labels, strict=True):
+            if len(found[label]) < -(-SHOWN // classes):
+                found[label].append(image)
+    every = [(label, image) for label, kept in enumerate(found) for image in kept]
+    return np.concatenate(jpeg), every[:: max(1, len(every) // SHOWN)][:SHOWN]
 
 
 def _encode(networks: Networks, variables: Variables, size: int) -> tuple[Any, ...]:
@@ -122,10 +129,10 @@ def _draw(
     config: Config,
     networks: Networks,
     variables: Variables,
-    images: np.ndarray,
-    labels: Sequence[int],
+    shown: Sequence[tuple[int, np.ndarray]],
     class_names: Sequence[str],
 ) -> None:
+    images = np.stack([image for _, image in shown])
     bottleneck = bottleneck_options(config)
     sent, predicted = send_and_classify(
         networks.student,
@@ -140,7 +147,7 @@ def _draw(
         workdir / "latents.png",
         images,
         sent,
-        [class_names[label] for label in labels],
+        [class_names[label] for label, _ in shown],
         [class_names[int(index)] for index in predicted],
         latent_payload(sent.shape[1:], bottleneck=bottleneck),
         jpeg_bytes(images),
