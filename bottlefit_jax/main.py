@@ -6,7 +6,6 @@ Exit codes: 0 done; 2 something given cannot be used (one line on standard error
 SIGINT, everything saved: the same command goes on from there.
 """
 
-import errno
 import logging
 import os
 import shlex
@@ -18,7 +17,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import UserError, is_disk_full
 from bottlefit_jax.recipe import Config
 
 
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         print(f"error: no space left on the disk while writing {error.filename or 'the run'}", file=sys.stderr)
         return 2

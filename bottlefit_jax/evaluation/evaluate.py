@@ -102,20 +102,31 @@ def calibrate(
       {"low", "high"}: float32, of shape [c] or ().
     """
 
-    @jax.jit
-    def extremes(variables, image, mask):
-        latent = jnp.asarray(module.apply(variables, normalise(image, mean, std), method="encode"), jnp.float32)
-        mask = mask[:, None, None, None]
-        axes = (0, 1, 2) if per_channel else None
-        return jnp.where(mask, latent, jnp.inf).min(axes), jnp.where(mask, latent, -jnp.inf).max(axes)
-
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for batch in batches:
-        least, most = jax.device_get(extremes(variables, batch["image"], batch["mask"]))
+        found = _extremes(
+            variables,
+            batch["image"],
+            batch["mask"],
+            module=module,
+            per_channel=per_channel,
+            mean=tuple(mean),
+            std=tuple(std),
+        )
+        least, most = jax.device_get(found)
         low, high = np.minimum(low, least), np.maximum(high, most)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise UserError("the latents of the calibration pictures are not finite")
     return {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
+
+
+@functools.partial(jax.jit, static_argnames=("module", "per_channel", "mean", "std"))
+def _extremes(variables, image, mask, *, module: nn.Module, per_channel: bool, mean: Any, std: Any):
+    """Least and largest latent of one batch; here, so that it is compiled once and not in every epoch."""
+    latent = jnp.asarray(module.apply(variables, normalise(image, mean, std), method="encode"), jnp.float32)
+    mask = mask[:, None, None, None]
+    axes = (0, 1, 2) if per_channel else None
+    return jnp.where(mask, latent, jnp.inf).min(axes), jnp.where(mask, latent, -jnp.inf).max(axes)
 
 
 def send_and_classify(

@@ -6,7 +6,6 @@ or changed on the disk since, is moved aside with a warning that names it, and t
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import logging
@@ -22,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import UserError, is_disk_full
 from bottlefit_jax.training.sharding import to_host
 
 log = logging.getLogger(__name__)
@@ -217,17 +216,12 @@ def silence_echoes() -> None:
     """
 
     def is_echo(error: BaseException | None) -> bool:
-        return str(error) == "Event loop is closed" or _is_full(error)
+        return str(error) == "Event loop is closed" or is_disk_full(error)
 
     shown, unraisable, in_thread = sys.excepthook, sys.unraisablehook, threading.excepthook
     sys.excepthook = lambda kind, error, trace: None if is_echo(error) else shown(kind, error, trace)
     sys.unraisablehook = lambda hooked: None if is_echo(hooked.exc_value) else unraisable(hooked)
     threading.excepthook = lambda hooked: None if is_echo(hooked.exc_value) else in_thread(hooked)
-
-
-def _is_full(error: BaseException | None) -> bool:
-    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or "No space left" in str(error) or "Disk quota exceeded" in str(error)
 
 
 @contextlib.contextmanager
@@ -236,7 +230,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_full(error):
+        if is_disk_full(error):
             raise UserError(
                 f"no space left on the disk of {folder}: free some, and start the same command again"
             ) from error
