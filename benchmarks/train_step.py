@@ -36,7 +36,7 @@ import numpy as np
 from bottlefit_jax import convert, data, models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
-from bottlefit_jax.recipe import base_config
+from bottlefit_jax.recipe import IMAGENET_MEAN, IMAGENET_STD, base_config
 from bottlefit_jax.training import checkpoint, loop, optimizer, progress, sharding, stages, step
 
 BOTTLENECK = {"channels": 12, "version": 2, "bits": 8}
@@ -124,7 +124,7 @@ class Ours:
         mesh = sharding.create_mesh(options.batch)
         schedule = optimizer.create_schedule("constant", learning_rate=LEARNING_RATE, epochs=1, steps_per_epoch=1)
         tx = optimizer.create_optimizer("adam", schedule=schedule)
-        pixels = {"mean": tuple(config.dataset.mean), "std": tuple(config.dataset.std)}
+        pixels = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         train_step = step.create_train_step(stage, module=student, teacher=teacher, tx=tx, mesh=mesh, **pixels)
         return cls(teacher, student, teacher_variables, variables, stage, mesh, train_step, tx, schedule, pixels)
 

@@ -14,8 +14,17 @@ from jax.sharding import Mesh
 from bottlefit_jax import data
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
 from bottlefit_jax.models import with_tail_of
-from bottlefit_jax.preparation import Networks, Variables, claim_workdir, create_networks, open_sources, stages_to_run
-from bottlefit_jax.recipe import Config, bottleneck_options, check_config
+from bottlefit_jax.preparation import (
+    Networks,
+    Variables,
+    claim_workdir,
+    create_networks,
+    needs_calibration,
+    open_source,
+    open_training,
+    stages_to_run,
+)
+from bottlefit_jax.recipe import Config, check_config
 from bottlefit_jax.results import write_results
 from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages, step
 from bottlefit_jax.training.progress import RunLog
@@ -23,6 +32,8 @@ from bottlefit_jax.training.progress import RunLog
 
 def run(config: Config, workdir: Path, *, command: str | None = None) -> dict[str, Any]:
     """Trains what `config` asks for, going on where `workdir` already holds it, and writes the report.
+
+    Where it asks for no training, the networks that it names are evaluated as they are.
 
     Args:
       config: from a file in `configs/`, locked.
@@ -37,10 +48,12 @@ def run(config: Config, workdir: Path, *, command: str | None = None) -> dict[st
       loop.Stopped: a signal came; everything is saved.
     """
     check_config(config)
-    train_source, eval_source = open_sources(config)
-    networks = create_networks(config, train_source.class_names)
-    for stage in stages.STAGES:  # every mistake in a stage shows now, not when its turn comes
-        _stage(config, networks, stage)
+    eval_source = open_source(config, "val")
+    networks = create_networks(config, eval_source.class_names)
+    for name, declared in stages.STAGES.items():  # every mistake in a stage shows now, not when its turn comes
+        if getattr(networks, declared.network) is not None:
+            _stage(config, networks, name)
+    train_source = open_training(config, networks, eval_source)
     mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages_to_run(config)))
     eval_batch_size = -(-config.eval_batch_size // mesh.size) * mesh.size
     claim_workdir(workdir, config)
@@ -54,7 +67,7 @@ def run(config: Config, workdir: Path, *, command: str | None = None) -> dict[st
 
 
 def _stage(config: Config, networks: Networks, name: str) -> stages.Stage:
-    module = networks.teacher if stages.STAGES[name].network == "teacher" else networks.student
+    module = getattr(networks, stages.STAGES[name].network)
     drift = config.frozen_statistics == "drift"
     return stages.create_stage(name, config.stages[name], parts=module.parts, matched=module.matched, drift=drift)
 
@@ -66,7 +79,7 @@ class _Experiment:
     config: Config
     workdir: Path
     networks: Networks
-    train_source: data.Source
+    train_source: Any  # a data.Source, or None where nothing is trained or calibrated
     eval_source: data.Source
     mesh: Mesh
     eval_batch_size: int
@@ -76,23 +89,29 @@ class _Experiment:
 
     def run(self, command: str | None) -> dict[str, Any]:
         """Trains, evaluates, reports."""
-        summaries = []
-        teacher = self.networks.teacher_variables
-        if teacher is None:
-            result = self._train("teacher", self._initial(self.networks.teacher, 0), {})
+        networks, summaries = self.networks, []
+        teacher, student = networks.teacher_variables, networks.student_variables
+        if networks.teacher is not None and teacher is None:
+            result = self._train("teacher", self._initial(networks.teacher, 0), {})
             teacher = result.variables
             summaries.append(result.summary)
             self._keep("teacher", teacher, None)
-        on_mesh = sharding.put_replicated(self.mesh, teacher)
-        student = self.networks.student_variables or with_tail_of(teacher, self._initial(self.networks.student, 1))
-        for name in stages_to_run(self.config):
-            if name != "teacher":
-                result = self._train(name, student, on_mesh)
-                student = result.variables
-                summaries.append(result.summary)
-        student = self._calibrated(student)
-        self._keep("student", student, bottleneck_options(self.config))
+        if networks.student is not None:
+            if student is None:
+                student = with_tail_of(teacher or {}, self._initial(networks.student, 1))
+            student = self._finished(student, teacher, summaries)
+            self._keep("student", student, networks.bottleneck)
         return self._report(teacher, student, summaries, command)
+
+    def _finished(self, student: Variables, teacher: Variables | None, summaries: list[dict[str, Any]]) -> Variables:
+        """The student after its stages, its static range measured; `summaries` grows by theirs."""
+        on_mesh = {} if teacher is None else sharding.put_replicated(self.mesh, teacher)
+        names = [name for name in stages_to_run(self.config) if name != "teacher"]
+        for name in names:
+            result = self._train(name, student, on_mesh)
+            student = result.variables
+            summaries.append(result.summary)
+        return self._calibrated(student) if names or needs_calibration(student) else student
 
     def _initial(self, module: nn.Module, index: int) -> Variables:
         size = self.config.dataset.image_size
@@ -102,7 +121,7 @@ class _Experiment:
     def _train(self, name: str, variables: Variables, teacher_variables: Variables) -> loop.Result:
         config, settings = self.config, self.config.stages[name]
         stage = _stage(config, self.networks, name)
-        module = self.networks.teacher if stage.network == "teacher" else self.networks.student
+        module = getattr(self.networks, stage.network)
         steps_per_epoch = data.steps_per_epoch(self.train_source, stage.batch_size)
         schedule = optimizer.create_schedule(
             settings.schedule,
@@ -190,7 +209,7 @@ class _Experiment:
         )
 
     def _pixels(self) -> dict[str, Any]:
-        return {"mean": tuple(self.config.dataset.mean), "std": tuple(self.config.dataset.std)}
+        return {"mean": self.networks.mean, "std": self.networks.std}
 
     def _evaluate(self, module: nn.Module, variables: Variables) -> dict[str, float]:
         """Top-1 and top-5 on all evaluation pictures; a compiled step is kept for each network."""
@@ -202,7 +221,6 @@ class _Experiment:
 
     def _calibrated(self, student: Variables) -> Variables:
         """The student with the range of its latents, where its quantiser goes by a calibrated one."""
-        chosen = self.config.student.bottleneck
         if "ranges" not in student:
             return student
         ranges = calibrate(
@@ -210,34 +228,40 @@ class _Experiment:
             sharding.to_host(student),
             # Every host looks at the same pictures, so that all come to the same range.
             self._eval_batches(self.train_source, limit=self.config.student.calibration_images, alone=True),
-            per_channel=chosen.per == "channel",
+            per_channel=self.networks.bottleneck["per"] == "channel",
             **self._pixels(),
         )
         return {**student, "ranges": sharding.put_replicated(self.mesh, {"quantizer": ranges})}
 
     def _keep(self, name: str, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
         """Writes a finished network to `workdir/name`, from where another config, or the export, takes it."""
+        networks = self.networks
         meta = {
-            "name": self.config.teacher.name,
-            "options": self.config.teacher.options.to_dict(),
-            "num_classes": self.networks.num_classes,
+            "name": networks.name,
+            "options": networks.options,
+            "num_classes": networks.num_classes,
             "bottleneck": bottleneck,
-            "labels": list(self.networks.labels),
+            "labels": list(networks.labels),
             "image_size": self.config.dataset.image_size,
-            "mean": list(self.config.dataset.mean),
-            "std": list(self.config.dataset.std),
+            "mean": list(networks.mean),
+            "std": list(networks.std),
         }
         checkpoint.save_variables(self.workdir / name, variables, meta)
 
     def _report(
-        self, teacher: Variables, student: Variables, summaries: list[dict[str, Any]], command: str | None
+        self,
+        teacher: Variables | None,
+        student: Variables | None,
+        summaries: list[dict[str, Any]],
+        command: str | None,
     ) -> dict[str, Any]:
         accuracy = {
-            "teacher": self._evaluate(self.networks.teacher, sharding.put_replicated(self.mesh, teacher)),
-            "student": self._evaluate(self.networks.student, sharding.put_replicated(self.mesh, student)),
+            name: self._evaluate(getattr(self.networks, name), sharding.put_replicated(self.mesh, variables))
+            for name, variables in (("teacher", teacher), ("student", student))
+            if variables is not None
         }
         for source in (self.train_source, self.eval_source):
-            if bad := source.bad_images():
+            if source is not None and (bad := source.bad_images()):
                 self.log.say(f"skipped {len(bad)} of {len(source)} pictures of {source.split}, first {bad[0]}")
         if jax.process_index() != 0:
             return {}
@@ -245,7 +269,7 @@ class _Experiment:
             self.workdir,
             self.config,
             networks=self.networks,
-            student_variables=sharding.to_host(student),
+            student_variables=None if student is None else sharding.to_host(student),
             accuracy=accuracy,
             pictures=self._eval_batches(self.eval_source, alone=True),
             class_names=self.eval_source.class_names,

@@ -95,13 +95,15 @@ def parse(argv: Sequence[str]) -> tuple[Config, Path]:
 
 
 def summarise(report: dict, workdir: Path) -> None:
-    """Three lines at the end of a run."""
-    traffic = report["bytes_per_image"]
-    print(
-        f"teacher {report['teacher']['top1']:.2f} %, student {report['student']['top1']:.2f} % top-1; "
-        f"{traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG "
-        f"({traffic['saving_percent']:.1f} % less)"
-    )
+    """Two lines at the end of a run: what came out, and where it stands."""
+    found = [f"{name} {report[name]['top1']:.2f} %" for name in ("teacher", "student") if report[name] is not None]
+    line, traffic = f"{', '.join(found)} top-1", report["bytes_per_image"]
+    if report["student"] is not None:
+        line += (
+            f"; {traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG "
+            f"({traffic['saving_percent']:.1f} % less)"
+        )
+    print(line)
     print(f"report: {workdir / 'report.md'}")
 
 

@@ -13,33 +13,49 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from bottlefit_jax import data, models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.recipe import Config, bottleneck_options, differences
+from bottlefit_jax.recipe import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Config,
+    bottleneck_options,
+    differences,
+    has_student,
+    has_teacher,
+)
 from bottlefit_jax.training import checkpoint, stages
 
 Variables = dict[str, Any]
+Module = Any  # a models.Network, or None where a run has no such network
 
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The pair of an experiment.
+    """The networks of an experiment: a teacher, a student, or both.
 
     Attributes:
-      teacher, student: modules.
+      name, options: of the backbone, for `models.create`.
+      teacher, student: modules; None where the run has no such network.
       teacher_variables: read from a folder, or None where the teacher is to be trained.
       student_variables: likewise.
+      bottleneck: the student's options; None without one.
+      mean, std: of the pictures, for `normalise`: the config's, or what the weights were trained with.
       num_classes: of both.
       labels: for each class that the logits stand for, its names; () where nobody knows them.
       class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
     """
 
-    teacher: nn.Module
-    student: nn.Module
+    name: str
+    options: dict[str, Any]
+    teacher: Module
+    student: Module
     teacher_variables: Variables | None
     student_variables: Variables | None
+    bottleneck: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     num_classes: int
     labels: tuple[tuple[str, ...], ...]
     class_indices: tuple[int, ...] | None
@@ -51,22 +67,40 @@ def stages_to_run(config: Config) -> tuple[str, ...]:
     return tuple(name for name in stages.STAGES if name not in given and config.stages[name].epochs)
 
 
-def open_sources(config: Config) -> tuple[data.Source, data.Source]:
-    """The training and evaluation pictures.
+def open_source(config: Config, split: str) -> data.Source:
+    """The pictures of one split, looked through.
 
     Raises:
-      UserError: see `data.open_source` and `data.check_images`; or the two splits have different classes.
+      UserError: see `data.open_source` and `data.check_images`.
     """
     options = {"root": config.dataset.root, "on_bad_image": config.dataset.on_bad_image}
-    train, val = (data.open_source(config.dataset.name, split=split, **options) for split in ("train", "val"))
-    if train.class_names != val.class_names:
-        odd = sorted({*train.class_names} ^ {*val.class_names})
+    source = data.open_source(config.dataset.name, split=split, **options)
+    if split == "train":
+        for name in stages_to_run(config):
+            data.steps_per_epoch(source, config.stages[name].batch_size)
+    data.check_images(source)
+    return source
+
+
+def open_training(config: Config, networks: Networks, eval_source: data.Source) -> data.Source | None:
+    """The training pictures, or None where nothing is trained or calibrated.
+
+    Raises:
+      UserError: see `open_source`; or they have other classes than the evaluation pictures.
+    """
+    if not stages_to_run(config) and not needs_calibration(networks.student_variables):
+        return None
+    source = open_source(config, "train")
+    if source.class_names != eval_source.class_names:
+        odd = sorted({*source.class_names} ^ {*eval_source.class_names})
         raise UserError(f"training and evaluation pictures have different classes: {', '.join(odd[:5])}")
-    for name in stages_to_run(config):
-        data.steps_per_epoch(train, config.stages[name].batch_size)
-    for source in (train, val):
-        data.check_images(source)
-    return train, val
+    return source
+
+
+def needs_calibration(student_variables: Variables | None) -> bool:
+    """Whether these variables have a static range that nobody has measured yet."""
+    ranges = jax.tree.leaves((student_variables or {}).get("ranges", {}))
+    return bool(ranges) and not any(np.any(leaf) for leaf in ranges)
 
 
 def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
@@ -75,39 +109,78 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     Raises:
       UserError: an unknown model, feature or option; weights of another model; classes that do not fit.
     """
-    teacher_variables = student_variables = None
+    teacher_variables, teacher_meta = _load(config.teacher.weights, "teacher")
+    student_variables, student_meta = _load(config.student.weights, "student")
+    metas = {config[key].weights: meta for key, meta in (("teacher", teacher_meta), ("student", student_meta)) if meta}
+    name, options = _backbone(config, metas)
+    num_classes = _agreed("num_classes", metas) or len(class_names)
     labels = tuple((name,) for name in class_names)
-    num_classes = len(class_names)
-    if config.teacher.weights:
-        teacher_variables, meta = checkpoint.load_variables(Path(config.teacher.weights))
-        if meta["name"] != config.teacher.name:
-            raise UserError(
-                f"{config.teacher.weights} holds a {meta['name']}, not config.teacher.name {config.teacher.name!r}"
-            )
-        num_classes, labels = meta["num_classes"], tuple(tuple(names) for names in meta["labels"])
+    if metas:
+        labels = tuple(tuple(names) for names in next(iter(metas.values()))["labels"])
     if config.teacher.labels:
         labels = data.read_labels(config.teacher.labels)
-    options = {**config.teacher.options.to_dict(), "dtype": jnp.dtype(config.compute_dtype)}
-    options["num_classes"] = num_classes
-    teacher = models.create(config.teacher.name, **options)
-    student = models.create(config.teacher.name, bottleneck=bottleneck_options(config), **options)
-    if teacher_variables is not None:
+    created = {**options, "num_classes": num_classes, "dtype": jnp.dtype(config.compute_dtype)}
+    teacher = models.create(name, **created) if has_teacher(config) else None
+    bottleneck = student = None
+    if has_student(config):
+        bottleneck = bottleneck_options(config, student_meta.get("bottleneck"))
+        student = models.create(name, bottleneck=bottleneck, **created)
+    if teacher is not None and teacher_variables is not None:
         teacher_variables = _fitted(teacher_variables, teacher, config, config.teacher.weights)
-    if config.student.weights:
-        student_variables, _ = checkpoint.load_variables(Path(config.student.weights))
+    if student is not None and student_variables is not None:
         student_variables = _fitted(student_variables, student, config, config.student.weights)
     return Networks(
+        name=name,
+        options=options,
         teacher=teacher,
         student=student,
         teacher_variables=teacher_variables,
         student_variables=student_variables,
+        bottleneck=bottleneck,
+        mean=tuple(config.dataset.mean or _agreed("mean", metas) or IMAGENET_MEAN),
+        std=tuple(config.dataset.std or _agreed("std", metas) or IMAGENET_STD),
         num_classes=num_classes,
         labels=labels,
         class_indices=_class_indices(class_names, labels, num_classes),
     )
 
 
-def _fitted(variables: Variables, module: nn.Module, config: Config, folder: str) -> Variables:
+def _load(folder: str, kind: str) -> tuple[Variables | None, dict[str, Any]]:
+    """A folder's variables and meta, its options complete; (None, {}) without a folder."""
+    if not folder:
+        return None, {}
+    variables, meta = checkpoint.load_variables(Path(folder))
+    if (meta["bottleneck"] is None) != (kind == "teacher"):
+        other = "student" if kind == "teacher" else "teacher"
+        raise UserError(f"{folder} holds a {other}; config.{kind}.weights needs the folder of a {kind}")
+    options = dict(models.create(meta["name"], **meta.get("options", {})).options)
+    return variables, {**meta, "options": options}
+
+
+def _backbone(config: Config, metas: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Name and options: those of the weights, which the config may repeat but not contradict."""
+    name, options = config.teacher.name, config.teacher.options.to_dict()
+    for folder, meta in metas.items():
+        if name and meta["name"] != name:
+            raise UserError(f"{folder} holds a {meta['name']}, not config.teacher.name {name!r}")
+        for key, value in options.items():
+            if key in meta["options"] and meta["options"][key] != value:
+                raise UserError(
+                    f"{folder} has {key}={meta['options'][key]!r}, not config.teacher.options.{key} {value!r}"
+                )
+    return _agreed("name", metas) or name, {**(_agreed("options", metas) or {}), **options}
+
+
+def _agreed(key: str, metas: dict[str, dict[str, Any]]) -> Any:
+    """What the folders' metas say of `key`, if anything; they must say the same."""
+    found = {folder: meta[key] for folder, meta in metas.items() if key in meta}
+    if len({repr(value) for value in found.values()}) > 1:
+        told = " and ".join(f"{value!r} in {folder}" for folder, value in found.items())
+        raise UserError(f"the weights of teacher and student do not belong together: {key} is {told}")
+    return next(iter(found.values()), None)
+
+
+def _fitted(variables: Variables, module: models.Network, config: Config, folder: str) -> Variables:
     """The variables, seen to be this network's; a calibrated range may be missing, as it is measured anyway."""
     size = config.dataset.image_size
     wanted = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
@@ -121,7 +194,7 @@ def _fitted(variables: Variables, module: nn.Module, config: Config, folder: str
     if wrong:
         first = wrong[0]
         raise UserError(
-            f"{folder} does not fit the config's {config.teacher.name}: {len(wrong)} arrays differ, first {first} "
+            f"{folder} does not fit the config's {module.spec.name}: {len(wrong)} arrays differ, first {first} "
             f"({shapes[0].get(first, 'missing')} there, {shapes[1].get(first, 'nothing')} in the network)"
         )
     return given

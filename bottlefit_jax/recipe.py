@@ -6,7 +6,7 @@ a key that is not here is an error.
 
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from bottlefit_jax.errors import UserError
 
@@ -14,6 +14,16 @@ Config = Any  # a ConfigDict, whose keys a type checker cannot know
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# A bottleneck where neither the config nor the student's weights say otherwise: the reference's.
+BOTTLENECK = {
+    "channels": 12,
+    "version": 2,
+    "bits": 8,
+    "cut": None,
+    "per": "image",
+    "range": "dynamic",
+    "quantize_training": False,
+}
 
 
 def base_config() -> Config:
@@ -32,28 +42,28 @@ def base_config() -> Config:
                 "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
                 "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the picture's area
                 "flip": True,
-                "mean": IMAGENET_MEAN,
-                "std": IMAGENET_STD,
+                "mean": (),  # empty, like std: what the weights were trained with, or else ImageNet's
+                "std": (),
                 "on_bad_image": "error",  # or "skip": leave it out and count it
                 "workers": 4,
                 "worker_type": "thread",  # or "process"
             },
             "teacher": {
-                "name": "resnet152",
-                "options": {},  # of models.create, such as width or padding
+                "name": "resnet152",  # empty: the one that the weights are of
+                "options": {},  # of models.create, such as width; the weights bring their own
                 "weights": "",  # folder of a converted or trained teacher; empty: train one
                 "labels": "",  # file with the names of its classes, where they are more than the dataset's
             },
             "student": {
-                "weights": "",  # folder of a student to start from
-                "bottleneck": {
-                    "channels": 12,
-                    "version": 2,
-                    "bits": 8,  # 0: no quantiser
-                    "cut": "",  # feature to cut after; empty: the model's own
-                    "per": "image",  # one range for each picture (what a device sends), batch, or channel
-                    "range": "dynamic",  # or "static": calibrated once, after training
-                    "quantize_training": False,  # True: also in training, with a straight-through gradient
+                "weights": "",  # folder of a converted or trained student, to start from or to evaluate
+                "bottleneck": {  # not set: what the student's weights have, or else BOTTLENECK
+                    "channels": config_dict.placeholder(int),
+                    "version": config_dict.placeholder(int),
+                    "bits": config_dict.placeholder(int),  # 0: no quantiser
+                    "cut": config_dict.placeholder(str),  # feature to cut after; empty: the model's own
+                    "per": config_dict.placeholder(str),  # one range for each "image" (as a device), "batch", "channel"
+                    "range": config_dict.placeholder(str),  # "dynamic", or "static": calibrated once, after training
+                    "quantize_training": config_dict.placeholder(bool),  # also in training, straight-through gradient
                 },
                 "calibration_images": 256,  # training pictures that set a static range
             },
@@ -110,8 +120,8 @@ def _stage(**changes: Any) -> dict[str, Any]:
 CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.worker_type": ("thread", "process"),
-    "student.bottleneck.per": ("image", "batch", "channel"),
-    "student.bottleneck.range": ("dynamic", "static"),
+    "student.bottleneck.per": (None, "image", "batch", "channel"),
+    "student.bottleneck.range": (None, "dynamic", "static"),
     "frozen_statistics": ("fixed", "drift"),
     "compute_dtype": ("float32", "bfloat16"),
     "checkpoint.select": ("last", "best"),
@@ -135,12 +145,13 @@ def check_config(config: Config) -> None:
     """Raises UserError for a value that no part of the program could use, before anything is opened or compiled."""
     for path, allowed in CHOICES.items():
         if (value := look_up(config, path)) not in allowed:
-            raise UserError(f"config.{path} is {value!r}; it can be {' or '.join(map(repr, allowed))}")
+            words = " or ".join(repr(word) for word in allowed if word is not None)
+            raise UserError(f"config.{path} is {value!r}; it can be {words}")
     for path, least in AT_LEAST.items():
         if (value := look_up(config, path)) < least:
             raise UserError(f"config.{path} is {value}; it must be at least {least}")
     for path in ("dataset.mean", "dataset.std"):
-        if len(look_up(config, path)) != 3:
+        if len(look_up(config, path)) not in (0, 3):
             raise UserError(
                 f"config.{path} is {look_up(config, path)}; it needs three numbers, for red, green and blue"
             )
@@ -149,10 +160,27 @@ def check_config(config: Config) -> None:
         raise UserError(
             f"config.dataset.crop_scale is ({low}, {high}); it must be two shares of the area, 0 < a <= b <= 1"
         )
-    if not config.teacher.weights and not config.stages.teacher.epochs:
+    if not has_teacher(config) and (not config.student.weights or _asks_the_teacher(config)):
         raise UserError(
             "there is no teacher: set config.teacher.weights to a folder, or config.stages.teacher.epochs above 0"
         )
+    if not (config.teacher.name or config.teacher.weights or config.student.weights):
+        raise UserError("config.teacher.name is empty, and there are no weights that would tell it")
+
+
+def has_teacher(config: Config) -> bool:
+    """Whether the run has a teacher: one that it trains, or one from a folder."""
+    return bool(config.teacher.weights or config.stages.teacher.epochs)
+
+
+def has_student(config: Config) -> bool:
+    """Whether the run has a student: one that it trains, or one from a folder."""
+    return bool(config.student.weights or config.stages.stage1.epochs or config.stages.stage2.epochs)
+
+
+def _asks_the_teacher(config: Config) -> bool:
+    stage2 = config.stages.stage2
+    return bool(config.stages.stage1.epochs or (stage2.epochs and stage2.loss == "distillation"))
 
 
 def look_up(config: Config, path: str) -> Any:
@@ -163,15 +191,16 @@ def look_up(config: Config, path: str) -> Any:
     return value
 
 
-def bottleneck_options(config: Config) -> dict[str, Any]:
-    """`models.create`'s bottleneck dictionary: bits 0 and an empty cut mean None."""
-    chosen = config.student.bottleneck.to_dict()
-    return {
-        **chosen,
-        "bits": chosen["bits"] or None,
-        "cut": chosen["cut"] or None,
-        "image_size": config.dataset.image_size,
-    }
+def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`models.create`'s bottleneck dictionary.
+
+    Args:
+      config: what it sets goes first; bits 0 and an empty cut mean None.
+      weights: the dictionary that came with the student's weights.
+    """
+    chosen = {key: value for key, value in config.student.bottleneck.to_dict().items() if value is not None}
+    chosen.update({key: chosen[key] or None for key in ("bits", "cut") if key in chosen})
+    return {**BOTTLENECK, **(weights or {}), **chosen, "image_size": config.dataset.image_size}
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:

@@ -15,7 +15,7 @@ from bottlefit_jax.evaluation.evaluate import send_and_classify
 from bottlefit_jax.evaluation.report import versions, write_report
 from bottlefit_jax.evaluation.traffic import jpeg_bytes, saving_percent
 from bottlefit_jax.preparation import Networks, Variables
-from bottlefit_jax.recipe import Config, bottleneck_options
+from bottlefit_jax.recipe import Config
 
 SHOWN = 6  # pictures in latents.png
 
@@ -25,7 +25,7 @@ def write_results(
     config: Config,
     *,
     networks: Networks,
-    student_variables: Variables,
+    student_variables: Variables | None,
     accuracy: dict[str, dict[str, float]],
     pictures: Iterable[dict[str, np.ndarray]],
     class_names: Sequence[str],
@@ -38,9 +38,9 @@ def write_results(
     Args:
       workdir: where to.
       config: of the run.
-      networks: the pair.
-      student_variables: on the host.
-      accuracy: {"teacher", "student"} of {"top1", "top5"} in percent.
+      networks: a teacher, a student or both.
+      student_variables: on the host; None without a student.
+      accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
       pictures: all evaluation batches, from the first.
       class_names: of the dataset.
       stages: the stages' summaries.
@@ -50,39 +50,55 @@ def write_results(
     Returns:
       The report (DESIGN, interface 1).
     """
-    bottleneck = bottleneck_options(config)
-    size = config.dataset.image_size
     jpeg, shown = _look_at(pictures, classes=len(class_names))
-    _, *latent_shape = jax.eval_shape(*_encode(networks, student_variables, size)).shape
-    latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
     jpeg_mean = float(jpeg.mean())
-
-    _draw(workdir, config, networks, student_variables, shown, class_names)
     if history:
         plots.training_curves(workdir / "training_curves.png", history)
-    encoder = {"params": student_variables["params"]["encoder"]}
+    teacher = {"name": networks.name, **accuracy["teacher"]} if "teacher" in accuracy else None
     report = {
         "config": config.to_dict(),
         "dataset": Path(config.dataset.root).name if config.dataset.name == "folder" else config.dataset.name,
-        "teacher": {"name": config.teacher.name, **accuracy["teacher"]},
-        "student": {
-            "name": f"{config.teacher.name} + {bottleneck['channels']}-channel bottleneck",
-            **accuracy["student"],
-            "bits": bottleneck["bits"],
-            "latent_shape": latent_shape,
-            "top1_drop_points": accuracy["teacher"]["top1"] - accuracy["student"]["top1"],
-        },
-        "bytes_per_image": {
-            "latent_payload": latent_bytes,
-            "jpeg": jpeg_mean,
-            "saving_percent": saving_percent(latent_bytes, jpeg_mean),
-        },
-        "encoder": {"params": count_params(encoder), "macs": macs(*_encode(networks, student_variables, size))},
+        "teacher": teacher,
+        "student": None,
+        "bytes_per_image": {"latent_payload": None, "jpeg": jpeg_mean, "saving_percent": None},
+        "encoder": None,
         "stages": stages,
         "versions": versions(),
     }
+    if student_variables is not None:
+        _draw(workdir, networks, student_variables, shown, class_names)
+        size = config.dataset.image_size
+        report.update(_of_student(networks, student_variables, size, accuracy, jpeg_mean))
     write_report(workdir, report, command=command)
     return report
+
+
+def _of_student(
+    networks: Networks, variables: Variables, size: int, accuracy: dict[str, dict[str, float]], jpeg: float
+) -> dict[str, Any]:
+    """The parts of the report that a student adds: its accuracy, its bytes, its encoder's cost."""
+    bottleneck = networks.bottleneck
+    _, *latent_shape = jax.eval_shape(*_encode(networks, variables, size)).shape
+    latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
+    drop = accuracy["teacher"]["top1"] - accuracy["student"]["top1"] if "teacher" in accuracy else None
+    return {
+        "student": {
+            "name": f"{networks.name} + {bottleneck['channels']}-channel bottleneck",
+            **accuracy["student"],
+            "bits": bottleneck["bits"],
+            "latent_shape": latent_shape,
+            "top1_drop_points": drop,
+        },
+        "bytes_per_image": {
+            "latent_payload": latent_bytes,
+            "jpeg": jpeg,
+            "saving_percent": saving_percent(latent_bytes, jpeg),
+        },
+        "encoder": {
+            "params": count_params({"params": variables["params"]["encoder"]}),
+            "macs": macs(*_encode(networks, variables, size)),
+        },
+    }
 
 
 def _look_at(
@@ -126,21 +142,20 @@ def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
 
 def _draw(
     workdir: Path,
-    config: Config,
     networks: Networks,
     variables: Variables,
     shown: Sequence[tuple[int, np.ndarray]],
     class_names: Sequence[str],
 ) -> None:
     images = np.stack([image for _, image in shown])
-    bottleneck = bottleneck_options(config)
+    bottleneck = networks.bottleneck
     sent, predicted = send_and_classify(
         networks.student,
         variables,
         images,
         bottleneck=bottleneck,
-        mean=config.dataset.mean,
-        std=config.dataset.std,
+        mean=networks.mean,
+        std=networks.std,
         class_indices=networks.class_indices,
     )
     plots.latents(

@@ -24,7 +24,8 @@ def load(name, *arguments):
 def check(config):
     config.lock()
     check_config(config)
-    student = models.create(config.teacher.name, bottleneck=bottleneck_options(config), **config.teacher.options)
+    name = config.teacher.name or "mobilenet_v2"
+    student = models.create(name, bottleneck=bottleneck_options(config), **config.teacher.options)
     for name in ("stage1", "stage2"):
         create_stage(name, config.stages[name], parts=student.parts, matched=student.matched)
     return student

@@ -192,3 +192,31 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, size):
         subprocess.run(["umount", "-l", disk], check=True)
     assert code == 2, err
     assert re.fullmatch(r"error: no space left on the disk .*\n", err), err
+
+
+@pytest.mark.slow
+def test_what_a_run_left_is_evaluated_as_it_is(tmp_path):
+    """A teacher with its student, and the student alone, by a config that trains nothing."""
+    code, _, err = run(*SMALL, f"--workdir={tmp_path / 'run'}")
+    assert (code, err) == (0, ""), err
+    trained = json.loads((tmp_path / "run" / "report.json").read_text())
+    weights = {name: f"--config.{name}.weights={tmp_path / 'run' / name}" for name in ("teacher", "student")}
+    digits = ("--config.dataset.name=digits", "--config.dataset.image_size=32", "--config.dataset.resize=32")
+    for there in (("teacher", "student"), ("student",), ("teacher",)):
+        workdir = tmp_path / "-".join(there)
+        chosen = [weights[name] for name in there]
+        code, out, err = run(*digits, *chosen, f"--workdir={workdir}", config="configs/evaluate.py")
+        assert (code, err) == (0, ""), err
+        assert "epoch" not in out
+        report = json.loads((workdir / "report.json").read_text())
+        assert report["stages"] == []
+        for name in weights:
+            assert (report[name] is not None) == (name in there)
+            assert name not in there or report[name]["top1"] == trained[name]["top1"]
+    assert not (tmp_path / "teacher" / "student").exists()
+
+
+def test_a_config_that_names_no_network_is_told(tmp_path):
+    code, _, err = run(f"--workdir={tmp_path / 'run'}", config="configs/evaluate.py")
+    assert (code, err) == (2, "error: there is no teacher: set config.teacher.weights to a folder, or "
+                              "config.stages.teacher.epochs above 0\n")  # fmt: skip

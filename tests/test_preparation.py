@@ -8,9 +8,9 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.preparation import claim_workdir, create_networks
-from bottlefit_jax.recipe import base_config
-from bottlefit_jax.training.checkpoint import save_variables
+from bottlefit_jax.preparation import claim_workdir, create_networks, needs_calibration, open_training
+from bottlefit_jax.recipe import BOTTLENECK, IMAGENET_MEAN, base_config
+from bottlefit_jax.training.checkpoint import load_variables, save_variables
 from bottlefit_jax.training.sharding import to_host
 from tests.test_main import ROOT, run
 
@@ -32,9 +32,8 @@ def teacher(tmp_path_factory):
     module = models.create("resnet18", num_classes=12, width=8)
     variables = jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.zeros((1, 32, 32, 3)))
     labels = [[f"n0000000{i}" if i < 10 else f"n000000{i}", f"thing {i}"] for i in range(12)]
-    save_variables(
-        folder, to_host(variables), {"name": "resnet18", "num_classes": 12, "bottleneck": None, "labels": labels}
-    )
+    meta = {"name": "resnet18", "options": {"width": 8}, "num_classes": 12, "bottleneck": None, "labels": labels}
+    save_variables(folder, to_host(variables), {**meta, "mean": [0.5] * 3, "std": [0.25] * 3})
     return folder
 
 
@@ -65,13 +64,76 @@ def test_weights_of_another_model_are_told(config, teacher):
         create_networks(config, ["thing 1"])
 
 
-def test_weights_that_do_not_fit_the_options_are_told(config, teacher):
+def test_options_that_contradict_the_weights_are_told(config, teacher):
     config.teacher.weights = str(teacher)
     with config.unlocked():
         config.teacher.options = {"width": 16}
+    with pytest.raises(UserError, match=r"teacher has width=8, not config.teacher.options.width 16"):
+        create_networks(config, ["thing 1"])
+
+
+def test_weights_bring_name_options_and_normalisation(teacher):
+    config = base_config()
+    config.dataset.image_size, config.teacher.name, config.teacher.weights = 32, "", str(teacher)
+    networks = create_networks(config, ["thing 1"])
+    assert (networks.name, networks.options) == ("resnet18", {"width": 8})
+    assert (networks.mean, networks.std) == ((0.5,) * 3, (0.25,) * 3)
+    config.dataset.mean = (0.1, 0.2, 0.3)
+    assert create_networks(config, ["thing 1"]).mean == (0.1, 0.2, 0.3)
+    config.teacher.weights = ""
+    config.teacher.name, config.dataset.mean = "resnet18", ()
+    assert create_networks(config, ["thing 1"]).mean == IMAGENET_MEAN
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory, teacher):
+    """A student of that teacher: 3 channels, 4 bits, a static range that was measured."""
+    folder = tmp_path_factory.mktemp("weights") / "student"
+    bottleneck = {"channels": 3, "version": 1, "bits": 4, "range": "static"}
+    module = models.create("resnet18", num_classes=12, width=8, bottleneck=bottleneck)
+    variables = to_host(jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.zeros((1, 32, 32, 3))))
+    variables["ranges"]["quantizer"]["high"] = np.float32(2.5)  # low stays 0: the latent is never negative
+    _, meta = load_variables(teacher)
+    save_variables(folder, variables, {**meta, "bottleneck": {**BOTTLENECK, **bottleneck}})
+    return folder
+
+
+def test_a_student_is_taken_as_it_is(config, student):
+    config.teacher.name, config.stages.teacher.epochs = "", 0
+    config.stages.stage1.epochs = config.stages.stage2.epochs = 0
+    config.student.weights = str(student)
+    config.student.bottleneck.channels = None
+    networks = create_networks(config, ["thing 1"])
+    assert networks.teacher is None
+    assert (networks.student.bottleneck.channels, networks.student.bottleneck.version) == (3, 1)
+    assert (networks.student.bottleneck.bits, networks.student.bottleneck.range) == (4, "static")
+    assert not needs_calibration(networks.student_variables)
+    assert open_training(config, networks, None) is None
+    config.student.bottleneck.bits = 0
+    assert create_networks(config, ["thing 1"]).student.bottleneck.bits is None
+    config.student.bottleneck.channels = 6
     with pytest.raises(
-        UserError, match=r"arrays differ, first batch_stats/bn1/mean \(\(8,\) there, \(16,\) in the network\)"
+        UserError, match=r"does not fit the config's resnet18: \d+ arrays differ, first batch_stats/dec"
     ):
+        create_networks(config, ["thing 1"])
+
+
+def test_weights_in_the_wrong_place_are_told(config, teacher, student):
+    config.teacher.weights = str(student)
+    with pytest.raises(UserError, match=r"holds a student; config.teacher.weights needs the folder of a teacher"):
+        create_networks(config, ["thing 1"])
+    config.teacher.weights, config.student.weights = "", str(teacher)
+    with pytest.raises(UserError, match=r"holds a teacher; config.student.weights needs the folder of a student"):
+        create_networks(config, ["thing 1"])
+
+
+def test_teacher_and_student_of_different_kinds_are_told(config, teacher, student, tmp_path):
+    variables, meta = load_variables(student)
+    save_variables(tmp_path / "other", variables, {**meta, "mean": [0.0] * 3})
+    config.teacher.weights = str(teacher)
+    config.student.weights = str(tmp_path / "other")
+    config.student.bottleneck.channels = None
+    with pytest.raises(UserError, match=r"do not belong together: mean is \[0\.5, 0\.5, 0\.5\] in .* and \[0\.0, 0"):
         create_networks(config, ["thing 1"])
 
 
@@ -104,6 +166,7 @@ def test_a_teacher_from_a_folder_a_static_range_and_skipped_pictures_make_a_whol
         f"--workdir={tmp_path / 'run'}",
         f"--config.teacher.weights={teacher}",
         "--config.teacher.options.width=8",
+        "--config.student.bottleneck.quantize_training=True",
         "--config.dataset.name=folder",
         f"--config.dataset.root={tmp_path / 'set'}",
         "--config.dataset.on_bad_image=skip",

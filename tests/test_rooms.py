@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "codec": set(),
     "models": {"codec"},
     "data": set(),
-    "convert": {"models", "training.checkpoint"},
+    "convert": {"data", "models", "recipe", "training.checkpoint"},
     "recipe": set(),
     "training": {"models"},
     "evaluation": {"models", "data", "codec", "training"},

@@ -1,7 +1,10 @@
 """One way in: the name of a data source -> the source."""
 
+import os
+
 from bottlefit_jax.data.digits import Digits
 from bottlefit_jax.data.folder import Folder
+from bottlefit_jax.data.labelled import TABLE, Labelled
 from bottlefit_jax.data.source import Source, check_options
 
 
@@ -9,8 +12,9 @@ def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "e
     """Opens one split of a data source, and finds what is wrong with it before anything is compiled.
 
     Args:
-      name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg), or a set that
-        `python -m bottlefit_jax.data.prepare` wrote, under its TFDS name ('imagenet2012', 'imagenette/160px-v2').
+      name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg, or evaluation pictures with
+        `root`/labels.csv beside them), or a set that `python -m bottlefit_jax.data.prepare` wrote, under its TFDS name
+        ('imagenet2012', 'imagenette/160px-v2').
       split: 'train' or 'val'.
       root: the folder of 'folder'; for a TFDS set its data_dir, where '' is TFDS's own default.
       on_bad_image: 'error' stops at a picture that cannot be decoded; 'skip' leaves it out and counts it.
@@ -25,6 +29,8 @@ def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "e
     if name == "digits":
         return Digits(split=split, on_bad_image=on_bad_image)
     if name == "folder":
+        if os.path.isfile(os.path.join(root, TABLE)):
+            return Labelled(root, split=split, on_bad_image=on_bad_image)
         return Folder(root, split=split, on_bad_image=on_bad_image)
     from bottlefit_jax.data.catalogue import Catalogue  # here, because importing TFDS takes a second
 

@@ -1,7 +1,8 @@
 """`report.json` for scripts and `report.md` for people: the same numbers, written once at the end of a run.
 
 The structure of `report.json` is a promise to other people's tools. `write_report` refuses anything else, and lists
-all that is wrong with it. These keys are optional, and only change what the text says:
+all that is wrong with it. A run with a teacher or a student alone has None for the other, and for what compares them.
+These keys are optional, and only change what the text says:
 
 * `student.bits`: bits per value of the latent; None where it is sent as float32;
 * `student.latent_shape`: (h, w, c) of one picture's latent;
@@ -11,6 +12,7 @@ all that is wrong with it. These keys are optional, and only change what the tex
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import math
@@ -44,6 +46,8 @@ _STRUCTURE: dict[str, Any] = {
     "versions": None,
 }
 _EXTENSIBLE = ("teacher", "student")
+_OF_STUDENT = ("encoder", "bytes_per_image.latent_payload", "bytes_per_image.saving_percent")
+_MAY_BE_NONE = ("teacher", "student", "student.top1_drop_points", *_OF_STUDENT)
 
 
 def write_report(workdir: str | os.PathLike, report: Mapping, *, command: str | None = None):
@@ -96,6 +100,8 @@ def _plain(value: Any) -> Any:
 
 def _problems(value: Any, wanted: Any, where: str) -> list[str]:
     """List every difference between a value and the structure it should have."""
+    if value is None and where.removeprefix("report.") in _MAY_BE_NONE:
+        return []
     if wanted is None:
         return [] if _finite(value) else [f"{where} holds a number that is not finite"]
     if isinstance(wanted, dict):
@@ -136,15 +142,25 @@ def _contradictions(report: dict) -> list[str]:
         f"report.{who}.{key} is {report[who][key]!r}, not a percentage"
         for who in ("teacher", "student")
         for key in ("top1", "top5")
-        if not 0 <= report[who][key] <= 100
+        if report[who] is not None and not 0 <= report[who][key] <= 100
     ]
-    drop = teacher["top1"] - student["top1"]
-    if abs(drop - student["top1_drop_points"]) > 0.06:
-        found.append(f"report.student.top1_drop_points is {student['top1_drop_points']}, the difference is {drop:.4f}")
+    if teacher is None and student is None:
+        found.append("report has neither a teacher nor a student")
+    for path in _OF_STUDENT:
+        value = functools.reduce(lambda tree, key: tree[key], path.split("."), report)
+        if (value is None) != (student is None):
+            found.append(f"report.{path} is {value!r}, and report.student is {student!r}")
+    if student is not None:
+        drop = None if teacher is None else round(teacher["top1"] - student["top1"], 4)
+        told = student["top1_drop_points"]
+        if (drop is None) != (told is None) or (drop is not None and abs(drop - told) > 0.06):
+            found.append(f"report.student.top1_drop_points is {told}, the difference is {drop}")
     if size["jpeg"] <= 0:
         found.append(f"report.bytes_per_image.jpeg is {size['jpeg']}, not above 0")
-    elif abs(100 * (1 - size["latent_payload"] / size["jpeg"]) - size["saving_percent"]) > 0.1:
-        found.append(f"report.bytes_per_image.saving_percent is {size['saving_percent']}, which the sizes do not give")
+    elif None not in (size["saving_percent"], size["latent_payload"]):
+        saving = 100 * (1 - size["latent_payload"] / size["jpeg"])
+        if abs(saving - size["saving_percent"]) > 0.1:
+            found.append(f"report.bytes_per_image.saving_percent is {size['saving_percent']}, the sizes give {saving}")
     return found
 
 
@@ -165,9 +181,9 @@ def _write(path: Path, text: str):
 
 def _markdown(report: dict, pictures: list[str], command: str | None) -> str:
     """Put the whole text together."""
-    student = report["student"]
+    subject = report["student"] or report["teacher"]
     blocks = [
-        f"# {student['name']} on {_dataset_name(report['dataset'])}",
+        f"# {subject['name']} on {_dataset_name(report['dataset'])}",
         _headline(report),
         *_remarks(report),
         _summary_table(report),
@@ -192,67 +208,73 @@ def _dataset_name(dataset: Any) -> str:
 def _headline(report: dict) -> str:
     """Say in one sentence what a picture costs and how often the answer is right."""
     size, student, teacher = report["bytes_per_image"], report["student"], report["teacher"]
+    if student is None:
+        return (
+            f"**{teacher['top1']:.2f} %** of the pictures are classified correctly, and for {teacher['top5']:.2f} % "
+            f"the right class is among the first five. A picture is {_bytes(size['jpeg'])} as JPEG."
+        )
     saving = size["saving_percent"]
     compared = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'} than a JPEG ({_bytes(size['jpeg'])})"
+    right = f"**{student['top1']:.2f} %** of the pictures are classified correctly{_against(teacher, student)}"
+    return f"The device sends **{_bytes(size['latent_payload'])}** per picture, {compared}, and {right}."
+
+
+def _against(teacher: dict | None, student: dict) -> str:
+    """Set the student's accuracy against the teacher's, where there is one."""
+    if teacher is None:
+        return ""
     drop = round(student["top1_drop_points"], 2)
-    if drop > 0:
-        against = f"{drop:.2f} points less than its teacher ({teacher['top1']:.2f} %)"
-    elif drop < 0:
-        against = f"{-drop:.2f} points more than its teacher ({teacher['top1']:.2f} %)"
-    else:
-        against = "as many as its teacher"
-    right = f"**{student['top1']:.2f} %** of the pictures are classified correctly"
-    return f"The device sends **{_bytes(size['latent_payload'])}** per picture, {compared}, and {right}, {against}."
+    if not drop:
+        return ", as many as its teacher"
+    return f", {abs(drop):.2f} points {'less' if drop > 0 else 'more'} than its teacher ({teacher['top1']:.2f} %)"
 
 
 def _remarks(report: dict) -> list[str]:
     """Say plainly what a reader should know before quoting the headline."""
-    student, size = report["student"], report["bytes_per_image"]
-    drop = round(student["top1_drop_points"], 2)
-    remarks = []
-    if drop > DROP_GOAL:
-        remarks.append(
-            f"The student loses {drop:.2f} points of top-1. That is more than the {DROP_GOAL} points that "
-            "BottleFit's authors report at most on ImageNet; more epochs or more channels may help."
-        )
-    elif drop < 0:
-        remarks.append(
-            f"The student beats its teacher by {-drop:.2f} points. Look at the teacher's own curve, and at how many "
-            "pictures were evaluated, before you read this as a gain from the bottleneck."
-        )
-    if size["saving_percent"] <= 0:
-        remarks.append("At this picture size the latent is no smaller than a JPEG: sending the picture costs no more.")
-    if "bits" in student and student["bits"] is None:
-        remarks.append("There is no quantiser: the latent is counted as it is sent, in 32-bit floats.")
-    if not any(stage["name"] == "teacher" for stage in report["stages"]):
+    student, size, remarks = report["student"], report["bytes_per_image"], []
+    if student is not None:
+        drop = round(student["top1_drop_points"] or 0.0, 2)
+        if drop > DROP_GOAL:
+            remarks.append(
+                f"The student loses {drop:.2f} points of top-1. That is more than the {DROP_GOAL} points that "
+                "BottleFit's authors report at most on ImageNet; more epochs or more channels may help."
+            )
+        elif drop < 0:
+            remarks.append(
+                f"The student beats its teacher by {-drop:.2f} points. Look at the teacher's own curve, and at how "
+                "many pictures were evaluated, before you read this as a gain from the bottleneck."
+            )
+        if size["saving_percent"] <= 0:
+            remarks.append(
+                "At this picture size the latent is no smaller than a JPEG: sending the picture costs no more."
+            )
+        if "bits" in student and student["bits"] is None:
+            remarks.append("There is no quantiser: the latent is counted as it is sent, in 32-bit floats.")
+    if report["teacher"] is not None and not any(stage["name"] == "teacher" for stage in report["stages"]):
         remarks.append(f"The teacher, {report['teacher']['name']}, was trained elsewhere and only evaluated here.")
     return remarks
 
 
 def _summary_table(report: dict) -> str:
-    """Set teacher, student, bytes and encoder side by side."""
+    """Set teacher, student, bytes and encoder side by side, or show the one that there is."""
+    rows = [["", "top-1", "top-5", "sent per picture", "on the device"]]
     teacher, student, size, encoder = (report[key] for key in ("teacher", "student", "bytes_per_image", "encoder"))
-    latent = ["latent"]
-    if student.get("latent_shape"):
-        latent.append(" × ".join(str(length) for length in student["latent_shape"]))
-    if student.get("bits"):
-        latent.append(f"{student['bits']} bits per value")
-    rows = [
-        ("", f"teacher: {teacher['name']}", f"student: {student['name']}"),
-        ("top-1", f"{teacher['top1']:.2f} %", f"{student['top1']:.2f} %"),
-        ("top-5", f"{teacher['top5']:.2f} %", f"{student['top5']:.2f} %"),
-        (
-            "sent per picture",
-            f"{_bytes(size['jpeg'])} (JPEG)",
-            f"{_bytes(size['latent_payload'])} ({', '.join(latent)})",
-        ),
-        (
-            "on the device",
-            "nothing",
-            f"{_count(encoder['params'])} parameters, {_count(encoder['macs'])} multiply-adds",
-        ),
-    ]
-    return _table(rows, "lrr")
+    if teacher is not None:
+        rows.append([f"teacher: {teacher['name']}", *_accuracies(teacher), f"{_bytes(size['jpeg'])} (JPEG)", "nothing"])
+    if student is not None:
+        latent = ["latent"]
+        if student.get("latent_shape"):
+            latent.append(" × ".join(str(length) for length in student["latent_shape"]))
+        if student.get("bits"):
+            latent.append(f"{student['bits']} bits per value")
+        cost = f"{_count(encoder['params'])} parameters, {_count(encoder['macs'])} multiply-adds"
+        sent = f"{_bytes(size['latent_payload'])} ({', '.join(latent)})"
+        rows.append([f"student: {student['name']}", *_accuracies(student), sent, cost])
+    return _table(list(zip(*rows, strict=True)), "l" + "r" * (len(rows) - 1))
+
+
+def _accuracies(network: dict) -> list[str]:
+    return [f"{network['top1']:.2f} %", f"{network['top5']:.2f} %"]
 
 
 def _stage_table(report: dict) -> str:

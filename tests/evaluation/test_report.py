@@ -127,9 +127,11 @@ def test_all_that_is_wrong_is_listed_and_nothing_is_written(tmp_path, report):
 @pytest.mark.parametrize(
     ("part", "key", "value", "said"),
     [
-        ("student", "top1_drop_points", -0.3, "the difference is 0.3000"),
+        ("student", "top1_drop_points", -0.3, "the difference is 0.3"),
+        ("student", "top1_drop_points", None, "the difference is 0.3"),
         ("student", "top5", 0.999e3, "not a percentage"),
-        ("bytes_per_image", "saving_percent", 0.75, "which the sizes do not give"),
+        ("bytes_per_image", "latent_payload", None, "latent_payload is None, and report.student is {'name'"),
+        ("bytes_per_image", "saving_percent", 0.75, "the sizes give 75.0"),
         ("bytes_per_image", "jpeg", 0, "not above 0"),
     ],
 )
@@ -137,6 +139,28 @@ def test_numbers_that_contradict_each_other_are_refused(tmp_path, report, part, 
     report[part][key] = value
     with pytest.raises(ValueError, match=said):
         write_report(tmp_path, report)
+
+
+def test_a_teacher_alone_is_reported_without_what_a_student_adds(tmp_path, report):
+    report["student"] = report["encoder"] = None
+    report["bytes_per_image"] = {"latent_payload": None, "jpeg": 1008.0, "saving_percent": None}
+    report["stages"] = []
+    text = text_of(tmp_path, report)
+    assert text.startswith("# resnet50 on digits\n\n**98.50 %** of the pictures are classified correctly")
+    assert "| sent per picture | 1,008 bytes (JPEG) |" in text
+    assert "was trained elsewhere and only evaluated here" in text
+    assert "None" not in text.split("## Made")[0]
+    assert json.loads((tmp_path / "report.json").read_text())["student"] is None
+    report["teacher"] = None
+    with pytest.raises(ValueError, match="neither a teacher nor a student"):
+        write_report(tmp_path, report)
+
+
+def test_a_student_alone_is_compared_with_nobody(tmp_path, report):
+    report["teacher"] = report["student"]["top1_drop_points"] = None
+    text = text_of(tmp_path, report)
+    assert "**98.20 %** of the pictures are classified correctly." in text
+    assert "teacher" not in text.split("## Training")[0]
 
 
 def test_a_full_disk_leaves_the_old_report_and_no_scraps(tmp_path, report, monkeypatch):

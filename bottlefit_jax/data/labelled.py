@@ -1,0 +1,89 @@
+"""A flat folder of evaluation pictures with a table of labels: ROOT/labels.csv, ROOT/synset_words.txt, ROOT/*.jpg."""
+
+import csv
+import os
+
+from bottlefit_jax.data.labels import read_labels
+from bottlefit_jax.data.source import Source
+from bottlefit_jax.errors import UserError
+
+TABLE = "labels.csv"
+NAMES = "synset_words.txt"
+
+
+class Labelled(Source):
+    """The pictures that `labels.csv` names, in its order. There is no training split.
+
+    The table has a heading with `filename`, and `class_index`, `wnid` or both. The classes are the lines of
+    `synset_words.txt` (`n01440764 tench, Tinca tinca`), those without a picture included; without that file they
+    are the wnids that occur, sorted.
+
+    Args of the constructor: `root` holds the table, the names and the pictures.
+
+    Raises (UserError): the table cannot be read, lacks a column or names what is not there.
+    """
+
+    def __init__(self, root: str, *, split: str, on_bad_image: str = "error"):
+        if split != "val":
+            raise UserError(f"folder {root!r} with its {TABLE} is for evaluation; training needs train/CLASS/*.jpg")
+        rows = _read_table(os.path.join(root, TABLE))
+        classes, labels = _classes(root, rows)
+        super().__init__("folder", split=split, class_names=classes, on_bad_image=on_bad_image)
+        self.root = root
+        self._files = [row["filename"] for row in rows]
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes and its label; UserError where the file cannot be read."""
+        path = self.picture_name(index)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.read(), self._labels[index]
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+    def picture_name(self, index: int) -> str:
+        """The file's path."""
+        return os.path.join(self.root, self._files[index])
+
+
+def _read_table(path: str) -> list[dict[str, str]]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            rows, columns = list(table), table.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if "filename" not in columns or not {"class_index", "wnid"} & {*columns}:
+        raise UserError(f"{path} has the columns {', '.join(columns)}; it needs filename, and class_index or wnid")
+    if not rows:
+        raise UserError(f"{path} names no picture")
+    if short := [number for number, row in enumerate(rows, 2) if None in row or None in row.values()]:
+        raise UserError(f"{path}: line {short[0]} has not {len(columns)} fields")
+    return rows
+
+
+def _classes(root: str, rows: list[dict[str, str]]) -> tuple[list[str], list[int]]:
+    """The classes, and the label of every row."""
+    path, names = os.path.join(root, TABLE), os.path.join(root, NAMES)
+    named = os.path.exists(names)
+    if named:
+        classes = [words[0] for words in read_labels(names)]
+    elif "wnid" in rows[0]:
+        classes = sorted({row["wnid"] for row in rows})
+    else:
+        raise UserError(f"{path} has no wnid, so the classes need {names}, one a line")
+    known, labels = {name: label for label, name in enumerate(classes)}, []
+    for number, row in enumerate(rows, 2):
+        told = {known.get(row["wnid"])} if "wnid" in row else set()
+        if named and "class_index" in row:
+            index = row["class_index"]
+            told.add(int(index) if index.isdecimal() and int(index) < len(classes) else None)
+        if len(told) != 1 or None in told:
+            given = " ".join(row[column] for column in ("class_index", "wnid") if column in row)
+            raise UserError(f"{path}: line {number} says class {given}, which is not one of the {len(classes)} classes")
+        labels.extend(told)
+    return classes, labels
