@@ -89,7 +89,8 @@ def convolve(
     Where the kernel has more pixels than the picture it slides over, XLA swaps the two, and the CPU backend has only a
     plain loop for what results, a hundred times slower. In the gradient by the kernel the output's gradient is the
     kernel, in the one by the input it is the picture. So padding that makes the output larger than the input is
-    written out, and pictures of no more pixels than the kernel become one matrix product.
+    written out, and pictures of no more pixels than the kernel become one matrix product. Where every channel has a
+    kernel of its own, the CPU backend is three times faster with one multiplication for each pixel of the kernel.
 
     Args:
         x: `[B, h, w, c]`.
@@ -110,9 +111,24 @@ def convolve(
         bottom, right = stride * (rows - 1) + 1, stride * (columns - 1) + 1
         taps = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(kh) for j in range(kw)]
         return jnp.concatenate(taps, -1) @ kernel.reshape(-1, kernel.shape[-1])
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups)  # fmt: skip
+    direct = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(stride, stride), padding=pads, feature_group_count=groups,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
+    if groups == x.shape[-1] == kernel.shape[-1] > 1:
+        by_taps = functools.partial(_depthwise_by_taps, stride=stride, pads=pads)
+        return jax.lax.platform_dependent(x, kernel, cpu=by_taps, default=direct)
+    return direct(x, kernel)
+
+
+def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    """`[B, h, w, c]` and `[kh, kw, 1, c]`: a sum over the kernel's pixels, each times a shifted picture."""
+    kh, kw = kernel.shape[:2]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    bottom, right = ((n - k) // stride * stride + 1 for n, k in zip(x.shape[1:3], (kh, kw), strict=True))
+    taps = [
+        (x[:, i : i + bottom : stride, j : j + right : stride], kernel[i, j, 0]) for i in range(kh) for j in range(kw)
+    ]
+    return sum((pixels * weight for pixels, weight in taps[1:]), start=taps[0][0] * taps[0][1])
 
 
 @dataclasses.dataclass(frozen=True)
