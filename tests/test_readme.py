@@ -22,7 +22,8 @@ def test_every_file_and_command_it_names_is_there():
     for target in re.findall(r"^make (\w+)", README, re.M):
         assert f"\n{target}: " in (ROOT / "Makefile").read_text(), target
     for module in re.findall(r"python -m (bottlefit_jax[\w.]*)", README):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
 @pytest.mark.slow

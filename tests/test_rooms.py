@@ -34,7 +34,8 @@ ONLY_IN = {
     "grain": ("data/",),
     "tensorflow": ("data/prepare.py",),
     "ml_collections": ("main.py", "recipe.py", "training/stages.py"),
-    "torch": ("convert/",),
+    "torch": ("convert/files.py",),
+    "safetensors": ("convert/files.py",),
 }
 
 

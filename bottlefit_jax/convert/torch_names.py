@@ -29,6 +29,7 @@ PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
 OLD_SPELLINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "densenet": ((r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2"),),
 }
+COUNTER = ".num_batches_tracked"
 CLASSIFIER_BIAS: Mapping[str, str] = {
     "resnet": "fc.bias", "densenet": "classifier.bias", "mobilenet": "classifier.1.bias", "inception": "fc.bias",
 }  # fmt: skip
@@ -60,18 +61,18 @@ def from_torch(
 
     Args:
         name: the model, as `models.create` knows it.
-        state_dict: PyTorch's keys to arrays. `num_batches_tracked` is passed over, `module.` in front of every key
-            is taken off, and torchvision's older DenseNet spelling is understood.
+        state_dict: PyTorch's keys to arrays. `num_batches_tracked` is passed over (`counters` has it), `module.` in
+            front of every key is taken off, and torchvision's older DenseNet spelling is understood.
         bottleneck: of a student, as for `models.create`.
         **options: as for `models.create`; the number of classes follows from the classifier's bias.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays; static ranges, which PyTorch files do not
-        have, are there as zeros. Keys left over, missing or of another shape are one UserError that lists all.
+        have, are there as zeros. Keys left over, missing or of another shape, and values that are no finite floats,
+        are one UserError that lists all.
     """
     family = _family(name)
-    given = {_todays(key, family): value for key, value in _without_module(state_dict).items()}
-    given = {key: np.asarray(value) for key, value in given.items() if not key.endswith("num_batches_tracked")}
+    given = {key: np.asarray(value) for key, value in _renamed(state_dict, family) if not key.endswith(COUNTER)}
     expected = _variables(name, bottleneck, options, _classes(given, family))
     flat, problems = {}, []
     for path, shape in expected.items():
@@ -86,10 +87,38 @@ def from_torch(
         if value.ndim != len(axes) or value.transpose(axes).shape != shape:
             problems.append(f"{key} has shape {value.shape}, expected {_torch_shape(shape, axes)}")
             continue
-        flat[path] = np.ascontiguousarray(value.transpose(axes), np.float32)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            problems.append(f"{key} holds {value.dtype} and not floating-point numbers")
+            continue
+        with np.errstate(over="ignore"):
+            flat[path] = np.ascontiguousarray(value.transpose(axes), np.float32)
+        if not np.isfinite(flat[path]).all():
+            problems.append(f"{key} has values that are not finite")
     problems += [f"unknown {key}" for key in given]
     _raise(name, problems)
     return traverse_util.unflatten_dict(flat)
+
+
+def counters(name: str, state_dict: Mapping[str, Any]) -> dict[str, int]:
+    """The `num_batches_tracked` of a state dict, which no network computes with, under today's keys.
+
+    Raises:
+        UserError: one belongs to no batch norm of the file, or is no whole number; it lists all.
+    """
+    renamed = dict(_renamed(state_dict, _family(name)))
+    found, problems = {}, []
+    for key, value in renamed.items():
+        if not key.endswith(COUNTER):
+            continue
+        array = np.asarray(value)
+        if f"{key.removesuffix(COUNTER)}.running_mean" not in renamed:
+            problems.append(f"unknown {key}")
+        elif array.size != 1 or not np.issubdtype(array.dtype, np.integer):
+            problems.append(f"{key} holds {array.dtype} of shape {array.shape} and not one integer")
+        else:
+            found[key] = int(array.reshape(()))
+    _raise(name, problems)
+    return found
 
 
 def to_torch(
@@ -128,6 +157,20 @@ def to_torch(
     return out
 
 
+def keys(name: str, *, num_classes: int = 1000, bottleneck: dict[str, Any] | None = None, **options: Any) -> set[str]:
+    """The keys of the model's state dict, without `num_batches_tracked`."""
+    family = _family(name)
+    expected = _variables(name, bottleneck, options, num_classes)
+    return {_torch_key(path, len(shape), family)[0] for path, shape in expected.items() if path[0] != "ranges"}
+
+
+def without_module(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the `module.` that a wrapped network's file has before every key."""
+    if state_dict and all(key.startswith("module.") for key in state_dict):
+        return {key.removeprefix("module."): value for key, value in state_dict.items()}
+    return dict(state_dict)
+
+
 def _variables(name: str, bottleneck: dict[str, Any] | None, options: dict, classes: int) -> dict[tuple, tuple]:
     """Path -> shape of every variable of the model."""
     module = models.create(name, num_classes=classes, bottleneck=bottleneck, **options)
@@ -149,8 +192,10 @@ def _dotted(path: tuple[str, ...], family: str) -> str:
     return _rewrite(".".join(path[1:]), PREFIXES[family])
 
 
-def _todays(key: str, family: str) -> str:
-    return _rewrite(key, OLD_SPELLINGS.get(family, ()))
+def _renamed(state_dict: Mapping[str, Any], family: str) -> list[tuple[str, Any]]:
+    """(key as torchvision spells it today, value)."""
+    table = OLD_SPELLINGS.get(family, ())
+    return [(_rewrite(key, table), value) for key, value in without_module(state_dict).items()]
 
 
 def _rewrite(key: str, table: tuple[tuple[str, str], ...]) -> str:
@@ -159,13 +204,6 @@ def _rewrite(key: str, table: tuple[tuple[str, str], ...]) -> str:
         if count:
             return key
     return key
-
-
-def _without_module(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the `module.` that a wrapped network's file has before every key."""
-    if state_dict and all(key.startswith("module.") for key in state_dict):
-        return {key.removeprefix("module."): value for key, value in state_dict.items()}
-    return dict(state_dict)
 
 
 def _classes(arrays: Mapping[str, np.ndarray], family: str) -> int:

@@ -1,0 +1,211 @@
+"""Foreign weights in, and ours out.
+
+    python -m bottlefit_jax.convert --model NAME --input FILE --output DIR [--labels FILE] [--bits N] [--teacher DIR]
+                                    [--option KEY=VALUE ...] [--overwrite]
+    python -m bottlefit_jax.convert --to torch --input DIR --output FILE.pth [--overwrite]
+
+The first reads a file of PyTorch (torchvision's, BottleFit's, head-network-distillation's), safetensors, or a Keras
+MobileNetV2 as .npz, and writes a folder that a config can name. The second writes such a folder, or the teacher/ or
+student/ of a run, as a state dict: .pth, .pt or .safetensors. Exit code 2: one line on standard error says what is
+wrong, and nothing was written.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import logging as absl_logging
+
+from bottlefit_jax.convert import files
+from bottlefit_jax.errors import UserError, is_disk_full
+
+CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of printing the usage and leaving."""
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` (without the program) and returns the exit code."""
+    _quieten()
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        if args.to is None:
+            import_file(args)
+        else:
+            export_folder(args)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line and checks what can be checked without JAX, which takes seconds to load.
+
+    Raises:
+      UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
+    """
+    parser = Parser(
+        prog="python -m bottlefit_jax.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--to", choices=["torch"], help="write a finished network for PyTorch")
+    parser.add_argument("--model", help="resnet152, densenet169, inception_v3, mobilenet_v2, custom_resnet152, ...")
+    parser.add_argument("--input", type=Path, required=True, help="file of weights; with --to the folder of a network")
+    parser.add_argument("--output", type=Path, required=True, help="folder; with --to a file")
+    parser.add_argument("--labels", help="names of the classes, one a line; without it 1000 classes are ImageNet's")
+    parser.add_argument("--bits", type=int, choices=range(9), help="of a student's quantiser; 0: none")
+    parser.add_argument("--teacher", type=Path, help="converted teacher, where the file holds a head alone")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the model, as width=16")
+    parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
+    args = parser.parse_args(argv)
+    args.option = dict(_option(text) for text in args.option)
+    if args.to is None:
+        if args.model is None:
+            raise UserError("--model is missing; an example: --model resnet152")
+        files.check_readable(args.input)
+    else:
+        for flag in ("model", "labels", "bits", "teacher", "option"):
+            if getattr(args, flag) not in (None, {}):
+                raise UserError(f"--{flag} does not go with --to: the folder says what its network is")
+        if not args.input.is_dir():
+            raise UserError(f"no folder {args.input}: --to torch takes that of a converted or trained network")
+        files.check_suffix(args.output)
+    for flag, needed in (("teacher", Path.is_dir), ("labels", Path.is_file)):
+        given = getattr(args, flag)
+        if given is not None and not needed(Path(given)):
+            raise UserError(f"--{flag} {given} is not there")
+    _check_output(args.output, args.overwrite, folder=args.to is None)
+    return args
+
+
+def import_file(args: argparse.Namespace) -> None:
+    """A file of weights becomes a folder."""
+    file = files.read(args.input)
+    from bottlefit_jax.convert import network
+    from bottlefit_jax.training import checkpoint
+
+    checkpoint.silence_echoes()
+    found = network.from_file(
+        file, args.model, options=args.option, labels=args.labels, bits=args.bits, teacher=args.teacher
+    )
+    with args.input.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
+    with _in_place_of(args.output) as temporary:
+        checkpoint.save_variables(temporary, found.variables, meta)
+    kind = "student" if meta["bottleneck"] else "teacher"
+    print(
+        f"read {args.input} ({file.kind}): {meta['name']}, a {kind} of {meta['num_classes']:,} classes, "
+        f"{network.parameters(found.variables):,} parameters"
+    )
+    for note in found.notes:
+        print(note)
+    print(f"wrote {args.output}: --config.{kind}.weights={args.output} names it")
+
+
+def export_folder(args: argparse.Namespace) -> None:
+    """A folder becomes a file for PyTorch."""
+    from bottlefit_jax.convert import network
+    from bottlefit_jax.training import checkpoint
+
+    checkpoint.silence_echoes()
+    variables, meta = checkpoint.load_variables(args.input)
+    state_dict, notes = network.to_state_dict(variables, meta)
+    files.write(args.output, state_dict)
+    print(
+        f"read {args.input}: {meta['name']}, a {'student' if meta['bottleneck'] else 'teacher'} of "
+        f"{meta['num_classes']:,} classes, {network.parameters(variables):,} parameters"
+    )
+    for note in notes:
+        print(note)
+    print(f"wrote {args.output}: {len(state_dict):,} arrays under the names of torchvision and BottleFit")
+
+
+def _option(text: str) -> tuple[str, int | bool | str]:
+    """`KEY=VALUE`, the value as the integer or truth value that it spells."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UserError(f"--option {text!r} must be KEY=VALUE, such as padding=same")
+    if value.lower() in ("true", "false"):
+        return key, value.lower() == "true"
+    return key, int(value) if value.isdecimal() else value
+
+
+def _check_output(output: Path, overwrite: bool, *, folder: bool) -> None:
+    """Raises UserError where the output is in the way, is not ours to replace, or could not be made."""
+    if output.exists():
+        if not overwrite:
+            raise UserError(f"{output} exists: give another --output, or --overwrite to replace it")
+        if folder and not output.is_dir():
+            raise UserError(f"{output} is a file; --output is a folder here")
+        if not folder and output.is_dir():
+            raise UserError(f"{output} is a folder; --output is a file here")
+        if folder and any(output.iterdir()) and not (output / CHECKPOINT).exists():
+            raise UserError(f"{output} holds something else than a network, which --overwrite does not remove")
+    above = next(parent for parent in output.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {output}: {above} is not a folder that can be written")
+
+
+@contextlib.contextmanager
+def _in_place_of(folder: Path) -> Iterator[Path]:
+    """A folder beside to write to, which takes the place of `folder` if all goes well and else leaves no trace."""
+    folder = folder.resolve()
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            os.replace(folder, temporary.with_name(f"{temporary.name}.old"))
+        os.replace(temporary, folder)
+    except UserError as error:  # a full disk, as Orbax's errors are told: by the name of the folder that it was given
+        raise UserError(str(error).replace(str(temporary), str(folder))) from error
+    except OSError as error:
+        reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
+        raise UserError(f"cannot write {folder}: {reason}") from error
+    finally:
+        _remove(folder.parent, temporary.name)
+
+
+def _remove(parent: Path, beginning: str) -> None:
+    """Removes the folders in `parent` whose names begin so: the old network, and what Orbax leaves under its own names.
+
+    After an error Orbax's threads still write for a moment, so one go is not always enough.
+    """
+    for _ in range(20):
+        left = [path for path in parent.glob("*") if path.name.startswith(beginning)]
+        if not left:
+            return
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.1)
+
+
+def _quieten() -> None:
+    """Libraries raise what they would log; and the processor is all that is needed here."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

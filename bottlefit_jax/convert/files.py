@@ -1,0 +1,207 @@
+"""Files of weights, as PyTorch, safetensors and NumPy write them: the only place that imports torch.
+
+What a file is shows in its first bytes; its name does not count. Nothing in it is ever run: PyTorch's own reader is
+told to take tensors and plain values only, and whatever would need more is refused by name.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottlefit_jax.errors import UserError, is_disk_full
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+# Where a checkpoint's dictionary has its weights, if they are not the file's object itself.
+WEIGHTS = ("model", "state_dict")
+# Besides tensors and plain values: what training scripts keep beside their weights.
+ALLOWED = (argparse.Namespace, collections.Counter)
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """What a file holds.
+
+    Attributes:
+      kind: PyTorch, safetensors or npz.
+      arrays: key -> array, float16 to float64 as stored, other floats as float32. What stands among the weights and
+        is no tensor is an array of objects without axes.
+      beside: what else the checkpoint's dictionary has, such as `config`.
+    """
+
+    kind: str
+    arrays: dict[str, np.ndarray]
+    beside: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def read(path: Path) -> File:
+    """Reads a file of weights.
+
+    Raises:
+      UserError: it is not there, not whole, of another kind, wants to run something, or its library is missing.
+    """
+    check_readable(path)
+    with _said_in_one_line(path):
+        with path.open("rb") as file:
+            start = file.read(9)
+        if start[:4] == b"PK\x03\x04":
+            with zipfile.ZipFile(path) as archive:
+                names, damaged = archive.namelist(), archive.testzip()  # torch.load looks at no checksum
+            if damaged:
+                raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
+            if names and all(name.endswith(".npy") for name in names):
+                return _read_npz(path)
+            if any(name.endswith("/constants.pkl") for name in names):
+                raise UserError(f"{path} is a TorchScript program: save the weights alone, {_HOW}")
+            if not any(name.endswith("/data.pkl") for name in names):
+                raise UserError(f"{path} is a zip file, but neither PyTorch's nor NumPy's")
+            return _read_torch(path)
+        if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
+            return _read_safetensors(path)
+        if start[:1] == b"\x80":  # a pickle, as PyTorch wrote it before 1.6
+            return _read_torch(path)
+    raise UserError(f"{path} is not a file of PyTorch (.pth, .pt), safetensors or NumPy (.npz)")
+
+
+def check_readable(path: Path) -> None:
+    """Raises UserError where there is no such file, or it cannot be opened."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; a file of weights is needed")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def write(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Writes a state dict, whole or not at all.
+
+    Args:
+      path: .pth or .pt for PyTorch's own format, or .safetensors; replaced where it exists.
+      state_dict: key -> array.
+
+    Raises:
+      UserError: another suffix, a missing library, a full disk, a folder that cannot be written.
+    """
+    check_suffix(path)
+    if path.suffix == ".safetensors":
+        data = _library("safetensors.numpy", f"writing {path}").save(dict(state_dict))
+    else:
+        torch, buffer = _library("torch", f"writing {path}"), io.BytesIO()
+        tensors = ((key, torch.from_numpy(np.array(value))) for key, value in state_dict.items())
+        torch.save(collections.OrderedDict(tensors), buffer)
+        data = buffer.getbuffer()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = "no space left on the disk" if is_disk_full(error) else error.strerror
+        raise UserError(f"cannot write {path}: {reason}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises UserError for a suffix that `write` does not know."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: the file must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+
+
+_HOW = "torch.save(model.state_dict(), 'weights.pth')"
+
+
+def _read_npz(path: Path) -> File:
+    with np.load(path, allow_pickle=False) as archive:
+        return File("npz", {key: archive[key] for key in archive.files})
+
+
+def _read_safetensors(path: Path) -> File:
+    library = _library("safetensors.numpy", f"reading {path}")
+    importlib.import_module("ml_dtypes")  # gives NumPy the bfloat16 that safetensors asks it for
+    arrays = library.load_file(path)
+    return File("safetensors", {key: _usual(array) for key, array in arrays.items()})
+
+
+def _usual(array: np.ndarray) -> np.ndarray:
+    """Types that NumPy has itself as they are, others (bfloat16, float8) as float32."""
+    return array if array.dtype.isbuiltin == 1 else array.astype(np.float32)
+
+
+def _read_torch(path: Path) -> File:
+    torch = _library("torch", f"reading {path}")
+    with warnings.catch_warnings(), torch.serialization.safe_globals(list(ALLOWED)):
+        warnings.simplefilter("ignore")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights: save it by {_HOW}")
+    weights = next((content[key] for key in WEIGHTS if isinstance(content.get(key), Mapping)), content)
+    if not any(isinstance(value, torch.Tensor) for value in weights.values()):
+        keys = ", ".join(map(str, list(content)[:10])) or "none"
+        raise UserError(
+            f"{path} holds no weights: its keys are {keys}; tensors are looked for there, or under "
+            f"{' or '.join(map(repr, WEIGHTS))}"
+        )
+    beside = {} if weights is content else {str(key): value for key, value in content.items() if key not in WEIGHTS}
+    return File("PyTorch", {str(key): _from_tensor(torch, value) for key, value in weights.items()}, beside)
+
+
+def _from_tensor(torch: Any, value: Any) -> np.ndarray:
+    """A tensor as an array; what is none, or has no plain array, as an object for the list of problems."""
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu":
+        value = value.detach()
+        if value.is_quantized:
+            value = value.dequantize()
+        if value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64):
+            value = value.float()
+        return value.resolve_conj().resolve_neg().numpy()
+    odd = np.empty((), object)
+    odd[()] = value
+    return odd
+
+
+@contextlib.contextmanager
+def _said_in_one_line(path: Path) -> Iterator[None]:
+    """Whatever a library makes of a damaged or hostile file is one line that says what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is damaged or cut short: {str(error)[:200]}") from error
+    except Exception as error:  # libraries raise nearly everything here: KeyError, EOFError, RuntimeError, ...
+        message = str(error)
+        if asked := re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", message):
+            raise UserError(
+                f"{path} holds more than weights: it asks for {asked[1]}, which is not run here; "
+                f"where it was made, save the state dict alone: {_HOW}"
+            ) from error
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        reason = next((line for line in lines if not line.startswith("Weights only load failed")), "")
+        raise UserError(f"{path} is damaged, or no file of weights: {reason[:200] or type(error).__name__}") from error
+
+
+def _library(name: str, doing: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        needed = {"torch": "PyTorch"}.get(name, name.partition(".")[0])
+        raise UserError(f"{doing} needs {needed}: pip install 'bottlefit-jax[convert]'") from error

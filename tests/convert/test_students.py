@@ -1,0 +1,151 @@
+"""Students: what their bottleneck is, and heads that become whole with their teacher."""
+
+import argparse
+import collections
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from bottlefit_jax.convert import students
+from bottlefit_jax.convert.network import to_state_dict
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.training.checkpoint import load_variables
+from tests.convert.state_dicts import WIDTH, equal, head_of, import_, save_npz, save_torch, state_dict
+
+MANIFEST = json.loads((pathlib.Path(__file__).parents[1] / "goldens" / "manifest.json").read_text())["models"]
+QUANTIZER = {"name": "Quantizer", "params": {"num_bits": 4}}
+
+
+@pytest.mark.parametrize(
+    ("params", "flag", "bits", "source"),
+    [
+        ({"compressor": QUANTIZER}, None, 4, "as its config says"),
+        ({"compressor": None}, None, None, "as its config says, --bits 8 puts one in"),
+        ({"compressor": None}, 8, 8, "by --bits"),
+        (None, None, 8, "assumed, --bits N says otherwise"),
+        (None, 0, None, "by --bits"),
+    ],
+)
+def test_bits_come_from_the_flag_the_config_or_the_reference(params, flag, bits, source):
+    beside = {} if params is None else {"config": {"models": {"student_model": {"params": params}}}}
+    assert students.bits_of(beside, flag) == (bits, source)
+
+
+def test_a_compressor_that_is_not_ours_asks_for_bits():
+    beside = {"config": {"models": {"student_model": {"params": {"compressor": {"name": "X"}}}}}}
+    with pytest.raises(UserError, match=r"has the compressor .*say with --bits N"):
+        students.bits_of(beside, None)
+    assert students.bits_of(beside, 3)[0] == 3
+
+
+def test_a_student_is_known_by_its_arrays(tmp_path, capsys, student):
+    assert import_(save_npz(tmp_path / "s.npz", student), tmp_path / "s", model="custom_resnet18") == 0
+    out = capsys.readouterr().out
+    assert "bottleneck: version 2, 3 channels, 8 bits (assumed" in out
+    assert f"--config.student.weights={tmp_path / 's'}" in out
+    variables, meta = load_variables(tmp_path / "s")
+    assert meta["bottleneck"] == {
+        "channels": 3, "version": 2, "bits": 8, "cut": None, "image_size": 224, "per": "image", "range": "dynamic",
+        "quantize_training": False,
+    }  # fmt: skip
+    equal(to_state_dict(variables, meta)[0], student)
+
+
+# Shapes of the encoders' convolutions, from custom/model.py of the reference; batch norms have one axis.
+@pytest.mark.parametrize(
+    ("version", "convolutions"),
+    [
+        (1, {0: (6, 3, 7, 7)}),
+        (2, {0: (64, 3, 7, 7), 6: (6, 64, 2, 2)}),
+        (3, {0: (64, 3, 7, 7), 6: (512, 64, 2, 2), 9: (6, 512, 2, 2)}),
+    ],
+)
+def test_versions_of_a_resnet152_are_told_apart(version, convolutions):
+    arrays = {f"module.bottleneck.encoder.{n}.weight": np.zeros(shape) for n, shape in convolutions.items()}
+    arrays |= {"module.bottleneck.encoder.1.weight": np.zeros(64), "module.bottleneck.decoder.2.weight": np.zeros(1)}
+    assert students.is_student(arrays)
+    found = students.bottleneck_of("resnet152", arrays, 8)
+    assert (found["version"], found["channels"]) == (version, 6)
+    if version != 2:
+        with pytest.raises(UserError, match=r"one of a densenet has 2 \(version 2\): is --model densenet169 right"):
+            students.bottleneck_of("densenet169", arrays, 8)
+
+
+@pytest.mark.parametrize(("entry", "channels"), [("custom_densenet169_3ch", 3), ("custom_resnet152_12ch_ver2", 12)])
+def test_the_references_own_students_are_known(entry, channels):
+    arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in MANIFEST[entry]["keys"]}
+    assert students.is_student(arrays)
+    assert not students.is_head(arrays)
+    found = students.bottleneck_of(entry.split("_")[1], arrays, 8)
+    assert (found["version"], found["channels"]) == (2, channels)
+
+
+def test_a_head_and_its_teacher_make_a_student(tmp_path, capsys, refused, teacher, student):
+    head = head_of(student)
+    # The convolutions of version 2b for ImageNet, src/models/mimic/resnet_mimic.py of head-network-distillation.
+    convolutions = [key for key, value in head.items() if value.ndim == 4 and key.startswith("module_seq")]
+    assert sorted(convolutions) == sorted(f"module_seq.{i}.weight" for i in (2, 5, 8, 11, 14))
+    source, folder = save_npz(tmp_path / "head.npz", head), tmp_path / "teacher"
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"class {i}\n" for i in range(7)))
+    assert import_(save_npz(tmp_path / "t.npz", teacher), folder, "--labels", labels) == 0
+    assert import_(source, tmp_path / "s", "--teacher", folder, options=()) == 0
+    assert "named as the teacher's" in capsys.readouterr().out
+    variables, meta = load_variables(tmp_path / "s")
+    tail = {key: value for key, value in teacher.items() if key in student}
+    halves = {key: value for key, value in student.items() if key.startswith("bottleneck.")}
+    equal(to_state_dict(variables, meta)[0], tail | halves)
+    assert (meta["bottleneck"]["channels"], meta["options"], meta["labels"][6]) == (3, {"width": 8}, ["class 6"])
+
+    args = ("--model", "resnet18", "--output", tmp_path / "x")
+    refused(tmp_path / "x", "holds a head alone; convert its teacher first, and name", *args, "--input", source)
+    aux = save_npz(tmp_path / "aux.npz", head | {"module_seq.linear.weight": np.zeros(1)})
+    needs = ("--input", aux, "--teacher", folder)
+    refused(tmp_path / "x", "1 problems: unknown module_seq.linear.weight", *args, *needs)
+    refused(tmp_path / "x", "holds a student; --teacher needs the folder of a whole resnet18", *args, "--input", source,
+            "--teacher", tmp_path / "s")  # fmt: skip
+    refused(tmp_path / "x", "--teacher is for files that hold a head alone", *args, *WIDTH, "--teacher", folder,
+            "--input", tmp_path / "t.npz")  # fmt: skip
+
+
+@pytest.mark.torch
+def test_what_bottlefit_saves_is_a_student(tmp_path, capsys, refused):
+    pytest.importorskip("torch")
+    student = state_dict(bottleneck={"channels": 2, "version": 3})
+    config = {"models": {"student_model": {"name": "custom_resnet18", "params": {"compressor": QUANTIZER}}}}
+    source = save_torch(
+        tmp_path / "s.pt", student, optimizer={"state": {}, "param_groups": []}, best_value=77.5,
+        lr_scheduler={"milestones": collections.Counter({5: 1})}, config=config, args=argparse.Namespace(seed=None),
+    )  # fmt: skip
+    assert import_(source, tmp_path / "s", model="custom_resnet18") == 0
+    assert "bottleneck: version 3, 2 channels, 4 bits (as its config says)" in capsys.readouterr().out
+    variables, meta = load_variables(tmp_path / "s")
+    assert meta["bottleneck"]["bits"] == 4
+    equal(to_state_dict(variables, meta)[0], student)
+    args = ("--model", "resnet152", "--input", source, "--output", tmp_path / "x")
+    refused(tmp_path / "x", "of resnet18, not resnet152: give --model resnet18", *args)
+
+
+@pytest.mark.torch
+def test_what_head_network_distillation_saves(tmp_path, capsys, refused, teacher, student):
+    pytest.importorskip("torch")
+    beside = {"type": "resnet18", "epoch": 20}
+    source = save_torch(tmp_path / "t.pt", teacher, acc=70.0, **beside)
+    assert import_(source, tmp_path / "t") == 0
+    head = save_torch(tmp_path / "h.pt", head_of(student), best_valid_value=68.0, student=True, **beside)
+    assert import_(head, tmp_path / "s", "--teacher", tmp_path / "t", "--bits", 6, options=()) == 0
+    assert "3 channels, 6 bits (by --bits)" in capsys.readouterr().out
+    args = ("--model", "resnet18", "--input", head, "--output", tmp_path / "x")
+    refused(tmp_path / "x", "name that folder with --teacher DIR", *args)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_whole_students_of_resnet152_make_the_round_trip(tmp_path, capsys, version):
+    student = state_dict("resnet152", num_classes=1000, bottleneck={"channels": 12, "version": version})
+    source = save_npz(tmp_path / "s.npz", student)
+    assert import_(source, tmp_path / "s", model="custom_resnet152", options=()) == 0
+    assert f"bottleneck: version {version}, 12 channels" in capsys.readouterr().out
+    equal(to_state_dict(*load_variables(tmp_path / "s"))[0], student)
