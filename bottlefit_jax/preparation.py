@@ -141,7 +141,7 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
         std=tuple(config.dataset.std or _agreed("std", metas) or IMAGENET_STD),
         num_classes=num_classes,
         labels=labels,
-        class_indices=_class_indices(class_names, labels, num_classes),
+        class_indices=data.class_columns(class_names, labels, num_classes),
     )
 
 
@@ -198,23 +198,6 @@ def _fitted(variables: Variables, module: models.Network, config: Config, folder
             f"({shapes[0].get(first, 'missing')} there, {shapes[1].get(first, 'nothing')} in the network)"
         )
     return given
-
-
-def _class_indices(
-    class_names: Sequence[str], labels: Sequence[Sequence[str]], num_classes: int
-) -> tuple[int, ...] | None:
-    if [(name,) for name in class_names] == list(labels) and len(labels) == num_classes:
-        return None
-    if not labels:
-        if len(class_names) == num_classes:
-            return None
-        raise UserError(
-            f"the teacher has {num_classes} classes and the dataset {len(class_names)}: "
-            "set config.teacher.labels to a file with the teacher's class names, one a line"
-        )
-    if len(labels) != num_classes:
-        raise UserError(f"config.teacher.labels has {len(labels)} names for a teacher of {num_classes} classes")
-    return tuple(int(index) for index in data.match_labels(class_names, labels))
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:

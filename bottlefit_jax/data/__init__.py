@@ -1,18 +1,20 @@
 """Pictures in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
 
 from bottlefit_jax.data.check import check_images
-from bottlefit_jax.data.labels import match_labels, read_labels
-from bottlefit_jax.data.loader import eval_batches, steps_per_epoch, train_batches
+from bottlefit_jax.data.labels import class_columns, match_labels, read_labels
+from bottlefit_jax.data.loader import eval_batches, spread, steps_per_epoch, train_batches
 from bottlefit_jax.data.open import open_source
 from bottlefit_jax.data.source import Source
 
 __all__ = [
     "Source",
     "check_images",
+    "class_columns",
     "eval_batches",
     "match_labels",
     "open_source",
     "read_labels",
+    "spread",
     "steps_per_epoch",
     "train_batches",
 ]

@@ -66,6 +66,33 @@ def match_labels(class_names: Sequence[str], teacher_labels: Sequence[str | Sequ
     return np.asarray([indices[0] for indices in matches], np.int32)
 
 
+def class_columns(
+    class_names: Sequence[str], labels: Sequence[Sequence[str]], num_classes: int
+) -> tuple[int, ...] | None:
+    """The columns of a network's logits that are the data's classes; None where they are all of them, in order.
+
+    Args:
+      class_names: the data's classes.
+      labels: the names of each of the network's classes; () where nobody knows them.
+      num_classes: of the network.
+
+    Raises:
+      UserError: the classes cannot be matched, or there are not as many labels as classes.
+    """
+    if [(name,) for name in class_names] == [tuple(names) for names in labels] and len(labels) == num_classes:
+        return None
+    if not labels:
+        if len(class_names) == num_classes:
+            return None
+        raise UserError(
+            f"the teacher has {num_classes} classes and the dataset {len(class_names)}: "
+            "set config.teacher.labels to a file with the teacher's class names, one a line"
+        )
+    if len(labels) != num_classes:
+        raise UserError(f"config.teacher.labels has {len(labels)} names for a teacher of {num_classes} classes")
+    return tuple(int(index) for index in match_labels(class_names, labels))
+
+
 def _is_wnid(word: str) -> bool:
     return len(word) == _WNID_LENGTH and word[0] == "n" and word[1:].isdigit()
 

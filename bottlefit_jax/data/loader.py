@@ -7,7 +7,7 @@ The hosts' shards are consecutive rows of the single host's batch, in the order 
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -119,11 +119,18 @@ def eval_batches(
         raise UserError(f"limit {limit} must be at least 1 picture, or None for all")
     short_side = augment.default_resize(image_size) if resize is None else resize
     augment.check_eval_sizes(image_size, short_side)
-    count = len(source) if limit is None else min(limit, len(source))
-    make = _EvalPicture(source, image_size, short_side, count)
-    dataset = grain.MapDataset.range(math.ceil(count / batch_size) * batch_size).map(make)
+    chosen = spread(len(source), limit)
+    make = _EvalPicture(source, image_size, short_side, chosen)
+    dataset = grain.MapDataset.range(math.ceil(len(chosen) / batch_size) * batch_size).map(make)
     dataset = dataset.batch(batch_size // shard_count)[shard_index::shard_count]
     return _iterate(source, dataset, workers, worker_type)
+
+
+def spread(length: int, limit: int | None) -> range | list[int]:
+    """Which pictures of `length` an evaluation with this limit takes: all, or so many at even distances."""
+    if limit is None or limit >= length:
+        return range(length)
+    return [index * length // limit for index in range(limit)]
 
 
 class _TrainPicture(grain.transforms.RandomMap):
@@ -165,15 +172,15 @@ class _TrainPicture(grain.transforms.RandomMap):
 class _EvalPicture(grain.transforms.Map):
     """Index -> picture for evaluation; a masked zero past the end, or where a bad picture is skipped."""
 
-    def __init__(self, source: Source, size: int, short_side: int, count: int):
-        self._source, self._size, self._short_side, self._count = source, size, short_side, count
+    def __init__(self, source: Source, size: int, short_side: int, chosen: Sequence[int]):
+        self._source, self._size, self._short_side, self._chosen = source, size, short_side, chosen
 
     def map(self, element: int) -> dict[str, Any]:
-        """The picture at index `element`."""
-        chosen = element * len(self._source) // self._count
-        example = _read(self._source, chosen) if element < self._count else None
+        """The picture at index `element` of those chosen."""
+        index = self._chosen[element] if element < len(self._chosen) else _GOOD
+        example = None if index == _GOOD else _read(self._source, index)
+        bad = index
         if example is None:
-            bad = chosen if element < self._count else _GOOD
             image, label = np.zeros((self._size, self._size, 3), np.uint8), 0
         else:
             image = augment.resize_center_crop(example["image"], size=self._size, short_side=self._short_side)
