@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bottlefit_jax"
+EXPORT = ROOT / "export"
 
 # room -> the rooms of ours that it may import (itself and `errors` always)
 MAY_IMPORT = {
@@ -24,8 +25,19 @@ MAY_IMPORT = {
     "results": {"codec", "evaluation", "preparation", "recipe"},
     "experiment": {"data", "evaluation", "models", "preparation", "recipe", "results", "training"},
     "main": {"experiment", "recipe", "training"},
-    "edge": {"codec"},
-    "serve": {"codec"},
+    "bundle": set(),
+    "edge": {"bundle", "codec"},
+    "serve": {"bundle", "codec"},
+    "export": {
+        "bundle",
+        "codec",
+        "data",
+        "edge.interpreter",
+        "evaluation.accuracy",
+        "models",
+        "training.checkpoint",
+        "training.step",
+    },
 }
 # library -> the only places that may import it
 ONLY_IN = {
@@ -34,13 +46,24 @@ ONLY_IN = {
     "grain": ("data/",),
     "tensorflow": ("data/prepare.py",),
     "ml_collections": ("main.py", "recipe.py", "training/stages.py"),
+    "onnx": ("export/",),
+    "onnxruntime": ("export/", "serve/"),
+    "ai_edge_litert": ("edge/interpreter.py",),
+    "tflite_runtime": ("edge/interpreter.py",),
+    "ai_edge_quantizer": ("export/litert.py",),
+    "litert_converter": ("export/litert.py",),
     "torch": ("convert/files.py",),
     "safetensors": ("convert/files.py",),
 }
 
 
+def place_of(path):
+    """Where a file lies, from the package; the export has a folder of its own beside it."""
+    return path.relative_to(ROOT if EXPORT in path.parents else PACKAGE)
+
+
 def room_of(path):
-    relative = path.relative_to(PACKAGE)
+    relative = place_of(path)
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
@@ -53,26 +76,27 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+FILES = sorted(path for path in [*PACKAGE.rglob("*.py"), *EXPORT.rglob("*.py")] if path != PACKAGE / "__init__.py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(place_of(path)))
 def test_a_room_imports_only_what_it_may(path):
     room = room_of(path)
     allowed = {room, "errors", *MAY_IMPORT[room]}
     for name in imports(path):
         top, _, rest = name.partition(".")
+        assert top != "export" or room == "export", f"{room} imports the export"
         if top == "bottlefit_jax" and rest and rest != "__version__":
             assert any(rest == a or rest.startswith(f"{a}.") for a in allowed), f"{room} may not import {name}"
         for place in ONLY_IN.get(top, [""]):
-            relative = str(path.relative_to(PACKAGE))
+            relative = str(place_of(path))
             if relative.startswith(place):
                 break
         else:
             pytest.fail(f"{relative} may not import {top}; only {', '.join(ONLY_IN[top])}")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(place_of(path)))
 def test_a_file_that_passes_350_lines_is_two_files(path):
     assert len(path.read_text().splitlines()) <= 350
 
@@ -82,9 +106,10 @@ def test_no_file_has_the_name_of_a_package_it_imports():
         assert path.stem not in {name.split(".")[0] for name in imports(path)}, path
 
 
-def test_codec_runs_in_a_process_without_jax():
+def test_what_runs_on_the_device_needs_no_jax():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'tensorflow')))\n"
         "import bottlefit_jax.codec.quantizer, bottlefit_jax.codec.packing\n"
+        "import bottlefit_jax.bundle, bottlefit_jax.edge.interpreter\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,6 @@
 """Pictures in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
 
+from bottlefit_jax.data.augment import default_resize
 from bottlefit_jax.data.check import check_images
 from bottlefit_jax.data.labels import class_columns, match_labels, read_labels
 from bottlefit_jax.data.loader import eval_batches, spread, steps_per_epoch, train_batches
@@ -10,6 +11,7 @@ __all__ = [
     "Source",
     "check_images",
     "class_columns",
+    "default_resize",
     "eval_batches",
     "match_labels",
     "open_source",

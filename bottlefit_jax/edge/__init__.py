@@ -1,0 +1,1 @@
+"""The device: runs the head. Nothing here imports JAX."""

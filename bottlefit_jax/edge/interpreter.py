@@ -1,0 +1,124 @@
+"""A .tflite file and the interpreter that runs it: `ai_edge_litert`, or its predecessor `tflite_runtime`.
+
+Works with NumPy 1 and 2, and never imports JAX.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from bottlefit_jax.errors import UserError
+
+_redirected = threading.Lock()
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Nothing that runs within reaches stdout or stderr, C++ libraries included; exceptions do."""
+    with _redirected, open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            try:
+                kept = os.dup(number)
+            except OSError:  # closed: nothing to silence
+                continue
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            if stream is not None:
+                stream.flush()
+            os.dup2(nowhere.fileno(), number)
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            yield
+
+
+class Interpreter:
+    """One head (or whole student) with one input and one output, ready to run.
+
+    Attributes:
+        input_shape: (h, w, 3).
+        output_shape: (h, w, c), or (classes,).
+        output_dtype: NumPy's.
+        scale, zero_point: what the output's integers mean, `scale * (q - zero_point)`; None for a float output.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | bytes, threads: int = 1):
+        """Load a model.
+
+        Args:
+            model: the path of a .tflite file, or its content.
+            threads: that it may use.
+
+        Raises:
+            UserError: no such file, not a model that this interpreter can run, no interpreter installed.
+        """
+        content = model if isinstance(model, bytes) else _read(model)
+        name = "the model" if isinstance(model, bytes) else os.fspath(model)
+        make = _implementation()
+        try:
+            with silenced():
+                self._interpreter = make(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"{name} is not a LiteRT model that this machine can run: {reason}") from error
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(f"{name} has {len(inputs)} inputs and {len(outputs)} outputs; a head has one of each")
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+        self.output_name = outputs[0]["name"]
+        self.input_shape = tuple(int(n) for n in inputs[0]["shape"][1:])
+        self.input_dtype = np.dtype(inputs[0]["dtype"])
+        self.output_shape = tuple(int(n) for n in outputs[0]["shape"][1:])
+        self.output_dtype = np.dtype(outputs[0]["dtype"])
+        scale, zero_point = outputs[0]["quantization"]
+        quantized = np.issubdtype(self.output_dtype, np.integer)
+        self.scale = float(scale) if quantized else None
+        self.zero_point = int(zero_point) if quantized else None
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """Run the model on one picture.
+
+        Args:
+            image: `input_shape`, uint8.
+
+        Returns:
+            `output_shape`, `output_dtype`.
+
+        Raises:
+            UserError: a picture of another shape or type.
+        """
+        if image.shape != self.input_shape or image.dtype != self.input_dtype:
+            raise UserError(
+                f"the picture is {image.dtype} {tuple(image.shape)}; "
+                f"this model takes {self.input_dtype} {self.input_shape}"
+            )
+        self._interpreter.set_tensor(self._input, image[None])
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output)[0]
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+
+
+def _implementation() -> Any:
+    """The class of whichever package is installed."""
+    try:
+        with silenced():
+            from ai_edge_litert.interpreter import Interpreter as implementation
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import (  # pyright: ignore[reportMissingImports]
+                Interpreter as implementation,
+            )
+        except ImportError:
+            raise UserError("there is no LiteRT interpreter: pip install 'bottlefit-jax[edge]'") from None
+    return implementation

@@ -1,0 +1,143 @@
+"""Turns a finished run into a bundle that a Pi, a Jetson and a server can load.
+
+    python -m export.bundle --workdir runs/digits --output bundles/digits [--head float32|float16|int8]
+
+A bundle is a folder: head.tflite and head.onnx for the device, tail.onnx and tail.stablehlo for the server,
+manifest.json with all that the two need to know, and parity.json, the proof that the files do what the network does.
+Exit codes: 0 done; 1 the files do not do what the network does, and nothing was written; 2 something given cannot be
+used (one line on standard error), and nothing was written.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bottlefit_jax.errors import UserError, is_disk_full
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as in manifest.schema.json
+PRECISIONS = ("float32", "float16", "int8")
+
+
+class DepartureError(Exception):
+    """The files of a bundle do not do what the network does."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of printing the usage and leaving."""
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` (without the program) and returns the exit code."""
+    _quieten()
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        from export.assemble import export  # JAX takes seconds: what is above needs none
+
+        with in_place_of(args.output) as folder:
+            told = export(args, folder)
+        print(told)
+        print(f"bundle: {args.output}")
+        if args.triton is not None:
+            from bottlefit_jax.bundle import read_bundle
+            from export.triton import write_repository
+
+            write_repository(read_bundle(args.output), args.triton, overwrite=args.overwrite)
+            print(f"Triton model repository: {args.triton}")
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except DepartureError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        print(f"error: no space left on the disk while writing {error.filename or args.output}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line and checks what can be checked without JAX.
+
+    Raises:
+      UserError: flags that are unknown, missing or out of range; an output that is in the way.
+    """
+    parser = Parser(
+        prog="python -m export.bundle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="of a finished run with a student")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("--head", choices=PRECISIONS, default="int8", help="what the device computes in (int8)")
+    parser.add_argument("--local", action="store_true", help="add the whole student, for a device without a link")
+    parser.add_argument("--triton", type=Path, help="write a Triton model repository into this folder as well")
+    parser.add_argument("--data", help="where the run's pictures lie now, if not where they lay then")
+    parser.add_argument("--calibration", type=int, default=200, help="training pictures that set the range (200)")
+    parser.add_argument("--pictures", type=int, default=1000, help="evaluation pictures of the proof, at most (1000)")
+    parser.add_argument("--name", help="of the model on a server; otherwise the folder's name")
+    parser.add_argument("--version", type=int, default=1, help="of the model on a server (1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
+    args = parser.parse_args(argv)
+    args.name = args.name or args.output.absolute().name
+    for flag, what in (("calibration", "training pictures"), ("pictures", "evaluation pictures"), ("version", "")):
+        if getattr(args, flag) < 1:
+            raise UserError(f"--{flag} is {getattr(args, flag)}; it must be at least 1 {what}".rstrip())
+    if not NAME.fullmatch(args.name):
+        raise UserError(f"--name {args.name!r} is not for a server: letters, digits, '.', '_' and '-', at most 64")
+    if not args.workdir.is_dir():
+        raise UserError(f"no run at {args.workdir}")
+    if args.output.exists():
+        if not args.overwrite:
+            raise UserError(f"{args.output} exists: give another --output, or --overwrite to replace it")
+        if not args.output.is_dir() or (any(args.output.iterdir()) and not (args.output / "manifest.json").exists()):
+            raise UserError(f"{args.output} is no bundle, so --overwrite does not remove it")
+    if args.triton is not None:
+        from export.triton import check_free
+
+        check_free(args.triton, args.name, overwrite=args.overwrite)
+    return args
+
+
+@contextlib.contextmanager
+def in_place_of(output: Path) -> Iterator[Path]:
+    """A folder beside to write to, which takes the place of `output` if all goes well and else leaves no trace."""
+    output = output.absolute()
+    part, old = (output.with_name(f".{output.name}.{os.getpid()}.{word}") for word in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    try:
+        yield part
+        if output.exists():
+            os.replace(output, old)
+        os.replace(part, output)
+    finally:
+        for rest in (part, old):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _quieten() -> None:
+    """Libraries raise what they would log."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

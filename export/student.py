@@ -1,0 +1,119 @@
+"""What a finished run hands to the export: the student, and the pictures that it was trained and evaluated on."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from bottlefit_jax import data, models
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.training import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A finished student.
+
+    Attributes:
+      module: in float32, whatever it was trained in.
+      variables: NumPy arrays.
+      meta: what was saved beside them: name, options, num_classes, bottleneck, labels, mean, std, digest.
+      dataset: the dataset's part of the run's config.
+      image_size: side of its square pictures, pixels.
+    """
+
+    module: models.Network
+    variables: dict[str, Any]
+    meta: dict[str, Any]
+    dataset: dict[str, Any]
+    image_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Pictures of one split as the network sees them.
+
+    Attributes:
+      images: uint8 [N, H, W, 3], RGB.
+      labels: int32 [N], positions in `class_names`.
+      names: of each, as a person would look for it.
+      class_names: of the dataset.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    class_names: tuple[str, ...]
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """The images, `size` at a time."""
+        for start in range(0, len(self.images), size):
+            yield self.images[start : start + size]
+
+
+def read_student(workdir: Path) -> Student:
+    """The student that a run left in its workdir.
+
+    Raises:
+      UserError: there is no run, or it has no finished student.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run: --workdir is the one of `python -m bottlefit_jax.main`")
+    if not (workdir / "student").is_dir():
+        raise UserError(
+            f"{workdir} holds no finished student: the command that began the run goes on from where it stopped"
+        )
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        raise UserError(f"{path} is damaged, so the pictures of the run are not known") from None
+    variables, meta = checkpoint.load_variables(workdir / "student")
+    module = models.create(
+        meta["name"],
+        num_classes=meta["num_classes"],
+        bottleneck=meta["bottleneck"],
+        dtype=jnp.float32,
+        **meta["options"],
+    )
+    return Student(module, variables, meta, config["dataset"], meta["image_size"])
+
+
+def read_pictures(student: Student, split: str, *, limit: int | None, root: str | None = None) -> Pictures:
+    """Pictures of one split, resized and cropped as in the run's evaluation.
+
+    Args:
+      student: whose run says which data.
+      split: 'train' or 'val'.
+      limit: so many, spread evenly over the split; None: all.
+      root: where the data lies now, if not where it lay then.
+
+    Raises:
+      UserError: the data is not there, or no picture of it can be read.
+    """
+    dataset = student.dataset
+    source = data.open_source(
+        dataset["name"],
+        split=split,
+        root=dataset["root"] if root is None else root,
+        on_bad_image=dataset["on_bad_image"],
+    )
+    images, labels, masks = [], [], []
+    for batch in data.eval_batches(
+        source, batch_size=32, image_size=student.image_size, resize=dataset["resize"] or None, limit=limit
+    ):
+        masks.append(batch["mask"])
+        images.append(batch["image"][batch["mask"]])
+        labels.append(batch["label"][batch["mask"]])
+    kept = np.concatenate(masks)
+    chosen = [index for index, good in zip(data.spread(len(source), limit), kept, strict=False) if good]
+    folder = os.path.join(dataset["root"] if root is None else root, "")
+    names = [source.picture_name(index).removeprefix(folder) for index in chosen]
+    if not names:
+        raise UserError(f"not one picture of {dataset['name']}/{split} can be read")
+    return Pictures(np.concatenate(images), np.concatenate(labels), names, source.class_names)

@@ -1,0 +1,38 @@
+"""A small bundle that nothing can classify with, but everything can read."""
+
+import hashlib
+import json
+
+HEAD, TAIL = "a" * 64, "b" * 64
+FILES = {"head.tflite": b"lite head", "head.onnx": b"head", "tail.onnx": b"tail", "tail.stablehlo": b"hlo"}
+
+
+def manifest(**changes):
+    """A valid manifest of FILES, as JSON values."""
+    return {
+        "format": 1,
+        "name": "digits",
+        "version": 3,
+        "model": {"name": "resnet18", "options": {"width": 16}, "bottleneck": {"channels": 3}, "num_classes": 4},
+        "labels": ["zero", "one", "two", 'the "three"'],
+        "image": {"height": 32, "width": 32, "order": "RGB", "dtype": "uint8", "resize": 32},
+        "latent": {"shape": [5, 6, 3], "dtype": "uint8", "bits": 8, "scale": 0.02, "zero_point": 128},
+        "head": {"id": HEAD, "precision": "int8", "litert": "head.tflite", "onnx": "head.onnx"},
+        "tail": {"id": TAIL, "head": HEAD, "onnx": "tail.onnx", "stablehlo": "tail.stablehlo"},
+        "local": None,
+        "calibration": {"split": "train", "pictures": ["1.png", "2.png"]},
+        "versions": {"bottlefit_jax": "0.1.0"},
+        "files": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in FILES.items()
+        },
+        **changes,
+    }
+
+
+def write(folder, *, files=FILES, **changes):
+    """Puts the bundle into `folder`, as the manifest says or not, and returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / "manifest.json").write_text(json.dumps(manifest(**changes)))
+    return folder

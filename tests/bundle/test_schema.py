@@ -1,0 +1,125 @@
+import copy
+import json
+import random
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+
+from bottlefit_jax.bundle import schema
+from bottlefit_jax.bundle.manifest import manifest_schema
+from tests.bundle import example
+
+ODD = [None, True, False, 0, 1, 1.0, 2.5, -1, 256, 10**400, 1e300, "", "a", "../a", "A b", "a" * 64, "a" * 65, [], {}]
+ODD += ["a" * 64 + "\n", "digits\n", "line\nbreak", [1], ["a", "b"], {"sha256": "0"}, {"litert": "x.tflite"}, 0.0]
+
+
+def places(value, path=()):
+    """Every path into a JSON value, itself included."""
+    yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(item, (*path, key))
+
+
+def mutated(rng):
+    """A valid manifest with one to three things changed, removed or added."""
+    root = {"root": copy.deepcopy(example.manifest())}
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        *above, last = rng.choice([path for path in places(root) if path])
+        parent = root
+        for key in above:
+            parent = parent[key]
+        match rng.choice(("change", "change", "remove", "add")):
+            case "remove" if above:
+                del parent[last]
+            case "add" if isinstance(parent[last], dict):
+                parent[last][rng.choice(("extra", "../out", "b/c.onnx", ".x", "manifest.json"))] = rng.choice(ODD)
+            case "add" if isinstance(parent[last], list):
+                parent[last].append(rng.choice(ODD))
+            case _:
+                parent[last] = rng.choice(ODD)
+    return root["root"]
+
+
+def test_the_schema_is_a_json_schema():
+    jsonschema.Draft202012Validator.check_schema(manifest_schema())
+
+
+def test_a_thousand_changed_manifests_are_judged_as_jsonschema_judges_them():
+    rng = random.Random(0)
+    theirs = jsonschema.Draft202012Validator(manifest_schema())
+    verdicts = []
+    for _ in range(1000):
+        value = mutated(rng)
+        verdicts.append(theirs.is_valid(value))
+        found = list(schema.problems(value, manifest_schema()))
+        assert (not found) == verdicts[-1], (value, found)
+    assert 50 < sum(verdicts) < 950
+
+
+def test_every_wrong_thing_is_told_where_jsonschema_finds_it():
+    value = example.manifest(name=1, version=0)
+    value["latent"].update(bits=9, scale="x", extra=1)
+    del value["tail"]["id"]
+    found = list(schema.problems(value, manifest_schema()))
+    assert found == [
+        "name is 1; it must be a string",
+        "version is 0; it must be at least 1",
+        "latent.bits is 9; it must be at most 8",
+        "latent.scale is 'x'; it must be a number",
+        "latent.extra is not known",
+        "tail.id is missing",
+    ]
+    assert len(found) == len(list(jsonschema.Draft202012Validator(manifest_schema()).iter_errors(value)))
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "valid"),
+    [
+        (1.0, {"type": "integer"}, True),
+        (True, {"type": "integer"}, False),
+        (True, {"type": "number"}, False),
+        (True, {"const": 1}, False),
+        (1.0, {"enum": [1]}, True),
+        (float("inf"), {"type": "integer"}, False),
+        ("b", {"minimum": 3}, True),  # a limit is for its own type
+        (None, {"type": ["object", "null"], "required": ["a"]}, True),
+        ({"a": 1}, {"additionalProperties": {"type": "string"}}, False),
+        ({"a": 1}, False, False),
+        ({"a": 1}, {"propertyNames": {"pattern": "b"}}, False),
+    ],
+)
+def test_the_fine_points_are_those_of_json_schema(value, rule, valid):
+    schema.check(rule)
+    assert (not list(schema.problems(value, rule))) is valid
+    assert jsonschema.Draft202012Validator(rule).is_valid(value) is valid
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"oneOf": []},
+        {"type": "text"},
+        {"properties": {"a": {"format": "date"}}},
+        {"items": {"multipleOf": 2}},
+        {"$ref": "other.json"},
+        {"$defs": {"a": {"not": {}}}},
+        {"const": []},
+        {"items": [{}]},
+    ],
+    ids=json.dumps,
+)
+def test_a_schema_beyond_this_validator_is_an_error_of_ours(rule):
+    with pytest.raises(schema.SchemaError):
+        schema.check(rule)
+
+
+def test_the_room_runs_in_a_process_with_the_standard_library_alone(tmp_path):
+    example.write(tmp_path / "digits")
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'numpy', 'jsonschema', 'absl', 'onnx')))\n"
+        "from bottlefit_jax.bundle import read_bundle\n"
+        f"print(read_bundle({str(tmp_path / 'digits')!r}).manifest.name)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "digits\n"
