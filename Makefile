@@ -33,6 +33,8 @@ bench: $(READY)  ## side-by-side measurements; needs PyTorch and torchvision
 	$(RUN) -m pip install -q -c constraints.txt -e '.[bench]'
 	$(RUN) -m benchmarks.input
 	$(RUN) -m benchmarks.train_step
+	$(RUN) -m benchmarks.head
+	$(RUN) -m benchmarks.tail
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one with make PYTHON=/path/to/python"; exit 2; }

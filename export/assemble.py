@@ -23,7 +23,6 @@ from export.departure import first_departure
 from export.folding import Folded, fold_encoder
 from export.head import float_head, integer_head
 from export.latent import latent_range
-from export.operators import check_operators
 from export.student import Pictures, Student, read_pictures, read_student
 from export.tail import head_onnx, tail_function, tail_onnx, tail_stablehlo
 
@@ -95,7 +94,6 @@ def _write_head(
         blob = litert.to_float16(blob) if precision == "float16" else blob
     (folder / "head.tflite").write_bytes(blob)
     model = head_onnx(student.module, student.variables, **pixels_of(student))
-    check_operators(model)
     (folder / "head.onnx").write_bytes(model.SerializeToString())
     return affine
 
@@ -106,7 +104,6 @@ def _write_tail(folder: Path, student: Student, affine: Affine) -> None:
     tail = tail_function(student.module, student.variables, float(affine.scale), int(affine.zero_point), size)
     shape = latent_shape(student)
     model = tail_onnx(tail, shape)
-    check_operators(model)
     (folder / "tail.onnx").write_bytes(model.SerializeToString())
     (folder / "tail.stablehlo").write_bytes(tail_stablehlo(tail, shape))
 

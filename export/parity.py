@@ -65,7 +65,7 @@ def session_of(model: Path | bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_onnx(session: onnxruntime.InferenceSession, value: np.ndarray) -> list[np.ndarray]:
+def run_onnx(session: onnxruntime.InferenceSession, value: np.ndarray) -> Any:
     """All outputs of a model with one input."""
     return session.run(None, {session.get_inputs()[0].name: value})
 
@@ -95,7 +95,7 @@ def measure(
     stablehlo = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
     wire = functools.partial(quantize, affine=affine, bits=bits)
     logits: dict[str, list[np.ndarray]] = {"flax": [], "flax_sent": [], "bundle": []}
-    largest = dict.fromkeys(("head.tflite", "head.onnx", "tail.onnx", "tail.stablehlo"), 0.0)
+    largest: dict[str, float] = dict.fromkeys(("head.tflite", "head.onnx", "tail.onnx", "tail.stablehlo"), 0.0)
     for images in pictures.batches(BATCH):
         latents = np.asarray(reference.encode(images), np.float32)
         made = np.stack([device.run(image) for image in images])
@@ -183,16 +183,16 @@ def write(path: Path, result: dict[str, Any]) -> None:
     path.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _note(largest: dict[str, float], name: str, got: np.ndarray, expected: np.ndarray) -> None:
-    scale = max(float(np.abs(expected).max()), np.finfo(np.float32).tiny)
+def _note(largest: dict[str, float], name: str, got: Any, expected: Any) -> None:
+    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
     largest[name] = max(largest[name], float(np.abs(got - expected).max()) / scale)
 
 
-def _accuracy(logits: np.ndarray, labels: np.ndarray, columns: Any) -> dict[str, float]:
+def _accuracy(logits: Any, labels: np.ndarray, columns: Any) -> dict[str, float]:
     return percentages(correct_counts(logits, labels, np.ones(len(labels), bool), class_indices=columns))
 
 
-def _agreement(logits: np.ndarray, others: np.ndarray, columns: Any) -> float:
+def _agreement(logits: Any, others: Any, columns: Any) -> float:
     chosen = slice(None) if columns is None else np.asarray(columns)
     return float(100 * np.mean(logits[:, chosen].argmax(-1) == others[:, chosen].argmax(-1)))
 
@@ -213,7 +213,9 @@ def _local(
 ) -> dict[str, float]:
     """The whole student in one file, against Flax without a quantiser."""
     interpreter, largest = Interpreter(folder / "local.tflite"), {"local.tflite": 0.0}
-    expected = np.concatenate([np.asarray(reference.decode(reference.encode(x))) for x in pictures.batches(BATCH)])
+    expected = np.concatenate(
+        [np.asarray(reference.decode(np.asarray(reference.encode(x)))) for x in pictures.batches(BATCH)]
+    )
     logits = np.stack([interpreter.run(image) for image in pictures.images])
     _note(largest, "local.tflite", logits, expected)
     one = pictures.images[0]

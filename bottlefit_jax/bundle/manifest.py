@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -140,12 +140,14 @@ class Bundle:
         return self.folder / name
 
 
-def read_bundle(folder: Path | str, *, verify: bool = True) -> Bundle:
+def read_bundle(folder: Path | str, *, verify: bool | Callable[[Manifest], Collection[str]] = True) -> Bundle:
     """Reads and checks a bundle.
 
     Args:
       folder: that of manifest.json.
-      verify: also read every file and compare its size and sha256; without it, a file has only to be there.
+      verify: also read every file and compare its size and sha256; without it, a file has only to be there. A
+        function that picks files by name, as `lambda manifest: [manifest.head.litert]`: those are compared, and the
+        others need not be there, because a device has no use for a tail.
 
     Raises:
       UserError: no bundle; a manifest that is not valid, or of a newer format; a file that is missing, leads out of the
@@ -153,7 +155,11 @@ def read_bundle(folder: Path | str, *, verify: bool = True) -> Bundle:
     """
     folder = Path(folder)
     manifest = _checked(_parse(folder), folder / MANIFEST)
-    _refuse_if_any(_file_problems(folder, manifest, verify), f"{folder} cannot be used")
+    if isinstance(verify, bool):
+        problems = _file_problems(folder, manifest.files, verify)
+    else:
+        problems = _file_problems(folder, {name: manifest.files[name] for name in verify(manifest)}, True)
+    _refuse_if_any(problems, f"{folder} cannot be used")
     return Bundle(folder, manifest)
 
 
@@ -171,7 +177,7 @@ def write_manifest(folder: Path | str, manifest: dict[str, Any]) -> Bundle:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from error
     manifest = {**manifest, "files": files}
     checked = _checked(manifest, folder / MANIFEST)
-    _refuse_if_any(_file_problems(folder, checked, verify=False), f"{folder} cannot be a bundle")
+    _refuse_if_any(_file_problems(folder, checked.files, verify=False), f"{folder} cannot be a bundle")
     temporary = folder / f".{MANIFEST}.part"
     try:
         temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -297,10 +303,10 @@ def _disagreements(manifest: Manifest) -> Iterator[str]:
     yield from (f"files has no {name}" for name in sorted(set(manifest.named) - manifest.files.keys()))
 
 
-def _file_problems(folder: Path, manifest: Manifest, verify: bool) -> Iterator[str]:
+def _file_problems(folder: Path, files: dict[str, File], verify: bool) -> Iterator[str]:
     """What is wrong with the files themselves."""
     inside = folder.resolve()
-    for name, wanted in sorted(manifest.files.items()):
+    for name, wanted in sorted(files.items()):
         path = folder / name
         try:
             if not path.resolve().is_relative_to(inside):  # the schema refuses '..'; this is for links

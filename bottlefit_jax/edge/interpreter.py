@@ -76,8 +76,8 @@ class Interpreter:
         self.output_dtype = np.dtype(outputs[0]["dtype"])
         scale, zero_point = outputs[0]["quantization"]
         quantized = np.issubdtype(self.output_dtype, np.integer)
-        self.scale = float(scale) if quantized else None
-        self.zero_point = int(zero_point) if quantized else None
+        self.scale: Any = float(scale) if quantized else None
+        self.zero_point: Any = int(zero_point) if quantized else None
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Run the model on one picture.

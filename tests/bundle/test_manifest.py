@@ -167,6 +167,18 @@ def test_one_flipped_bit_is_found(tmp_path, name):
     assert read_bundle(tmp_path, verify=False).manifest.name == "digits"
 
 
+def test_a_device_needs_and_checks_only_the_files_that_it_uses(tmp_path):
+    folder = example.write(tmp_path)
+    (folder / "tail.onnx").unlink()
+    (folder / "tail.stablehlo").write_bytes(b"changed")
+    bundle = read_bundle(folder, verify=lambda manifest: [manifest.head.litert])
+    assert bundle.path("head.tflite").read_bytes() == b"lite head"
+    (folder / "head.tflite").write_bytes(b"lite heaD")
+    told = refusal(folder, verify=lambda manifest: [manifest.head.litert])
+    assert "head.tflite was changed or damaged" in told
+    assert "tail" not in told.replace(str(folder), "")
+
+
 def test_all_that_is_wrong_with_the_files_is_one_line(tmp_path):
     example.write(tmp_path)
     (tmp_path / "head.onnx").unlink()

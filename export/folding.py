@@ -1,0 +1,173 @@
+"""A student's encoder with everything folded that algebra allows: a few layers with float32 weights.
+
+* A batch norm after a convolution goes into its weights.
+* The pictures' scale, 1 / (255 std), goes into the first convolution. The mean cannot: that convolution pads with
+  zeros, and a zero is a pixel of the mean colour. So the mean is subtracted first.
+* A batch norm and a ReLU after `convolution, ReLU, max-pool`, y = relu(f p + t) with p >= 0, channel by channel:
+  |f| always goes into the convolution, since the pool commutes with it. For f > 0 and t <= 0 so does t, and for
+  f <= 0 and t <= 0 the channel is 0; both need nothing more. The rest, t > 0, cannot move further: the next convolution
+  pads with zeros. If a channel of that kind exists, an `Affine` with factors -1, 0 and 1 remains.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.bottleneck import Size, lengths
+from bottlefit_jax.models.layers import Style
+from bottlefit_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Convolution:
+    """`relu(x * kernel + bias)`, or without the ReLU.
+
+    Args:
+        name: of the model's layer that it begins with.
+        kernel: [kh, kw, c, channels].
+        bias: [channels].
+        stride: of both axes.
+        padding: zeros on each side.
+        relu: whether a ReLU follows.
+    """
+
+    name: str
+    kernel: np.ndarray
+    bias: np.ndarray
+    stride: int
+    padding: int
+    relu: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaxPool:
+    """Windows of 3 × 3, stride 2, one row or column of padding on each side."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Affine:
+    """`relu(factor * x + shift)`, both [c]."""
+
+    name: str
+    factor: np.ndarray
+    shift: np.ndarray
+    relu: bool = False
+
+
+Layer = Convolution | MaxPool | Affine
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Folded:
+    """An encoder for pictures of one size.
+
+    Args:
+        image_size: (h, w).
+        mean: [3] float32, to be subtracted from pixels 0..255.
+        layers: what follows; the first two are a convolution and a max-pool.
+        latent_shape: (h, w, c).
+    """
+
+    image_size: Size
+    mean: np.ndarray
+    layers: tuple[Layer, ...]
+    latent_shape: tuple[int, int, int]
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers' names in the model: `encoder/0`, `encoder/3`, …"""
+        return tuple(layer.name for layer in self.layers)
+
+
+def fold_encoder(
+    module: Network, variables: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], image_size: Size
+) -> Folded:
+    """Fold a student's encoder, in float64.
+
+    Args:
+        module: made by `models.create` with a bottleneck.
+        variables: its collections, NumPy or JAX.
+        mean, std: per channel, of pictures scaled to 0..1.
+        image_size: (h, w) of the pictures.
+
+    Raises:
+        UserError: no student, pictures that are too small, weights that are not finite, an unknown layer.
+    """
+    if module.bottleneck is None:
+        raise UserError(f"{module.spec.name} was created without a bottleneck, so it has no encoder to export")
+    module.feature_size(image_size)
+    layers = _without_norms(module, variables["params"]["encoder"], variables["batch_stats"]["encoder"])
+    if not isinstance(layers[0], Convolution) or not isinstance(layers[1], MaxPool):
+        raise UserError("the export knows encoders that begin with a convolution and a max-pool; this one does not")
+    if len(layers) > 2 and isinstance(layers[2], Affine) and layers[0].relu and layers[2].relu:
+        layers[0], layers[2] = _through_pool(layers[0], layers[2])
+        if np.all(layers[2].factor == 1) and np.all(layers[2].shift == 0):
+            del layers[2]
+    scale = 1 / (255 * np.asarray(std, np.float64))
+    layers[0] = dataclasses.replace(layers[0], kernel=layers[0].kernel * scale[:, None])
+    h, w = (lengths(module.design.encoder, n)[-1] for n in image_size)
+    return Folded(
+        image_size,
+        (255 * np.asarray(mean, np.float64)).astype(np.float32),
+        tuple(map(_as_float32, layers)),
+        (h, w, module.bottleneck.channels),
+    )
+
+
+def _without_norms(module: Network, params: Mapping[str, Any], stats: Mapping[str, Any]) -> list[Layer]:
+    """The encoder's layers in float64, ReLUs and the batch norms after convolutions in what they follow."""
+    layers: list[Layer] = []
+    for number, layer in enumerate(module.design.encoder):
+        key, name = str(number), f"encoder/{number}"
+        last = layers[-1] if layers else None
+        if layer.kind == "conv":
+            kernel = np.asarray(params[key]["kernel"], np.float64)
+            layers.append(Convolution(name, kernel, np.zeros(kernel.shape[-1]), layer.stride, layer.padding))
+        elif layer.kind == "norm":
+            factor, shift = _norm(params[key], stats[key])
+            if isinstance(last, Convolution) and not last.relu:
+                bias = last.bias * factor + shift
+                layers[-1] = dataclasses.replace(last, kernel=last.kernel * factor, bias=bias)
+            else:
+                layers.append(Affine(name, factor, shift))
+        elif layer.kind == "relu" and isinstance(last, Convolution | Affine):
+            layers[-1] = dataclasses.replace(last, relu=True)
+        elif layer.kind == "max_pool":
+            layers.append(MaxPool(name))
+        else:
+            raise UserError(f"the export does not know the layer {name} ({layer.kind}) in this place")
+    return layers
+
+
+def _norm(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """A batch norm as a factor and a shift, [c] float64 each."""
+    scale, bias = (np.asarray(params[key], np.float64) for key in ("scale", "bias"))
+    mean, var = (np.asarray(stats[key], np.float64) for key in ("mean", "var"))
+    factor = scale / np.sqrt(var + Style().eps)
+    return factor, bias - mean * factor
+
+
+def _through_pool(conv: Convolution, affine: Affine) -> tuple[Convolution, Affine]:
+    """Move what can move from the batch norm after the pool to the convolution before it."""
+    factor, shift = affine.factor, affine.shift
+    dead = (factor <= 0) & (shift <= 0)
+    moves = (factor > 0) & (shift <= 0)
+    gain = np.where(dead, 0, np.where(factor == 0, 1, np.abs(factor)))
+    conv = dataclasses.replace(conv, kernel=conv.kernel * gain, bias=conv.bias * gain + np.where(moves, shift, 0))
+    rest = dataclasses.replace(
+        affine, factor=np.where(dead | moves, 1, np.sign(factor)), shift=np.where(dead | moves, 0, shift)
+    )
+    return conv, rest
+
+
+def _as_float32(layer: Layer) -> Layer:
+    """Every array of the layer in float32."""
+    arrays = {key: value.astype(np.float32) for key, value in vars(layer).items() if isinstance(value, np.ndarray)}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UserError(f"the weights of {layer.name} are not finite; a run that diverged cannot be exported")
+    return dataclasses.replace(layer, **arrays)

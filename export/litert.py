@@ -1,0 +1,201 @@
+"""LiteRT files without TensorFlow: JAX -> StableHLO -> .tflite, and from there float16 and int8.
+
+The same arguments give the same bytes. The libraries are talkative, on file descriptors 1 and 2 as well; nothing of
+it comes through.
+"""
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bottlefit_jax.edge.interpreter import Interpreter, silenced
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.network import Network
+from export.folding import fold_encoder
+from export.head import float_head
+from export.tracing import plain_convolutions
+
+SIGNATURE = "serving_default"
+# Every picture has its own extremes of a tensor. A range that holds those of 95 % of the pictures had 0.8 times the
+# error of one that holds all of them: a finer step for every value is worth the few that saturate.
+QUANTILE = 0.95
+
+
+def to_tflite(
+    function: Callable[[jax.Array], jax.Array], image_shape: Sequence[int], *, output_name: str = "latent"
+) -> bytes:
+    """Convert a function of one picture, `image`, to a float32 model.
+
+    Args:
+        function: `[1, H, W, 3]` uint8 -> float32.
+        image_shape: (1, H, W, 3).
+        output_name: of the result.
+    """
+    exported = jax.export.export(jax.jit(function), platforms=["cpu"])(
+        jax.ShapeDtypeStruct(tuple(image_shape), jnp.uint8)
+    )
+    with _library():
+        api: Any = importlib.import_module("litert_converter.converter_api_ext")
+        ir: Any = importlib.import_module("litert_converter.mlir.ir")
+        passes: Any = importlib.import_module("litert_converter.mlir.passmanager")
+        with ir.Context() as context, ir.Location.unknown():
+            api.prepare_mlir_context(context)
+            module = ir.Module.parse(exported.mlir_module())
+            # JAX's names of scopes and functions would be the tensors' names, half a kilobyte of an int8 head.
+            passes.PassManager.parse("builtin.module(strip-debuginfo)").run(module.operation)
+            main = next(op for op in module.body.operations if op.attributes["sym_name"].value == "main")
+            api.set_signature(main, SIGNATURE, ["image"], [output_name])
+            api.run_convert_to_tfl_passes(module, passes.PassManager(), api.ConvertToTFLConfig())
+            return bytes(api.export_flatbuffer_to_bytes(module.operation))
+
+
+def to_float16(blob: bytes) -> bytes:
+    """The same model with float16 weights, computing in float32."""
+    with _library():
+        from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+
+        recipe = recipe_manager.RecipeManager()
+        config = qtyping.OpQuantizationConfig(
+            weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        )
+        names = qtyping.TFLOperationName
+        for operator in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.FULLY_CONNECTED):
+            recipe.add_quantization_config(".*", operator, config, algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING)
+        made = quantizer.Quantizer(bytearray(blob), recipe.get_quantization_recipe()).quantize()
+        assert made.quantized_model is not None
+        return bytes(made.quantized_model)
+
+
+def to_int8(blob: bytes, pictures: Sequence[np.ndarray], *, latent_range: tuple[float, float] | None = None) -> bytes:
+    """The same model with int8 weights and values and a uint8 result; the mean is still subtracted in float32.
+
+    Args:
+        blob: from `to_tflite` of an `integer_head`.
+        pictures: [H, W, 3] uint8 each, to measure the ranges of the values with.
+        latent_range: (low, high) that the result's 8 bits span, widened to contain 0 as `codec.quantizer.static_range`
+            does; None: as measured.
+
+    Raises:
+        UserError: no pictures, or pictures of another shape or type.
+    """
+    if len(pictures) == 0:
+        raise UserError("int8 needs calibration pictures to measure ranges with, and there are none; give at least one")
+    model = Interpreter(blob)
+    for number, picture in enumerate(pictures):
+        if picture.shape != model.input_shape or picture.dtype != np.uint8:
+            raise UserError(
+                f"calibration picture {number} is {picture.dtype} {picture.shape}; "
+                f"the head takes uint8 {model.input_shape}"
+            )
+    with _library():
+        from ai_edge_quantizer import quantizer
+
+        model_quantizer = quantizer.Quantizer(bytearray(blob), _int8_recipe())
+        measured = [
+            model_quantizer.calibrate({SIGNATURE: [{"image": picture[None]}]}, num_threads=1) for picture in pictures
+        ]
+        ranges: dict[str, Any] = {name: _merge([result[name] for result in measured]) for name in measured[0]}
+        _keep_where_values_move(blob, ranges)
+        if latent_range is not None:
+            low, high = min(latent_range[0], 0.0), max(latent_range[1], 0.0)
+            result = ranges[model.output_name]
+            result.update(min=np.full_like(result["min"], low), max=np.full_like(result["max"], high))
+        made = model_quantizer.quantize(ranges)
+        assert made.quantized_model is not None
+        return bytes(made.quantized_model)
+
+
+def local_tflite(
+    module: Network,
+    variables: Mapping[str, Any],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_shape: Sequence[int],
+) -> bytes:
+    """The whole student without its quantiser, as a float32 model: raw picture -> logits `[1, classes]`.
+
+    Args:
+        module: a student.
+        variables: its collections.
+        mean, std: per channel, of pictures scaled to 0..1.
+        image_shape: (1, H, W, 3).
+    """
+    image_size = (image_shape[1], image_shape[2])
+    encode = float_head(fold_encoder(module, variables, mean=mean, std=std, image_size=image_size))
+    module = module.clone(dtype=jnp.float32)
+
+    def logits(image: jax.Array) -> jax.Array:
+        with plain_convolutions():
+            return module.apply(variables, encode(image), image_size=image_size, method="decode")[0]  # pyright: ignore
+
+    return to_tflite(logits, image_shape, output_name="logits")
+
+
+def _int8_recipe() -> list[dict[str, Any]]:
+    """Everything in int8, weights by channel; the result uint8; the subtraction of the mean left alone."""
+    from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+
+    names = qtyping.TFLOperationName
+    recipe = recipe_manager.RecipeManager()
+    recipe.add_static_config(".*", names.ALL_SUPPORTED, 8, 8)
+    result = qtyping.OpQuantizationConfig(
+        activation_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=8,
+            symmetric=False,
+            granularity=qtyping.QuantGranularity.TENSORWISE,
+            dtype=qtyping.TensorDataType.UINT,
+        ),
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
+        ),
+        compute_precision=qtyping.ComputePrecision.INTEGER,
+        explicit_dequantize=False,
+    )
+    recipe.add_quantization_config(".*", names.OUTPUT, result)
+    recipe.add_quantization_config(".*", names.SUB, None, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+    return recipe.get_quantization_recipe()
+
+
+def _merge(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """One range out of a tensor's ranges on each picture.
+
+    The quantizer's own way is a moving average, which depends on the pictures' order and loses every extreme.
+    """
+    low, high = (np.stack([np.asarray(one[key], np.float32) for one in measured]) for key in ("min", "max"))
+    return {
+        **measured[0],
+        "min": np.quantile(low, 1 - QUANTILE, axis=0).astype(np.float32),
+        "max": np.quantile(high, QUANTILE, axis=0).astype(np.float32),
+    }
+
+
+def _keep_where_values_move(blob: bytes, ranges: dict[str, Any]) -> None:
+    """Give what only moves values the range of what it moves; another one would cost an operator that converts."""
+    schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromPackedBuf(blob, 0)
+    graph, kinds = model.subgraphs[0], schema.BuiltinOperator
+    moving = (kinds.RESHAPE, kinds.PAD, kinds.SLICE, kinds.CONCATENATION, kinds.TRANSPOSE, kinds.MAX_POOL_2D)
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode in moving:
+            source, result = (graph.tensors[ends[0]].name.decode() for ends in (operator.inputs, operator.outputs))
+            ranges[result] = ranges[source]
+
+
+@contextmanager
+def _library() -> Iterator[None]:
+    """Run a converter in silence; that it is not installed is one line."""
+    try:
+        with silenced(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ImportError as error:
+        raise UserError(f"export needs {error.name}: pip install 'bottlefit-jax[export]'") from error

@@ -1,0 +1,262 @@
+"""What each primitive of JAX is in ONNX, for the few that our networks are made of.
+
+ONNX has channels first, our functions have them last. So a `Value` says at which place of the ONNX tensor each of its
+axes lies, and a transpose changes that note alone.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[Any, ...]  # the batch may be a symbol of jax.export
+NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One operator with one result.
+
+    Args:
+        op: ONNX's name of it, or one of ours: `Input`, `Affine` (axis 1 times a vector plus a vector), `Rows` (a matrix
+            times the last two axes), `Columns` (those times a matrix).
+        inputs: the nodes whose results it takes.
+        attributes: as ONNX spells them, but `pads` is ((top, bottom), (left, right)), and `Clip` has `min` and `max`.
+        weights: float64, as ONNX lays them out; they follow the inputs.
+    """
+
+    op: str
+    inputs: tuple["Node", ...] = ()
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: tuple[np.ndarray, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """What a variable of the jaxpr holds: axis `order[i]` of its `shape` is axis i of the node's result."""
+
+    node: Node
+    shape: Shape
+    order: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """An equation of the jaxpr: arguments, at least one of them a `Value`, parameters, and the result's shape."""
+
+    arguments: Sequence[Value | np.ndarray]
+    params: Mapping[str, Any]
+    shape: Shape
+
+    def split(self, *, commutes: bool = True) -> tuple[Value, np.ndarray, bool]:
+        """The tensor, the constant, and whether the tensor comes first."""
+        first, second = self.arguments
+        if isinstance(first, Value) and not isinstance(second, Value):
+            return first, second, True
+        if isinstance(second, Value) and not isinstance(first, Value) and commutes:
+            return second, first, False
+        raise Unsupported("only of a tensor and a constant")
+
+    def picture(self) -> Value:
+        """The first argument, which must be one with channels first."""
+        value = self.arguments[0]
+        if not isinstance(value, Value) or value.order != NCHW:
+            raise Unsupported("only of a tensor [batch, height, width, channels]")
+        return value
+
+    def make(self, op: str, *inputs: Node, order: tuple[int, ...] = NCHW, **attributes: Any) -> Value:
+        """The result, made by a new node without weights."""
+        return Value(Node(op, inputs, attributes), self.shape, order)
+
+
+class Unsupported(Exception):
+    """Raised by an operation on what it has no ONNX for; `onnx_trace` adds where, and tells the user."""
+
+
+def _convert(step: Step) -> Value:
+    """To float32; anything else is refused before."""
+    (value,) = step.arguments
+    assert isinstance(value, Value)
+    if value.node.op != "Input" or value.node.attributes["dtype"] == np.float32:
+        return value
+    return step.make("Cast", value.node, order=value.order, to=np.float32)
+
+
+def _add(step: Step) -> Value:
+    left, right = step.arguments
+    if not (isinstance(left, Value) and isinstance(right, Value)):
+        value, constant, _ = step.split()
+        return _affine(value, 1.0, constant)
+    if left.order != right.order or left.shape != right.shape:
+        raise Unsupported(f"of {left.shape} and {right.shape}")
+    return step.make("Add", left.node, right.node, order=left.order)
+
+
+def _subtract(step: Step) -> Value:
+    value, constant, first = step.split()
+    return _affine(value, 1.0, -constant) if first else _affine(value, -1.0, constant)
+
+
+def _multiply(step: Step) -> Value:
+    value, constant, _ = step.split()
+    return _affine(value, constant, 0.0)
+
+
+def _divide(step: Step) -> Value:
+    value, constant, _ = step.split(commutes=False)
+    return _affine(value, 1 / constant.astype(np.float64), 0.0)
+
+
+def _affine(value: Value, factor: Any, shift: Any) -> Value:
+    """`value * factor + shift`, either of them one number for each channel or one for all."""
+    if value.order not in (NCHW, (0, 1)):
+        raise Unsupported(f"of {value.shape}, whose axes lie as {value.order}")
+    weights = []
+    for given in (factor, shift):
+        numbers = np.asarray(given, np.float64)
+        if numbers.size > 1 and numbers.shape[-1] != numbers.size:
+            raise Unsupported(f"with a constant of shape {numbers.shape}: it must be one number for each channel")
+        weights.append(np.broadcast_to(numbers.reshape(-1), value.shape[-1:]))
+    return dataclasses.replace(value, node=Node("Affine", (value.node,), {}, tuple(weights)))
+
+
+def _bound(side: str) -> Callable[[Step], Value]:
+    """The larger of a tensor and a number (`min`, the least that comes out), or the smaller (`max`)."""
+
+    def operation(step: Step) -> Value:
+        value, number, _ = step.split()
+        if number.size != 1:
+            raise Unsupported(f"with a constant of shape {number.shape}: it must be one number")
+        if side == "min" and number.item() == 0:
+            return step.make("Relu", value.node, order=value.order)
+        return step.make("Clip", value.node, order=value.order, **{side: number.item()})
+
+    return operation
+
+
+def _pad(step: Step) -> Value:
+    value, number = step.picture(), step.arguments[1]
+    batch, *spatial, channels = step.params["padding_config"]
+    odd = any(before < 0 or after < 0 or inside for before, after, inside in spatial) or any((*batch, *channels))
+    if isinstance(number, Value) or number.item() != 0 or odd:
+        raise Unsupported("only with zeros around a picture")
+    return step.make("Pad", value.node, pads=[(before, after) for before, after, _ in spatial])
+
+
+def _convolution(step: Step) -> Value:
+    value, (_, kernel), params = step.picture(), step.arguments, step.params
+    numbers = params["dimension_numbers"]
+    plain = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == (NCHW, (3, 2, 0, 1), NCHW)
+    dilated = any(n != 1 for n in (*params["lhs_dilation"], *params["rhs_dilation"]))
+    if isinstance(kernel, Value) or not plain or dilated or params["batch_group_count"] != 1:
+        raise Unsupported("only NHWC by a constant HWIO kernel without dilation")
+    weights = kernel.astype(np.float64).transpose(3, 2, 0, 1)
+    attributes = {
+        "kernel_shape": weights.shape[2:],
+        "strides": params["window_strides"],
+        "pads": params["padding"],
+        "group": params["feature_group_count"],
+    }
+    return Value(Node("Conv", (value.node,), attributes, (weights, np.zeros(len(weights)))), step.shape, NCHW)
+
+
+def _window(step: Step, op: str, **attributes: Any) -> Value:
+    params = step.params
+    kernel, strides, pads = params["window_dimensions"], params["window_strides"], params["padding"]
+    dilated = any(n != 1 for n in (*params["base_dilation"], *params["window_dilation"]))
+    if (kernel[0], kernel[-1]) != (1, 1) or any((*pads[0], *pads[-1])) or dilated:
+        raise Unsupported("only over rows and columns, without dilation")
+    return step.make(
+        op, step.picture().node, kernel_shape=kernel[1:3], strides=strides[1:3], pads=pads[1:3], **attributes
+    )
+
+
+def _window_max(step: Step) -> Value:
+    return _window(step, "MaxPool")
+
+
+def _window_sum(step: Step) -> Value:
+    """An average times the window's size; the division that follows cancels it."""
+    average = _window(step, "AveragePool", count_include_pad=1)
+    return _affine(average, math.prod(step.params["window_dimensions"]), 0.0)
+
+
+def _sum(step: Step) -> Value:
+    """Over the picture; as `_window_sum`."""
+    value = step.picture()
+    if tuple(step.params["axes"]) != (1, 2):
+        raise Unsupported("only over rows and columns")
+    average = Node("GlobalAveragePool", (value.node,))
+    return _affine(step.make("Flatten", average, order=(0, 1), axis=1), value.shape[1] * value.shape[2], 0.0)
+
+
+def _concatenate(step: Step) -> Value:
+    values = [value for value in step.arguments if isinstance(value, Value)]
+    if len(values) != len(step.arguments) or len({value.order for value in values}) != 1:
+        raise Unsupported("only of tensors whose axes lie alike")
+    order = values[0].order
+    axis = order.index(step.params["dimension"])
+    return step.make("Concat", *(value.node for value in values), order=order, axis=axis)
+
+
+def _transpose(step: Step) -> Value:
+    (value,) = step.arguments
+    assert isinstance(value, Value)
+    return Value(value.node, step.shape, tuple(step.params["permutation"].index(axis) for axis in value.order))
+
+
+def _product(step: Step) -> Value:
+    """A fully connected layer, a transposed convolution, or one axis of a picture through a matrix."""
+    value, constant, first = step.split()
+    axes, batch = step.params["dimension_numbers"]
+    (axis,), (other,) = axes if first else reversed(axes)
+    weights = constant.astype(np.float64)
+    if len(value.shape) == constant.ndim == 2 and (value.order, axis) == ((0, 1), 1):
+        weights = weights if other == 0 else weights.T
+        node = Node("Gemm", (value.node,), {}, (weights, np.zeros(weights.shape[1])))
+        return Value(node, step.shape, (0, 1) if first else (1, 0))
+    if constant.ndim == 4 and value.order == NCHW and (axis, other) == (3, 2):
+        # A pixel becomes kh x kw pixels. The order is that of the axes [b, o, h, kh, w, kw], which `_reshape` joins.
+        (kh, kw, _, channels), kernel = weights.shape, weights.transpose(2, 3, 0, 1)
+        attributes = {"kernel_shape": (kh, kw), "strides": (kh, kw)}
+        node = Node("ConvTranspose", (value.node,), attributes, (kernel, np.zeros(channels)))
+        return Value(node, step.shape, (0, 5, 1, 3, 2, 4) if first else (3, 2, 4, 0, 5, 1))
+    if len(value.shape) == 4 and constant.ndim == 2 and value.order.index(axis) >= 2 and not any(batch):
+        matrix, kept = weights if other == 1 else weights.T, [a for a in range(4) if a != axis]
+        rows = value.order.index(axis) == 2
+        node = Node("Rows" if rows else "Columns", (value.node,), {}, (matrix if rows else matrix.T,))
+        was = [*kept, axis] if first else [axis, *kept]  # the result's axes in terms of the tensor's
+        return Value(node, step.shape, tuple(was.index(a) for a in value.order))
+    raise Unsupported(f"of {value.shape} and {constant.shape}")
+
+
+def _reshape(step: Step) -> Value:
+    (value,) = step.arguments
+    assert isinstance(value, Value)
+    if value.order == (0, 5, 1, 2, 3, 4):
+        b, h, kh, w, kw, o = value.shape
+        if step.shape == (b, h * kh, w * kw, o):
+            return Value(value.node, step.shape, NCHW)
+    raise Unsupported(f"of {value.shape} to {step.shape}")
+
+
+OPERATIONS: Mapping[str, Callable[[Step], Value]] = {
+    "add": _add,
+    "concatenate": _concatenate,
+    "conv_general_dilated": _convolution,
+    "convert_element_type": _convert,
+    "div": _divide,
+    "dot_general": _product,
+    "max": _bound("min"),
+    "min": _bound("max"),
+    "mul": _multiply,
+    "pad": _pad,
+    "reduce_sum": _sum,
+    "reduce_window_max": _window_max,
+    "reduce_window_sum": _window_sum,
+    "reshape": _reshape,
+    "sub": _subtract,
+    "transpose": _transpose,
+}

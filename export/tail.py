@@ -1,0 +1,119 @@
+"""The two ends of a student as functions and files: the tail for a server, the head for a Jetson."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+
+from bottlefit_jax.codec.quantizer import Affine, dequantize
+from bottlefit_jax.models.bottleneck import Size
+from bottlefit_jax.models.network import Network
+from bottlefit_jax.training.step import normalise
+from export.onnx_graph import to_onnx
+
+PLATFORMS = ("cpu", "cuda")  # of the StableHLO
+
+
+def tail_function(
+    module: Network,
+    variables: Mapping[str, Any],
+    scale: float,
+    zero_point: int,
+    image_size: Size,
+    *,
+    with_features: bool = False,
+) -> Callable[[jax.Array], Any]:
+    """What a server does with latents.
+
+    Args:
+        module: the student, in float32.
+        variables: its own; constants of the function.
+        scale, zero_point: of the quantiser that made the latents.
+        image_size: (h, w) of the pictures, pixels.
+        with_features: return (logits, features), as the network does, to find the layer at which an export departs.
+            The features have no `latent`, and are in the network's order until `jax.jit` sorts them.
+
+    Returns:
+        `[B, h, w, c]` uint8, or the same integers in float32 -> `[B, classes]` float32.
+    """
+    affine = Affine(np.float32(scale), np.int32(zero_point), np.float32(0))
+
+    def tail(latent: jax.Array) -> Any:
+        received = dequantize(latent, affine, xp=jnp)
+        logits, features = module.apply(variables, received, method="decode", image_size=image_size)
+        return (logits, {key: value for key, value in features.items() if key != "latent"}) if with_features else logits
+
+    return tail
+
+
+def tail_onnx(
+    function: Callable[[jax.Array], Any],
+    latent_shape: Sequence[int],
+    *,
+    latent_dtype: str = "uint8",
+    outputs: Sequence[str] = ("logits",),
+) -> onnx.ModelProto:
+    """A tail as ONNX: input `latent`, any batch.
+
+    Args:
+        function: from `tail_function`.
+        latent_shape: (h, w, c).
+        latent_dtype: uint8; or float32 for TensorRT 8.2, which has no uint8.
+        outputs: `logits`, and of a function with features the names of those that are wanted.
+
+    Raises:
+        UserError: a layer without an operator that TensorRT 8.2 and 10 both parse.
+    """
+
+    def chosen(latent: jax.Array) -> list[jax.Array]:
+        result = function(latent)
+        logits, features = result if isinstance(result, tuple) else (result, {})
+        named = {"logits": logits, **features}
+        return [named[name] for name in outputs]
+
+    latent = jax.ShapeDtypeStruct((1, *latent_shape), np.dtype(latent_dtype))
+    return to_onnx(chosen, {"latent": latent}, outputs, name="tail", dynamic_batch=True)
+
+
+def tail_stablehlo(function: Callable[[jax.Array], jax.Array], latent_shape: Sequence[int]) -> bytes:
+    """A tail as StableHLO: `jax.export.deserialize(bytearray(...)).call(latent)`, any batch, CPU or CUDA.
+
+    Args:
+        function: from `tail_function`.
+        latent_shape: (h, w, c).
+    """
+    (batch,) = jax.export.symbolic_shape("batch")
+    latent = jax.ShapeDtypeStruct((batch, *latent_shape), np.uint8)
+    return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(latent).serialize())
+
+
+def head_onnx(
+    module: Network,
+    variables: Mapping[str, Any],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: Size,
+) -> onnx.ModelProto:
+    """The head for a Jetson as ONNX: input `image`, output `latent`, before any quantiser; one picture at a time.
+
+    Pictures are `[1, H, W, 3]` float32 with values 0 to 255, because TensorRT 8.2 has no uint8.
+
+    Args:
+        module: the student, in float32.
+        variables: its own.
+        mean, std: per channel, of pictures scaled to 0..1.
+        image_size: (H, W), pixels.
+
+    Raises:
+        UserError: a layer without an operator that TensorRT 8.2 and 10 both parse.
+    """
+
+    def head(image: jax.Array) -> Any:
+        return module.apply(variables, normalise(image, mean, std), method="encode")
+
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), np.float32)
+    return to_onnx(head, {"image": image}, ["latent"], name="head", dynamic_batch=False)

@@ -1,0 +1,95 @@
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.errors import UserError
+from export import litert
+
+SHAPE = (8, 6, 3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The mean colour of a picture."""
+    return litert.to_tflite(lambda image: image.astype(jnp.float32).mean((1, 2)), (1, *SHAPE))
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
+
+
+def test_it_runs_one_picture(model, image):
+    interpreter = Interpreter(model)
+    assert (interpreter.input_shape, interpreter.output_shape) == (SHAPE, (3,))
+    assert (interpreter.output_dtype, interpreter.scale, interpreter.zero_point) == (np.float32, None, None)
+    assert np.allclose(interpreter.run(image), image.mean((0, 1)))
+
+
+def test_a_result_outlives_the_next_run(model, image):
+    interpreter = Interpreter(model, threads=2)
+    first = interpreter.run(image)
+    kept = first.copy()
+    interpreter.run(image // 2)
+    assert np.array_equal(first, kept)
+
+
+def test_a_path_is_as_good_as_its_content(model, image, tmp_path):
+    path = tmp_path / "head.tflite"
+    path.write_bytes(model)
+    assert np.array_equal(Interpreter(path).run(image), Interpreter(model).run(image))
+    assert np.array_equal(Interpreter(str(path)).run(image), Interpreter(model).run(image))
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((6, 8, 3), np.uint8), np.zeros(SHAPE, np.float32), np.zeros((1, *SHAPE), np.uint8)]
+)
+def test_another_picture_is_refused(model, wrong):
+    with pytest.raises(UserError, match=r"this model takes uint8 \(8, 6, 3\)"):
+        Interpreter(model).run(wrong)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    path = tmp_path / "head.tflite"
+    for content in (b"", b"no model", bytes(4096)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"head.tflite is not a LiteRT model"):
+            Interpreter(path)
+
+
+def test_half_a_model_is_refused(model):
+    with pytest.raises(UserError, match="not a LiteRT model"):
+        Interpreter(model[: len(model) // 2])
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*none.tflite: No such file"):
+        Interpreter(tmp_path / "none.tflite")
+
+
+def test_nothing_is_printed(model, image, capfd):
+    Interpreter(model).run(image)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_package_is_one_line(model, monkeypatch):
+    for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r"pip install 'bottlefit-jax\[edge\]'"):
+        Interpreter(model)
+
+
+def test_it_never_imports_jax(model, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(model)
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'tensorflow')))\n"
+        "import numpy as np; from bottlefit_jax.edge.interpreter import Interpreter\n"
+        f"print(Interpreter({str(path)!r}).run(np.full({SHAPE}, 7, np.uint8)))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[7. 7. 7.]", "")

@@ -1,0 +1,105 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from bottlefit_jax import models
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.training.step import normalise
+from export.folding import Affine, fold_encoder
+from export.head import float_head
+from tests.export.encoders import MEAN, STD, pictures, relative, student
+
+SIZE = (40, 48)
+
+
+def fold(module, variables, size=SIZE):
+    return fold_encoder(module, variables, mean=MEAN, std=STD, image_size=size)
+
+
+def with_norm_after_pool(variables, factor, shift):
+    """The variables of a version 2 with this factor and shift, by channel in turn, in the norm after the pool."""
+    norm, stats = variables["params"]["encoder"]["4"], variables["batch_stats"]["encoder"]["4"]
+    stats.update(mean=np.zeros(64, np.float32), var=np.full(64, 1 - 1e-5, np.float32))
+    norm.update(scale=np.resize(np.float32(factor), 64), bias=np.resize(np.float32(shift), 64))
+    return variables
+
+
+def difference_to_flax(module, variables, folded):
+    image = pictures(1, folded.image_size)
+    want = module.apply(variables, normalise(image, MEAN, STD), method="encode")
+    return relative(np.asarray(jax.jit(float_head(folded))(image)), np.asarray(want))
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "remains"),
+    [
+        ([1.3, 0.2], [-0.1, 0.0], False),
+        ([-1.3, 0.0], [-0.1, 0.0], False),
+        ([0.5], [0.2], True),
+        ([-0.5], [0.2], True),
+        ([0.0], [0.2], True),
+        ([1.3, -1.3, 0.0, 2.0, -2.0, 0.0], [-0.1, -0.1, -0.1, 0.3, 0.3, 0.3], True),
+    ],
+    ids=["moves", "dead", "positive shift", "negative scale", "constant", "all kinds"],
+)
+def test_the_norm_after_the_pool_goes_where_algebra_allows(factor, shift, remains):
+    module, variables = student()
+    variables = with_norm_after_pool(variables, factor, shift)
+    folded = fold(module, variables)
+    assert any(isinstance(layer, Affine) for layer in folded.layers) == remains
+    if remains or max(factor) > 0:
+        assert difference_to_flax(module, variables, folded) < 1e-5
+    else:
+        assert not np.asarray(float_head(folded)(pictures(1, SIZE))).any()
+
+
+def test_only_the_channels_that_must_keep_an_operation_keep_it():
+    module, variables = student()
+    folded = fold(module, with_norm_after_pool(variables, [1.5, -1.5, 1.5, -1.5, 0], [-0.2, -0.2, 0.2, 0.2, 0.2]))
+    affine = next(layer for layer in folded.layers if isinstance(layer, Affine))
+    assert affine.factor[:5].tolist() == [1, 1, 1, -1, 0]
+    assert np.allclose(affine.shift[:5], [0, 0, 0.2, 0.2, 0.2])
+
+
+def test_the_layers_bear_the_models_names():
+    module, variables = student("resnet v3")
+    folded = fold(module, variables)
+    assert folded.layer_names == ("encoder/0", "encoder/3", "encoder/4", "encoder/6", "encoder/9")
+    assert folded.latent_shape == (*module.latent_size(SIZE), 3)
+
+
+def test_every_array_is_float32():
+    module, variables = student()
+    folded = fold(module, variables)
+    for layer in (folded, *folded.layers):
+        arrays = [value for value in vars(layer).values() if isinstance(value, np.ndarray)]
+        assert all(array.dtype == np.float32 for array in arrays)
+
+
+def test_a_network_without_an_encoder_is_refused():
+    with pytest.raises(UserError, match="resnet18 was created without a bottleneck"):
+        fold(models.create("resnet18"), {})
+
+
+def test_pictures_too_small_for_the_network_are_refused():
+    module, variables = student("inception")
+    with pytest.raises(UserError, match="too small"):
+        fold(module, variables, (32, 32))
+
+
+def test_weights_that_are_not_finite_are_refused():
+    module, variables = student()
+    variables["params"]["encoder"]["6"]["kernel"][0, 0, 0, 0] = np.nan
+    with pytest.raises(UserError, match="weights of encoder/6 are not finite"):
+        fold(module, variables)
+
+
+def test_a_layer_the_export_does_not_know_is_refused(monkeypatch):
+    module, variables = student()
+    halves = module.design
+    odd = (*halves.encoder, dataclasses.replace(halves.encoder[0], kind="average"))
+    monkeypatch.setattr(type(module), "design", dataclasses.replace(halves, encoder=odd))
+    with pytest.raises(UserError, match=r"encoder/7 \(average\)"):
+        fold(module, variables)

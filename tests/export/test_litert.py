@@ -1,0 +1,234 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bottlefit_jax import models
+from bottlefit_jax.codec import quantizer
+from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.training.step import normalise
+from export import litert
+from export.folding import fold_encoder
+from export.head import float_head, integer_head
+from tests.export.encoders import DESIGNS, MEAN, STD, encoder_variables, pictures, relative, student
+from tests.export.flatbuffer import float_constants, model, operators
+
+SIZE = (64, 64)
+SHAPE = (1, *SIZE, 3)
+BANNED = frozenset({"PADV2", "CUSTOM"})
+
+
+def fold(module, variables, size=SIZE):
+    return fold_encoder(module, variables, mean=MEAN, std=STD, image_size=size)
+
+
+def run_all(blob, images):
+    interpreter = Interpreter(blob)
+    return np.stack([interpreter.run(image) for image in images])
+
+
+def assert_plain(blob, *, banned=BANNED):
+    """Only operators that every interpreter has fast code for, and no infinite padding."""
+    names = operators(blob)
+    assert not [name for name in names if name in banned or name.startswith("STABLEHLO")], names
+    assert all(np.isfinite(constant).all() for constant in float_constants(blob))
+
+
+@pytest.fixture(scope="module")
+def folded():
+    return fold(*student())
+
+
+@pytest.fixture(scope="module")
+def float32(folded):
+    return litert.to_tflite(float_head(folded), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def source(folded):
+    return litert.to_tflite(integer_head(folded), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def int8(source):
+    return litert.to_int8(source, pictures(16, SIZE))
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_float_head_is_the_jax_function(design):
+    module, variables = student(design)
+    size = (76, 97)
+    head = float_head(fold(module, variables, size))
+    blob = litert.to_tflite(head, (1, *size, 3))
+    assert_plain(blob, banned=BANNED | {"TRANSPOSE"})
+    images = pictures(2, size)
+    want = np.concatenate([np.asarray(jax.jit(head)(image[None])) for image in images])
+    assert relative(run_all(blob, images), want) < 1e-5
+
+
+@pytest.mark.parametrize("design", ["resnet v1", "resnet v3"])
+def test_a_narrow_float_convolution_has_eight_channels(design):
+    """Narrower ones have other bits on ARM: `benchmarks/check_arm64.py` sees it."""
+    blob = litert.to_tflite(float_head(fold(*student(design))), SHAPE)
+    made = model(blob)
+    graph = made.subgraphs[0]
+    names = operators(blob)
+    widths = [
+        graph.tensors[op.outputs[0]].shape[-1]
+        for name, op in zip(names, graph.operators, strict=True)
+        if name == "CONV_2D"
+    ]
+    assert widths[-1] == 8
+    assert min(widths) == 8
+
+
+def test_float16_halves_the_file_and_keeps_the_latent(float32):
+    blob = litert.to_float16(float32)
+    assert_plain(blob)
+    assert len(blob) < 0.65 * len(float32)
+    images = pictures(3, SIZE)
+    assert relative(run_all(blob, images), run_all(float32, images)) < 2e-3
+
+
+def test_int8_takes_and_gives_uint8_and_is_close(float32, int8):
+    assert_plain(int8)
+    interpreter, images = Interpreter(int8), pictures(8, SIZE, seed=1)
+    integers, want = run_all(int8, images), run_all(float32, images)
+    assert (interpreter.input_dtype, integers.dtype) == (np.uint8, np.uint8)
+    assert 0 < interpreter.scale < 1
+    assert 0 <= interpreter.zero_point <= 255
+    error = (integers - np.float32(interpreter.zero_point)) * np.float32(interpreter.scale) - want
+    assert np.sqrt(np.square(error).mean() / np.square(want).mean()) < 0.05
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_int8_of_every_design_is_close(design):
+    folded = fold(*student(design), (75, 80))
+    blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 75, 80, 3)), pictures(8, (75, 80)))
+    assert_plain(blob)
+    interpreter, image = Interpreter(blob), pictures(1, (75, 80), seed=1)[0]
+    want = np.asarray(jax.jit(float_head(folded))(image[None]))[0]
+    error = (interpreter.run(image) - np.float32(interpreter.zero_point)) * np.float32(interpreter.scale) - want
+    assert np.sqrt(np.square(error).mean() / np.square(want).mean()) < 0.06
+
+
+def test_a_head_in_int8_converts_between_ranges_only_at_its_ends(source, int8):
+    folded = fold(*student("resnet v3"))
+    deep = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), pictures(16, SIZE))
+    for blob in (int8, deep):
+        assert operators(blob).count("QUANTIZE") == 2
+        assert operators(blob)[-1] == "QUANTIZE"
+        assert operators(blob).count("DEQUANTIZE") == 0
+
+
+def test_the_order_of_the_pictures_does_not_matter(source, int8):
+    assert litert.to_int8(source, pictures(16, SIZE)[::-1]) == int8
+
+
+def test_the_callers_range_is_the_files(source):
+    for low, high in ((-1.7, 2.9), (-0.5, 3.0), (0.4, 2.0)):
+        made = Interpreter(litert.to_int8(source, pictures(2, SIZE), latent_range=(low, high)))
+        want = quantizer.static_range(low, high)
+        assert made.scale == pytest.approx(float(want.scale), rel=1e-6)
+        assert made.zero_point == int(want.zero_point)
+
+
+def test_dead_channels_survive_int8():
+    module, variables = student()
+    norm = variables["params"]["encoder"]["4"]
+    norm["scale"][:32], norm["bias"][:32] = -1, -1
+    variables["batch_stats"]["encoder"]["4"]["mean"][:32] = 0
+    folded = fold(module, variables)
+    assert not folded.layers[0].kernel[..., :32].any()
+    blob = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), pictures(4, SIZE))
+    interpreter, image = Interpreter(blob), pictures(1, SIZE, seed=1)[0]
+    want = np.asarray(float_head(folded)(image[None]))[0]
+    got = (interpreter.run(image) - np.float32(interpreter.zero_point)) * np.float32(interpreter.scale)
+    assert relative(got, want) < 0.1
+
+
+def test_every_cut_of_the_head_converts(folded):
+    image = pictures(1, SIZE)
+    for until in range(1, len(folded.layers)):
+        want = np.asarray(float_head(folded, until=until)(image))[0]
+        got = Interpreter(litert.to_tflite(float_head(folded, until=until), SHAPE)).run(image[0])
+        assert relative(got, want) < 1e-5
+        blob = litert.to_int8(litert.to_tflite(integer_head(folded, until=until), SHAPE), image)
+        made = Interpreter(blob)
+        assert relative((made.run(image[0]) - np.float32(made.zero_point)) * np.float32(made.scale), want) < 0.1
+
+
+def test_the_same_arguments_give_the_same_bytes(folded, float32, source, int8):
+    assert litert.to_tflite(float_head(folded), SHAPE) == float32
+    assert litert.to_tflite(integer_head(folded), SHAPE) == source
+    assert litert.to_int8(source, pictures(16, SIZE)) == int8
+    assert litert.to_float16(float32) == litert.to_float16(float32)
+
+
+def test_tensors_bear_no_names_of_ours(float32, int8):
+    for blob in (float32, int8):
+        assert b"jit(" not in blob
+        assert b"/" not in b"".join(tensor.name for tensor in model(blob).subgraphs[0].tensors)
+
+
+def test_nothing_is_printed(folded, capfd):
+    blob = litert.to_tflite(integer_head(folded), SHAPE)
+    litert.to_int8(blob, pictures(1, SIZE))
+    litert.to_float16(blob)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_calibration_without_pictures_is_refused(source):
+    with pytest.raises(UserError, match="calibration pictures"):
+        litert.to_int8(source, [])
+
+
+def test_calibration_pictures_of_another_kind_are_refused(source):
+    good = pictures(1, SIZE)[0]
+    with pytest.raises(UserError, match=r"picture 1 is uint8 \(32, 32, 3\)"):
+        litert.to_int8(source, [good, pictures(1, (32, 32))[0]])
+    with pytest.raises(UserError, match="picture 0 is float32"):
+        litert.to_int8(source, [good.astype(np.float32)])
+
+
+def test_the_papers_int8_head_is_at_most_25_kb():
+    folded = fold(*student("densenet", channels=12), (224, 224))
+    source = litert.to_tflite(integer_head(folded), (1, 224, 224, 3))
+    assert len(litert.to_int8(source, pictures(2, (224, 224)))) <= 25_000
+
+
+def whole_student(name, size, **options):
+    """A student with random weights everywhere."""
+    module = models.create(name, num_classes=10, bottleneck={"channels": 4}, **options)
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, *size, 3)))
+    for collection, made in encoder_variables(module).items():
+        variables[collection]["encoder"] = made["encoder"]
+    return module, variables
+
+
+def assert_local(module, variables, size):
+    blob = litert.local_tflite(module, variables, mean=MEAN, std=STD, image_shape=(1, *size, 3))
+    assert_plain(blob)
+    images = pictures(2, size)
+
+    @jax.jit
+    def unquantised(images):
+        latent = module.apply(variables, normalise(images, MEAN, STD), method="encode")
+        return module.apply(variables, latent, image_size=size, method="decode")[0]
+
+    assert relative(run_all(blob, images), np.asarray(unquantised(images))) < 1e-4
+
+
+def test_the_local_model_is_the_student_without_its_quantiser():
+    size = (32, 32)
+    assert_local(*whole_student("resnet18", size, width=16), size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("densenet169", (64, 64)), ("mobilenet_v2", (96, 96)), ("inception_v3", (107, 107)), ("resnet50", (75, 90))],
+)
+def test_the_local_model_of_every_family(name, size):
+    assert_local(*whole_student(name, size), size)
