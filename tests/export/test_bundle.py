@@ -199,3 +199,22 @@ def test_the_readme_makes_an_int8_bundle_of_the_demo(tmp_path):
     assert result["flax"]["top1"] - result["bundle"]["top1"] <= 0.5
     assert "head.tflite" in done.stdout
     assert (tmp_path / "triton" / "bundle" / "config.pbtxt").exists()
+
+
+@pytest.mark.parametrize("size", ["16k", "3m"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(workdir, tmp_path, capsys, size):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a full disk is made with mount, which needs root here")
+    try:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(2_600_000 if size == "3m" else 10))
+        code = export("--workdir", workdir, "--output", disk / "x", "--head", "float32", "--pictures", 20, "--local")
+        left = [path.name for path in disk.iterdir()]
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    err = capsys.readouterr().err
+    assert code == 2, err
+    assert re.fullmatch(r"error: no space left on the disk .*\n", err), err
+    assert left == ["filler"]
