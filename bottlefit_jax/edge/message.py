@@ -1,0 +1,102 @@
+"""The Open Inference Protocol's messages, made and checked. Nothing here opens a socket.
+
+What comes from a server is not trusted: sizes and types are checked before an array is made of it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from bottlefit_jax.bundle import Manifest
+from bottlefit_jax.errors import UserError
+
+pb: Any = service_pb2  # its classes are made at import, where no type checker sees them
+_types: Any = model_config_pb2.__dict__["DataType"]
+INPUT, OUTPUT = "latent", "logits"
+# Beside the logits, a response or a config holds names, labels and parameters; more than this is no server of ours.
+LARGEST_REST = 1 << 20
+
+
+def largest_response(manifest: Manifest) -> int:
+    """Bytes above which a response is refused before it is read."""
+    return 4 * manifest.model.num_classes + LARGEST_REST
+
+
+def infer_request(manifest: Manifest, latent: np.ndarray) -> Any:
+    """A ModelInferRequest for one picture's latent, uint8 [h, w, c], as raw bytes."""
+    request = pb.ModelInferRequest(
+        model_name=manifest.name, model_version=str(manifest.version), raw_input_contents=[latent.tobytes()]
+    )
+    request.inputs.add(name=INPUT, datatype="UINT8", shape=[1, *latent.shape])
+    return request
+
+
+def logits_of(response: Any, manifest: Manifest) -> np.ndarray:
+    """The logits in a ModelInferResponse, float32 [classes].
+
+    Raises:
+      UserError: none there, of another type or shape, or not finite.
+    """
+    classes = manifest.model.num_classes
+    found = [(index, output) for index, output in enumerate(response.outputs) if output.name == OUTPUT]
+    if len(found) != 1:
+        names = ", ".join(printable(output.name) for output in response.outputs) or "nothing"
+        raise UserError(f"the server answered with {names} instead of {OUTPUT}")
+    index, output = found[0]
+    raw = response.raw_output_contents[index] if index < len(response.raw_output_contents) else b""
+    if output.datatype != "FP32" or list(output.shape) not in ([1, classes], [classes]) or len(raw) != 4 * classes:
+        raise UserError(
+            f"the server answered with {printable(output.datatype)} {list(output.shape)} in {len(raw):,} raw bytes; "
+            f"one picture's logits are FP32 [1, {classes}] in {4 * classes:,}"
+        )
+    logits = np.frombuffer(raw, "<f4").astype(np.float32)
+    if not np.isfinite(logits).all():
+        raise UserError("the server answered with logits that are NaN or infinite")
+    return logits
+
+
+def microseconds(response: Any, name: str) -> int | None:
+    """The response's parameter `name`, such as tail_us; None where the server does not say."""
+    parameter = response.parameters.get(name)
+    value = 0 if parameter is None else parameter.int64_param or parameter.uint64_param
+    return None if parameter is None or value < 0 else value
+
+
+def check_config(config: Any, manifest: Manifest, server: str) -> None:
+    """Holds a server's ModelConfig to the bundle.
+
+    Raises:
+      UserError: the tail belongs to another head, or takes or gives something else.
+    """
+    head = config.parameters["head"].string_value if "head" in config.parameters else ""
+    if head != manifest.head.id:
+        belongs = f"belongs to another head, {printable(head)[:12]}…" if head else "does not say which head it is for"
+        raise UserError(
+            f"the tail on {server} {belongs}; this bundle's is {manifest.head.id[:12]}…: "
+            f"serve the bundle that the head is from"
+        )
+    problems = list(_problems(config, manifest))
+    if problems:
+        raise UserError(f"the tail {manifest.name} on {server} does not fit this bundle: {'; '.join(problems)}")
+
+
+def _problems(config: Any, manifest: Manifest) -> Iterator[str]:
+    """A batch is implied where max_batch_size is above 0; elsewhere the first dimension is it."""
+    wanted = (
+        ("input", config.input, INPUT, _types.TYPE_UINT8, list(manifest.latent.shape)),
+        ("output", config.output, OUTPUT, _types.TYPE_FP32, [manifest.model.num_classes]),
+    )
+    for kind, found, name, data_type, shape in wanted:
+        said = [(one.name, one.data_type, list(one.dims)) for one in found if kind == "input" or one.name == name]
+        batches = [[]] if config.max_batch_size > 0 else [[-1], [1]]
+        if not any(said == [(name, data_type, batch + shape)] for batch in batches):
+            told = ", ".join(f"{printable(one)} {_types.Name(dtype)} {dims}" for one, dtype, dims in said) or "missing"
+            yield f"its {kind} is {told} instead of {name} {_types.Name(data_type)} {shape}"
+
+
+def printable(text: str, most: int = 300) -> str:
+    """A server's words as one line that cannot steer a terminal."""
+    line = " ".join("".join(one if one.isprintable() else " " for one in text[: 4 * most]).split())
+    return line if len(line) <= most else line[:most] + "…"

@@ -1,0 +1,129 @@
+"""Serves the tails of bundles over the Open Inference Protocol v2 (gRPC), as NVIDIA Triton and KServe speak it.
+
+    python -m bottlefit_jax.serve --bundle bundles/digits [--bundle ...] [--bundles FOLDER] --port 8001
+
+Plaintext is spoken on the loopback alone, unless --allow-plaintext; elsewhere give --tls-cert and --tls-key, and
+--tls-client-ca to take only devices that have a certificate. One line says when it listens. SIGTERM or SIGINT: it takes
+no more, finishes what it took, and exits with code 0. Exit code 2: one line on standard error says what is wrong.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bottlefit_jax.errors import UserError
+
+GRACE = 60  # seconds that the last requests may take
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of printing the usage and leaving."""
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` (without the program) and returns the exit code."""
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        try:
+            from bottlefit_jax.serve import telemetry
+        except ImportError as error:
+            raise UserError(f"{error.name} is not installed: pip install 'bottlefit-jax[serve]'") from error
+        telemetry.log_json()
+        asyncio.run(serve(args))
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # while it was loading: nothing was taken yet
+        return 0
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line.
+
+    Raises:
+      UserError: flags that are unknown, missing, out of range or do not go together.
+    """
+    parser = Parser(
+        prog="python -m bottlefit_jax.serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--bundle", type=Path, action="append", default=[], help="a bundle, once or more often")
+    add("--bundles", type=Path, action="append", default=[], help="a folder of bundles, also those put there later")
+    add("--port", type=int, required=True, help="0: a free one")
+    add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    add("--backend", choices=["onnx", "jax"], default="onnx", help="what runs the tail (default: onnx)")
+    add("--threads", type=int, default=_cores(), help="that run one batch (default: all cores)")
+    add("--max-batch", type=int, default=8, help="pictures that are run at once (default: 8)")
+    add("--batch-delay-ms", type=float, default=2, help="that a request waits for others at most (default: 2)")
+    add("--queue", type=int, default=64, help="requests that wait at most (default: 64)")
+    add("--metrics-port", type=int, help="serves Prometheus metrics; 0: a free one")
+    add("--tls-cert", type=Path, help="PEM file of the server's certificate, and those up to its authority")
+    add("--tls-key", type=Path, help="PEM file of its key")
+    add("--tls-client-ca", type=Path, help="PEM file: only clients with a certificate of this authority")
+    add("--token-file", type=Path, help="only clients that send the token in this file")
+    add("--allow-plaintext", action="store_true", help="without TLS on other addresses than the loopback")
+    args = parser.parse_args(argv)
+    _check(args)
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.bundle and not args.bundles:
+        raise UserError("--bundle is missing; an example: --bundle bundles/digits")
+    for folder in args.bundles:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}: --bundles takes a folder that holds bundles")
+    limits = {"threads": (1, 1024), "max_batch": (1, 1024), "batch_delay_ms": (0, 10_000), "queue": (1, 1_000_000)}
+    for name, (least, most) in {**limits, "port": (0, 65535), "metrics_port": (0, 65535)}.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} is {value:g}; it must be {least:,} to {most:,}")
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise UserError("--tls-cert and --tls-key go together")
+    if args.tls_client_ca is not None and args.tls_cert is None:
+        raise UserError("--tls-client-ca needs --tls-cert and --tls-key")
+
+
+async def serve(args: argparse.Namespace) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+      UserError: something of `args` cannot be used.
+    """
+    from bottlefit_jax.serve.assembly import Running
+    from bottlefit_jax.serve.telemetry import log
+
+    stop = asyncio.Event()
+    running = await Running.start(args)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads the line
+        print(running.line, flush=True)
+    log("started", address=running.address, models=running.names)
+    await stop.wait()
+    log("stopping")
+    await running.stop(GRACE)
+    log("stopped")
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The protocol behind a gRPC port: bytes to messages, statuses, the log of each call, and an orderly end."""
+
+import asyncio
+import math
+import time
+import uuid
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.serve.checks import Refused
+from bottlefit_jax.serve.protocol import SERVICE, Call, Protocol
+from bottlefit_jax.serve.telemetry import Metrics, log
+
+QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes come every few seconds; only what fails is logged
+LAST_CALLS = 0.25  # seconds in which calls on their way are told UNAVAILABLE; gRPC alone would say CANCELLED
+STREAMS = 1024  # calls at once on one connection: gRPC's own limit is none
+
+
+class GrpcServer:
+    """Serves `protocol` on `host`:`port` between `start` and `stop`; port 0: a free one.
+
+    Args:
+      credentials: of TLS; None: plaintext.
+      interceptors: as security.BearerToken.
+      message_limit: bytes of a request.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        metrics: Metrics,
+        *,
+        host: str,
+        port: int,
+        message_limit: int,
+        credentials: grpc.ServerCredentials | None = None,
+        interceptors: tuple[grpc.aio.ServerInterceptor, ...] = (),
+    ):
+        self._protocol, self._metrics = protocol, metrics
+        self._host, self.port, self._credentials = host, port, credentials
+        options = [
+            ("grpc.max_receive_message_length", message_limit),
+            ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a sharer of the calls
+            # a device whose radio went away is noticed in a minute; a device may ping us every 10 seconds
+            ("grpc.keepalive_time_ms", 40_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ]
+        self._server = grpc.aio.server(options=options, interceptors=interceptors)
+        handlers = {name: self._handler(name, *method) for name, method in protocol.methods.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def start(self) -> None:
+        """Listens; `port` is then the real one.
+
+        Raises:
+          UserError: the address is taken or not ours.
+        """
+        host = f"[{self._host}]" if ":" in self._host and not self._host.startswith("[") else self._host
+        address = f"{host}:{self.port}"
+        try:
+            if self._credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise UserError(f"cannot listen on {address}: the port is taken, or the host is not here") from error
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Takes no more calls, and returns when all that were taken are answered, after `grace` seconds at most."""
+        self._protocol.ready = False
+        await asyncio.sleep(LAST_CALLS)
+        await self._server.stop(grace)
+
+    def _handler(self, name: str, request_type: type[Message], answer: Any) -> grpc.RpcMethodHandler:
+        """Bytes to bytes, as what cannot be parsed is to have a status of ours."""
+
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            started, left = time.monotonic(), context.time_remaining()
+            deadline = math.inf if left is None else started + left
+            call = Call(name, deadline, {"method": name, "request": f"made-{uuid.uuid4().hex[:12]}"})
+            try:
+                try:
+                    request = request_type.FromString(data)
+                except DecodeError as error:
+                    message = f"the message is no {request_type.DESCRIPTOR.name}"
+                    raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message) from error
+                response = (await answer(request, call)).SerializeToString()
+            except Refused as refused:
+                self._done(call, started, len(data), 0, refused.code.name, str(refused))
+                return await _abort(context, refused.code, str(refused))
+            except asyncio.CancelledError:  # by the client, or by its deadline
+                expired = time.monotonic() >= deadline
+                self._done(call, started, len(data), 0, "DEADLINE_EXCEEDED" if expired else "CANCELLED", None)
+                raise
+            except Exception:
+                log("bug", level=40, trace=True, **call.notes)
+                self._done(call, started, len(data), 0, "INTERNAL", None)
+                return await _abort(context, grpc.StatusCode.INTERNAL, "an error of the server, which its log shows")
+            self._done(call, started, len(data), len(response), "OK", None)
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _done(self, call: Call, started: float, received: int, sent: int, status: str, error: str | None) -> None:
+        """Counts and logs a call."""
+        seconds = time.monotonic() - started
+        if call.method == "ModelInfer":
+            # the names are those of loaded models: a client cannot fill the memory with names of its own
+            manifest = None if call.model is None else call.model.manifest
+            labels = ("", "") if manifest is None else (manifest.name, str(manifest.version))
+            self._metrics.requests.labels(*labels, status).inc()
+            self._metrics.received.labels(*labels).inc(received)
+            self._metrics.sent.labels(*labels).inc(sent)
+            self._metrics.seconds["total"].labels(*labels).observe(seconds)
+        elif call.method in QUIET and status == "OK":
+            return
+        sizes: dict[str, Any] = {"total_us": round(seconds * 1e6), "bytes_in": received, "bytes_out": sent}
+        log("call", **call.notes, status=status, error=error, **sizes)
+
+
+async def _abort(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
+    await context.abort(code, message)

@@ -1,0 +1,8 @@
+"""The protocol's messages, from tritonclient. protobuf makes them at import, so a type checker does not see them."""
+
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+pb: Any = service_pb2
+config_pb: Any = model_config_pb2

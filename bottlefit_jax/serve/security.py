@@ -1,0 +1,115 @@
+"""TLS, tokens, and where plaintext may be spoken. What cannot work is a UserError at start, not a failed connection."""
+
+import contextlib
+import hmac
+import ipaddress
+import ssl
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+
+from bottlefit_jax.errors import UserError
+
+LONGEST_TOKEN = 4096
+
+
+class BearerToken(grpc.aio.ServerInterceptor):
+    """Answers UNAUTHENTICATED to every call, of any method, whose `authorization` is not `Bearer TOKEN`."""
+
+    def __init__(self, token: str):
+        self._wanted = f"Bearer {token}".encode()
+        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The method's handler, or the refusal. The comparison takes the same time for every wrong token."""
+        metadata = handler_call_details.invocation_metadata
+        given = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
+        if len(given) == 1 and hmac.compare_digest(given[0].encode(), self._wanted):
+            return await continuation(handler_call_details)
+        return self._refusal
+
+
+async def _refuse(_: bytes, context: grpc.aio.ServicerContext) -> NoReturn:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this server wants the metadata `authorization: Bearer TOKEN`")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the host."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without the white space around it.
+
+    Raises:
+      UserError: no file, or nothing in it that a header can carry.
+    """
+    token = _read(path, "--token-file").strip()
+    if not token or len(token) > LONGEST_TOKEN or not all(33 <= byte <= 126 for byte in token):
+        raise UserError(f"--token-file {path} must hold one word of 1 to {LONGEST_TOKEN:,} visible ASCII characters")
+    return token.decode()
+
+
+def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """TLS by PEM files; with `client_ca`, only for clients with a certificate of that authority.
+
+    Raises:
+      UserError: a file cannot be used, the key is not the certificate's, a certificate has expired or is not yet valid.
+    """
+    chain, secret = _read(cert, "--tls-cert"), _read(key, "--tls-key")
+    authority = None if client_ca is None else _read(client_ca, "--tls-client-ca")
+    _check_pair(cert, key)
+    if client_ca is not None:
+        _check_authority(client_ca)
+    return grpc.ssl_server_credentials([(secret, chain)], authority, require_client_auth=authority is not None)
+
+
+def _read(path: Path, flag: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{flag} {path} cannot be read: {error.strerror}") from error
+
+
+def _check_pair(cert: Path, key: Path) -> None:
+    """Shakes hands with itself, in memory: OpenSSL says what a client would find wrong with the certificate."""
+
+    def no_password() -> NoReturn:
+        raise UserError(f"--tls-key {key} is encrypted; the server needs it without a password")
+
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False  # the server cannot know by which names it is reached
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is trusted, whoever signed it
+    try:
+        server.load_cert_chain(cert, key, password=no_password)
+        client.load_verify_locations(cert)
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ends = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+        for _ in range(4):  # flights of a handshake, more than TLS 1.2 has
+            for end in ends:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        raise UserError(f"--tls-cert {cert} cannot be used: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        if "MISMATCH" in (error.reason or ""):
+            raise UserError(f"--tls-key {key} is not the key of --tls-cert {cert}") from error
+        reason = (error.reason or "no PEM certificate and key").replace("_", " ").lower()
+        raise UserError(f"--tls-cert {cert} and --tls-key {key} cannot be used: {reason}") from error
+
+
+def _check_authority(path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise UserError(f"--tls-client-ca {path} holds no PEM certificate") from error
+    for certificate in context.get_ca_certs():
+        ends = str(certificate["notAfter"])
+        if ssl.cert_time_to_seconds(ends) < time.time():
+            raise UserError(f"--tls-client-ca {path} cannot be used: certificate has expired ({ends})")

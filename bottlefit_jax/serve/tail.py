@@ -1,0 +1,90 @@
+"""The tail of a bundle as a function of latents, by onnxruntime or by JAX."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bottlefit_jax.bundle import Bundle
+from bottlefit_jax.errors import UserError
+
+Tail = Callable[[np.ndarray], np.ndarray]
+
+
+def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> Tail:
+    """Loads the tail and runs it once at each end of what it will see, so that no request pays for that.
+
+    Args:
+      backend: a key of BACKENDS.
+      threads: that onnxruntime runs one batch on; JAX takes its own.
+      max_batch: the largest batch that it will be given.
+
+    Returns:
+      latent: [b, h, w, c] uint8 -> logits: [b, classes] float32, for 1 <= b <= max_batch. Call it from one thread.
+
+    Raises:
+      UserError: the file cannot be loaded, the library is not installed, or the tail is not the manifest's.
+    """
+    manifest = bundle.manifest
+    tail = BACKENDS[backend](bundle, threads, max_batch)
+    for batch in sorted({1, max_batch}):
+        latent = np.full((batch, *manifest.latent.shape), manifest.latent.zero_point, np.uint8)
+        try:
+            logits = tail(latent)
+        except Exception as error:  # the libraries raise types of their own, or none that they document
+            raise UserError(f"the tail of {bundle.folder} cannot be run: {_first_line(error)}") from error
+        wanted = (batch, manifest.model.num_classes)
+        if logits.shape != wanted or logits.dtype != np.float32:
+            raise UserError(
+                f"the tail of {bundle.folder} gives {logits.dtype} {list(logits.shape)} "
+                f"where its manifest says float32 {list(wanted)}"
+            )
+    return tail
+
+
+def _onnx(bundle: Bundle, threads: int, max_batch: int) -> Tail:
+    import onnxruntime
+
+    path = bundle.path(bundle.manifest.tail.onnx)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # threads that spin between two layers take the cores from gRPC and from other tails; under load that cost 50 %
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # what goes wrong is raised; onnxruntime would print it as well
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        (latent,), (logits,) = session.get_inputs(), session.get_outputs()
+    except Exception as error:  # onnxruntime's errors have no common class below Exception
+        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+    return lambda batch: session.run([logits.name], {latent.name: batch})[0]  # pyright: ignore[reportReturnType]
+
+
+def _jax(bundle: Bundle, threads: int, max_batch: int) -> Tail:
+    """XLA compiles for one size of batch, so batches are filled up to the next power of two."""
+    try:
+        import jax
+        import jax.export
+    except ImportError as error:
+        raise UserError("--backend jax needs JAX: pip install jax, or take --backend onnx") from error
+    path = bundle.path(bundle.manifest.tail.stablehlo)
+    try:
+        tail = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+        sizes = sorted({*(2**power for power in range(max_batch.bit_length()) if 2**power < max_batch), max_batch})
+        for size in sizes:
+            tail(np.zeros((size, *bundle.manifest.latent.shape), np.uint8)).block_until_ready()
+    except Exception as error:
+        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+
+    def run(latent: np.ndarray) -> np.ndarray:
+        size = next(size for size in sizes if size >= len(latent))
+        filled = np.pad(latent, ((0, size - len(latent)), (0, 0), (0, 0), (0, 0)))
+        return np.asarray(tail(filled))[: len(latent)]
+
+    return run
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+BACKENDS: dict[str, Callable[[Bundle, int, int], Tail]] = {"onnx": _onnx, "jax": _jax}

@@ -1,0 +1,72 @@
+"""A bundle whose head runs by LiteRT, and a server that speaks as Triton does."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.bundle import write_manifest
+from export import litert
+from tests.bundle import example
+from tests.edge.server import Tail, serve
+
+SIZE, LATENT, CLASSES = 32, [29, 29, 3], 10
+
+
+def _head(image):
+    return image[:, 1:30, 2:31].astype(jnp.float32) / 16 - 8
+
+
+def _whole(image):
+    return image.astype(jnp.float32).reshape(1, -1)[:, :CLASSES] / 64
+
+
+def manifest():
+    """JSON values, without `files`."""
+    found = example.manifest(
+        model={"name": "resnet18", "options": {}, "bottleneck": {"channels": 3}, "num_classes": CLASSES},
+        labels=[f"class {index}" for index in range(CLASSES)],
+        image={"height": SIZE, "width": SIZE, "order": "RGB", "dtype": "uint8", "resize": SIZE},
+        latent={"shape": LATENT, "dtype": "uint8", "bits": 8, "scale": 0.0625, "zero_point": 128},
+        local={"litert": "local.tflite"},
+    )
+    return {**found, "head": {**found["head"], "precision": "float32"}}
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    shape = (1, SIZE, SIZE, 3)
+    files = {
+        "head.tflite": litert.to_tflite(_head, shape),
+        "local.tflite": litert.to_tflite(_whole, shape),
+    }
+    example.write(folder, files={**example.FILES, **files})
+    write_manifest(folder, manifest())
+    return folder
+
+
+@pytest.fixture
+def tail(bundle):
+    return Tail(json.loads((bundle / "manifest.json").read_text()))
+
+
+@pytest.fixture
+def server(tail):
+    """HOST:PORT of the tail."""
+    running, port = serve(tail)
+    yield f"localhost:{port}"
+    running.stop(0).wait()
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+@pytest.fixture
+def picture(image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"

@@ -1,0 +1,96 @@
+"""A small server of the Open Inference Protocol that speaks as Triton does, and misbehaves as it is told.
+
+python -m tests.edge.server BUNDLE PORT SECONDS      prints a line when it listens; an answer takes SECONDS
+"""
+
+import json
+import sys
+import time
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+TYPE_UINT8, TYPE_FP32 = 2, 11
+
+
+class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """The tail of `manifest` (JSON values): class number i, where i is the sum of the latent modulo the classes.
+
+    Every attribute may be changed while it serves.
+    """
+
+    def __init__(self, manifest):
+        self.name, self.version, self.head = manifest["name"], str(manifest["version"]), manifest["head"]["id"]
+        self.dims, self.classes = list(manifest["latent"]["shape"]), manifest["model"]["num_classes"]
+        self.input_type, self.batch = TYPE_UINT8, 8
+        self.ready = self.live = True
+        self.seconds = 0.0  # an answer takes
+        self.refusals = []  # status codes to answer with, one each
+        self.token = None
+        self.parameters = {}  # of every response
+        self.answer_version = None
+        self.spoil = lambda response: response
+        self.requests, self.proofs = [], 0
+
+    def _admit(self, context):
+        if self.token is not None and ("authorization", f"Bearer {self.token}") not in context.invocation_metadata():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "a bearer token\nis \x1b[31mneeded")
+
+    def ServerLive(self, request, context):
+        self._admit(context)
+        return pb.ServerLiveResponse(live=self.live)
+
+    def ModelReady(self, request, context):
+        return pb.ModelReadyResponse(ready=self.ready and (request.name, request.version) == (self.name, self.version))
+
+    def ModelConfig(self, request, context):
+        self.proofs += 1
+        response = pb.ModelConfigResponse()
+        config = response.config
+        config.name, config.max_batch_size = self.name, self.batch
+        config.input.add(name="latent", data_type=self.input_type, dims=self.dims)
+        config.output.add(name="logits", data_type=TYPE_FP32, dims=[-1, self.classes][self.batch > 0 :])
+        if self.head is not None:
+            config.parameters["head"].string_value = self.head
+        return response
+
+    def ModelInfer(self, request, context):
+        self._admit(context)
+        self.requests.append(request)
+        if self.refusals:
+            context.abort(self.refusals.pop(0), "come back later")
+        time.sleep(self.seconds)
+        latent = np.frombuffer(request.raw_input_contents[0], np.uint8)
+        logits = np.zeros(self.classes, np.float32)
+        logits[int(latent.sum()) % self.classes] = 5
+        response = pb.ModelInferResponse(model_name=self.name, model_version=self.answer_version or self.version)
+        response.outputs.add(name="logits", datatype="FP32", shape=[1, self.classes])
+        response.raw_output_contents.append(logits.tobytes())
+        for name, value in self.parameters.items():
+            response.parameters[name].int64_param = value
+        return self.spoil(response) or response
+
+
+def serve(tail, *, port=0, credentials=None):
+    """Starts serving on the loopback; returns the gRPC server and its port."""
+    server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(tail, server)
+    address = f"127.0.0.1:{port}"
+    if credentials is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
+    server.start()
+    return server, port
+
+
+if __name__ == "__main__":
+    tail = Tail(json.loads((Path(sys.argv[1]) / "manifest.json").read_text()))
+    tail.seconds = float(sys.argv[3])
+    server, port = serve(tail, port=int(sys.argv[2]))
+    print(port, flush=True)
+    server.wait_for_termination()

@@ -1,0 +1,145 @@
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.edge.__main__ import main
+
+
+@pytest.fixture
+def folder(tmp_path, image):
+    """Three pictures and one that is none."""
+    for index in range(3):
+        Image.fromarray(np.roll(image, index, axis=1)).save(tmp_path / f"{index}.png")
+    (tmp_path / "1a.png").write_text("hello")
+    return tmp_path
+
+
+def refused(capsys, *argv):
+    """What the command says on its way out with code 2, one line."""
+    assert main([str(one) for one in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_table_is_aligned_and_a_bad_picture_does_not_end_it(bundle, server, folder, capsys):
+    assert main(["--bundle", str(bundle), "--server", server, str(folder), "--top", "2"]) == 1
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0].split() == ["file", "label", "probability", "ms", "bytes"]
+    assert len(lines) == 1 + 3 * 2
+    assert len({len(line) for line in [lines[0], *lines[1::2]]}) == 1
+    assert len({line.index("class") for line in lines[1:]}) == 1
+    assert [line.split()[0] for line in lines[1::2]] == [str(folder / f"{index}.png") for index in range(3)]
+    assert err == f"error: {folder}/1a.png: truncated, damaged or not a picture (not a picture that Pillow knows)\n"
+
+
+def test_json_is_an_object_a_line(bundle, server, folder, capsys):
+    (folder / "1a.png").unlink()
+    assert main(["--bundle", str(bundle), "--server", server, str(folder), "--json", "--top", "3"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["file"] for one in found] == [str(folder / f"{index}.png") for index in range(3)]
+    assert set(found[0]) == {"file", "label", "index", "probability", "timings", "bytes_sent", "top"}
+    assert found[0]["timings"]["tail"] is None
+    assert found[0]["bytes_sent"]["latent"] == 29 * 29 * 3
+    assert len(found[0]["top"]) == 3
+    assert found[0]["top"][0] == {key: found[0][key] for key in ("label", "index", "probability")}
+
+
+def test_local_needs_no_server(bundle, picture, capsys):
+    assert main(["--bundle", str(bundle), "--local", str(picture), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes_sent"]["total"] == 0
+
+
+def test_a_picture_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
+    (folder / "1a.png").unlink()
+    tail.seconds = 0.6
+
+    def recover(response):
+        tail.seconds = 0.0
+
+    tail.spoil = recover
+    assert main(["--bundle", str(bundle), "--server", server, str(folder), "--json", "--deadline-ms", "300"]) == 1
+    out, err = capsys.readouterr()
+    assert f"error: {folder}/0.png: no answer from {server} within 300 ms" in err
+    assert f"{folder}/2.png" in out
+
+
+def test_the_camera_gives_frames_until_told(bundle, server, image, capsys, monkeypatch):
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda number: iter([image] * 9))
+    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "2", "--json"]) == 0
+    found = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["camera 0 frame 1", "camera 0 frame 2"]
+
+
+def test_a_missing_camera_is_one_line(bundle, server, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(VideoCapture=lambda _: Closed()))
+    assert "no camera 5" in refused(capsys, "--bundle", bundle, "--server", server, "--camera", "5")
+
+
+class Closed:
+    def isOpened(self):
+        return False
+
+    def release(self):
+        pass
+
+
+def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, picture, capsys, tmp_path):
+    given = ("--bundle", bundle, "--server", server)
+    assert "give --server HOST:PORT, or --local" in refused(capsys, "--bundle", bundle, picture)
+    assert "give --server HOST:PORT, or --local" in refused(capsys, *given, "--local", picture)
+    assert "give pictures or folders, or --camera 0" in refused(capsys, *given)
+    assert "--top and --frames must be at least 1" in refused(capsys, *given, picture, "--top", "0")
+    assert "invalid int value: 'x'; --help lists the flags" in refused(capsys, *given, picture, "--threads", "x")
+    assert "no file or folder" in refused(capsys, *given, tmp_path / "none.png")
+    assert "is no bundle" in refused(capsys, "--bundle", tmp_path, "--server", server, picture)
+    assert "cannot read" in refused(capsys, *given, picture, "--token-file", tmp_path / "none")
+    assert "no answer from localhost:9 within 300 ms" in refused(
+        capsys, "--bundle", bundle, "--server", "localhost:9", "--deadline-ms", "300", picture
+    )
+    tail.token = "secret"
+    assert "UNAUTHENTICATED" in refused(capsys, *given, picture)
+    (tmp_path / "token").write_text("secret\n")
+    assert main([*map(str, given), str(picture), "--token-file", str(tmp_path / "token")]) == 0
+    capsys.readouterr()
+    tail.head = "c" * 64
+    assert "belongs to another head" in refused(capsys, *given, picture, "--token-file", tmp_path / "token")
+
+
+CHILD = """
+import sys, time
+start = time.perf_counter()
+from bottlefit_jax.edge.client import EdgeClient
+with EdgeClient(sys.argv[1], sys.argv[2]) as client:
+    client.connect()
+    seconds = time.perf_counter() - start
+    client.infer(sys.argv[3])
+from bottlefit_jax.edge.__main__ import main
+code = main(["--bundle", sys.argv[1], "--server", sys.argv[2], sys.argv[3]])
+heavy = [name for name in ("jax", "tensorflow", "pandas", "cv2", "scipy", "onnx") if name in sys.modules]
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(); print(code, seconds, peak // 1024, heavy)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_process_is_small_and_starts_quickly(bundle, server, picture):
+    command = [sys.executable, "-c", CHILD, str(bundle), server, str(picture)]
+    runs = []
+    for _ in range(3):  # the first may read the disk
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        code, seconds, peak, heavy = done.stdout.splitlines()[-1].split(" ", 3)
+        assert (code, heavy) == ("0", "[]")
+        assert int(peak) < 120
+        runs.append(float(seconds))
+    assert min(runs) < 0.5

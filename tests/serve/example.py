@@ -1,0 +1,123 @@
+"""A bundle whose tail is one matrix, and a server in this process."""
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import json
+import threading
+
+import grpc
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tritonclient.grpc import service_pb2 as pb
+
+from bottlefit_jax.serve.__main__ import parse
+from bottlefit_jax.serve.assembly import Running
+from tests.bundle import example as bundle_example
+
+SHAPE, CLASSES = (5, 6, 3), 4
+SERVICE = "/inference.GRPCInferenceService/"
+
+
+def matrix(seed=0):
+    return np.random.default_rng(seed).normal(size=(np.prod(SHAPE), CLASSES)).astype(np.float32)
+
+
+def expected(latent, seed=0):
+    """latent: [b, 5, 6, 3] uint8 -> logits [b, 4] float32."""
+    return latent.reshape(len(latent), -1).astype(np.float32) @ matrix(seed)
+
+
+@functools.cache
+def onnx_tail(seed=0):
+    nodes = [
+        helper.make_node("Cast", ["latent"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "matrix"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tail",
+        [helper.make_tensor_value_info("latent", TensorProto.UINT8, ["batch", *SHAPE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
+        [numpy_helper.from_array(matrix(seed), "matrix")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def write(folder, *, seed=0, files=None, **changes):
+    """Puts a bundle that can be served into `folder` and returns the folder."""
+    files = {**bundle_example.FILES, "tail.onnx": onnx_tail(seed), **(files or {})}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    (folder / "manifest.json").write_text(json.dumps(bundle_example.manifest(files=entries, **changes)))
+    return folder
+
+
+def latents(batch=1, seed=1):
+    return np.random.default_rng(seed).integers(0, 256, (batch, *SHAPE), dtype=np.uint8)
+
+
+def infer_request(latent, name="digits", **changes):
+    shape = latent.shape
+    return pb.ModelInferRequest(
+        **{
+            "model_name": name,
+            "inputs": [pb.ModelInferRequest.InferInputTensor(name="latent", datatype="UINT8", shape=shape)],
+            "raw_input_contents": [latent.tobytes()],
+            **changes,
+        }
+    )
+
+
+def logits_of(response):
+    return np.frombuffer(response.raw_output_contents[0], np.float32).reshape(response.outputs[0].shape)
+
+
+@functools.cache
+def loop():
+    """The event loop of all servers in this process, in a thread of its own."""
+    found = asyncio.new_event_loop()
+    threading.Thread(target=found.run_forever, daemon=True).start()
+    return found
+
+
+def on_loop(coroutine):
+    return asyncio.run_coroutine_threadsafe(coroutine, loop()).result(60)
+
+
+@contextlib.contextmanager
+def serving(*flags):
+    """A server by the command's flags, on a free port; yields Running."""
+    running = on_loop(Running.start(parse([*map(str, flags), "--port", "0"])))
+    try:
+        yield running
+    finally:
+        on_loop(running.stop(10))
+
+
+def raw_method(channel, method):
+    """Bytes to bytes."""
+    return channel.unary_unary(SERVICE + method)
+
+
+@contextlib.contextmanager
+def channel_to(address):
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        yield channel
+
+
+def status_of(call, *arguments, **options):
+    """(code, details) of a call."""
+    try:
+        call(*arguments, timeout=20, **options)
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    return grpc.StatusCode.OK, ""

@@ -1,0 +1,107 @@
+"""The command as a process: its line, its signals, its errors."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import pytest
+
+from bottlefit_jax.serve.__main__ import main
+from tests.serve import example
+from tests.serve.example import infer_request, latents, status_of
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return example.write(tmp_path / "bundle")
+
+
+@contextlib.contextmanager
+def command(*flags):
+    """The running process, and its address."""
+    words = [sys.executable, "-W", "error", "-m", "bottlefit_jax.serve", *map(str, flags)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("listening on "), process.communicate()
+            yield process, line.split()[2]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_code_0_after_what_it_took(bundle, signum):
+    with command("--bundle", bundle, "--port", 0) as (process, address), example.channel_to(address) as channel:
+        method = example.raw_method(channel, "ModelInfer")
+        data = infer_request(latents(), id="last").SerializeToString()
+        method(data, timeout=10)
+        calls = [method.future(data, timeout=10) for _ in range(20)]
+        process.send_signal(signum)
+        codes = {call.code() for call in calls}
+        assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert [line["event"] for line in lines if line["event"] != "call"] == ["started", "stopping", "stopped"]
+        assert any(line.get("request") == "last" and line["status"] == "OK" for line in lines)
+
+
+def test_a_killed_server_is_a_status_for_its_clients_and_its_port_is_free_again(bundle):
+    with command("--bundle", bundle, "--port", 0) as (process, address), example.channel_to(address) as channel:
+        method = example.raw_method(channel, "ModelInfer")
+        data = infer_request(latents()).SerializeToString()
+        method(data, timeout=10)
+        threading.Timer(0.1, process.kill).start()
+        codes, end = set(), time.monotonic() + 10
+        while grpc.StatusCode.UNAVAILABLE not in codes and time.monotonic() < end:
+            codes.add(status_of(method, data)[0])
+        assert codes == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+        with command("--bundle", bundle, "--port", address.rpartition(":")[2]):
+            assert status_of(method, data, wait_for_ready=True)[0] == grpc.StatusCode.OK
+
+
+def test_a_port_that_is_taken(bundle, capsys):
+    with example.serving("--bundle", bundle) as running:
+        assert main(["--bundle", str(bundle), "--port", str(running.port)]) == 2
+        assert f"cannot listen on 127.0.0.1:{running.port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--port"),
+        (["--port", "1"], "--bundle is missing"),
+        (["--port", "x", "--bundle", "a"], "argument --port: invalid int value: 'x'"),
+        (["--port", "0", "--bundle", "nowhere"], "no folder"),
+        (["--port", "0", "--bundles", "nowhere"], "no folder nowhere"),
+        (["--port", "70000", "--bundle", "a"], "--port is 70000; it must be 0 to 65,535"),
+        (["--port", "0", "--bundle", "a", "--queue", "0"], "--queue is 0; it must be 1 to 1,000,000"),
+        (["--port", "0", "--bundle", "a", "--batch-delay-ms", "nan"], "--batch-delay-ms is nan"),
+        (["--port", "0", "--bundle", "a", "--tls-cert", "b"], "--tls-cert and --tls-key go together"),
+        (["--port", "0", "--bundle", "a", "--tls-client-ca", "b"], "--tls-client-ca needs"),
+        (["--port", "0", "--bundle", "a", "--token", "b"], "--token"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(flags, said, capsys):
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_bundle_is_one_line(bundle, capsys):
+    path = bundle / "tail.onnx"
+    data = bytearray(path.read_bytes())
+    data[50] ^= 1
+    path.write_bytes(data)
+    assert main(["--bundle", str(bundle), "--port", "0"]) == 2
+    assert "tail.onnx was changed or damaged" in capsys.readouterr().err

@@ -1,0 +1,378 @@
+"""What a client sees: tritonclient as it is published, and messages of our own making."""
+
+import json
+import logging
+import re
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.utils import InferenceServerException
+
+from bottlefit_jax.serve import assembly
+from tests.bundle.example import HEAD, TAIL
+from tests.serve import example
+from tests.serve.example import infer_request, latents, logits_of, status_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    parent = tmp_path_factory.mktemp("bundles")
+    example.write(parent / "digits" / "3", version=3)
+    example.write(parent / "digits" / "12", version=12, seed=12)
+    example.write(parent / "other", name="other", labels=[])
+    return parent
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with example.serving("--bundles", folder, "--max-batch", "4", "--metrics-port", "0", "--threads", "1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with triton.InferenceServerClient(server.address) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def infer(server):
+    """A function from ModelInferRequest to ModelInferResponse."""
+    with example.channel_to(server.address) as channel:
+        method = example.raw_method(channel, "ModelInfer")
+        parse = pb.ModelInferResponse.FromString
+        yield lambda request, **options: parse(method(request.SerializeToString(), **options))
+
+
+def test_tritonclient_asks_for_everything(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("digits")
+    assert client.is_model_ready("digits", "3")
+    assert not client.is_model_ready("digits", "4")
+    assert not client.is_model_ready("nope")
+    assert client.get_server_metadata().name == "bottlefit-jax"
+    metadata = client.get_model_metadata("digits", as_json=True)
+    assert metadata == {
+        "name": "digits",
+        "versions": ["3", "12"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "latent", "datatype": "UINT8", "shape": ["-1", "5", "6", "3"]}],
+        "outputs": [{"name": "logits", "datatype": "FP32", "shape": ["-1", "4"]}],
+    }
+    config = client.get_model_config("digits").config
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        "head": HEAD,
+        "tail": TAIL,
+        "format": "1",
+    }
+    assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (4, 2000)
+    assert ([*config.input[0].dims], [*config.output[0].dims]) == ([5, 6, 3], [4])
+    index = client.get_model_repository_index(as_json=True)["models"]
+    assert [(line["name"], line["version"], line["state"]) for line in index] == [
+        ("digits", "3", "READY"),
+        ("digits", "12", "READY"),
+        ("other", "3", "READY"),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_tritonclient_infers(client, batch):
+    latent = latents(batch)
+    tensor = triton.InferInput("latent", latent.shape, "UINT8")
+    tensor.set_data_from_numpy(latent)
+    result = client.infer("digits", [tensor], outputs=[triton.InferRequestedOutput("logits")], request_id="mine")
+    np.testing.assert_allclose(result.as_numpy("logits"), example.expected(latent, 12), rtol=1e-5, atol=1e-2)
+    response = result.get_response()
+    assert (response.model_name, response.model_version, response.id) == ("digits", "12", "mine")
+    assert response.parameters["batch"].int64_param == batch
+    assert response.parameters["tail_us"].int64_param >= 0
+    assert response.parameters["queue_us"].int64_param >= 0
+
+
+def test_tritonclient_infers_compressed_and_asynchronously(client):
+    latent, answers = latents(), []
+    tensor = triton.InferInput("latent", latent.shape, "UINT8")
+    tensor.set_data_from_numpy(latent)
+    done = threading.Event()
+    client.async_infer(
+        "digits",
+        [tensor],
+        callback=lambda result, error: (answers.append(error or result), done.set()),
+        model_version="3",
+        compression_algorithm="gzip",
+    )
+    assert done.wait(10)
+    np.testing.assert_allclose(answers[0].as_numpy("logits"), example.expected(latent), rtol=1e-5, atol=1e-2)
+
+
+def test_typed_contents(infer):
+    latent = latents(2)
+    tensor = pb.ModelInferRequest.InferInputTensor(name="latent", datatype="UINT8", shape=latent.shape)
+    tensor.contents.uint_contents.extend(latent.ravel().tolist())
+    response = infer(infer_request(latent, inputs=[tensor], raw_input_contents=[]))
+    np.testing.assert_allclose(logits_of(response), example.expected(latent, 12), rtol=1e-5, atol=1e-2)
+
+
+def tensor(**changes):
+    return [
+        pb.ModelInferRequest.InferInputTensor(
+            **{"name": "latent", "datatype": "UINT8", "shape": [1, *example.SHAPE], **changes}
+        )
+    ]
+
+
+def typed(**contents):
+    return {"inputs": tensor(contents=pb.InferTensorContents(**contents)), "raw_input_contents": []}
+
+
+def output(name="logits", **parameters):
+    return pb.ModelInferRequest.InferRequestedOutputTensor(name=name, parameters=parameters)
+
+
+WRONG = {
+    "no input": ({"inputs": []}, "the request has 0 inputs"),
+    "two inputs": ({"inputs": tensor() * 2}, "the request has 2 inputs"),
+    "name": ({"inputs": tensor(name="x" * 1000)}, "the input is named 'xxxxx"),
+    "dtype": ({"inputs": tensor(datatype="FP32")}, "the input's datatype is 'FP32'; it must be UINT8"),
+    "flat": ({"inputs": tensor(shape=[90])}, r"shape is \[90\]; it must be \[batch, 5, 6, 3\] with a batch of 1 to 4"),
+    "swapped": ({"inputs": tensor(shape=[1, 3, 5, 6])}, r"the input's shape is \[1, 3, 5, 6\]"),
+    "empty batch": ({"inputs": tensor(shape=[0, 5, 6, 3]), "raw_input_contents": [b""]}, "batch of 1 to 4"),
+    "negative": ({"inputs": tensor(shape=[-1, 5, 6, 3])}, "batch of 1 to 4"),
+    "huge": ({"inputs": tensor(shape=[2**62, 5, 6, 3])}, "batch of 1 to 4"),
+    "many dims": ({"inputs": tensor(shape=[1] * 1000)}, "the input's shape is"),
+    "too many": ({"inputs": tensor(shape=[5, 5, 6, 3]), "raw_input_contents": [bytes(450)]}, "batch of 1 to 4"),
+    "short": ({"raw_input_contents": [bytes(89)]}, r"have 89 bytes; the shape \[1, 5, 6, 3\] has 90"),
+    "long": ({"raw_input_contents": [bytes(91)]}, "have 91 bytes"),
+    "two raw": ({"raw_input_contents": [bytes(90)] * 2}, "has 2 raw contents for one input"),
+    "nothing": ({"raw_input_contents": []}, "the input has no contents"),
+    "both": ({"inputs": typed(uint_contents=[1])["inputs"]}, "raw and typed contents"),
+    "typed short": (typed(uint_contents=[1] * 89), "uint_contents has 89 numbers"),
+    "typed large": (typed(uint_contents=[256] * 90), "uint_contents has 256; a UINT8 ends at 255"),
+    "typed other": (typed(fp32_contents=[1] * 90), "the contents are fp32_contents; UINT8 goes into uint_contents"),
+    "typed bytes": (typed(bytes_contents=[bytes(90)]), "the contents are bytes_contents"),
+    "shared memory": (
+        {"inputs": tensor(parameters={"shared_memory_region": pb.InferParameter(string_param="x")})},
+        "shared memory",
+    ),
+    "output": ({"outputs": [output("probabilities")]}, "the output 'probabilities' is asked for; there is only logits"),
+    "classification": (
+        {"outputs": [output(classification=pb.InferParameter(int64_param=3))]},
+        "the output has the parameters 'classification'",
+    ),
+    "output twice": ({"outputs": [output()] * 2}, "asked for 2 times"),
+    "version": ({"model_version": "newest"}, "the model's version is 'newest'; it must be a number"),
+    "long version": ({"model_version": "9" * 500}, "it must be a number"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_an_invalid_argument(infer, case):
+    changes, message = WRONG[case]
+    code, details = status_of(infer, infer_request(latents(), **changes))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert re.search(message, details), details
+    assert len(details) < 300
+
+
+def test_unknown_models_and_methods(infer, server, client):
+    assert status_of(infer, infer_request(latents(), name="nope"))[0] == grpc.StatusCode.NOT_FOUND
+    assert status_of(infer, infer_request(latents(), model_version="4"))[0] == grpc.StatusCode.NOT_FOUND
+    with pytest.raises(InferenceServerException, match="no model 'nope' is loaded; loaded: digits, other"):
+        client.get_model_metadata("nope")
+    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+        client.get_inference_statistics()
+
+
+def test_a_message_over_the_limit_is_refused_before_it_is_parsed(infer):
+    code, details = status_of(infer, infer_request(latents(), raw_input_contents=[bytes(1 << 20)]))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in details
+    # compressed it is small on the wire, and large only after that
+    code, _ = status_of(
+        infer, infer_request(latents(), raw_input_contents=[bytes(1 << 26)]), compression=grpc.Compression.Gzip
+    )
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_largest_batch_fits_raw_and_typed(infer):
+    latent = np.full((4, *example.SHAPE), 255, np.uint8)
+    tensor = pb.ModelInferRequest.InferInputTensor(name="latent", datatype="UINT8", shape=latent.shape)
+    tensor.contents.uint_contents.extend(latent.ravel().tolist())
+    assert infer(infer_request(latent)).parameters["batch"].int64_param == 4
+    assert infer(infer_request(latent, inputs=[tensor], raw_input_contents=[])).outputs[0].shape == [4, 4]
+
+
+def test_load_and_unload_while_requests_run(folder, server, client, infer):
+    example.write(folder / "digits" / "20", version=20, seed=20)
+    stop, codes = threading.Event(), []
+
+    def send():
+        while not stop.is_set():
+            codes.append(status_of(infer, infer_request(latents()))[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send) for _ in range(4)]
+        try:
+            for _ in range(3):
+                client.load_model("digits")
+                assert client.is_model_ready("digits", "20")
+                example.write(folder / "digits" / "12", version=12, seed=int(time.time_ns() % 1000))
+            assert set(codes) == {grpc.StatusCode.OK}
+            client.unload_model("digits")
+            assert not client.is_model_ready("digits")
+            client.load_model("digits")
+        finally:
+            stop.set()
+    assert all(sender.result() is None for sender in senders)
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE}
+    assert infer(infer_request(latents())).model_version == "20"
+
+
+def test_a_damaged_bundle_is_a_status_and_the_old_version_stays(folder, client, infer):
+    before = infer(infer_request(latents(), name="other"))
+    path = example.write(folder / "other", name="other", labels=[], seed=8) / "tail.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(InferenceServerException, match=r"FAILED_PRECONDITION.*tail.onnx was changed or damaged"):
+        client.load_model("other")
+    assert logits_of(infer(infer_request(latents(), name="other"))).tolist() == logits_of(before).tolist()
+
+
+def test_a_client_cannot_bring_files_of_its_own(client):
+    with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
+        client.load_model("digits", config="{}", files={"file:1/model.onnx": b"x"})
+    with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+        client.load_model("../../etc")
+
+
+def test_metrics(server, infer):
+    assert status_of(infer, infer_request(latents(), name="a" * 50))[0] == grpc.StatusCode.NOT_FOUND
+    infer(infer_request(latents(2), name="other"))
+    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as response:
+        text = response.read().decode()
+    labels = 'model="other",version="3"'
+    assert re.search(r'bottlefit_requests_total{model="other",status="OK",version="3"} \d', text)
+    assert 'bottlefit_requests_total{model="",status="NOT_FOUND",version=""}' in text
+    for name in ("queue_seconds", "tail_seconds", "total_seconds", "batch_size"):
+        assert re.search(rf'bottlefit_{name}_bucket{{le="[^"]+",{labels}}} \d', text), name
+    for name in ("queue_length", "received_bytes_total", "sent_bytes_total"):
+        assert re.search(rf"bottlefit_{name}{{{labels}}} \d", text), name
+    assert "aaaa" not in text
+
+
+def test_each_call_is_a_line_of_json(infer, caplog):
+    from bottlefit_jax.serve.telemetry import JsonFormatter
+
+    with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
+        infer(infer_request(latents(), id="my-7"))
+        status_of(infer, infer_request(latents(), name="nope\n"))
+        deadline = time.monotonic() + 5
+        while len(caplog.records) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    good, bad = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    assert (good["request"], good["model"], good["status"], good["batch"]) == ("my-7", "digits", "OK", 1)
+    assert {"queue_us", "tail_us", "total_us", "bytes_in", "bytes_out", "time", "version"} <= good.keys()
+    assert bad["request"].startswith("made-")
+    assert bad["status"] == "NOT_FOUND"
+    assert "\n" not in JsonFormatter().format(caplog.records[1])
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """A server whose tail takes 0.2 s a batch."""
+    ran = []
+
+    def open_tail(bundle, **_):
+        def tail(latent):
+            ran.append(len(latent))
+            time.sleep(0.2)
+            return example.expected(latent)
+
+        return tail
+
+    monkeypatch.setattr(assembly, "open_tail", open_tail)
+    with (
+        example.serving("--bundle", example.write(tmp_path / "slow"), "--queue", "16") as running,
+        example.channel_to(running.address) as channel,
+    ):
+        yield running, example.raw_method(channel, "ModelInfer"), ran
+
+
+def test_a_request_past_its_deadline_is_not_run(slow):
+    _, method, ran = slow
+    data = infer_request(latents()).SerializeToString()
+    first = method.future(data, timeout=10)
+    time.sleep(0.05)
+    late = [method.future(data, timeout=0.05) for _ in range(5)]
+    assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    first.result()
+    method(data, timeout=10)
+    assert ran == [1, 1]
+
+
+def test_a_cancelled_request_is_not_run(slow):
+    _, method, ran = slow
+    data = infer_request(latents()).SerializeToString()
+    first = method.future(data, timeout=10)
+    time.sleep(0.05)
+    others = [method.future(data, timeout=10) for _ in range(5)]
+    time.sleep(0.05)
+    for call in others:
+        call.cancel()
+    first.result()
+    method(data, timeout=10)
+    assert ran == [1, 1]
+
+
+def test_a_full_queue_is_a_status_and_nothing_is_lost(slow):
+    running, _, ran = slow
+    codes = []
+
+    def send():
+        with example.channel_to(running.address) as channel:
+            method = example.raw_method(channel, "ModelInfer")
+            codes.append(status_of(method, infer_request(latents()).SerializeToString())[0])
+
+    threads = [threading.Thread(target=send) for _ in range(200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(codes) == 200
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert codes.count(grpc.StatusCode.OK) == sum(ran) >= 17
+
+
+def test_stopping_finishes_what_was_taken_and_takes_no_more(tmp_path, monkeypatch):
+    def tail(latent):
+        time.sleep(0.3)
+        return example.expected(latent)
+
+    monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
+    data = infer_request(latents()).SerializeToString()
+    bundle = example.write(tmp_path / "slow")
+    with (
+        example.serving("--bundle", bundle, "--max-batch", "1") as running,
+        example.channel_to(running.address) as channel,
+    ):
+        method = example.raw_method(channel, "ModelInfer")
+        taken = [method.future(data, timeout=20) for _ in range(4)]
+        time.sleep(0.15)
+        stopping = threading.Thread(target=lambda: example.on_loop(running.stop(30)))
+        stopping.start()
+        time.sleep(0.1)
+        ready = example.raw_method(channel, "ServerReady")(b"", timeout=5)
+        assert not pb.ServerReadyResponse.FromString(ready).ready
+        for _ in range(2):  # while it says so, and when it no longer listens
+            assert status_of(method, data)[0] == grpc.StatusCode.UNAVAILABLE
+            time.sleep(0.4)
+        assert [call.code() for call in taken] == [grpc.StatusCode.OK] * 4
+        stopping.join()

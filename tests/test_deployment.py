@@ -1,0 +1,64 @@
+"""Two terminals, one bundle: the server in one process, the device in another, on the pictures of a run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.edge.client import EdgeClient
+from export.parity import create_reference
+from export.student import read_pictures, read_student
+from tests.export.test_bundle import export, workdir
+from tests.test_main import ROOT
+
+__all__ = ["workdir"]  # the fixture
+
+
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def bundle(request, workdir, tmp_path_factory):
+    output = tmp_path_factory.mktemp("bundles") / "digits"
+    flags = ("--head", request.param, "--local", "--pictures", 20, "--calibration", 20)
+    assert export("--workdir", workdir, "--output", output, *flags) == 0
+    return output
+
+
+@pytest.fixture
+def server(bundle):
+    """The address of a server of that bundle."""
+    command = [sys.executable, "-m", "bottlefit_jax.serve", "--bundle", bundle, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        line = process.stdout.readline()
+        yield "localhost:" + re.search(r":(\d+)\b", line)[1]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
+def test_pictures_go_from_the_device_to_the_server_and_come_back_as_flax_says(bundle, workdir, server, tmp_path):
+    student = read_student(workdir)
+    pictures = read_pictures(student, "val", limit=12)
+    logits = np.asarray(create_reference(student).whole(pictures.images))
+    for index, image in enumerate(pictures.images):
+        Image.fromarray(image).save(tmp_path / f"{index:02d}.png")
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, tmp_path, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ, timeout=120)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["label"] for answer in answers] == [str(index) for index in logits.argmax(-1)]
+    assert {answer["bytes_sent"]["latent"] for answer in answers} == {75}
+    warm = answers[-1]["bytes_sent"]
+    assert warm["total"] - warm["latent"] <= 200
+
+
+def test_the_library_says_what_the_command_says(bundle, workdir, server):
+    picture = read_pictures(read_student(workdir), "val", limit=1).images[0]
+    with EdgeClient(bundle, server) as client:
+        there, here = client.infer(picture), client.infer_local(picture)
+    assert there.label == here.label
+    assert there.probability == pytest.approx(here.probability, abs=0.05)
