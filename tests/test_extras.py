@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", ["edge", "serve", "train"])
+@pytest.mark.parametrize("extra", ["edge", "export", "serve", "train"])
 def test_no_tensorflow_anywhere_and_no_jax_on_the_device(extra, tmp_path):
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
