@@ -1,0 +1,278 @@
+import dataclasses
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.edge.bench import __main__ as command
+from bottlefit_jax.edge.bench import measure, report
+from bottlefit_jax.edge.bench.energy import Watts
+from bottlefit_jax.edge.bench.jpeg_server import uncut
+from bottlefit_jax.edge.bench.summary import METHODS, Row, Sample, crossings, percentiles, winner
+from bottlefit_jax.edge.picture import prepare
+from bottlefit_jax.errors import UserError
+
+RATES = (0.25, 1, 5, 20, 100)
+SETTING = report.Setting(
+    "b version 1", "python -m …", "process", "a proxy", "bytes", None, 1.0, 5, 3, "a machine", ["Note."]
+)
+
+
+def row(method, rate, p50, *, delay=5.0, error=None):
+    ms = {} if error else {"total": {"p50": p50, "p95": 1.2 * p50, "p99": 1.3 * p50}}
+    return Row(method, rate, delay, 0 if error else 5, ms, 100.0, 200.0, None, error)
+
+
+def example(delay=5.0):
+    """Split costs 10 ms and 20 kbit, JPEG 20 ms and 200 kbit, local 60 ms."""
+    return [
+        row(method, rate, fixed + kilobits / rate + 2 * delay, delay=delay)
+        for rate in RATES
+        for method, fixed, kilobits in (("split", 10, 20), ("local", 60 - 2 * delay, 0), ("jpeg", 20, 200))
+    ]
+
+
+class Steady:
+    """A method of a fixed time, which fails at one picture."""
+
+    def __init__(self, name, ms, error=None, at=0):
+        self.name, self.ms, self.error, self.at, self.calls = name, ms, error, at, 0
+
+    def once(self, image):
+        self.calls += 1
+        if self.error is not None and self.calls > self.at:
+            raise self.error
+        return Sample({"prepare": 1.0, "head": self.ms - 1, "total": self.ms}, 10)
+
+
+class Wire:
+    """A link that notes its shapes."""
+
+    def __init__(self):
+        self.shapes, self.bytes = [], 0
+
+    def shape(self, rate, delay):
+        self.shapes.append((rate, delay))
+
+    def sent(self):
+        self.bytes += 100
+        return self.bytes
+
+
+class Fragile:
+    """A server that is lost until it is started."""
+
+    name = "edge server"
+
+    def __init__(self, why=None, starts=True):
+        self.why, self.starts, self.started = why, starts, 0
+
+    def lost(self):
+        return self.why
+
+    def start(self):
+        self.started += 1
+        if not self.starts:
+            raise UserError("the edge server did not start: no memory")
+        self.why = None
+
+
+def run(methods, *, servers=(), rates=(1, 5), delays=(5,), count=4, **options):
+    wire, lines = Wire(), []
+    rows, stopped = measure.measure_all(
+        {method.name: method for method in methods},
+        servers,
+        wire,
+        [np.zeros((4, 4, 3), np.uint8)],
+        rates=rates,
+        delays=delays,
+        count=count,
+        tell=lines.append,
+        **options,
+    )
+    return rows, stopped, wire, lines
+
+
+def test_percentiles_are_those_of_numpy():
+    samples = [Sample({"head": float(value), "total": 2.0 * value}) for value in range(1, 102)]
+    found = percentiles(samples)
+    assert found["head"] == {"p50": 51, "p95": 96, "p99": 100}
+    assert found["total"]["p95"] == 192
+    assert set(found) == {"head", "total"}
+
+
+def test_lines_cross_where_they_are_drawn_to():
+    found = crossings([row("split", 1, 100), row("split", 100, 1), row("local", 1, 10), row("local", 100, 10)])
+    assert [(one.below, one.above) for one in found] == [("local", "split")]
+    assert found[0].rate_mbit == pytest.approx(10)
+    assert found[0].ms == pytest.approx(10)
+
+
+def test_a_failed_cell_crosses_and_wins_nothing():
+    rows = [row("split", 1, 100), row("split", 100, 0, error="lost"), row("local", 1, 10), row("local", 100, 10)]
+    assert crossings(rows) == []
+    assert winner(rows[:2]) is rows[0]
+    assert winner(rows[1:2]) is None
+
+
+def test_every_crossing_and_every_winner_is_in_the_report(tmp_path):
+    rows = [*example(5.0), *example(20.0)]
+    report.write(tmp_path, SETTING, rows, picture="latency.png")
+    text, found = (tmp_path / "bench.md").read_text(), json.loads((tmp_path / "bench.json").read_text())
+    assert text.count("| **") == 2 * 2 * len(RATES)  # method and total, at each delay
+    assert "## 5 ms each way" in text
+    assert "## 20 ms each way" in text
+    assert "![latency against link rate](latency.png)" in text
+    assert "Split is faster than JPEG at every rate measured." in text
+    for one in found["crossings"]:
+        assert f"From {one['rate_mbit']:.2g} Mbit/s on" in text
+    assert {(one["below"], one["above"]) for one in found["crossings"]} == {("local", "split"), ("local", "jpeg")}
+    assert len(found["rows"]) == len(rows)
+
+
+def test_the_energy_column_is_there_only_where_energy_is_known(tmp_path):
+    report.write(tmp_path, SETTING, example(), picture=None)
+    text = (tmp_path / "bench.md").read_text()
+    assert "energy, mJ" not in text
+    assert "--watts-compute" in text
+    assert "latency.png" not in text
+
+
+def test_rows_come_in_order_and_local_is_measured_once():
+    local = Steady("local", 7.0)
+    rows, stopped, wire, lines = run([Steady("split", 3.0), local, Steady("jpeg", 9.0)], delays=(5, 40))
+    assert [(one.delay_ms, one.rate_mbit, one.method) for one in rows] == [
+        (delay, rate, method) for delay in (5, 40) for rate in (1, 5) for method in METHODS
+    ]
+    assert not stopped
+    assert local.calls == measure.WARM_UP + 4
+    assert all(one.p(50) == {"split": 3, "local": 7, "jpeg": 9}[one.method] for one in rows)
+    assert wire.shapes[0] == (1, 5)
+    assert lines[0] == "5 ms, 1 Mbit/s, split: 3.0 ms"
+
+
+def test_energy_is_the_model_of_the_stated_watts():
+    rows, *_ = run([Steady("local", 7.0)], rates=(1,), watts=Watts(2, 5, 1))
+    assert rows[0].energy_mj == pytest.approx(2 * 7)
+
+
+def test_a_slower_device_computes_longer_and_all_else_is_as_measured():
+    sample = Sample({"prepare": 1.0, "head": 2.0, "quantizer": 0.5, "network": 10.0, "tail": 30.0, "total": 44.0}, 7)
+    found = sample.on_a_slower_device(4)
+    wanted = {"prepare": 4.0, "head": 8.0, "quantizer": 2.0, "network": 10.0, "tail": 30.0, "total": 44 + 3 * 3.5}
+    assert found == Sample(wanted, 7)
+    rows, *_ = run([Steady("local", 7.0)], rates=(1,), slower=4)
+    assert rows[0].p(50) == 28
+
+
+def test_a_report_of_a_slower_device_says_that_it_is_a_model(tmp_path):
+    report.write(tmp_path, dataclasses.replace(SETTING, slower=8.0), example(), picture=None)
+    assert "A model of a device that computes 8 times as long" in (tmp_path / "bench.md").read_text()
+    report.write(tmp_path, SETTING, example(), picture=None)
+    assert "A model of a device" not in (tmp_path / "bench.md").read_text()
+
+
+def test_a_failure_is_a_row_and_the_others_go_on():
+    rows, stopped, *_ = run([Steady("split", 3.0, UserError("no answer"), at=measure.WARM_UP + 1), Steady("jpeg", 9.0)])
+    assert rows[0].error == "no answer, after 1 of 4 pictures"
+    assert rows[0].pictures == 1
+    assert (rows[0].ms["total"]["p50"], rows[0].p(50)) == (3, None)
+    assert rows[2].error == "no answer, after 0 of 4 pictures"
+    assert rows[1].p(50) == 9
+    assert not stopped
+
+
+def test_an_interruption_keeps_what_was_measured():
+    rows, stopped, *_ = run([Steady("split", 3.0), Steady("jpeg", 9.0, KeyboardInterrupt(), at=measure.WARM_UP + 2)])
+    assert stopped
+    assert [one.error for one in rows] == [None, "interrupted, after 2 of 4 pictures", "interrupted", "interrupted"]
+
+
+def test_a_lost_server_is_started_again():
+    server = Fragile("it ended with signal 9")
+    rows, _, _, lines = run([Steady("split", 3.0)], servers=[server])
+    assert (server.started, rows[0].error) == (1, None)
+    assert lines[0] == "the edge server is started again: it ended with signal 9"
+
+
+def test_a_server_that_stays_lost_is_the_reason_in_every_row():
+    rows, stopped, *_ = run([Steady("split", 3.0)], servers=[Fragile("gone", starts=False)])
+    assert [one.error for one in rows] == ["the edge server did not start: no memory"] * 2
+    assert not stopped
+
+
+def test_a_method_that_cannot_be_had_says_so():
+    wire = Wire()
+    rows, _ = measure.measure_all({"local": "export it with --local"}, [], wire, [], rates=[1], delays=[5], count=1)
+    assert (rows[0].error, wire.shapes) == ("export it with --local", [])
+
+
+def test_a_failed_row_keeps_the_table(tmp_path):
+    report.write(tmp_path, SETTING, [row("split", 1, 0, error="a | b"), row("jpeg", 1, 5)], picture=None)
+    lines = [line for line in (tmp_path / "bench.md").read_text().splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| a / b |" in lines[2]
+
+
+def test_the_picture_is_drawn_with_gaps_and_crossings(tmp_path):
+    pytest.importorskip("matplotlib")
+    from bottlefit_jax.edge.bench import plot
+
+    rows = [*example(5.0), *example(20.0), *[row(method, 5, 0, delay=80.0, error="lost") for method in METHODS]]
+    plot.draw(tmp_path / "latency.png", rows, crossings(rows), report.NAMES, "a $title")
+    with Image.open(tmp_path / "latency.png") as picture:
+        assert picture.width >= 1500
+        assert np.asarray(picture.convert("L")).std() > 10
+    with pytest.raises(UserError, match="nothing to draw"):
+        plot.draw(tmp_path / "none.png", rows[-3:], [], report.NAMES, "nothing")
+
+
+def test_without_matplotlib_there_is_a_line_instead_of_a_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "bottlefit_jax.edge.bench.plot", None)
+    monkeypatch.delattr("bottlefit_jax.edge.bench.plot", raising=False)  # where another test has imported it
+    assert command._draw(tmp_path / "latency.png", example(), "b") is None
+    assert capsys.readouterr().err == f"{command.NO_PICTURE}\n"
+
+
+def test_prepare_cuts_the_jpeg_out_of_its_margin_to_the_bit():
+    from bottlefit_jax.bundle.manifest import Image as Wanted
+
+    for height, width, resize in ((224, 224, 256), (32, 32, 32), (5, 8, 11)):
+        wanted = Wanted(height, width, "RGB", "uint8", resize)
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        assert np.array_equal(prepare(uncut(image, wanted), wanted), image)
+        with pytest.raises(UserError, match="this network takes"):
+            uncut(image[1:], wanted)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--rates", "1,x"], "--rates is '1,x'"),
+        (["--rates", "0"], "must be above 0"),
+        (["--delays", "-1"], "a delay of -1 ms"),
+        (["--delays", "nan"], "--delays is 'nan'"),
+        (["--count", "0"], "--count is 0"),
+        (["--jpeg-quality", "96"], "--jpeg-quality is 96; it must be 1 to 95"),
+        (["--watts-compute", "5"], "--watts-send is missing"),
+        (["--watts-compute", "-5"], "--watts-compute is -5"),
+        (["--shaper", "magic"], "invalid choice"),
+        (["--what"], "--help lists the flags"),
+        ([], "no folder"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(flags, complaint, tmp_path, capsys):
+    given = ["--bundle", str(tmp_path / "none"), "--pictures", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert command.main([*given, *flags]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+def test_rates_are_sorted_and_single():
+    args = command.parse(["--bundle", "b", "--pictures", "p", "--output", "o", "--rates", "5,1,5", "--delays", "40,5"])
+    assert (args.rates, args.delays) == ([1, 5], [5, 40])
+    assert math.isclose(args.deadline_ms, 20_000)
