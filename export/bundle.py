@@ -9,17 +9,15 @@ used (one line on standard error), and nothing was written.
 """
 
 import argparse
-import contextlib
 import logging
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.command import Parser, in_place_of, tell
+from bottlefit_jax.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as in manifest.schema.json
 PRECISIONS = ("float32", "float16", "int8")
@@ -27,14 +25,6 @@ PRECISIONS = ("float32", "float16", "int8")
 
 class DepartureError(Exception):
     """The files of a bundle do not do what the network does."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are UserErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of printing the usage and leaving."""
-        raise UserError(f"{message}; --help lists the flags")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,16 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_repository(read_bundle(args.output), args.triton, overwrite=args.overwrite)
             print(f"Triton model repository: {args.triton}")
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return tell(error)
     except DepartureError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        print(f"error: no space left on the disk while writing {error.filename or args.output}", file=sys.stderr)
-        return 2
     return 0
 
 
@@ -74,12 +58,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: flags that are unknown, missing or out of range; an output that is in the way.
     """
-    parser = Parser(
-        prog="python -m export.bundle",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("export.bundle", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a finished run with a student")
     parser.add_argument("--output", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--head", choices=PRECISIONS, default="int8", help="what the device computes in (int8)")
@@ -110,25 +89,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
         check_free(args.triton, args.name, overwrite=args.overwrite)
     return args
-
-
-@contextlib.contextmanager
-def in_place_of(output: Path) -> Iterator[Path]:
-    """A folder beside to write to, which takes the place of `output` if all goes well and else leaves no trace."""
-    output = output.absolute()
-    part, old = (output.with_name(f".{output.name}.{os.getpid()}.{word}") for word in ("part", "old"))
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from error
-    try:
-        yield part
-        if output.exists():
-            os.replace(output, old)
-        os.replace(part, output)
-    finally:
-        for rest in (part, old):
-            shutil.rmtree(rest, ignore_errors=True)
 
 
 def _quieten() -> None:

@@ -32,8 +32,8 @@ from types import ModuleType
 from typing import Any
 
 from bottlefit_jax.bundle import Bundle, read_bundle
+from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError, is_disk_full
-from export.bundle import Parser
 
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 UINT8_SINCE = (10, 0)  # as input and output of a network
@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(sys.argv[1:] if argv is None else argv)
         print(run(_job(read_bundle(args.bundle), args)))
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return tell(error)
     return 0
 
 
@@ -74,12 +73,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: flags that are unknown, missing, out of range or do not go together; an output that is in the way.
     """
-    parser = Parser(
-        prog="python -m export.tensorrt",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("export.tensorrt", __doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="folder that python -m export.bundle wrote")
     parser.add_argument("--part", choices=("head", "tail"), default="head", help="what to build (head)")
     parser.add_argument("--output", type=Path, help="the engine; otherwise head.plan or tail.plan, here")
@@ -111,12 +105,12 @@ def run(job: Job) -> str:
         trt = None
     if trt is not None:
         engine = build(trt, job)
-        with _in_place_of(job.plan) as temporary:
+        with _file_in_place_of(job.plan) as temporary:
             temporary.write_bytes(engine)
         return f"wrote {job.plan} with TensorRT {trt.__version__}"
     trtexec = shutil.which("trtexec") or shutil.which(JETPACK_TRTEXEC)
     if trtexec is not None:
-        with _in_place_of(job.plan) as temporary:
+        with _file_in_place_of(job.plan) as temporary:
             call(trtexec, job, temporary)
         return f"wrote {job.plan} with {trtexec}"
     needs = "TensorRT 10 or newer" if job.part == "tail" else "TensorRT 8.2 to 10"
@@ -261,7 +255,7 @@ def _told(logger: Any, otherwise: object) -> str:
 
 
 @contextlib.contextmanager
-def _in_place_of(plan: Path) -> Iterator[Path]:
+def _file_in_place_of(plan: Path) -> Iterator[Path]:
     """A file beside to write to, which takes the place of `plan` if all goes well and else leaves no trace."""
     temporary = plan.with_name(f".{plan.name}.{os.getpid()}.part")
     try:

@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle
+from bottlefit_jax.command import in_place_of
 from bottlefit_jax.errors import UserError, is_disk_full
-from export.bundle import in_place_of
 
 CONFIG = "config.pbtxt"
 

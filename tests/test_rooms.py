@@ -14,10 +14,11 @@ EXPORT = ROOT / "export"
 # room -> the rooms of ours that it may import (itself and `errors` always)
 MAY_IMPORT = {
     "errors": set(),
+    "command": set(),
     "codec": set(),
     "models": {"codec"},
     "data": set(),
-    "convert": {"data", "models", "recipe", "training.checkpoint"},
+    "convert": {"command", "data", "models", "recipe", "training.checkpoint"},
     "recipe": set(),
     "training": {"models"},
     "evaluation": {"models", "data", "codec", "training"},
@@ -26,11 +27,12 @@ MAY_IMPORT = {
     "experiment": {"data", "evaluation", "models", "preparation", "recipe", "results", "training"},
     "main": {"experiment", "recipe", "training"},
     "bundle": set(),
-    "edge": {"bundle", "codec"},
-    "serve": {"bundle", "codec"},
+    "edge": {"bundle", "codec", "command"},
+    "serve": {"bundle", "codec", "command"},
     "export": {
         "bundle",
         "codec",
+        "command",
         "data",
         "edge.interpreter",
         "evaluation.accuracy",

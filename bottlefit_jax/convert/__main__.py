@@ -11,31 +11,20 @@ wrong, and nothing was written.
 """
 
 import argparse
-import contextlib
 import hashlib
 import logging
 import os
-import shutil
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from absl import logging as absl_logging
 
+from bottlefit_jax.command import Parser, in_place_of, tell
 from bottlefit_jax.convert import files
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
 
 CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are UserErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of printing the usage and leaving."""
-        raise UserError(f"{message}; --help lists the flags")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             export_folder(args)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return tell(error)
     return 0
 
 
@@ -59,12 +47,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
     """
-    parser = Parser(
-        prog="python -m bottlefit_jax.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("bottlefit_jax.convert", __doc__)
     parser.add_argument("--to", choices=["torch"], help="write a finished network for PyTorch")
     parser.add_argument("--model", help="resnet152, densenet169, inception_v3, mobilenet_v2, custom_resnet152, ...")
     parser.add_argument("--input", type=Path, required=True, help="file of weights; with --to the folder of a network")
@@ -108,7 +91,7 @@ def import_file(args: argparse.Namespace) -> None:
     with args.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
-    with _in_place_of(args.output) as temporary:
+    with in_place_of(args.output) as temporary:
         checkpoint.save_variables(temporary, found.variables, meta)
     kind = "student" if meta["bottleneck"] else "teacher"
     print(
@@ -162,40 +145,6 @@ def _check_output(output: Path, overwrite: bool, *, folder: bool) -> None:
     above = next(parent for parent in output.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"cannot write {output}: {above} is not a folder that can be written")
-
-
-@contextlib.contextmanager
-def _in_place_of(folder: Path) -> Iterator[Path]:
-    """A folder beside to write to, which takes the place of `folder` if all goes well and else leaves no trace."""
-    folder = folder.resolve()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():
-            os.replace(folder, temporary.with_name(f"{temporary.name}.old"))
-        os.replace(temporary, folder)
-    except UserError as error:  # a full disk, as Orbax's errors are told: by the name of the folder that it was given
-        raise UserError(str(error).replace(str(temporary), str(folder))) from error
-    except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
-        raise UserError(f"cannot write {folder}: {reason}") from error
-    finally:
-        _remove(folder.parent, temporary.name)
-
-
-def _remove(parent: Path, beginning: str) -> None:
-    """Removes the folders in `parent` whose names begin so: the old network, and what Orbax leaves under its own names.
-
-    After an error Orbax's threads still write for a moment, so one go is not always enough.
-    """
-    for _ in range(20):
-        left = [path for path in parent.glob("*") if path.name.startswith(beginning)]
-        if not left:
-            return
-        for path in left:
-            shutil.rmtree(path, ignore_errors=True)
-        time.sleep(0.1)
 
 
 def _quieten() -> None:

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bottlefit_jax.data.source import SPLITS, Source
+from bottlefit_jax.data.source import SPLITS, FileSource
 from bottlefit_jax.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
-class Folder(Source):
+class Folder(FileSource):
     """The pictures of one split of a folder, class by class in sorted order, files in sorted order within a class.
 
     Args of the constructor: `root` holds `train` and `val`, each with one folder per class.
@@ -30,18 +30,6 @@ class Folder(Source):
             self._files += files
             labels += [label] * len(files)
         self._labels = np.asarray(labels, np.int32)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def read(self, index: int) -> tuple[bytes, int]:
-        """The file's bytes and its label; UserError where the file cannot be read."""
-        path = self.picture_name(index)
-        try:
-            with open(path, "rb", buffering=0) as file:
-                return file.read(), int(self._labels[index])
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
     def picture_name(self, index: int) -> str:
         """The file's path."""

@@ -4,14 +4,14 @@ import csv
 import os
 
 from bottlefit_jax.data.labels import read_labels
-from bottlefit_jax.data.source import Source
+from bottlefit_jax.data.source import FileSource
 from bottlefit_jax.errors import UserError
 
 TABLE = "labels.csv"
 NAMES = "synset_words.txt"
 
 
-class Labelled(Source):
+class Labelled(FileSource):
     """The pictures that `labels.csv` names, in its order. There is no training split.
 
     The table has a heading with `filename`, and `class_index`, `wnid` or both. The classes are the lines of
@@ -32,18 +32,6 @@ class Labelled(Source):
         self.root = root
         self._files = [row["filename"] for row in rows]
         self._labels = labels
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def read(self, index: int) -> tuple[bytes, int]:
-        """The file's bytes and its label; UserError where the file cannot be read."""
-        path = self.picture_name(index)
-        try:
-            with open(path, "rb", buffering=0) as file:
-                return file.read(), self._labels[index]
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
     def picture_name(self, index: int) -> str:
         """The file's path."""

@@ -69,6 +69,24 @@ class Source(abc.ABC):
         return tuple(self.picture_name(index) for index in sorted(self._bad))
 
 
+class FileSource(Source):
+    """A source whose pictures are files: a subclass sets `_labels`, and says in `picture_name` where each file is."""
+
+    _labels: Sequence[int] | np.ndarray
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes and its label; UserError where the file cannot be read."""
+        path = self.picture_name(index)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.read(), int(self._labels[index])
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def check_options(split: str, on_bad_image: str) -> None:
     """Raises UserError unless both are among the words that `open_source` knows."""
     if split not in SPLITS:

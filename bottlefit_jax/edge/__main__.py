@@ -16,22 +16,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
 if TYPE_CHECKING:
     from bottlefit_jax.edge.client import Prediction
 
 WIDEST = 40  # characters of the column of labels; a longer one moves the rest of its line
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are UserErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of printing the usage and leaving."""
-        raise UserError(f"{message}; --help lists the flags")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(sys.argv[1:] if argv is None else argv)
         return run(args)
     except UserError as error:
-        _tell(error)
-        return 2
+        return tell(error)
     except KeyboardInterrupt:  # the way to end a camera's run
         return 0 if args.camera is not None else 130
     except BrokenPipeError:  # `| head`
@@ -56,12 +48,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: flags that are unknown, missing or do not go together.
     """
-    parser = Parser(
-        prog="python -m bottlefit_jax.edge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("bottlefit_jax.edge", __doc__)
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE_OR_FOLDER")
     parser.add_argument("--bundle", type=Path, required=True, help="its folder")
     parser.add_argument("--server", metavar="HOST:PORT", help="where its tail is served")
@@ -118,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 prediction = client.infer_local(image) if args.local else client.infer(image)
             except (PictureError, NoAnswer) as error:
                 failed = True
-                _tell(error if name in str(error) else f"{name}: {error}")
+                tell(error if name in str(error) else f"{name}: {error}")
             else:
                 print(show(name, prediction, client.top(prediction, args.top)), flush=True)
     return int(failed)
@@ -174,10 +161,6 @@ def _token(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
-
-
-def _tell(error: object) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

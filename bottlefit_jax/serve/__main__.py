@@ -15,19 +15,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
 GRACE = 60  # seconds that the last requests may take
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are UserErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of printing the usage and leaving."""
-        raise UserError(f"{message}; --help lists the flags")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         telemetry.log_json()
         asyncio.run(serve(args))
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return tell(error)
     except KeyboardInterrupt:  # while it was loading: nothing was taken yet
         return 0
     return 0
@@ -54,12 +45,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: flags that are unknown, missing, out of range or do not go together.
     """
-    parser = Parser(
-        prog="python -m bottlefit_jax.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("bottlefit_jax.serve", __doc__)
     add = parser.add_argument
     add("--bundle", type=Path, action="append", default=[], help="a bundle, once or more often")
     add("--bundles", type=Path, action="append", default=[], help="a folder of bundles, also those put there later")

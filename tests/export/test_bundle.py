@@ -14,11 +14,12 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.codec.quantizer import Affine, quantize
+from bottlefit_jax.command import in_place_of
 from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.errors import UserError
 from bottlefit_jax.training.checkpoint import save_variables
 from bottlefit_jax.training.sharding import to_host
 from export import bundle, head, litert
-from export.bundle import in_place_of
 from export.parity import run_onnx, session_of
 from export.student import read_pictures, read_student
 from tests.test_main import ROOT, run
@@ -177,7 +178,7 @@ def test_what_fails_leaves_the_old_bundle(tmp_path):
     old = tmp_path / "bundle"
     old.mkdir()
     (old / "manifest.json").write_text("old")
-    with pytest.raises(FileNotFoundError), in_place_of(old) as folder:  # noqa: PT012
+    with pytest.raises(UserError, match="No such file"), in_place_of(old) as folder:  # noqa: PT012
         (folder / "manifest.json").write_text("new")
         (folder / "head.tflite").read_bytes()
     assert (old / "manifest.json").read_text() == "old"
@@ -216,5 +217,5 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(workdir, tmp_path, capsys, s
         subprocess.run(["umount", "-l", disk], check=True)
     err = capsys.readouterr().err
     assert code == 2, err
-    assert re.fullmatch(r"error: no space left on the disk .*\n", err), err
+    assert re.fullmatch(r"error: cannot write .*/x: no space left on the disk\n", err), err
     assert left == ["filler"]

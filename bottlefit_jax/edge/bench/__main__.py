@@ -23,20 +23,13 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
 MOST_PICTURES = 50  # different ones, decoded in memory
 NO_PICTURE = "no latency.png: it needs matplotlib, pip install matplotlib"
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are UserErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of printing the usage and leaving."""
-        raise UserError(f"{message}; --help lists the flags")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if argv is None else argv)
         return bench(parse(given), given)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return tell(error)
     except KeyboardInterrupt:  # before there was anything to report
         return 130
 
@@ -57,12 +49,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         UserError: flags that are unknown, missing, out of range or do not go together.
     """
-    parser = Parser(
-        prog="python -m bottlefit_jax.edge.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("bottlefit_jax.edge.bench", __doc__)
     add = parser.add_argument
     add("--bundle", type=Path, required=True, help="the folder; exported with --local for the local row")
     add("--pictures", type=Path, required=True, help="a picture, or a folder with all that is below it")
