@@ -175,6 +175,15 @@ def test_a_report_of_a_slower_device_says_that_it_is_a_model(tmp_path):
     assert "A model of a device" not in (tmp_path / "bench.md").read_text()
 
 
+def test_what_sends_nothing_is_not_charged_for_idle_connections():
+    class Silent(Steady):
+        def once(self, image):
+            return Sample(super().once(image).ms)
+
+    rows, *_ = run([Silent("local", 7.0), Steady("jpeg", 9.0)], rates=(1,))
+    assert [one.bytes_sent for one in rows] == [0, 25]
+
+
 def test_a_failure_is_a_row_and_the_others_go_on():
     rows, stopped, *_ = run([Steady("split", 3.0, UserError("no answer"), at=measure.WARM_UP + 1), Steady("jpeg", 9.0)])
     assert rows[0].error == "no answer, after 1 of 4 pictures"
@@ -189,6 +198,17 @@ def test_an_interruption_keeps_what_was_measured():
     rows, stopped, *_ = run([Steady("split", 3.0), Steady("jpeg", 9.0, KeyboardInterrupt(), at=measure.WARM_UP + 2)])
     assert stopped
     assert [one.error for one in rows] == [None, "interrupted, after 2 of 4 pictures", "interrupted", "interrupted"]
+
+
+def test_an_interruption_between_two_rows_costs_none():
+    def tell(line):
+        raise KeyboardInterrupt
+
+    images = [np.zeros((4, 4, 3), np.uint8)]
+    methods = {"split": Steady("split", 3.0), "local": "export it with --local"}
+    rows, stopped = measure.measure_all(methods, [], Wire(), images, rates=[1, 5], delays=[5], count=4, tell=tell)
+    assert stopped
+    assert [one.error for one in rows] == [None, "export it with --local", "interrupted", "export it with --local"]
 
 
 def test_a_lost_server_is_started_again():

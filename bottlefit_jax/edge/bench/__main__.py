@@ -64,12 +64,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             f"--watts-{state}", type=float, metavar="W", help=f"that the device takes while it {doing}, without a meter"
         )
     add("--shaper", choices=["netem", "process"], help="default: netem, or process where netem cannot be had")
-    add(
-        "--device-slower",
-        type=float,
-        default=1,
-        help="times that the device takes as long as this machine (default: 1)",
-    )
+    add("--device-slower", type=float, metavar="TIMES", default=1, help="as long as this machine (default: 1)")
     args = parser.parse_args(argv)
     args.rates, args.delays = _numbers("--rates", args.rates), _numbers("--delays", args.delays)
     _check(args)

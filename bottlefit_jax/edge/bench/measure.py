@@ -63,6 +63,8 @@ def measure(
     row = replace(row, pictures=len(samples), ms=percentiles(samples), payload=_mean([one.payload for one in samples]))
     if row.error:
         return row
+    if not row.payload:
+        sent = 0  # what went by meanwhile are the other methods' idle connections
     return replace(row, bytes_sent=sent / count, energy_mj=_energy(samples, joules, sent / count, rate_mbit, watts))
 
 
@@ -88,25 +90,28 @@ def measure_all(
 
     The local network does not depend on the link: it is measured once, in its first row.
     """
-    rows: list[Row] = []
+    # From the beginning all rows are there, so that an interruption, whenever it comes, costs none.
+    rows = [
+        Row(name, rate, delay, error=method if isinstance(method, str) else INTERRUPTED)
+        for delay, rate in itertools.product(delays, rates)
+        for name, method in methods.items()
+    ]
     local: Row | None = None
-    stopped = False
-    for delay, rate in itertools.product(delays, rates):
-        for name, method in methods.items():
-            row = Row(name, rate, delay)
+    with contextlib.suppress(KeyboardInterrupt):
+        for number, row in enumerate(rows):
+            method = methods[row.method]
             if isinstance(method, str):
-                row = replace(row, error=method)
-            elif stopped:
-                row = replace(row, error=INTERRUPTED)
-            elif name == "local" and local is not None:
-                row = replace(local, rate_mbit=rate, delay_ms=delay)
-            else:
-                row = _cell(method, servers, link, images, row=row, tell=tell, options=options)
-                tell(_progress(row))
-                stopped = bool(row.error and row.error.startswith(INTERRUPTED))
-                local = row if name == "local" else local
-            rows.append(row)
-    return rows, stopped
+                continue
+            if row.method == "local" and local is not None:
+                rows[number] = replace(local, rate_mbit=row.rate_mbit, delay_ms=row.delay_ms)
+                continue
+            rows[number] = _cell(method, servers, link, images, row=row, tell=tell, options=options)
+            tell(_progress(rows[number]))
+            if (rows[number].error or "").startswith(INTERRUPTED):
+                return rows, True
+            local = rows[number] if row.method == "local" else local
+        return rows, False
+    return rows, True
 
 
 def _cell(
@@ -119,7 +124,7 @@ def _cell(
     tell: Callable[[str], None],
     options: dict[str, Any],
 ) -> Row:
-    """Shapes the link as the still empty `row` says and measures; a failed row also says which servers are no more."""
+    """Shapes the link as `row` says and measures; a failed row also says which servers are no more."""
     try:
         _ready(servers, tell)
         link.shape(row.rate_mbit, row.delay_ms)
