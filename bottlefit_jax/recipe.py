@@ -17,6 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # A bottleneck where neither the config nor the student's weights say otherwise: the reference's.
 BOTTLENECK = {
     "channels": 12,
+    "design": "bottlefit",
     "version": 2,
     "bits": 8,
     "cut": None,
@@ -58,6 +59,7 @@ def base_config() -> Config:
                 "weights": "",  # folder of a converted or trained student, to start from or to evaluate
                 "bottleneck": {  # not set: what the student's weights have, or else BOTTLENECK
                     "channels": config_dict.placeholder(int),
+                    "design": config_dict.placeholder(str),  # "patch": a cheaper encoder; see models.bottleneck
                     "version": config_dict.placeholder(int),
                     "bits": config_dict.placeholder(int),  # 0: no quantiser
                     "cut": config_dict.placeholder(str),  # feature to cut after; empty: the model's own

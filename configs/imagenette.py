@@ -10,13 +10,13 @@ from bottlefit_jax.recipe import base_config
 
 
 def get_config():
-    """A ResNet-18 at 64 px, 6 channels."""
+    """A ResNet-18 of half the width at 64 px, 8 channels."""
     config = base_config()
     config.dataset.update(name="folder", root="data/imagenette160", image_size=64, crop_scale=(0.35, 1.0), workers=2)
-    config.teacher.update(name="resnet18")
-    config.student.bottleneck.update(channels=6)
+    config.teacher.update(name="resnet18", options={"width": 32})
+    config.student.bottleneck.update(channels=8)
     config.stages.teacher.update(
-        epochs=20, batch_size=32, learning_rate=0.05, schedule="cosine", warmup_epochs=1, weight_decay=5e-4
+        epochs=25, batch_size=32, learning_rate=0.05, schedule="cosine", warmup_epochs=1, weight_decay=5e-4
     )
     config.stages.stage1.update(epochs=10, batch_size=32)
     config.stages.stage2.update(epochs=10, batch_size=32)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import Size, lengths
+from bottlefit_jax.models.bottleneck import Size
 from bottlefit_jax.models.layers import Style
 from bottlefit_jax.models.network import Network
 
@@ -110,7 +110,7 @@ def fold_encoder(
             del layers[2]
     scale = 1 / (255 * np.asarray(std, np.float64))
     layers[0] = dataclasses.replace(layers[0], kernel=layers[0].kernel * scale[:, None])
-    h, w = (lengths(module.design.encoder, n)[-1] for n in image_size)
+    h, w = module.latent_size(image_size)
     return Folded(
         image_size,
         (255 * np.asarray(mean, np.float64)).astype(np.float32),

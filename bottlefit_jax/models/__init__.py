@@ -78,5 +78,10 @@ def _check_cut(network: Network) -> None:
             f"bottleneck cut={network.cut!r} must be one of {network.spec.name}'s features: {', '.join(names)}"
         )
     assert network.bottleneck is not None
+    if not network.design.encoder and network.bottleneck.channels != (sent := network.cut_channels):
+        raise UserError(
+            f"bottleneck channels={network.bottleneck.channels!r} must be {sent}: a {network.bottleneck.design} sends "
+            f"{network.cut} of {network.spec.name} as it is"
+        )
     if size := network.bottleneck.image_size:
-        network.feature_size(size)
+        network.latent_size(size)

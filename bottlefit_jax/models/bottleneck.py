@@ -3,8 +3,9 @@
 `DESIGNS` holds one `Design` for each family and version, as DESIGN.md lists them and as the reference spells
 them (`custom/model.py` of yoshitomo-matsubara/bottlefit-split_computing for ResNet, torchdistill's
 `Bottleneck4DenseNet` for DenseNet). MobileNetV2 and Inception v3 follow ResNet's version 2 with widths of
-their own. A width is a number or one of three names: `latent` (the channels that are sent), `cut` (the
-channels of the feature that the decoder stands in for), `hidden` (the decoder's inner width, `HIDDEN`).
+their own. `PATCH` and `OTHERS` are not the reference's and fit every family. A width is a number or one of three
+names: `latent` (the channels that are sent), `cut` (the channels of the feature that the decoder stands in for),
+`hidden` (the decoder's inner width, `HIDDEN`).
 """
 
 import dataclasses
@@ -18,14 +19,23 @@ import jax.numpy as jnp
 
 from bottlefit_jax.codec import quantizer as codec
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.layers import TORCH_DEFAULT, ConvTranspose2x2, Style, adaptive_average, max_pool_3x3
+from bottlefit_jax.models.layers import (
+    TORCH_DEFAULT,
+    ConvNorm,
+    ConvTranspose2x2,
+    Linear,
+    Style,
+    adaptive_average,
+    global_average,
+    max_pool_3x3,
+)
 
 Size = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer: `kind` is conv, transposed, norm, relu, max_pool or average (the adaptive pool at the end)."""
+    """One layer: `kind` is conv, depthwise, transposed, norm, relu, max_pool or average (the adaptive pool)."""
 
     kind: str
     width: str | int = 0
@@ -42,10 +52,19 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """The two halves of a bottleneck."""
+    """The two halves of a bottleneck.
+
+    Args:
+        encoder: from the picture to the latent, or from the feature at the cut to the latent.
+        decoder: from the latent to the feature at the cut.
+        after_cut: the device runs the teacher's own parts up to the cut, and the encoder begins there.
+        early_exit: a classifier beside the latent answers on the device where it is sure.
+    """
 
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
+    after_cut: bool = False
+    early_exit: bool = False
 
 
 def _conv(width: str | int, kernel: int = 2, stride: int = 1, padding: int = 0) -> Layer:
@@ -83,6 +102,30 @@ DESIGNS: Mapping[str, Mapping[int, Design]] = {
     "mobilenet": {2: _V2},
     "inception": {2: _V2},
 }
+# Ours: 18 instead of 120 million multiply-adds at 224 px for a latent of the same size.
+PATCH = (
+    *(_conv(48, 4, 4), *_ACT, Layer("depthwise", 48, 3, 1, 1), *_ACT),
+    *(_conv(48, 1), *_ACT, _conv("latent", 2, 2, 1)),
+)
+# What BottleFit is compared with, by the name that a bottleneck's `design` has.
+OTHERS: Mapping[str, Design] = {
+    # What split computing did before. A transposed convolution 2×2 of stride 1 is a convolution 2×2 with padding 1, its
+    # kernel turned round.
+    "autoencoder": Design(
+        encoder=(_conv(128), *_ACT, _conv(64), *_ACT, _conv(32), *_ACT, _conv("latent")),
+        decoder=(
+            *(_conv(32, padding=1), *_ACT, _conv(64, padding=1), *_ACT),
+            *(_conv(128, padding=1), *_ACT, _conv("cut", padding=1), _END),
+        ),
+        after_cut=True,
+    ),
+    # Channel reduction (and, as everywhere, quantisation).
+    "reduction": Design(encoder=(_conv("latent", 1),), decoder=(_conv("cut", 1), _END), after_cut=True),
+    # SPINN (Laskaridis et al., MobiCom 2020): the feature at the cut as it is, behind an early exit.
+    "spinn": Design(encoder=(), decoder=(), after_cut=True, early_exit=True),
+}
+REFERENCE = "bottlefit"  # the designs that `version` chooses from
+DESIGN_NAMES = (REFERENCE, "patch", *OTHERS)
 HIDDEN: Mapping[str, Callable[[int], int]] = {
     "resnet": lambda cut: cut,
     "densenet": lambda cut: 2 * cut,
@@ -97,7 +140,8 @@ class Bottleneck:
 
     Args:
         channels: of the latent.
-        version: which design; ResNets have 1, 2 and 3, the others 2.
+        design: one of `DESIGN_NAMES`.
+        version: which of the reference's; ResNets have 1, 2 and 3, the others 2.
         bits: of the quantiser, 1 to 8; None: no quantiser.
         cut: the feature that the decoder reproduces; None: the model's own choice.
         image_size: int or (h, w). The constructor checks it, and `decode` restores the feature's size from it
@@ -108,6 +152,7 @@ class Bottleneck:
     """
 
     channels: int = 12
+    design: str = REFERENCE
     version: int = 2
     bits: int | None = 8
     cut: str | None = None
@@ -133,7 +178,12 @@ class Bottleneck:
             raise UserError(f"bottleneck version={made.version!r} must be one of {allowed} for a {family}")
         if made.bits is not None and (not is_integer(made.bits) or not 1 <= made.bits <= 8):
             raise UserError(f"bottleneck bits={made.bits!r} must be an integer from 1 to 8, or None for no quantiser")
+        if made.design != REFERENCE and made.version != 2:
+            raise UserError(
+                f"bottleneck version={made.version!r} belongs to {REFERENCE}; design={made.design!r} has none"
+            )
         for key, allowed in (
+            ("design", DESIGN_NAMES),
             ("per", ("image", "batch", "channel")),
             ("range", ("dynamic", "static")),
             ("quantize_training", (False, True)),
@@ -159,37 +209,52 @@ def _parse_size(value: Any) -> Size | None:
     return int(pair[0]), int(pair[1])
 
 
-def design(family: str, version: int, channels: int, cut_channels: int, natural: int, cut_length: int) -> Design:
+def design(family: str, plan: Bottleneck, cut_channels: int, natural: int, cut_length: int) -> Design:
     """The design with its widths filled in, and with as many transposed convolutions as the cut needs.
 
     Args:
         family: key of `DESIGNS`.
-        version: key of `DESIGNS[family]`.
-        channels: of the latent.
+        plan: what was asked for.
         cut_channels: of the feature at the cut.
         natural: the model's usual image size; the structure follows from it alone, so that weights fit any size.
         cut_length: rows of the feature at the cut for an image of that size.
     """
-    chosen = DESIGNS[family][version]
+    chosen = DESIGNS[family][plan.version]
+    if plan.design == "patch":
+        chosen = dataclasses.replace(chosen, encoder=PATCH)
+    elif plan.design != REFERENCE:
+        chosen = OTHERS[plan.design]
     decoder, added = chosen.decoder, 0
-    while lengths((*chosen.encoder, *decoder), natural)[-1] < cut_length:
+    start = cut_length if chosen.after_cut else natural
+    while length_after((*chosen.encoder, *decoder), start) < cut_length:
         added += 1
         decoder = (*_ACT, *(_UP * added), *chosen.decoder[len(_ACT) :])
-    widths = {"latent": channels, "cut": cut_channels, "hidden": HIDDEN[family](cut_channels)}
+    widths = {"latent": plan.channels, "cut": cut_channels, "hidden": HIDDEN[family](cut_channels)}
 
     def fill(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         return tuple(dataclasses.replace(layer, width=widths.get(str(layer.width), layer.width)) for layer in layers)
 
-    return Design(fill(chosen.encoder), fill(decoder))
+    return dataclasses.replace(chosen, encoder=fill(chosen.encoder), decoder=fill(decoder))
 
 
-def lengths(layers: Sequence[Layer], n: int) -> list[int]:
-    """Rows after each layer when n go in."""
-    out = []
+def length_after(layers: Sequence[Layer], n: int) -> int:
+    """Rows that come out of the layers when n go in; below 1 where nothing remains."""
     for layer in layers:
         n = layer.length(n)
-        out.append(n)
-    return out
+    return n
+
+
+class Exit(nn.Module):
+    """The early exit: convolution 3×3/2 of as many channels, BN, ReLU, mean over the picture, linear layer."""
+
+    classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """`[B, h, w, c]` at the cut to logits `[B, classes]`."""
+        x = ConvNorm(Style(self.dtype), x.shape[-1], 3, 2, 1, activation=nn.relu, name="0")(x, train)
+        return Linear(self.classes, self.dtype, name="1")(global_average(x))
 
 
 class Half(nn.Module):
@@ -213,6 +278,10 @@ class Half(nn.Module):
             name, width = str(number), int(layer.width)
             if layer.kind == "conv":
                 x = style.conv(width, layer.kernel, stride=layer.stride, padding=layer.padding, name=name)(x)
+            elif layer.kind == "depthwise":
+                x = style.conv(
+                    width, layer.kernel, stride=layer.stride, padding=layer.padding, groups=width, name=name
+                )(x)
             elif layer.kind == "transposed":
                 x = ConvTranspose2x2(width, self.dtype, name=name)(x)
             elif layer.kind == "norm":

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import Bottleneck, Design, Half, Quantizer, Size, design, lengths
+from bottlefit_jax.models.bottleneck import Bottleneck, Design, Exit, Half, Quantizer, Size, design, length_after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,9 @@ class Network(nn.Module):
 
     `apply(variables, images, train=False) -> (logits, features)`: images `[B, h, w, 3]`, normalised float; logits
     `[B, classes]` float32; features a dictionary of `[B, h', w', c]` tensors under the parts' names. A student's
-    has `latent` (as the encoder made it, before any quantiser) and `decoded` too, and `decoded` again under the
-    name of the cut. `train` is True, False, or the names of those parts that run in training mode.
+    has `latent` (as the encoder made it, before any quantiser) and `decoded` too, `decoded` again under the name of the
+    cut, and `exit_logits` where it has an early exit. `train` is True, False, or the names of those parts that run in
+    training mode.
     """
 
     spec: Spec
@@ -93,15 +94,23 @@ class Network(nn.Module):
             if self.bottleneck.bits is not None:
                 self.quantizer = Quantizer(self.bottleneck.bits, self.bottleneck.per, self.bottleneck.range == "static")
             self.decoder = Half(halves.decoder, self.dtype)
-        for part in self._own_parts():
+            if halves.early_exit:
+                self.exit = Exit(self.num_classes, self.dtype)
+        for part in (*self._front(), *self._tail()):
             if part.make is not None:
                 setattr(self, part.name, part.make())
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of the parts, in order."""
-        halves = ("encoder", "decoder") if self.bottleneck is not None else ()
-        return (*halves, *(part.name for part in self._own_parts()))
+        tail = tuple(part.name for part in self._tail())
+        return tail if self.bottleneck is None else (*self.device_parts, "decoder", *tail)
+
+    @property
+    def device_parts(self) -> tuple[str, ...]:
+        """The names of a student's parts that run on the device, in order."""
+        early_exit = ("exit",) if self.design.early_exit else ()
+        return (*(part.name for part in self._front()), "encoder", *early_exit)
 
     @property
     def cut(self) -> str | None:
@@ -122,15 +131,17 @@ class Network(nn.Module):
         return (self.cut, *(name for name in self.spec.matched if names.index(name) > names.index(self.cut)))
 
     @property
+    def cut_channels(self) -> int:
+        """Channels of a student's feature at the cut."""
+        return next(part.channels for part in self._backbone() if part.name == self.cut)
+
+    @property
     def design(self) -> Design:
         """The layers of a student's encoder and decoder."""
         assert self.bottleneck is not None
         natural = self.spec.image_size
         cut_length = self.feature_size((natural, natural))[0]
-        channels = next(part.channels for part in self._backbone() if part.name == self.cut)
-        return design(
-            self.spec.family, self.bottleneck.version, self.bottleneck.channels, channels, natural, cut_length
-        )
+        return design(self.spec.family, self.bottleneck, self.cut_channels, natural, cut_length)
 
     def feature_size(self, image_size: Size) -> Size:
         """(h, w) of a student's feature at the cut for images of this size, or a UserError if they are too small."""
@@ -140,8 +151,15 @@ class Network(nn.Module):
 
     def latent_size(self, image_size: Size) -> Size:
         """(h, w) of a student's latent for images of this size."""
-        encoder = self.design.encoder
-        h, w = (lengths(encoder, n)[-1] for n in image_size)
+        halves = self.design
+        feature_size = self.feature_size(image_size)
+        start = feature_size if halves.after_cut else image_size
+        h, w = (length_after(halves.encoder, n) for n in start)
+        if min(h, w) < 1:
+            raise UserError(
+                f"images of {image_size[0]} × {image_size[1]} are too small for this bottleneck of {self.spec.name}: "
+                "nothing is left of the latent"
+            )
         return h, w
 
     def __call__(self, images: jax.Array, train: bool | Collection[str] = False) -> tuple[jax.Array, dict]:
@@ -150,8 +168,9 @@ class Network(nn.Module):
         size = _picture(images)
         self._sizes(size)
         if self.bottleneck is None:
-            return self._run(images.astype(self.dtype), {}, active)
+            return self._run(self._tail(), images.astype(self.dtype), {}, active)
         latent = self.encode(images, train)
+        beside = {"exit_logits": self.exit(latent, "exit" in active)} if self.design.early_exit else {}
         received = latent
         if self.bottleneck.bits is not None:
             training = not active.isdisjoint(("encoder", "decoder"))
@@ -159,13 +178,23 @@ class Network(nn.Module):
                 received = self.quantizer(latent, training)
             elif self.is_initializing():
                 self.quantizer(latent)
-        return self._decode(received, latent, active, size)
+        logits, features = self._decode(received, latent, active, size)
+        return logits, {**features, **beside}
 
     def encode(self, images: jax.Array, train: bool | Collection[str] = False) -> jax.Array:
         """Images `[B, H, W, 3]` to the latent `[B, h, w, c]`, not quantised. A student's only."""
         self._student_only("encode")
-        self._sizes(_picture(images))
-        return self.encoder(images, "encoder" in self._active(train))
+        self.latent_size(_picture(images))
+        active = self._active(train)
+        x, _ = self._run(self._front(), images.astype(self.dtype), {}, active)
+        return self.encoder(x, "encoder" in active)
+
+    def exit_early(self, latent: jax.Array) -> jax.Array:
+        """The device's own answer, `[B, classes]`, from its latent `[B, h, w, c]`, where there is an early exit."""
+        self._student_only("exit_early")
+        if not self.design.early_exit:
+            raise UserError(f"this bottleneck of {self.spec.name} has no early exit; design='spinn' has one")
+        return self.exit(latent)
 
     def decode(
         self, latent: jax.Array, train: bool | Collection[str] = False, image_size: Size | None = None
@@ -186,11 +215,11 @@ class Network(nn.Module):
 
     def _decode(self, received: jax.Array, latent: jax.Array, active: frozenset, size: Size) -> tuple[jax.Array, dict]:
         decoded = self.decoder(received, "decoder" in active, self.feature_size(size))
-        return self._run(decoded, {"latent": latent, "decoded": decoded, self.cut: decoded}, active)
+        return self._run(self._tail(), decoded, {"latent": latent, "decoded": decoded, self.cut: decoded}, active)
 
-    def _run(self, x: jax.Array, features: dict, active: frozenset) -> tuple[jax.Array, dict]:
-        """The parts of the backbone that this network has, from `x` on."""
-        for part in self._own_parts():
+    def _run(self, parts: tuple[Part, ...], x: jax.Array, features: dict, active: frozenset) -> tuple[jax.Array, dict]:
+        """These parts of the backbone, from `x` on."""
+        for part in parts:
             if part.side is not None:
                 if part.name in active or self.is_initializing():
                     out = getattr(self, part.name)(features[part.side], part.name in active)
@@ -218,7 +247,15 @@ class Network(nn.Module):
     def _backbone(self) -> tuple[Part, ...]:
         return self.spec.parts(self.num_classes, self.dtype, **dict(self.options))
 
-    def _own_parts(self) -> tuple[Part, ...]:
+    def _front(self) -> tuple[Part, ...]:
+        """The backbone's parts up to the cut, where a student's device runs them too; () otherwise."""
+        if self.bottleneck is None or not self.design.after_cut:
+            return ()
+        parts = self._backbone()
+        stop = [part.name for part in parts].index(str(self.cut)) + 1
+        return tuple(part for part in parts[:stop] if part.side is None)
+
+    def _tail(self) -> tuple[Part, ...]:
         """The backbone's parts, or a student's share of them: what follows the cut, without side branches."""
         parts = self._backbone()
         if self.bottleneck is None:
@@ -255,10 +292,17 @@ class Network(nn.Module):
         usual = self.bottleneck.image_size or (self.spec.image_size, self.spec.image_size)
         if self.latent_size(usual) == latent_size:
             return usual
-        encoder = self.design.encoder
+        halves = self.design
+
+        def rows(n: int) -> int:
+            if not halves.after_cut:
+                return length_after(halves.encoder, n)
+            for part in self._front():
+                n = part.length(n)
+            return length_after(halves.encoder, n)
 
         def roundest(length: int) -> int:
-            fitting = [n for n in range(1, 16 * length + 16) if lengths(encoder, n)[-1] == length]
+            fitting = [n for n in range(1, 64 * length + 64) if rows(n) == length]
             if not fitting:
                 raise UserError(f"no image gives {self.spec.name} a latent of {latent_size[0]} × {latent_size[1]}")
             return max(fitting, key=lambda n: (n & -n, n))

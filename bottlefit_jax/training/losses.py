@@ -20,7 +20,9 @@ AUXILIARY_WEIGHT = 0.4  # of Inception-v3's second classifier, as in its paper a
 def cross_entropy(
     student: Outputs, teacher: Outputs | None, label: jax.Array, *, label_smoothing: float = 0.0
 ) -> Terms:
-    """Mean cross-entropy with the labels; a model's auxiliary classifier adds its own term.
+    """Mean cross-entropy with the labels; a model's auxiliary classifier and its early exit add terms of their own.
+
+    An early exit weighs as much as the last classifier, so that one network serves both.
 
     Args:
       student: logits [B, K] float32, features.
@@ -33,6 +35,8 @@ def cross_entropy(
     terms = {"cross_entropy": _cross_entropy(logits, label, label_smoothing)}
     if "aux_logits" in features:
         terms["auxiliary"] = AUXILIARY_WEIGHT * _cross_entropy(features["aux_logits"], label, label_smoothing)
+    if "exit_logits" in features:
+        terms["exit"] = _cross_entropy(features["exit_logits"], label, label_smoothing)
     return terms
 
 

@@ -99,7 +99,7 @@ def create_stage(
         terms += ("distillation",)
     else:
         options["label_smoothing"] = settings.get("label_smoothing", 0.0)
-        terms += ("auxiliary",) * ("AuxLogits" in trained)
+        terms += ("auxiliary",) * ("AuxLogits" in trained) + ("exit",) * ("exit" in parts)
     return Stage(
         name=name,
         network=declaration.network,
