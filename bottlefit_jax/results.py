@@ -5,12 +5,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from bottlefit_jax.codec.packing import payload_bytes
 from bottlefit_jax.evaluation import plots
-from bottlefit_jax.evaluation.cost import count_params, macs
+from bottlefit_jax.evaluation.cost import device_cost
 from bottlefit_jax.evaluation.evaluate import send_and_classify
 from bottlefit_jax.evaluation.report import versions, write_report
 from bottlefit_jax.evaluation.traffic import jpeg_bytes, saving_percent
@@ -78,7 +77,7 @@ def _of_student(
 ) -> dict[str, Any]:
     """The parts of the report that a student adds: its accuracy, its bytes, its encoder's cost."""
     bottleneck = networks.bottleneck
-    _, *latent_shape = jax.eval_shape(*_encode(networks, variables, size)).shape
+    latent_shape = [*networks.student.latent_size((size, size)), bottleneck["channels"]]
     latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
     drop = accuracy["teacher"]["top1"] - accuracy["student"]["top1"] if "teacher" in accuracy else None
     return {
@@ -94,10 +93,7 @@ def _of_student(
             "jpeg": jpeg,
             "saving_percent": saving_percent(latent_bytes, jpeg),
         },
-        "encoder": {
-            "params": count_params({"params": variables["params"]["encoder"]}),
-            "macs": macs(*_encode(networks, variables, size)),
-        },
+        "encoder": device_cost(networks.student, variables, size),
     }
 
 
@@ -115,16 +111,6 @@ def _look_at(
                 found[label].append(image)
     every = [(label, image) for label, kept in enumerate(found) for image in kept]
     return np.concatenate(jpeg), every[:: max(1, len(every) // SHOWN)][:SHOWN]
-
-
-def _encode(networks: Networks, variables: Variables, size: int) -> tuple[Any, ...]:
-    """The encoder of one picture, as a function and the shapes of its arguments."""
-
-    def encode(variables, image):
-        return networks.student.apply(variables, image, method="encode")
-
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
-    return encode, shapes, jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
 
 
 def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:

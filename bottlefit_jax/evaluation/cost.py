@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from bottlefit_jax.errors import UserError
 
@@ -33,6 +34,32 @@ def macs(fn: Callable, *abstract_args) -> int:
 def count_params(tree) -> int:
     """Count the numbers in a tree of arrays or `jax.ShapeDtypeStruct`s (pass `variables["params"]`)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def device_cost(student: Any, variables: Any, image_size: int) -> dict[str, int]:
+    """What runs on the device: {"params", "macs"} of the encoder, and of what comes before and beside it.
+
+    Args:
+        student: a `models.Network` with a bottleneck.
+        variables: of the student, arrays or shapes.
+        image_size: side of the square pictures, pixels.
+    """
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    params = {part: tree for part, tree in variables["params"].items() if part in student.device_parts}
+    return {"params": count_params(params), "macs": macs(on_device(student), shapes, image)}
+
+
+def on_device(student: Any) -> Callable:
+    """`f(variables, images) -> (latent, logits of the early exit)`, or (latent,) where there is none."""
+
+    def run(variables, images):
+        latent = student.apply(variables, images, method="encode")
+        if not student.design.early_exit:
+            return (latent,)
+        return latent, student.apply(variables, latent, method="exit_early")
+
+    return run
 
 
 def _jaxpr_macs(jaxpr: Any) -> int:
