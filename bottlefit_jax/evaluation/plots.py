@@ -39,8 +39,8 @@ def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_
     if not history:
         raise UserError("cannot draw training curves: the history has no epochs")
     stages = list(dict.fromkeys(entry["stage"] for entry in history))
-    figure = _figure(max(3.6 * len(stages), 4.8), 5.0)
-    axes = figure.subplots(2, len(stages), squeeze=False, sharex="col")
+    drawing = figure(max(3.6 * len(stages), 4.8), 5.0)
+    axes = drawing.subplots(2, len(stages), squeeze=False, sharex="col")
     for column, stage in enumerate(stages):
         entries = [entry for entry in history if entry["stage"] == stage]
         _loss_panel(axes[0, column], entries, log=stage in log_stages)
@@ -48,7 +48,7 @@ def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_
         axes[0, column].set_title(stage, fontsize=11, fontweight="bold", loc="left")
     axes[0, 0].set_ylabel("loss")
     axes[1, 0].set_ylabel("top-1, %")
-    _save(figure, path)
+    save(drawing, path)
 
 
 def latents(
@@ -89,36 +89,36 @@ def latents(
     mosaics = [_mosaic(latent) for latent in latents]
     aspect = mosaics[0].shape[1] / mosaics[0].shape[0]
     picture = images.shape[2] / images.shape[1]
-    figure = _figure(2.1 * (columns * (aspect + picture + 0.12)) + 0.8, 2.75 * rows)
-    grid = GridSpec(rows, 3 * columns - 1, figure=figure, width_ratios=([picture, aspect, 0.12] * columns)[:-1])
+    drawing = figure(2.1 * (columns * (aspect + picture + 0.12)) + 0.8, 2.75 * rows)
+    grid = GridSpec(rows, 3 * columns - 1, figure=drawing, width_ratios=([picture, aspect, 0.12] * columns)[:-1])
     maps, drawn = [], []
     for index in range(count):
         row, column = divmod(index, columns)
-        left = figure.add_subplot(grid[row, 3 * column])
-        right = figure.add_subplot(grid[row, 3 * column + 1])
+        left = drawing.add_subplot(grid[row, 3 * column])
+        right = drawing.add_subplot(grid[row, 3 * column + 1])
         left.imshow(images[index])
         drawn.append(
             right.imshow(mosaics[index], vmin=0, vmax=levels_of(bits), cmap="viridis", interpolation="nearest")
         )
         _captions(left, right, class_names_true[index], class_names_predicted[index], sent[index], jpeg[index])
         maps += [left, right]
-    _value_bar(figure, drawn[0], maps, latents.shape[-1])
-    _save(figure, path)
+    _value_bar(drawing, drawn[0], maps, latents.shape[-1])
+    save(drawing, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure(width: float, height: float) -> Figure:
     """Make a figure in inches that lays itself out and belongs to nobody else."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: str | os.PathLike):
+def save(drawing: Figure, path: str | os.PathLike):
     """Write the PNG beside its place, then move it there; a full disk or a missing folder is a UserError."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(partial, format="png")
+        drawing.savefig(partial, format="png")
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):  # what kept us from writing may keep us from tidying up

@@ -63,14 +63,14 @@ def write_report(workdir: str | os.PathLike, report: Mapping, *, command: str | 
         ValueError: the structure is not the promised one, or its numbers contradict each other: a bug of ours.
         UserError: the files cannot be written (full disk, no such folder, no permission).
     """
-    plain = _plain(report)
+    plain = plain_values(report)
     problems = _problems(plain, _STRUCTURE, "report") or _contradictions(plain)
     if problems:
         raise ValueError("not a report: " + "; ".join(problems))
     workdir = Path(workdir)
     pictures = [name for name in PICTURES if (workdir / name).exists()]
-    _write(workdir / "report.md", _markdown(plain, pictures, command))
-    _write(workdir / "report.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    write_text(workdir / "report.md", _markdown(plain, pictures, command))
+    write_text(workdir / "report.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
 def versions() -> dict[str, Any]:
@@ -85,14 +85,14 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Turn mappings, tuples and array scalars into what JSON knows; anything else is shown by its name."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain_values(value.tolist())
     if isinstance(value, (str, int, float, bool)) or value is None:
         return value
     return str(value)
@@ -164,7 +164,7 @@ def _contradictions(report: dict) -> list[str]:
     return found
 
 
-def _write(path: Path, text: str):
+def write_text(path: Path, text: str):
     """Replace a file in one step, so that a reader or a crash never meets half of it."""
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -211,12 +211,12 @@ def _headline(report: dict) -> str:
     if student is None:
         return (
             f"**{teacher['top1']:.2f} %** of the pictures are classified correctly, and for {teacher['top5']:.2f} % "
-            f"the right class is among the first five. A picture is {_bytes(size['jpeg'])} as JPEG."
+            f"the right class is among the first five. A picture is {bytes_text(size['jpeg'])} as JPEG."
         )
     saving = size["saving_percent"]
-    compared = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'} than a JPEG ({_bytes(size['jpeg'])})"
+    compared = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'} than a JPEG ({bytes_text(size['jpeg'])})"
     right = f"**{student['top1']:.2f} %** of the pictures are classified correctly{_against(teacher, student)}"
-    return f"The device sends **{_bytes(size['latent_payload'])}** per picture, {compared}, and {right}."
+    return f"The device sends **{bytes_text(size['latent_payload'])}** per picture, {compared}, and {right}."
 
 
 def _against(teacher: dict | None, student: dict) -> str:
@@ -260,17 +260,19 @@ def _summary_table(report: dict) -> str:
     rows = [["", "top-1", "top-5", "sent per picture", "on the device"]]
     teacher, student, size, encoder = (report[key] for key in ("teacher", "student", "bytes_per_image", "encoder"))
     if teacher is not None:
-        rows.append([f"teacher: {teacher['name']}", *_accuracies(teacher), f"{_bytes(size['jpeg'])} (JPEG)", "nothing"])
+        rows.append(
+            [f"teacher: {teacher['name']}", *_accuracies(teacher), f"{bytes_text(size['jpeg'])} (JPEG)", "nothing"]
+        )
     if student is not None:
         latent = ["latent"]
         if student.get("latent_shape"):
             latent.append(" × ".join(str(length) for length in student["latent_shape"]))
         if student.get("bits"):
             latent.append(f"{student['bits']} bits per value")
-        cost = f"{_count(encoder['params'])} parameters, {_count(encoder['macs'])} multiply-adds"
-        sent = f"{_bytes(size['latent_payload'])} ({', '.join(latent)})"
+        cost = f"{count_text(encoder['params'])} parameters, {count_text(encoder['macs'])} multiply-adds"
+        sent = f"{bytes_text(size['latent_payload'])} ({', '.join(latent)})"
         rows.append([f"student: {student['name']}", *_accuracies(student), sent, cost])
-    return _table(list(zip(*rows, strict=True)), "l" + "r" * (len(rows) - 1))
+    return markdown_table(list(zip(*rows, strict=True)), "l" + "r" * (len(rows) - 1))
 
 
 def _accuracies(network: dict) -> list[str]:
@@ -292,7 +294,7 @@ def _stage_table(report: dict) -> str:
                 f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}",
             )
         )
-    return _table(rows, "lrrr")
+    return markdown_table(rows, "lrrr")
 
 
 def _how_to_repeat(command: str | None) -> str:
@@ -303,18 +305,19 @@ def _how_to_repeat(command: str | None) -> str:
     return f"```sh\n{command.strip()}\n```\n\n{kept}."
 
 
-def _table(rows: list[tuple[str, ...]], align: str) -> str:
+def markdown_table(rows: list[tuple[str, ...]], align: str) -> str:
     """Write a Markdown table whose first row is its heading; `align` has an l or r per column."""
     rule = ["---:" if side == "r" else ":---" for side in align]
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [cells[0], rule, *cells[1:]])
 
 
-def _bytes(value: float) -> str:
+def bytes_text(value: float) -> str:
+    """Write a size in whole bytes: 1,008 bytes."""
     return f"{value:,.0f} bytes"
 
 
-def _count(value: int) -> str:
+def count_text(value: int) -> str:
     """Write a large count with three digits: 118 M, 22.1 k."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * limit:

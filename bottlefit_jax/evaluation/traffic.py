@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -23,17 +24,41 @@ def jpeg_bytes(images: np.ndarray, *, quality: int = 95) -> np.ndarray:
     Raises:
         UserError: another shape or dtype, or a quality outside the scale.
     """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise UserError(f"cannot write {images.dtype} {images.shape} as JPEG; pictures are uint8 [N, H, W, 3]")
     if not 1 <= quality <= 95:
         raise UserError(f"JPEG quality is {quality}; it must be 1 to 95")
-    sizes = np.empty(len(images), np.int64)
-    for index, image in enumerate(images):
+    return np.asarray([len(file) for file in encode_pictures(images, picture_format="JPEG", quality=quality)], np.int64)
+
+
+def encode_pictures(images: np.ndarray, *, picture_format: str, quality: int) -> list[bytes]:
+    """Write pictures as files, with nothing but the quality set.
+
+    Args:
+        images: [N, H, W, 3] uint8.
+        picture_format: Pillow's name: JPEG or WEBP.
+        quality: on Pillow's scale.
+
+    Raises:
+        UserError: another shape or dtype, or a format that this Pillow cannot write.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise UserError(
+            f"cannot write {images.dtype} {images.shape} as {picture_format}; pictures are uint8 [N, H, W, 3]"
+        )
+    files = []
+    for image in images:
         buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
-        sizes[index] = buffer.tell()
-    return sizes
+        try:
+            Image.fromarray(image).save(buffer, format=picture_format, quality=quality)
+        except (KeyError, OSError) as error:
+            raise UserError(f"this Pillow cannot write {picture_format}: {error}") from error
+        files.append(buffer.getvalue())
+    return files
+
+
+def decode_pictures(files: Sequence[bytes]) -> np.ndarray:
+    """Read what `encode_pictures` wrote: [N, H, W, 3] uint8."""
+    return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
 
 
 def saving_percent(latent: float, jpeg: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.report import _count, _duration, versions, write_report
+from bottlefit_jax.evaluation.report import _duration, count_text, versions, write_report
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_versions_name_the_libraries_and_the_device():
 
 
 def test_numbers_are_written_for_people():
-    assert [_count(n) for n in (0, 999, 1000, 22123, 999_999, 118_013_952, 4_120_000_000)] == [
+    assert [count_text(n) for n in (0, 999, 1000, 22123, 999_999, 118_013_952, 4_120_000_000)] == [
         "0",
         "999",
         "1 k",

@@ -1,0 +1,1 @@
+"""The comparison: what BottleFit saves against what else a user could do."""

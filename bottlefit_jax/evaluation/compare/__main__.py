@@ -1,0 +1,39 @@
+"""Compares what BottleFit saves with everything else a user could do, on the pictures and the teacher of a config.
+
+    python -m bottlefit_jax.evaluation.compare --config=configs/imagenette.py --workdir=runs/imagenette
+
+Trains every method that trains, three seeds each, with the same teacher, pictures and number of epochs, and writes
+compare.md, compare.json and two plots into the workdir. The same command goes on where it was stopped.
+
+Exit codes: 0 done; 1 done, but a method failed, and its row says why; 2 something given cannot be used (one line on
+standard error); 143 or 130 stopped by SIGTERM or SIGINT, everything saved.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bottlefit_jax.arguments import carry_out
+from bottlefit_jax.evaluation.compare.items import FLAGS, Options
+from bottlefit_jax.recipe import Config
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line `argv` (its first item is the program) and returns the exit code."""
+    return carry_out("bottlefit_jax.evaluation.compare", argv, _compare, usage=str(__doc__), own=FLAGS)
+
+
+def _compare(config: Config, workdir: Path, values: dict[str, str], command: str) -> int:
+    options = Options.parse(values)
+    from bottlefit_jax.evaluation.compare.run import compare
+
+    told = compare(config, workdir, options, command=command)
+    failed = [row for row in told["rows"] if row["error"]]
+    print(f"report: {workdir / 'compare.md'}")
+    if failed:
+        print(f"{len(failed)} of {len(told['rows'])} rows failed, first {failed[0]['title']}: {failed[0]['error']}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
