@@ -137,7 +137,7 @@ METHODS = {
             "SPINN",
             change=_spinn,
             own_bytes=True,
-            note="an early exit at the cut (a 3×3 convolution and a linear layer), trained with the whole network; where "
+            note="an early exit at the cut (3×3 convolution, linear layer), trained with the whole network; where "
             "it is less confident than the threshold, the feature at the cut is sent in 8 bits, compressed with zlib",
         ),
     )

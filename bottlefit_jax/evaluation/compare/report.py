@@ -222,7 +222,9 @@ def _listed(rows: Sequence[dict]) -> str:
 
 
 def _settings(settings: Sequence[str]) -> str:
-    """Write "quality 70, 90" for "quality 70" and "quality 90", and "4, 8 channels" likewise."""
+    """Write "quality 70, 90" for "quality 70" and "quality 90", "4, 8 channels" likewise, and count more than three."""
+    if len(settings) > 3:
+        return f"{len(settings)} settings"
     words = [setting.split() for setting in settings]
     if all(len(found) == 2 for found in words):
         if len({first for first, _ in words}) == 1:

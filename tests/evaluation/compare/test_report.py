@@ -177,3 +177,4 @@ def test_settings_are_listed_without_repeating_their_unit():
     assert _settings(["quality 70", "quality 90"]) == "quality 70, 90"
     assert _settings(["4 channels", "8 channels"]) == "4, 8 channels"
     assert _settings(["8 channels", "quality 5"]) == "8 channels, quality 5"
+    assert _settings(["quality 5", "quality 10", "quality 50", "quality 95"]) == "4 settings"
