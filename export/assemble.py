@@ -20,7 +20,7 @@ from bottlefit_jax.training import checkpoint
 from export import litert, parity
 from export.bundle import DepartureError
 from export.departure import first_departure
-from export.folding import Folded, fold_encoder
+from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
 from export.latent import latent_range
 from export.student import Pictures, Student, read_pictures, read_student
@@ -41,6 +41,7 @@ def export(args: argparse.Namespace, folder: Path) -> str:
       DepartureError: the files do not do what the student does.
     """
     student = read_student(args.workdir)
+    check_exportable(student.module)
     bits = student.meta["bottleneck"]["bits"] or 8
     if args.head == "int8" and bits != 8:
         raise UserError(f"--head int8 sends 8 bits a value, and this student was trained for {bits}: take float16")

@@ -1,8 +1,8 @@
 """A student's encoder with everything folded that algebra allows: a few layers with float32 weights.
 
-* A batch norm after a convolution goes into its weights.
-* The pictures' scale, 1 / (255 std), goes into the first convolution. The mean cannot: that convolution pads with
-  zeros, and a zero is a pixel of the mean colour. So the mean is subtracted first.
+* A batch norm after a convolution, depthwise or not, goes into its weights.
+* The pictures' scale, 1 / (255 std), goes into the first convolution. The mean cannot where that convolution pads with
+  zeros, for a zero is a pixel of the mean colour, and is subtracted first; otherwise `head` puts it into the bias.
 * A batch norm and a ReLU after `convolution, ReLU, max-pool`, y = relu(f p + t) with p >= 0, channel by channel:
   |f| always goes into the convolution, since the pool commutes with it. For f > 0 and t <= 0 so does t, and for
   f <= 0 and t <= 0 the channel is 0; both need nothing more. The rest, t > 0, cannot move further: the next convolution
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import Size
+from bottlefit_jax.models.bottleneck import DESIGN_NAMES, OTHERS, Size
 from bottlefit_jax.models.layers import Style
 from bottlefit_jax.models.network import Network
 
@@ -27,11 +27,12 @@ class Convolution:
 
     Args:
         name: of the model's layer that it begins with.
-        kernel: [kh, kw, c, channels].
+        kernel: [kh, kw, c, channels]; of a depthwise one [kh, kw, 1, channels].
         bias: [channels].
         stride: of both axes.
         padding: zeros on each side.
         relu: whether a ReLU follows.
+        depthwise: every channel has a kernel of its own.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Convolution:
     stride: int
     padding: int
     relu: bool = False
+    depthwise: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +71,8 @@ class Folded:
     Args:
         image_size: (h, w).
         mean: [3] float32, to be subtracted from pixels 0..255.
-        layers: what follows; the first two are a convolution and a max-pool.
+        layers: what follows. The first is a convolution; either a max-pool is the second, or the first makes one pixel
+            out of each square of the picture (`begins_with_patches`).
         latent_shape: (h, w, c).
     """
 
@@ -82,6 +85,11 @@ class Folded:
     def layer_names(self) -> tuple[str, ...]:
         """The layers' names in the model: `encoder/0`, `encoder/3`, …"""
         return tuple(layer.name for layer in self.layers)
+
+    @property
+    def begins_with_patches(self) -> bool:
+        """Whether the first convolution reads every pixel once, and no others."""
+        return _reads_patches(self.layers[0])
 
 
 def fold_encoder(
@@ -96,21 +104,25 @@ def fold_encoder(
         image_size: (h, w) of the pictures.
 
     Raises:
-        UserError: no student, pictures that are too small, weights that are not finite, an unknown layer.
+        UserError: no student or none that can be exported, pictures that are too small, weights that are not finite, an
+            unknown layer.
     """
-    if module.bottleneck is None:
-        raise UserError(f"{module.spec.name} was created without a bottleneck, so it has no encoder to export")
-    module.feature_size(image_size)
+    check_exportable(module)
+    assert module.bottleneck is not None
+    h, w = module.latent_size(image_size)
     layers = _without_norms(module, variables["params"]["encoder"], variables["batch_stats"]["encoder"])
-    if not isinstance(layers[0], Convolution) or not isinstance(layers[1], MaxPool):
-        raise UserError("the export knows encoders that begin with a convolution and a max-pool; this one does not")
-    if len(layers) > 2 and isinstance(layers[2], Affine) and layers[0].relu and layers[2].relu:
+    if not _reads_patches(layers[0]) and not _pools(layers):
+        raise UserError(
+            "the export knows encoders that begin with a convolution and a max-pool, or with a convolution of squares "
+            "that do not overlap; this one does neither"
+        )
+    assert isinstance(layers[0], Convolution)
+    if _pools(layers) and len(layers) > 2 and isinstance(layers[2], Affine) and layers[0].relu and layers[2].relu:
         layers[0], layers[2] = _through_pool(layers[0], layers[2])
         if np.all(layers[2].factor == 1) and np.all(layers[2].shift == 0):
             del layers[2]
     scale = 1 / (255 * np.asarray(std, np.float64))
     layers[0] = dataclasses.replace(layers[0], kernel=layers[0].kernel * scale[:, None])
-    h, w = module.latent_size(image_size)
     return Folded(
         image_size,
         (255 * np.asarray(mean, np.float64)).astype(np.float32),
@@ -119,15 +131,36 @@ def fold_encoder(
     )
 
 
+def check_exportable(module: Network) -> None:
+    """Raise a UserError where there is no encoder that runs on a device by itself."""
+    if module.bottleneck is None:
+        raise UserError(f"{module.spec.name} was created without a bottleneck, so it has no encoder to export")
+    if module.design.after_cut:
+        known = " and ".join(repr(name) for name in DESIGN_NAMES if name not in OTHERS or not OTHERS[name].after_cut)
+        raise UserError(
+            f"the bottleneck's design {module.bottleneck.design!r} cannot be exported, since its device runs the "
+            f"teacher's own layers; those that can are {known}"
+        )
+
+
+def _reads_patches(layer: Layer) -> bool:
+    return isinstance(layer, Convolution) and layer.kernel.shape[:2] == (layer.stride,) * 2 and not layer.padding
+
+
+def _pools(layers: Sequence[Layer]) -> bool:
+    return len(layers) > 1 and isinstance(layers[0], Convolution) and isinstance(layers[1], MaxPool)
+
+
 def _without_norms(module: Network, params: Mapping[str, Any], stats: Mapping[str, Any]) -> list[Layer]:
     """The encoder's layers in float64, ReLUs and the batch norms after convolutions in what they follow."""
     layers: list[Layer] = []
     for number, layer in enumerate(module.design.encoder):
         key, name = str(number), f"encoder/{number}"
         last = layers[-1] if layers else None
-        if layer.kind == "conv":
+        if layer.kind in ("conv", "depthwise"):
             kernel = np.asarray(params[key]["kernel"], np.float64)
-            layers.append(Convolution(name, kernel, np.zeros(kernel.shape[-1]), layer.stride, layer.padding))
+            made = Convolution(name, kernel, np.zeros(kernel.shape[-1]), layer.stride, layer.padding)
+            layers.append(dataclasses.replace(made, depthwise=layer.kind == "depthwise"))
         elif layer.kind == "norm":
             factor, shift = _norm(params[key], stats[key])
             if isinstance(last, Convolution) and not last.relu:

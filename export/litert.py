@@ -75,7 +75,7 @@ def to_float16(blob: bytes) -> bytes:
 
 
 def to_int8(blob: bytes, pictures: Sequence[np.ndarray], *, latent_range: tuple[float, float] | None = None) -> bytes:
-    """The same model with int8 weights and values and a uint8 result; the mean is still subtracted in float32.
+    """The same model with int8 weights and values and a uint8 result; a mean is still subtracted in float32.
 
     Args:
         blob: from `to_tflite` of an `integer_head`.
@@ -103,7 +103,7 @@ def to_int8(blob: bytes, pictures: Sequence[np.ndarray], *, latent_range: tuple[
             model_quantizer.calibrate({SIGNATURE: [{"image": picture[None]}]}, num_threads=1) for picture in pictures
         ]
         ranges: dict[str, Any] = {name: _merge([result[name] for result in measured]) for name in measured[0]}
-        _keep_where_values_move(blob, ranges)
+        _keep_what_is_known(blob, ranges)
         if latent_range is not None:
             low, high = min(latent_range[0], 0.0), max(latent_range[1], 0.0)
             result = ranges[model.output_name]
@@ -178,16 +178,22 @@ def _merge(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
     }
 
 
-def _keep_where_values_move(blob: bytes, ranges: dict[str, Any]) -> None:
-    """Give what only moves values the range of what it moves; another one would cost an operator that converts."""
+def _keep_what_is_known(blob: bytes, ranges: dict[str, Any]) -> None:
+    """Give pixels the range 0..255, in which int8 holds them exactly, and what only moves values that of its source.
+
+    Another range than its source's would cost an operator that converts.
+    """
     schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromPackedBuf(blob, 0)
     graph, kinds = model.subgraphs[0], schema.BuiltinOperator
     moving = (kinds.RESHAPE, kinds.PAD, kinds.SLICE, kinds.CONCATENATION, kinds.TRANSPOSE, kinds.MAX_POOL_2D)
     for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].builtinCode in moving:
-            source, result = (graph.tensors[ends[0]].name.decode() for ends in (operator.inputs, operator.outputs))
+        kind = model.operatorCodes[operator.opcodeIndex].builtinCode
+        source, result = (graph.tensors[ends[0]].name.decode() for ends in (operator.inputs, operator.outputs))
+        if kind in moving:
             ranges[result] = ranges[source]
+        elif kind == kinds.CAST and (known := ranges.get(result)):
+            ranges[result] = known | {"min": np.zeros_like(known["min"]), "max": np.full_like(known["max"], 255)}
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def _bottleneck(
     width, source = students.bits_of(beside, bits)
     found = students.bottleneck_of(name, arrays, width)
     quantiser = f"{width} bits" if width else "no quantiser"
-    return found, [f"bottleneck: version {found['version']}, {found['channels']} channels, {quantiser} ({source})"]
+    return found, [f"bottleneck: {students.title(found)}, {found['channels']} channels, {quantiser} ({source})"]
 
 
 def _completed(

@@ -7,7 +7,7 @@ is the teacher's.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ import numpy as np
 from bottlefit_jax import models
 from bottlefit_jax.convert import torch_names
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import DESIGNS
+from bottlefit_jax.models.bottleneck import DESIGNS, PATCH, REFERENCE, Layer
 
 ENCODER = re.compile(r"^(?:features\.)?bottleneck\.encoder\.(\d+)\.weight$")
-HALVES = re.compile(r"^(?:features\.)?bottleneck\.(?:encoder|decoder)\.")
+HALVES = re.compile(r"^(?:features\.)?bottleneck\.(?:encoder|decoder|exit)\.")
 HEAD = re.compile(r"^(extractor|module_seq)\.(\d+)\.(.+)$")
 STEM = 4  # layers of a head's `extractor`; the next three of `module_seq` end the encoder
 CUT = 3
@@ -57,15 +57,25 @@ def bottleneck_of(name: str, arrays: Mapping[str, np.ndarray], bits: int | None)
     spec = models.MODELS[name]
     found = ((ENCODER.match(key), np.shape(value)) for key, value in torch_names.without_module(arrays).items())
     shapes = [shape for _, shape in sorted((int(m[1]), shape) for m, shape in found if m and len(shape) == 4)]
-    versions = {_convolutions(design.encoder): version for version, design in DESIGNS[spec.family].items()}
-    if len(shapes) not in versions:
-        known = ", ".join(f"{count} (version {version})" for count, version in sorted(versions.items()))
+    plans: dict[tuple[int, ...], dict[str, Any]] = {
+        _kernels(design.encoder): {"version": version} for version, design in DESIGNS[spec.family].items()
+    }
+    plans[_kernels(PATCH)] = {"design": "patch"}
+    kernels = tuple(max(shape[2:]) for shape in shapes)
+    if kernels not in plans:
+        known = "; ".join(f"{_squares(sides)} ({title(plan)})" for sides, plan in plans.items())
         raise UserError(
-            f"the encoder in the file has {len(shapes)} convolutions; one of a {spec.family} has {known}: "
-            f"is --model {name} right?"
+            f"the encoder in the file has the convolutions {_squares(kernels) or '(none)'}; what can be told of a "
+            f"{spec.family} from its file is {known}: is --model {name} right?"
         )
-    plan = {"channels": shapes[-1][0], "version": versions[len(shapes)], "bits": bits, "image_size": spec.image_size}
+    plan = {"channels": shapes[-1][0], **plans[kernels], "bits": bits, "image_size": spec.image_size}
     return dataclasses.asdict(models.Bottleneck.parse(plan, spec.family)) | {"image_size": spec.image_size}
+
+
+def title(plan: Mapping[str, Any]) -> str:
+    """What a person calls a bottleneck: `version 2`, or `design patch`."""
+    design = plan.get("design", REFERENCE)
+    return f"version {plan['version']}" if design == REFERENCE else f"design {design}"
 
 
 def bits_of(beside: Mapping[str, Any], given: int | None) -> tuple[int | None, str]:
@@ -132,8 +142,13 @@ def _student_key(key: str, front: str) -> str:
     return f"{front}.decoder.{number - CUT}.{rest}"
 
 
-def _convolutions(layers: Any) -> int:
-    return sum(layer.kind == "conv" for layer in layers)
+def _kernels(layers: Sequence[Layer]) -> tuple[int, ...]:
+    """The sides of the kernels, in order."""
+    return tuple(layer.kernel for layer in layers if layer.kind in ("conv", "depthwise"))
+
+
+def _squares(sides: Sequence[int]) -> str:
+    return ", ".join(f"{side}×{side}" for side in sides)
 
 
 def _student_model(beside: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,10 +20,10 @@ from bottlefit_jax.errors import UserError
 
 # Our dotted path -> PyTorch's; of a family's rewrites the first that matches is applied.
 PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "resnet": ((r"^(encoder|decoder)\.", r"bottleneck.\1."),),
-    "densenet": ((r"^(encoder|decoder)\.", r"features.bottleneck.\1."), (r"^(?!classifier\.)", "features.")),
-    "mobilenet": ((r"^(encoder|decoder)\.", r"bottleneck.\1."), (r"^features(\d+)\.", r"features.\1.")),
-    "inception": ((r"^(encoder|decoder)\.", r"bottleneck.\1."),),
+    "resnet": ((r"^(encoder|decoder|exit)\.", r"bottleneck.\1."),),
+    "densenet": ((r"^(encoder|decoder|exit)\.", r"features.bottleneck.\1."), (r"^(?!classifier\.)", "features.")),
+    "mobilenet": ((r"^(encoder|decoder|exit)\.", r"bottleneck.\1."), (r"^features(\d+)\.", r"features.\1.")),
+    "inception": ((r"^(encoder|decoder|exit)\.", r"bottleneck.\1."),),
 }
 # Spellings of older files -> today's.
 OLD_SPELLINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -44,7 +44,7 @@ class Leaf(NamedTuple):
 
 # (our leaf, number of axes) -> Leaf
 LEAVES: Mapping[tuple[str, int], Leaf] = {
-    ("kernel", 4): Leaf("weight", (2, 3, 1, 0)),  # OIHW -> HWIO
+    ("kernel", 4): Leaf("weight", (2, 3, 1, 0)),  # OIHW -> HWIO; I is 1 of a depthwise one in both
     ("kernel_transposed", 4): Leaf("weight", (2, 3, 0, 1)),  # IOHW -> HWIO
     ("kernel", 2): Leaf("weight", (1, 0)),
     ("bias", 1): Leaf("bias", (0,)),

@@ -102,7 +102,7 @@ DESIGNS: Mapping[str, Mapping[int, Design]] = {
     "mobilenet": {2: _V2},
     "inception": {2: _V2},
 }
-# Ours: 18 instead of 120 million multiply-adds at 224 px for a latent of the same size.
+# Ours: 18 instead of 120 million multiply-adds at 224 px. The latent has version 2's size for sides divisible by 4.
 PATCH = (
     *(_conv(48, 4, 4), *_ACT, Layer("depthwise", 48, 3, 1, 1), *_ACT),
     *(_conv(48, 1), *_ACT, _conv("latent", 2, 2, 1)),
@@ -238,9 +238,9 @@ def design(family: str, plan: Bottleneck, cut_channels: int, natural: int, cut_l
 
 
 def length_after(layers: Sequence[Layer], n: int) -> int:
-    """Rows that come out of the layers when n go in; below 1 where nothing remains."""
+    """Rows that come out of the layers when n go in; 0 where nothing remains behind one of them."""
     for layer in layers:
-        n = layer.length(n)
+        n = max(0, layer.length(n)) if n else 0
     return n
 
 

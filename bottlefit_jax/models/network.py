@@ -302,7 +302,7 @@ class Network(nn.Module):
             return length_after(halves.encoder, n)
 
         def roundest(length: int) -> int:
-            fitting = [n for n in range(1, 64 * length + 64) if rows(n) == length]
+            fitting = [n for n in range(1, 512 * length + 1) if rows(n) == length]
             if not fitting:
                 raise UserError(f"no image gives {self.spec.name} a latent of {latent_size[0]} × {latent_size[1]}")
             return max(fitting, key=lambda n: (n & -n, n))

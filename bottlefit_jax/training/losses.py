@@ -35,9 +35,7 @@ def cross_entropy(
     terms = {"cross_entropy": _cross_entropy(logits, label, label_smoothing)}
     if "aux_logits" in features:
         terms["auxiliary"] = AUXILIARY_WEIGHT * _cross_entropy(features["aux_logits"], label, label_smoothing)
-    if "exit_logits" in features:
-        terms["exit"] = _cross_entropy(features["exit_logits"], label, label_smoothing)
-    return terms
+    return terms | _of_exit(features, label, label_smoothing)
 
 
 def distillation(
@@ -61,6 +59,7 @@ def distillation(
     return {
         "cross_entropy": alpha * _cross_entropy(student[0], label, 0.0),
         "distillation": (1.0 - alpha) * temperature**2 * divergence,
+        **_of_exit(student[1], label, 0.0),
     }
 
 
@@ -84,6 +83,13 @@ def feature_matching(student: Outputs, teacher: Outputs | None, label: jax.Array
         return jnp.sum(jnp.square(student[1][name].astype(jnp.float32) - target))
 
     return {name: squared_error(name) for name in features}
+
+
+def _of_exit(features: Mapping[str, jax.Array], label: jax.Array, label_smoothing: float) -> Terms:
+    """The cross-entropy of an early exit, where there is one."""
+    if "exit_logits" not in features:
+        return {}
+    return {"exit": _cross_entropy(features["exit_logits"], label, label_smoothing)}
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array, label_smoothing: float) -> jax.Array:

@@ -85,7 +85,9 @@ def create_stage(
       UserError: an unknown stage, loss or feature.
     """
     declaration = STAGES[name]
-    frozen = ("encoder",) if settings.get("freeze_encoder") and declaration.trains is None else ()
+    frozen: Sequence[str] = ()
+    if settings.get("freeze_encoder") and declaration.trains is None:
+        frozen = parts[: parts.index("encoder") + 1]  # with what runs before it on the device
     trained = tuple(part for part in parts if part in (declaration.trains or parts) and part not in frozen)
     loss = settings.get("loss") or declaration.losses[0]
     if loss not in declaration.losses:
@@ -99,7 +101,9 @@ def create_stage(
         terms += ("distillation",)
     else:
         options["label_smoothing"] = settings.get("label_smoothing", 0.0)
-        terms += ("auxiliary",) * ("AuxLogits" in trained) + ("exit",) * ("exit" in parts)
+        terms += ("auxiliary",) * ("AuxLogits" in trained)
+    if loss != "feature_matching":
+        terms += ("exit",) * ("exit" in parts)
     return Stage(
         name=name,
         network=declaration.network,

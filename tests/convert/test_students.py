@@ -5,14 +5,16 @@ import collections
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
-from bottlefit_jax.convert import students
+from bottlefit_jax import models
+from bottlefit_jax.convert import from_torch, students, to_torch
 from bottlefit_jax.convert.network import to_state_dict
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.training.checkpoint import load_variables
-from tests.convert.state_dicts import WIDTH, equal, head_of, import_, save_npz, save_torch, state_dict
+from tests.convert.state_dicts import WIDTH, equal, head_of, import_, run, save_npz, save_torch, state_dict
 
 MANIFEST = json.loads((pathlib.Path(__file__).parents[1] / "goldens" / "manifest.json").read_text())["models"]
 QUANTIZER = {"name": "Quantizer", "params": {"num_bits": 4}}
@@ -47,8 +49,8 @@ def test_a_student_is_known_by_its_arrays(tmp_path, capsys, student):
     assert f"--config.student.weights={tmp_path / 's'}" in out
     variables, meta = load_variables(tmp_path / "s")
     assert meta["bottleneck"] == {
-        "channels": 3, "version": 2, "bits": 8, "cut": None, "image_size": 224, "per": "image", "range": "dynamic",
-        "quantize_training": False,
+        "channels": 3, "design": "bottlefit", "version": 2, "bits": 8, "cut": None, "image_size": 224, "per": "image",
+        "range": "dynamic", "quantize_training": False,
     }  # fmt: skip
     equal(to_state_dict(variables, meta)[0], student)
 
@@ -69,7 +71,10 @@ def test_versions_of_a_resnet152_are_told_apart(version, convolutions):
     found = students.bottleneck_of("resnet152", arrays, 8)
     assert (found["version"], found["channels"]) == (version, 6)
     if version != 2:
-        with pytest.raises(UserError, match=r"one of a densenet has 2 \(version 2\): is --model densenet169 right"):
+        said = (
+            r"of a densenet from its file is 7×7, 2×2 \(version 2\); 4×4, .* \(design patch\): is --model densenet169"
+        )
+        with pytest.raises(UserError, match=said):
             students.bottleneck_of("densenet169", arrays, 8)
 
 
@@ -80,6 +85,77 @@ def test_the_references_own_students_are_known(entry, channels):
     assert not students.is_head(arrays)
     found = students.bottleneck_of(entry.split("_")[1], arrays, 8)
     assert (found["version"], found["channels"]) == (2, channels)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2"])
+def test_a_patch_student_makes_the_round_trip(tmp_path, capsys, model):
+    given = state_dict(model, bottleneck={"channels": 4, "design": "patch"})
+    assert given["bottleneck.encoder.3.weight"].shape == (48, 1, 3, 3)
+    options = WIDTH if model == "resnet18" else ()
+    assert import_(save_npz(tmp_path / "s.npz", given), tmp_path / "s", model=model, options=options) == 0
+    assert "bottleneck: design patch, 4 channels, 8 bits (assumed" in capsys.readouterr().out
+    variables, meta = load_variables(tmp_path / "s")
+    assert (meta["bottleneck"]["design"], meta["bottleneck"]["version"]) == ("patch", 2)
+    equal(to_state_dict(variables, meta)[0], given)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_patch_student_goes_to_a_file_and_back(tmp_path, suffix):
+    pytest.importorskip("torch")
+    given = state_dict(bottleneck={"channels": 4, "design": "patch"})
+    assert import_(save_npz(tmp_path / "s.npz", given), tmp_path / "s") == 0
+    file = tmp_path / f"s.{suffix}"
+    assert run("--to", "torch", "--input", tmp_path / "s", "--output", file) == 0
+    assert import_(file, tmp_path / "again") == 0
+    (first, _), (again, meta) = load_variables(tmp_path / "s"), load_variables(tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+    assert meta["bottleneck"]["design"] == "patch"
+
+
+@pytest.mark.torch
+def test_a_patch_student_computes_the_same_in_torch():
+    torch = pytest.importorskip("torch")
+    bottleneck = {"channels": 4, "design": "patch"}
+    given = state_dict(bottleneck=bottleneck)
+    module = models.create("resnet18", num_classes=7, bottleneck=bottleneck, width=8)
+    layers = torch.nn.Sequential()
+    for layer, inputs in zip(module.design.encoder, (3, 48, 0, 48, 48, 0, 48, 48, 0, 48), strict=True):
+        plan = (int(layer.width), layer.kernel, layer.stride, layer.padding)
+        if layer.kind in ("conv", "depthwise"):
+            groups = inputs if layer.kind == "depthwise" else 1
+            layers.append(torch.nn.Conv2d(inputs, *plan, groups=groups, bias=False))
+        else:
+            layers.append(torch.nn.BatchNorm2d(inputs) if layer.kind == "norm" else torch.nn.ReLU())
+    front = "bottleneck.encoder."
+    mine = {key.removeprefix(front): value for key, value in given.items() if key.startswith(front)}
+    layers.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in mine.items()})
+    images = np.random.default_rng(0).standard_normal((2, 34, 41, 3)).astype(np.float32)
+    with torch.no_grad():
+        want = layers.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy().transpose(0, 2, 3, 1)
+    variables = from_torch("resnet18", given, bottleneck=bottleneck, width=8)
+    got = np.asarray(module.apply(variables, images, method="encode"))
+    assert np.abs(got - want).max() < 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "plan", "options"),
+    [
+        ("resnet18", {"design": "autoencoder", "channels": 3}, {"width": 8}),
+        ("resnet18", {"design": "reduction", "channels": 3}, {"width": 8}),
+        ("resnet18", {"design": "spinn", "channels": 16}, {"width": 8}),
+        ("densenet121", {"design": "spinn", "channels": 256}, {}),
+        ("mobilenet_v2", {"design": "spinn", "channels": 32, "cut": "features4"}, {}),
+    ],
+)
+def test_what_runs_the_teachers_front_makes_the_round_trip_where_it_is_named(name, plan, options):
+    given = state_dict(name, bottleneck=plan, counters=False, **options)
+    variables = from_torch(name, given, bottleneck=plan, **options)
+    equal(to_torch(name, variables, bottleneck=plan, **options), given)
+    assert students.is_student(given)
+    assert set(given) > {key for key in state_dict(name, counters=False, **options) if "layer1." in key}
+    with pytest.raises(UserError, match=r"^the encoder in the file has the convolutions .*is --model \S+ right\?$"):
+        students.bottleneck_of(name, given, 8)
 
 
 def test_a_head_and_its_teacher_make_a_student(tmp_path, capsys, refused, teacher, student):

@@ -12,6 +12,7 @@ DESIGNS = {
     "densenet": ("densenet169", {"channels": 5}),
     "mobilenet": ("mobilenet_v2", {"channels": 4}),
     "inception": ("inception_v3", {"channels": 2}),
+    "patch": ("resnet50", {"channels": 6, "design": "patch"}),
 }
 
 
@@ -26,8 +27,8 @@ def encoder_variables(module, *, seed=0):
     rng = np.random.default_rng(seed)
     params, stats, width = {}, {}, 3
     for number, layer in enumerate(module.design.encoder):
-        if layer.kind == "conv":
-            shape = (layer.kernel, layer.kernel, width, int(layer.width))
+        if layer.kind in ("conv", "depthwise"):
+            shape = (layer.kernel, layer.kernel, width if layer.kind == "conv" else 1, int(layer.width))
             params[str(number)] = {"kernel": rng.normal(0, np.prod(shape[:3]) ** -0.5, shape)}
             width = shape[-1]
         elif layer.kind == "norm":

@@ -12,9 +12,9 @@ from export.tail import tail_function
 SCALE, ZERO_POINT = 0.021, 137
 
 
-def random_student(name, size, *, seed=0, channels=6, version=2, classes=10, **options):
+def random_student(name, size, *, seed=0, channels=6, version=2, design="bottlefit", classes=10, **options):
     """A student and its variables; a third of the batch norms' scales are negative."""
-    bottleneck = {"channels": channels, "version": version}
+    bottleneck = {"channels": channels, "version": version, "design": design}
     module = models.create(name, num_classes=classes, bottleneck=bottleneck, **options)
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     abstract = traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), images))

@@ -28,13 +28,16 @@ from tests.test_main import ROOT, run
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """What a run on the digits leaves, without the training."""
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    return run_without_training(tmp_path_factory.mktemp("runs") / "digits")
+
+
+def run_without_training(workdir, **bottleneck):
     workdir.mkdir()
     spec = importlib.util.spec_from_file_location("digits", ROOT / "configs" / "digits.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (workdir / "config.json").write_text(json.dumps(module.get_config().to_dict()))
-    plan = {"channels": 3, "version": 2, "bits": 8, "image_size": 32}
+    plan = {"channels": 3, "version": 2, "bits": 8, "image_size": 32} | bottleneck
     student = models.create("resnet18", num_classes=10, bottleneck=plan, width=8)
     variables = to_host(jax.jit(student.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.zeros((1, 32, 32, 3))))
     meta = {"name": "resnet18", "options": {"width": 8}, "num_classes": 10, "bottleneck": plan, "image_size": 32}
@@ -91,6 +94,51 @@ def test_the_files_do_what_the_network_does(made, workdir):
     np.testing.assert_allclose(logits, [local.run(image) for image in pictures.images], atol=0.3)
     restored = jax.export.deserialize(bytearray((made / "tail.stablehlo").read_bytes()))
     np.testing.assert_allclose(logits, restored.call(sent), atol=1e-4)
+
+
+def test_a_patch_student_exports_as_any_other(tmp_path, capsys):
+    workdir = run_without_training(tmp_path / "patch", design="patch")
+    output = tmp_path / "bundle"
+    flags = ("--head", "float32", "--local", "--pictures", 40, "--calibration", 20)
+    assert export("--workdir", workdir, "--output", output, *flags) == 0, capsys.readouterr().err
+    result = json.loads((output / "parity.json").read_text())
+    assert result["agreement_percent"] == 100
+    assert sorted(result["files"]) == ["head.onnx", "head.tflite", "local.tflite", "tail.onnx", "tail.stablehlo"]
+    assert max(row["largest_difference"] for row in result["files"].values()) < 1e-4
+    raw = json.loads((output / "manifest.json").read_text())
+    assert (raw["latent"]["shape"], raw["model"]["bottleneck"]["design"]) == ([5, 5, 3], "patch")
+    read_bundle(output)
+
+
+def test_a_wrong_layer_of_a_patch_student_is_named(tmp_path, monkeypatch, capsys):
+    workdir = run_without_training(tmp_path / "patch", design="patch")
+    right = litert.to_tflite
+
+    def wrong(function, shape, **names):
+        return right(lambda x: function(x) * (-1 if function(x).shape[-1] == 3 else 1), shape, **names)
+
+    monkeypatch.setattr(litert, "to_tflite", wrong)
+    flags = ("--head", "float32", "--pictures", 10, "--calibration", 10)
+    assert export("--workdir", workdir, "--output", tmp_path / "x", *flags) == 1
+    assert "encoder/9 departs first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("design", ["autoencoder", "reduction", "spinn"])
+def test_a_device_that_runs_the_teachers_layers_is_refused(workdir, tmp_path, capsys, design):
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "config.json").write_text((workdir / "config.json").read_text())
+    student = read_student(workdir)
+    channels = student.module.cut_channels if design == "spinn" else 3
+    plan = {**student.meta["bottleneck"], "design": design, "channels": channels, "image_size": 64}
+    save_variables(run_folder / "student", student.variables, {**student.meta, "bottleneck": plan})
+    assert export("--workdir", run_folder, "--output", tmp_path / "x") == 2
+    out, err = capsys.readouterr()
+    assert re.fullmatch(
+        rf"error: .*'{design}' cannot be exported.*those that can are 'bottlefit' and 'patch'\n", err
+    ), err
+    assert out == ""
+    assert not (tmp_path / "x").exists()
 
 
 def test_the_same_student_gives_the_same_bytes(made, workdir, tmp_path):
@@ -200,6 +248,20 @@ def test_the_readme_makes_an_int8_bundle_of_the_demo(tmp_path):
     assert result["flax"]["top1"] - result["bundle"]["top1"] <= 0.5
     assert "head.tflite" in done.stdout
     assert (tmp_path / "triton" / "bundle" / "config.pbtxt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_a_trained_patch_student_makes_a_bundle(tmp_path, capsys, precision):
+    code, _, err = run(f"--workdir={tmp_path / 'run'}", "--config.student.bottleneck.design=patch")
+    assert (code, err) == (0, ""), err
+    flags = ("--head", precision, "--local")
+    assert export("--workdir", tmp_path / "run", "--output", tmp_path / "bundle", *flags) == 0, capsys.readouterr().err
+    result = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    assert result["flax"]["top1"] > 80
+    assert result["flax"]["top1"] - result["bundle"]["top1"] <= 0.5
+    if precision == "int8":
+        assert result["files"]["head.tflite"]["largest_difference"] <= 8
 
 
 @pytest.mark.parametrize("size", ["16k", "3m"])

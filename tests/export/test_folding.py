@@ -6,8 +6,9 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.bottleneck import Half
 from bottlefit_jax.training.step import normalise
-from export.folding import Affine, fold_encoder
+from export.folding import Affine, Convolution, fold_encoder
 from export.head import float_head
 from tests.export.encoders import MEAN, STD, pictures, relative, student
 
@@ -70,12 +71,48 @@ def test_the_layers_bear_the_models_names():
     assert folded.latent_shape == (*module.latent_size(SIZE), 3)
 
 
-def test_every_array_is_float32():
-    module, variables = student()
+@pytest.mark.parametrize("design", ["resnet v2", "patch"])
+def test_every_array_is_float32(design):
+    module, variables = student(design)
     folded = fold(module, variables)
     for layer in (folded, *folded.layers):
         arrays = [value for value in vars(layer).values() if isinstance(value, np.ndarray)]
         assert all(array.dtype == np.float32 for array in arrays)
+
+
+def test_every_norm_of_a_patch_encoder_is_in_a_convolution():
+    module, variables = student("patch")
+    folded = fold(module, variables)
+    assert folded.layer_names == ("encoder/0", "encoder/3", "encoder/6", "encoder/9")
+    assert folded.begins_with_patches
+    assert all(isinstance(layer, Convolution) for layer in folded.layers)
+    assert [(layer.relu, layer.depthwise) for layer in folded.layers] == [
+        (True, False), (True, True), (True, False), (False, False),
+    ]  # fmt: skip
+    assert not folded.layers[3].bias.any()
+
+
+def test_by_layer_a_patch_encoder_is_flaxs():
+    """Each against the convolution, norm and ReLU that Flax computes one by one."""
+    module, variables = student("patch", seed=3)
+    folded = fold(module, variables)
+    image = pictures(1, SIZE)
+    x = normalise(image, MEAN, STD)
+    head = module.design.encoder
+    for until, layer in enumerate(folded.layers, 1):
+        end = len(head) if until == len(folded.layers) else int(folded.layers[until].name.split("/")[1])
+        half = Half(head[:end])
+        want = half.apply({kind: tree["encoder"] for kind, tree in variables.items()}, x)
+        got = jax.jit(float_head(folded, until=until))(image)
+        assert relative(np.asarray(got), np.asarray(want)) < 1e-5, layer.name
+
+
+@pytest.mark.parametrize("design", ["autoencoder", "reduction", "spinn"])
+def test_what_runs_the_teachers_own_layers_is_refused(design):
+    module = models.create("resnet18", bottleneck={"design": design, "channels": 128})
+    said = f"design '{design}' cannot be exported.* that can are 'bottlefit' and 'patch'$"
+    with pytest.raises(UserError, match=said):
+        fold(module, {})
 
 
 def test_a_network_without_an_encoder_is_refused():
@@ -102,4 +139,13 @@ def test_a_layer_the_export_does_not_know_is_refused(monkeypatch):
     odd = (*halves.encoder, dataclasses.replace(halves.encoder[0], kind="average"))
     monkeypatch.setattr(type(module), "design", dataclasses.replace(halves, encoder=odd))
     with pytest.raises(UserError, match=r"encoder/7 \(average\)"):
+        fold(module, variables)
+
+
+def test_a_beginning_the_export_does_not_know_is_refused(monkeypatch):
+    module, variables = student("patch")
+    halves = module.design
+    odd = (dataclasses.replace(halves.encoder[0], stride=2), *halves.encoder[1:])
+    monkeypatch.setattr(type(module), "design", dataclasses.replace(halves, encoder=odd))
+    with pytest.raises(UserError, match=r"begin with a convolution and a max-pool, or .* this one does neither"):
         fold(module, variables)

@@ -10,7 +10,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.training.step import normalise
 from export import litert
 from export.folding import fold_encoder
-from export.head import float_head, integer_head
+from export.head import float_head, integer_head, on_grid
 from tests.export.encoders import DESIGNS, MEAN, STD, encoder_variables, pictures, relative, student
 from tests.export.flatbuffer import float_constants, model, operators
 
@@ -67,7 +67,7 @@ def test_the_float_head_is_the_jax_function(design):
     assert relative(run_all(blob, images), want) < 1e-5
 
 
-@pytest.mark.parametrize("design", ["resnet v1", "resnet v3"])
+@pytest.mark.parametrize("design", ["resnet v1", "resnet v3", "patch"])
 def test_a_narrow_float_convolution_has_eight_channels(design):
     """Narrower ones have other bits on ARM: `benchmarks/check_arm64.py` sees it."""
     blob = litert.to_tflite(float_head(fold(*student(design))), SHAPE)
@@ -114,12 +114,59 @@ def test_int8_of_every_design_is_close(design):
 
 
 def test_a_head_in_int8_converts_between_ranges_only_at_its_ends(source, int8):
-    folded = fold(*student("resnet v3"))
-    deep = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), pictures(16, SIZE))
-    for blob in (int8, deep):
+    deep, patch = (
+        litert.to_int8(litert.to_tflite(integer_head(fold(*student(design))), SHAPE), pictures(16, SIZE))
+        for design in ("resnet v3", "patch")
+    )
+    for blob in (int8, deep, patch):
         assert operators(blob).count("QUANTIZE") == 2
         assert operators(blob)[-1] == "QUANTIZE"
         assert operators(blob).count("DEQUANTIZE") == 0
+
+
+@pytest.mark.parametrize("size", [SIZE, (66, 79)])
+def test_patches_are_read_from_the_pixels_as_they_are(size):
+    """No value of a picture is rounded, and the first kernel's steps are those that the head took the mean for."""
+    folded = fold(*student("patch"), size)
+    dark = [image // 3 + 20 for image in pictures(4, size)]
+    blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, *size, 3)), dark)
+    cut = size != SIZE
+    assert operators(blob) == [
+        *("CAST", "QUANTIZE", *["SLICE"] * cut, "RESHAPE", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D", "PAD", "CONV_2D"),
+        "QUANTIZE",
+    ]
+    made = model(blob)
+    graph = made.subgraphs[0]
+    first = graph.operators[operators(blob).index("CONV_2D")]
+    pixels, kernel = (graph.tensors[number] for number in first.inputs[:2])
+    assert (pixels.quantization.scale.tolist(), pixels.quantization.zeroPoint.tolist()) == ([1.0], [-128])
+    integers = np.frombuffer(bytes(made.buffers[kernel.buffer].data), np.int8).reshape(kernel.shape)
+    steps = kernel.quantization.scale[:, None, None, None]
+    want = on_grid(folded.layers[0].kernel).reshape(4, 12, 48).transpose(2, 0, 1)
+    np.testing.assert_allclose((integers * steps)[:, :, 0], want, rtol=1e-5)
+
+
+def test_the_int8_head_of_patches_is_a_few_steps_from_flax():
+    module, variables = student("patch", channels=12)
+    folded = fold(module, variables, (97, 111))
+    blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 97, 111, 3)), pictures(16, (97, 111)))
+    device, images = Interpreter(blob), pictures(4, (97, 111), seed=1)
+    want = module.apply(variables, normalise(images, MEAN, STD), method="encode")
+    affine = quantizer.Affine(np.float32(device.scale), np.int32(device.zero_point), np.float32(0))
+    steps = np.abs(run_all(blob, images).astype(int) - quantizer.quantize(np.asarray(want), affine).astype(int))
+    assert steps.max() <= 6
+    assert steps.mean() < 1
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_the_float_head_of_patches_is_flaxs(kind):
+    module, variables = student("patch", channels=12)
+    size = (97, 111)
+    blob = litert.to_tflite(float_head(fold(module, variables, size)), (1, *size, 3))
+    images = pictures(3, size)
+    want = np.asarray(module.apply(variables, normalise(images, MEAN, STD), method="encode"))
+    got = run_all(blob if kind == "float32" else litert.to_float16(blob), images)
+    assert relative(got, want) < {"float32": 1e-5, "float16": 2e-3}[kind]
 
 
 def test_the_order_of_the_pictures_does_not_matter(source, int8):
@@ -148,8 +195,9 @@ def test_dead_channels_survive_int8():
     assert relative(got, want) < 0.1
 
 
-def test_every_cut_of_the_head_converts(folded):
-    image = pictures(1, SIZE)
+@pytest.mark.parametrize("design", ["resnet v2", "patch"])
+def test_every_cut_of_the_head_converts(design):
+    folded, image = fold(*student(design)), pictures(1, SIZE)
     for until in range(1, len(folded.layers)):
         want = np.asarray(float_head(folded, until=until)(image))[0]
         got = Interpreter(litert.to_tflite(float_head(folded, until=until), SHAPE)).run(image[0])
@@ -198,9 +246,15 @@ def test_the_papers_int8_head_is_at_most_25_kb():
     assert len(litert.to_int8(source, pictures(2, (224, 224)))) <= 25_000
 
 
-def whole_student(name, size, **options):
+def test_the_int8_head_of_patches_is_smaller():
+    folded = fold(*student("patch", channels=12), (224, 224))
+    source = litert.to_tflite(integer_head(folded), (1, 224, 224, 3))
+    assert len(litert.to_int8(source, pictures(2, (224, 224)))) <= 16_000
+
+
+def whole_student(name, size, *, design="bottlefit", **options):
     """A student with random weights everywhere."""
-    module = models.create(name, num_classes=10, bottleneck={"channels": 4}, **options)
+    module = models.create(name, num_classes=10, bottleneck={"channels": 4, "design": design}, **options)
     variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, *size, 3)))
     for collection, made in encoder_variables(module).items():
         variables[collection]["encoder"] = made["encoder"]
@@ -220,9 +274,10 @@ def assert_local(module, variables, size):
     assert relative(run_all(blob, images), np.asarray(unquantised(images))) < 1e-4
 
 
-def test_the_local_model_is_the_student_without_its_quantiser():
+@pytest.mark.parametrize("design", ["bottlefit", "patch"])
+def test_the_local_model_is_the_student_without_its_quantiser(design):
     size = (32, 32)
-    assert_local(*whole_student("resnet18", size, width=16), size)
+    assert_local(*whole_student("resnet18", size, width=16, design=design), size)
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ FAST = {
     "resnet v1": ("resnet18", 96, {"width": 8, "version": 1}),
     "resnet v3": ("resnet50", 96, {"width": 8, "version": 3}),
     "resnet v3, odd": ("resnet18", 100, {"width": 8, "version": 3}),
+    "patch": ("resnet18", 97, {"width": 8, "design": "patch"}),
     "densenet121": ("densenet121", 32, {"channels": 3}),
     "mobilenet_v2": ("mobilenet_v2", 96, {}),
     "mobilenet_v2, same": ("mobilenet_v2", 97, {"padding": "same"}),
@@ -75,6 +76,7 @@ def test_onnx_tail_equals_flax(name, size, options, capfd):
         ("resnet18", 75, {"version": 1}),
         ("densenet121", 224, {}),
         ("resnet18", 64, {"version": 3}),
+        ("resnet18", 75, {"design": "patch"}),
     ],
 )
 def test_onnx_head_equals_flax(name, size, options, capfd):

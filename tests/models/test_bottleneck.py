@@ -191,11 +191,19 @@ def test_training_quantises_only_when_told_and_gradients_pass(tiny, quantize_tra
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({"chanels": 3}, "unknown bottleneck key 'chanels'; the keys are channels, version"),
+        ({"chanels": 3}, "unknown bottleneck key 'chanels'; the keys are channels, design, version"),
         ({"channels": 0}, "channels=0 must be an integer from 1 up"),
         ({"channels": 2.5}, "channels=2.5 must"),
         ({"version": 4}, "version=4 must be one of 1, 2, 3 for a resnet"),
         ({"version": "2"}, "version='2' must"),
+        (
+            {"design": "patches"},
+            "design='patches' must be one of 'bottlefit', 'patch', 'autoencoder', 'reduction', 'spinn'",
+        ),
+        ({"design": "patch", "version": 1}, "version=1 belongs to bottlefit; design='patch' has none"),
+        ({"design": "spinn", "version": 3}, "version=3 belongs to bottlefit; design='spinn' has none"),
+        ({"design": "spinn", "channels": 12}, "channels=12 must be 128: a spinn sends layer2 of resnet18 as it is"),
+        ({"design": "spinn", "channels": 128, "cut": "layer1"}, "channels=128 must be 64: a spinn sends layer1"),
         ({"bits": 9}, "bits=9 must be an integer from 1 to 8"),
         ({"bits": 0}, "bits=0 must"),
         ({"cut": "layer5"}, "cut='layer5' must be one of resnet18's features: conv1, bn1, relu, maxpool, layer1"),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bottlefit_jax import models
 from bottlefit_jax.training.losses import cross_entropy, distillation, feature_matching
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "goldens" / "training.npz"))
@@ -61,6 +62,33 @@ def test_auxiliary_classifier_adds_its_own_term():
     logits, label = f32("kd/student"), jnp.asarray(GOLDEN["kd/targets"], jnp.int32)
     terms = cross_entropy((logits, {"aux_logits": logits}), None, label)
     np.testing.assert_allclose(terms["auxiliary"], 0.4 * terms["cross_entropy"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_early_exit_weighs_as_much_as_the_last_classifier(smoothing):
+    logits, label = f32("kd/student"), jnp.asarray(GOLDEN["kd/targets"], jnp.int32)
+    features = {"exit_logits": f32("kd/teacher")}
+    terms = cross_entropy((logits, features), None, label, label_smoothing=smoothing)
+    assert sorted(terms) == ["cross_entropy", "exit"]
+    alone = cross_entropy((f32("kd/teacher"), {}), None, label, label_smoothing=smoothing)
+    np.testing.assert_allclose(terms["exit"], alone["cross_entropy"], rtol=1e-6)
+    assert "exit" not in alone
+
+
+def test_a_spinn_student_has_the_exits_term():
+    module = models.create("resnet18", num_classes=5, width=4, bottleneck={"design": "spinn", "channels": 8})
+    images, label = jnp.ones((2, 32, 32, 3)), jnp.array([1, 3], jnp.int32)
+    outputs, variables = jax.jit(module.init_with_output)(jax.random.key(0, impl="unsafe_rbg"), images)
+    terms = cross_entropy(outputs, None, label)
+    assert sorted(terms) == ["cross_entropy", "exit"]
+
+    def loss(params):
+        outputs = module.apply({**variables, "params": params}, images)
+        return cross_entropy(outputs, None, label)["exit"]  # pyright: ignore
+
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
+    assert np.abs(gradient["exit"]["1"]["kernel"]).max() > 0
+    assert not np.abs(gradient["fc"]["kernel"]).any()
 
 
 def test_label_smoothing_spreads_the_target():
