@@ -1,14 +1,19 @@
-"""Stage 1, images per second: our compiled step against the same stage in PyTorch eager, in turns in one process.
+"""Stage 1, images per second: our compiled step against the same stage in PyTorch, in turns in one process.
 
     pip install 'bottlefit-jax[bench]'
     python -m benchmarks.train_step                              # ResNet-18, 64 px, batch 32
     python -m benchmarks.train_step --data digits                # the second part on the digits
     python -m benchmarks.train_step --model resnet50 --size 96   # any ResNet
+    python -m benchmarks.train_step --model resnet152 --size 224 --batch 128 --dtype bfloat16 --torch compiled \\
+        --steps 20 --rounds 7 --epochs 0                         # on a GPU
 
-Ours is `create_train_step` as the loop uses it, one JAX device per core; PyTorch has all cores. Before anything is
-timed both must have the same number of trained parameters, and the same loss on the same weights and pictures before
-and after one update. What is reported is the median over the rounds and the ratio within each round. Other load on the
-machine makes PyTorch's threads wait for each other more than ours, so give it a quiet one.
+Ours is `create_train_step` as the loop uses it: on a GPU, or one JAX device per core; PyTorch has the same GPU, or all
+cores. bfloat16 is PyTorch's autocast: parameters are float32 on both sides. Before anything is timed both must have the
+same number of trained parameters, and the same loss on the same weights and pictures before and after one update.
+
+What is reported is the median over the rounds, the ratio within each round, and the share of what a large matrix
+product reaches in the same round (`step_cost.py` says what is counted). Other load on the machine makes PyTorch's
+threads wait for each other more than ours, so give it a quiet one.
 
 The second part runs the package's own loop (loader, metrics, log, checkpoints) for some epochs, and compares an epoch's
 wall time with its number of steps × the time of the compiled step on a batch that is already on the device, measured
@@ -16,33 +21,29 @@ between the epochs.
 """
 
 import argparse
-import collections
-import dataclasses
 import importlib.util
 import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.our_train_step import BOTTLENECK, Ours, random_batch, timed
+from benchmarks.step_cost import MatrixProduct, share_of_peak, stage1_flops
 from bottlefit_jax import convert, data, models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.network import Network
-from bottlefit_jax.recipe import IMAGENET_MEAN, IMAGENET_STD, base_config
-from bottlefit_jax.training import checkpoint, loop, optimizer, progress, sharding, stages, step
+from bottlefit_jax.recipe import base_config
+from bottlefit_jax.training import checkpoint, loop, progress, sharding, step
 
-BOTTLENECK = {"channels": 12, "version": 2, "bits": 8}
-CLASSES = 10
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # relative, of the loss
-LEARNING_RATE = 1e-3
 PICTURES = 1024  # of the generated folder
 PICTURE_SIZE = 160  # pixels, as in Imagenette-160
 
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     if not options.skip_torch and importlib.util.find_spec("torch") is None:
         print("this comparison needs torch: pip install 'bottlefit-jax[bench]', or --skip-torch", file=sys.stderr)
         return 2
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch lives on the same GPU
     sharding.start_devices()
     if options.devices:
         jax.config.update("jax_num_cpu_devices", options.devices)
@@ -75,12 +77,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Stage 1: ours against PyTorch eager, and the time around the step.")
+    parser = argparse.ArgumentParser(description="Stage 1: ours against PyTorch, and the time around the step.")
     parser.add_argument("--model", default="resnet18", choices=[name for name in models.MODELS if "resnet" in name])
     parser.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--dtype", default="float32", choices=list(TOLERANCE))
-    parser.add_argument("--devices", type=int, default=0, help="JAX devices; 0: one per core")
+    parser.add_argument("--torch", default="eager", choices=("eager", "compiled"),
+                        help="PyTorch as it is, or with channels_last and torch.compile")  # fmt: skip
+    parser.add_argument("--devices", type=int, default=0, help="JAX's CPU devices; 0: one per core")
     parser.add_argument("--steps", type=int, default=8, help="steps on each side in a round")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=5, help="epochs of the second part; 0 leaves it out")
@@ -91,124 +95,72 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@dataclasses.dataclass
-class Ours:
-    """Our side: networks, weights, and the compiled step as the loop compiles it."""
+def start_torch(ours: Ours, batch: dict[str, np.ndarray], options: argparse.Namespace) -> Any:
+    """PyTorch's step on the same weights and pictures."""
+    from benchmarks.torch_train_step import TorchStep, torch_device
 
-    teacher: Network
-    student: Network
-    teacher_variables: dict[str, Any]
-    variables: dict[str, Any]
-    stage: stages.Stage
-    mesh: jax.sharding.Mesh
-    train_step: Callable[..., Any]
-    tx: Any
-    schedule: Any
-    pixels: dict[str, Any]
-
-    @classmethod
-    def create(cls, options: argparse.Namespace) -> "Ours":
-        """Networks with random weights; the student's tail is the teacher's."""
-        config = base_config()
-        config.stages.stage1.update(batch_size=options.batch, epochs=options.epochs)
-        made = {"num_classes": CLASSES, "dtype": jnp.dtype(options.dtype)}
-        teacher = models.create(options.model, **made)
-        student = models.create(options.model, bottleneck=BOTTLENECK | {"image_size": options.size}, **made)
-        example = jnp.zeros((1, options.size, options.size, 3))
-        teacher_variables = sharding.to_host(jax.jit(teacher.init)(jax.random.key(0), example))
-        new = sharding.to_host(jax.jit(student.init)(jax.random.key(1), example))
-        variables = models.with_tail_of(teacher_variables, new)
-        stage = stages.create_stage(
-            "stage1", config.stages.stage1, parts=student.parts, matched=student.matched, drift=False
+    device = torch_device(jax.default_backend())
+    if not device or (device == "cuda" and ours.mesh.size > 1):
+        raise UserError(
+            "PyTorch sees no GPU and JAX does: JAX_PLATFORMS=cpu compares both on the CPU"
+            if not device
+            else f"JAX has {ours.mesh.size} GPUs and PyTorch takes one: CUDA_VISIBLE_DEVICES=0 compares both on one"
         )
-        mesh = sharding.create_mesh(options.batch)
-        schedule = optimizer.create_schedule("constant", learning_rate=LEARNING_RATE, epochs=1, steps_per_epoch=1)
-        tx = optimizer.create_optimizer("adam", schedule=schedule)
-        pixels = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        train_step = step.create_train_step(stage, module=student, teacher=teacher, tx=tx, mesh=mesh, **pixels)
-        return cls(teacher, student, teacher_variables, variables, stage, mesh, train_step, tx, schedule, pixels)
-
-    def start(self, batch: dict[str, np.ndarray]) -> Callable[[], jax.Array]:
-        """A function that makes one step on this batch, which is put on the device now, and returns the loss."""
-        state = sharding.put_replicated(self.mesh, step.initial_state(self.stage, self.variables, tx=self.tx))
-        fixed = (
-            sharding.put_replicated(self.mesh, self.teacher_variables),
-            sharding.put_batch(self.mesh, batch),
-            sharding.put_replicated(self.mesh, jax.random.key(0)),
-        )
-        compiled = self.train_step.lower(state, *fixed).compile()
-
-        def run() -> jax.Array:
-            nonlocal state
-            state, loss = compiled(state, *fixed)
-            return loss
-
-        return run
-
-
-def random_batch(options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """A batch of noise, the same on every call."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (options.batch, options.size, options.size, 3), np.uint8)
-    return {"image": image, "label": rng.integers(0, CLASSES, options.batch).astype(np.int32)}
-
-
-def start_torch(ours: Ours, batch: dict[str, np.ndarray], options: argparse.Namespace) -> tuple[Callable[[], Any], int]:
-    """PyTorch's step on the same weights and pictures, and how many parameters it trains."""
-    import torch  # pyright: ignore[reportMissingImports]
-
-    from benchmarks.torch_reference import Stage1
-
-    torch.set_num_threads(sharding.cpu_count())
-    reference = Stage1(
+    return TorchStep(
+        options.torch,
         int(options.model.removeprefix("resnet")),
         ours.student.design,
+        batch["image"],
+        device=device,
+        threads=sharding.cpu_count(),
         teacher=convert.to_torch(options.model, ours.teacher_variables),
         student=convert.to_torch(options.model, ours.variables, bottleneck=BOTTLENECK),
         matched=ours.student.matched,
         dtype=options.dtype,
         **ours.pixels,
     )
-    image = reference.put(batch["image"])
-    return lambda: reference.step(image), reference.trained
 
 
 def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
-    """Checks that both sides do the same work, then times them in turns.
+    """Checks that both sides do the same work, then times them, and a matrix product, in turns.
 
     Returns:
-      Images per second of each round on each side, their ratios, and what was compared beforehand.
+      Images per second of each round on each side, their ratios, their shares of the product's rate, and what was
+      compared beforehand.
     """
     batch = random_batch(options)
-    theirs, trained = start_torch(ours, batch, options)
-    sides: dict[str, Callable[[], Any]] = {"ours": ours.start(batch), "torch": theirs}
+    began = time.perf_counter()
+    theirs = start_torch(ours, batch, options)
+    sides: dict[str, Any] = {"torch": theirs, "ours": ours.start(batch)}
     counted = sum(leaf.size for leaf in jax.tree.leaves(step.trained_params(ours.variables, ours.stage)))
-    if counted != trained:
-        raise UserError(f"the two sides train {counted} and {trained} parameters: they are not the same stage")
-    losses = {name: [float(run()) for _ in range(2)] for name, run in sides.items()}
+    if counted != theirs.trained:
+        raise UserError(f"the two sides train {counted} and {theirs.trained} parameters: they are not the same stage")
+    losses = {name: [float(side.run()) for _ in range(2)] for name, side in sides.items()}
     off = max(abs(a / b - 1) for a, b in zip(losses["ours"], losses["torch"], strict=True))
     if not off < TOLERANCE[options.dtype]:
         raise UserError(f"the losses of the first two steps differ by {off:.2e} of themselves: {losses}")
+    product = MatrixProduct(options.dtype)
+    flops = stage1_flops(ours.teacher, ours.student, ours.teacher_variables, ours.variables, options.size)
+    result: dict[str, Any] = {
+        "trained_parameters": counted,
+        "losses": losses,
+        "losses_differ": off,
+        "seconds_to_begin": time.perf_counter() - began,  # with all compilation
+        "flops_per_image": flops,
+        "product": f"{product.n}³ {options.dtype}",
+    }
     rates: dict[str, list[float]] = {name: [] for name in sides}
+    peaks = []
     for _ in range(options.rounds):
-        for name, run in sides.items():
-            seconds = timed(run, options.steps)
-            rates[name].append(options.steps * options.batch / seconds)
+        for name, side in sides.items():
+            rates[name].append(options.steps * options.batch / timed(side, options.steps))
+        peaks.append(product.count * product.flops / timed(product, product.count))
+    shares = {
+        name: [share_of_peak(rate, flops["step"], peak) for rate, peak in zip(rates[name], peaks, strict=True)]
+        for name in sides
+    }
     ratios = [a / b for a, b in zip(rates["ours"], rates["torch"], strict=True)]
-    return {"trained_parameters": trained, "losses": losses, "losses_differ": off, "rates": rates, "ratios": ratios}
-
-
-def timed(run: Callable[[], Any], steps: int) -> float:
-    """The wall time of `steps` calls of `run`, from a device at rest to a device at rest."""
-    ahead: collections.deque[Any] = collections.deque([run()])
-    float(ahead.popleft())
-    start = time.perf_counter()
-    for _ in range(steps):
-        ahead.append(run())
-        if len(ahead) > loop.IN_FLIGHT:  # as the loop does
-            float(ahead.popleft())
-    float(ahead.pop())
-    return time.perf_counter() - start
+    return result | {"rates": rates, "ratios": ratios, "peak_flops_per_second": peaks, "shares_of_peak": shares}
 
 
 def measure_epochs(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
@@ -303,11 +255,20 @@ def report_speed(speed: dict[str, Any], options: argparse.Namespace) -> None:
         f"stage 1 of {options.model}, {options.size} px, batch {options.batch}, {options.dtype}: "
         f"{speed['trained_parameters']:,} trained parameters, losses agree to {speed['losses_differ']:.1e}"
     )
-    for name, label in (("torch", "PyTorch eager"), ("ours", "ours")):
-        rates = speed["rates"][name]
-        print(f"{label:<14} {statistics.median(rates):8.1f} images/s   ({min(rates):.1f}..{max(rates):.1f})")
-    ratios = speed["ratios"]
-    print(f"{'ratio':<14} {statistics.median(ratios):8.2f}            ({min(ratios):.2f}..{max(ratios):.2f})")
+    for name, label in (("torch", f"PyTorch {options.torch}"), ("ours", "ours")):
+        share = 100 * statistics.median(speed["shares_of_peak"][name])
+        print(f"{label:<16} {spread(speed['rates'][name], '.1f')} images/s, {share:.1f} % of the matrix product's rate")
+    print(f"{'ratio':<16} {spread(speed['ratios'], '.2f')}")
+    peaks = [peak / 1e12 for peak in speed["peak_flops_per_second"]]
+    print(
+        f"{'matrix product':<16} {spread(peaks, '.2f')} TFLOP/s ({speed['product']}); "
+        f"a step is {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP a picture"
+    )
+
+
+def spread(values: list[float], style: str) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):8{style}} ({min(values):{style}}..{max(values):{style}})"
 
 
 def report_epochs(epoch: dict[str, Any]) -> None:

@@ -1,0 +1,94 @@
+"""The end of `benchmarks/gpu.sh`: prints what came out, what was cut included, and writes reports.json."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+STAGES = ("teacher", "stage1", "stage2")
+MODELS = ("resnet50", "densenet169")
+
+
+def main(argv: list[str]) -> int:
+    """Prints the summary of OUTPUT, RUNS, DEVICE; 0 where everything came to its end, or else 1."""
+    folder, runs, device = Path(argv[0]), Path(argv[1]), argv[2]
+    ends = {name: ended(runs, name) for name in ("train_step", *MODELS)}
+    reports = {model: read_report(runs / model) for model in MODELS}
+    (folder / "reports.json").write_text(json.dumps(reports, indent=2) + "\n")
+    lines = [f"# {device}", ""]
+    lines += [f"Stage 1 against PyTorch: {ends['train_step']}", ""]
+    if (folder / "train_step.json").is_file():
+        lines += [*speed_rows(json.loads((folder / "train_step.json").read_text())), ""]
+    for model in MODELS:
+        lines += [f"{model}: {ends[model]}", "", *training_rows(runs / model, reports[model]), ""]
+    print("\n".join(lines).rstrip())
+    return 0 if all(end.startswith("done") for end in ends.values()) else 1
+
+
+def ended(runs: Path, name: str) -> str:
+    """How a part ended, in gpu.sh's words: done, cut, failed or not begun."""
+    path = runs / f"{name}.end"
+    return path.read_text().strip() if path.is_file() else "not begun"
+
+
+def speed_rows(result: dict[str, Any]) -> list[str]:
+    """The table of `train_step.json`."""
+    options, speed = result["options"], result["speed"]
+    rows = [
+        f"{options['model']}, {options['size']} px, batch {options['batch']}, {options['dtype']}; losses agree to "
+        f"{speed['losses_differ']:.1e}; {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP a picture",
+        "",
+        "| | images/s, median | range | share of the product's rate |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, label in (("torch", f"PyTorch {options['torch']}"), ("ours", "ours")):
+        share = 100 * statistics.median(speed["shares_of_peak"][name])
+        rows.append(f"| {label} | {_cells(speed['rates'][name], '.1f')} | {share:.1f} % |")
+    rows.append(f"| ratio | {_cells(speed['ratios'], '.2f')} | |")
+    peaks = [peak / 1e12 for peak in speed["peak_flops_per_second"]]
+    return [*rows, f"| matrix product {speed['product']}, TFLOP/s | {_cells(peaks, '.1f')} | |"]
+
+
+def read_report(workdir: Path) -> dict[str, Any] | None:
+    """The report of a training that came to its end."""
+    path = workdir / "report.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def training_rows(workdir: Path, report: dict[str, Any] | None) -> list[str]:
+    """What a training came to: its report's figures, or how far each stage had come."""
+    rows = [
+        f"- {record['stage']}: epoch {record['epoch']}, top-1 {record['top1']:.2f} %, "
+        f"{record['images_per_second']:.0f} images/s"
+        for record in last_epochs(workdir / "metrics.jsonl")
+    ]
+    if report is None:
+        return [*rows, "- no report: the training did not come to its end"]
+    traffic = report["bytes_per_image"]
+    return [
+        *rows,
+        f"- teacher {report['teacher']['top1']:.2f} %, student {report['student']['top1']:.2f} % top-1, "
+        f"{traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG "
+        f"({traffic['saving_percent']:.1f} % less)",
+    ]
+
+
+def last_epochs(path: Path) -> list[dict[str, Any]]:
+    """The last record of each stage that has one; a line that a killed process left half-written is none."""
+    last: dict[str, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        last[record["stage"]] = record
+    return [last[stage] for stage in STAGES if stage in last]
+
+
+def _cells(values: list[float], style: str) -> str:
+    return f"{statistics.median(values):{style}} | {min(values):{style}}..{max(values):{style}}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
