@@ -81,9 +81,16 @@ def test_the_recipe_is_the_references():
     assert (config.stages.stage2.alpha, config.stages.stage2.temperature) == (0.5, 1.0)
 
 
-def test_an_unknown_word_is_told():
-    with pytest.raises(UserError, match="does not know 'resnet151'"):
-        load("imagenet", "resnet151")
+@pytest.mark.parametrize(("name", "word"), [("imagenet", "resnet151"), ("imagenette_mobilenet", "6ch,pitch")])
+def test_an_unknown_word_is_told(name, word):
+    with pytest.raises(UserError, match=f"does not know '{word}'"):
+        load(name, word)
+
+
+def test_mobilenets_channels_and_encoder_are_its_argument():
+    for word, expected in {"3ch": (3, "bottlefit"), "12ch,patch": (12, "patch")}.items():
+        bottleneck = load("imagenette_mobilenet", word).student.bottleneck
+        assert (bottleneck.channels, bottleneck.design) == expected
 
 
 def test_only_what_moves_no_weight_may_differ_between_two_runs_of_a_workdir():
