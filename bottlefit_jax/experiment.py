@@ -30,7 +30,9 @@ from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages
 from bottlefit_jax.training.progress import RunLog
 
 
-def run(config: Config, workdir: Path, *, command: str | None = None) -> dict[str, Any]:
+def run(
+    config: Config, workdir: Path, *, command: str | None = None, stop: loop.StopSignal | None = None
+) -> dict[str, Any]:
     """Trains what `config` asks for, going on where `workdir` already holds it, and writes the report.
 
     Where it asks for no training, the networks that it names are evaluated as they are.
@@ -39,6 +41,7 @@ def run(config: Config, workdir: Path, *, command: str | None = None) -> dict[st
       config: from a file in `configs/`, locked.
       workdir: created where it is not there.
       command: what the person typed, for the report.
+      stop: asked after every step; None: one of its own.
 
     Returns:
       The report, as in `workdir/report.json`.
@@ -59,7 +62,9 @@ def run(config: Config, workdir: Path, *, command: str | None = None) -> dict[st
     claim_workdir(workdir, config)
     log = RunLog(workdir, primary=jax.process_index() == 0)
     log.say(sharding.describe(mesh))
-    experiment = _Experiment(config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log)
+    experiment = _Experiment(
+        config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log, stop or loop.StopSignal()
+    )
     try:
         return experiment.run(command)
     finally:
@@ -84,7 +89,7 @@ class _Experiment:
     mesh: Mesh
     eval_batch_size: int
     log: RunLog
-    stop: loop.StopSignal = dataclasses.field(default_factory=loop.StopSignal)
+    stop: loop.StopSignal
     eval_steps: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def run(self, command: str | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from bottlefit_jax.evaluation.report import versions
 from bottlefit_jax.preparation import Variables, claim_workdir, create_networks
 from bottlefit_jax.recipe import Config, check_config
 from bottlefit_jax.results import latent_payload
-from bottlefit_jax.training.loop import Stopped
+from bottlefit_jax.training.loop import Stopped, StopSignal
 
 
 def compare(config: Config, workdir: Path, options: Options, *, command: str) -> dict[str, Any]:
@@ -46,7 +46,8 @@ def compare(config: Config, workdir: Path, options: Options, *, command: str) ->
     """
     check_config(config)
     claim_workdir(workdir, config)
-    return _Comparison(open_setting(config, workdir), workdir, options, command).run()
+    stop = StopSignal()  # one for all trainings and for what lies between them
+    return _Comparison(open_setting(config, workdir, stop), workdir, options, command, stop).run()
 
 
 @dataclasses.dataclass
@@ -55,6 +56,7 @@ class _Comparison:
     workdir: Path
     options: Options
     command: str
+    stop: StopSignal
     results: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by an item's name
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -72,6 +74,8 @@ class _Comparison:
         jpeg95 = jpeg_mean(self.setting)
         for number, item in enumerate(items):
             self._finish(item)
+            if self.stop.signum:
+                raise Stopped(self.stop.signum)
             if not self.results.get("local"):
                 raise UserError(f"the teacher cannot be evaluated: {self.failures['local']}")
             if number + 1 < len(items) and items[number + 1].seed != item.seed:
@@ -115,7 +119,7 @@ class _Comparison:
     def _train(self, item: Item) -> dict[str, Any]:
         """Trains a student in a run of its own, and measures it; its checkpoints go, its weights stay."""
         folder = self.folder / "runs" / item.name
-        report = experiment.run(self._config(item), folder)
+        report = experiment.run(self._config(item), folder, stop=self.stop)
         student, variables, bottleneck = self._student(item)
         size = self.setting.image_size
         shape = (*student.latent_size((size, size)), bottleneck["channels"])

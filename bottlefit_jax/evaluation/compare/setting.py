@@ -14,6 +14,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.preparation import Networks, create_networks, open_source
 from bottlefit_jax.recipe import Config, bottleneck_options
 from bottlefit_jax.training import sharding
+from bottlefit_jax.training.loop import StopSignal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Setting:
         return max(1, channels * math.prod(given.latent_size(size)) // math.prod(network.latent_size(size)))
 
 
-def open_setting(config: Config, workdir: Path) -> Setting:
+def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
     """Opens the pictures, and trains the teacher where the config names no weights and the workdir has none.
 
     Raises:
@@ -98,14 +99,14 @@ def open_setting(config: Config, workdir: Path) -> Setting:
         raise UserError("config.stages.stage1 and stage2 have 0 epochs; a comparison trains students")
     config = config.copy_and_resolve_references()
     if not config.teacher.weights:
-        config.teacher.weights = str(_teacher(config, workdir))
+        config.teacher.weights = str(_teacher(config, workdir, stop))
     source = open_source(config, "val")
     networks = create_networks(config, source.class_names)
     sizes = [config.stages[name].batch_size for name in ("stage1", "stage2")]
     return Setting(config, source, networks, sharding.create_mesh(*sizes))
 
 
-def _teacher(config: Config, workdir: Path) -> Path:
+def _teacher(config: Config, workdir: Path, stop: StopSignal) -> Path:
     """The folder of the teacher: the one that `bottlefit_jax.main` left in the workdir, or one trained now."""
     if (workdir / "teacher").is_dir():
         return workdir / "teacher"
@@ -114,5 +115,5 @@ def _teacher(config: Config, workdir: Path) -> Path:
         alone.stages[name].epochs = 0
     folder = workdir / "compare" / "teacher"
     if not (folder / "report.json").exists():
-        experiment.run(alone, folder)
+        experiment.run(alone, folder, stop=stop)
     return folder / "teacher"

@@ -35,4 +35,4 @@ def setting(tmp_path_factory):
     config.teacher.update(name="resnet18", weights=str(folder))
     config.student.bottleneck.channels = 6
     config.lock()
-    return open_setting(config, folder.parent)
+    return open_setting(config, folder.parent, stop=None)
