@@ -17,6 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # A bottleneck where neither the config nor the student's weights say otherwise: the reference's.
 BOTTLENECK = {
     "channels": 12,
+    "hidden": None,
     "design": "bottlefit",
     "version": 2,
     "bits": 8,
@@ -59,6 +60,7 @@ def base_config() -> Config:
                 "weights": "",  # folder of a converted or trained student, to start from or to evaluate
                 "bottleneck": {  # not set: what the student's weights have, or else BOTTLENECK
                     "channels": config_dict.placeholder(int),
+                    "hidden": config_dict.placeholder(int),  # inner width of the decoder; 0: the model's own
                     "design": config_dict.placeholder(str),  # "patch": a cheaper encoder; see models.bottleneck
                     "version": config_dict.placeholder(int),
                     "bits": config_dict.placeholder(int),  # 0: no quantiser
@@ -197,11 +199,11 @@ def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) ->
     """`models.create`'s bottleneck dictionary.
 
     Args:
-      config: what it sets goes first; bits 0 and an empty cut mean None.
+      config: what it sets goes first; bits 0, hidden 0 and an empty cut mean None.
       weights: the dictionary that came with the student's weights.
     """
     chosen = {key: value for key, value in config.student.bottleneck.to_dict().items() if value is not None}
-    chosen.update({key: chosen[key] or None for key in ("bits", "cut") if key in chosen})
+    chosen.update({key: chosen[key] or None for key in ("bits", "cut", "hidden") if key in chosen})
     return {**BOTTLENECK, **(weights or {}), **chosen, "image_size": config.dataset.image_size}
 
 

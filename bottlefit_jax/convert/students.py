@@ -18,11 +18,13 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.bottleneck import DESIGNS, PATCH, REFERENCE, Layer
 
 ENCODER = re.compile(r"^(?:features\.)?bottleneck\.encoder\.(\d+)\.weight$")
+DECODER = re.compile(r"^(?:features\.)?bottleneck\.decoder\.(\d+)\.weight$")
 HALVES = re.compile(r"^(?:features\.)?bottleneck\.(?:encoder|decoder|exit)\.")
 HEAD = re.compile(r"^(extractor|module_seq)\.(\d+)\.(.+)$")
 STEM = 4  # layers of a head's `extractor`; the next three of `module_seq` end the encoder
 CUT = 3
 DEFAULT_BITS = 8
+UNLIKELY = 9973  # a width that marks layers, and that no other layer has
 
 
 def is_student(arrays: Mapping[str, Any]) -> bool:
@@ -69,7 +71,17 @@ def bottleneck_of(name: str, arrays: Mapping[str, np.ndarray], bits: int | None)
             f"{spec.family} from its file is {known}: is --model {name} right?"
         )
     plan = {"channels": shapes[-1][0], **plans[kernels], "bits": bits, "image_size": spec.image_size}
+    plan["hidden"] = _hidden(name, plan, arrays)
     return dataclasses.asdict(models.Bottleneck.parse(plan, spec.family)) | {"image_size": spec.image_size}
+
+
+def _hidden(name: str, plan: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int | None:
+    """The decoder's inner width: that of the first layer which has it; None where the file lacks that layer."""
+    layers = models.create(name, bottleneck={**plan, "hidden": UNLIKELY}).design.decoder
+    number = next(number for number, layer in enumerate(layers) if layer.width == UNLIKELY)
+    found = ((DECODER.match(key), np.shape(value)) for key, value in torch_names.without_module(arrays).items())
+    shape = next((shape for match, shape in found if match and int(match[1]) == number and len(shape) == 4), None)
+    return None if shape is None else int(shape[1 if layers[number].kind == "transposed" else 0])
 
 
 def title(plan: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ them (`custom/model.py` of yoshitomo-matsubara/bottlefit-split_computing for Res
 `Bottleneck4DenseNet` for DenseNet). MobileNetV2 and Inception v3 follow ResNet's version 2 with widths of
 their own. `PATCH` and `OTHERS` are not the reference's and fit every family. A width is a number or one of three
 names: `latent` (the channels that are sent), `cut` (the channels of the feature that the decoder stands in for),
-`hidden` (the decoder's inner width, `HIDDEN`).
+`hidden` (the decoder's inner width, `HIDDEN` where nothing else is asked for).
 """
 
 import dataclasses
@@ -140,6 +140,7 @@ class Bottleneck:
 
     Args:
         channels: of the latent.
+        hidden: inner width of the decoder, which costs the server and nobody else; None: the family's (`HIDDEN`).
         design: one of `DESIGN_NAMES`.
         version: which of the reference's; ResNets have 1, 2 and 3, the others 2.
         bits: of the quantiser, 1 to 8; None: no quantiser.
@@ -152,6 +153,7 @@ class Bottleneck:
     """
 
     channels: int = 12
+    hidden: int | None = None
     design: str = REFERENCE
     version: int = 2
     bits: int | None = 8
@@ -173,6 +175,8 @@ class Bottleneck:
         versions = sorted(DESIGNS[family])
         if not is_integer(made.channels) or made.channels < 1:
             raise UserError(f"bottleneck channels={made.channels!r} must be an integer from 1 up")
+        if made.hidden is not None and (not is_integer(made.hidden) or made.hidden < 1):
+            raise UserError(f"bottleneck hidden={made.hidden!r} must be an integer from 1 up, or None for the family's")
         if not is_integer(made.version) or made.version not in versions:
             allowed = ", ".join(map(str, versions))
             raise UserError(f"bottleneck version={made.version!r} must be one of {allowed} for a {family}")
@@ -229,7 +233,7 @@ def design(family: str, plan: Bottleneck, cut_channels: int, natural: int, cut_l
     while length_after((*chosen.encoder, *decoder), start) < cut_length:
         added += 1
         decoder = (*_ACT, *(_UP * added), *chosen.decoder[len(_ACT) :])
-    widths = {"latent": plan.channels, "cut": cut_channels, "hidden": HIDDEN[family](cut_channels)}
+    widths = {"latent": plan.channels, "cut": cut_channels, "hidden": plan.hidden or HIDDEN[family](cut_channels)}
 
     def fill(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         return tuple(dataclasses.replace(layer, width=widths.get(str(layer.width), layer.width)) for layer in layers)

@@ -49,8 +49,8 @@ def test_a_student_is_known_by_its_arrays(tmp_path, capsys, student):
     assert f"--config.student.weights={tmp_path / 's'}" in out
     variables, meta = load_variables(tmp_path / "s")
     assert meta["bottleneck"] == {
-        "channels": 3, "design": "bottlefit", "version": 2, "bits": 8, "cut": None, "image_size": 224, "per": "image",
-        "range": "dynamic", "quantize_training": False,
+        "channels": 3, "hidden": 16, "design": "bottlefit", "version": 2, "bits": 8, "cut": None, "image_size": 224,
+        "per": "image", "range": "dynamic", "quantize_training": False,
     }  # fmt: skip
     equal(to_state_dict(variables, meta)[0], student)
 
@@ -96,6 +96,15 @@ def test_a_patch_student_makes_the_round_trip(tmp_path, capsys, model):
     assert "bottleneck: design patch, 4 channels, 8 bits (assumed" in capsys.readouterr().out
     variables, meta = load_variables(tmp_path / "s")
     assert (meta["bottleneck"]["design"], meta["bottleneck"]["version"]) == ("patch", 2)
+    equal(to_state_dict(variables, meta)[0], given)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_the_decoders_inner_width_is_told_from_the_file(tmp_path, version):
+    given = state_dict(bottleneck={"channels": 4, "version": version, "hidden": 24})
+    assert import_(save_npz(tmp_path / "s.npz", given), tmp_path / "s") == 0
+    variables, meta = load_variables(tmp_path / "s")
+    assert (meta["bottleneck"]["hidden"], meta["bottleneck"]["version"]) == (24, version)
     equal(to_state_dict(variables, meta)[0], given)
 
 

@@ -191,9 +191,10 @@ def test_training_quantises_only_when_told_and_gradients_pass(tiny, quantize_tra
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({"chanels": 3}, "unknown bottleneck key 'chanels'; the keys are channels, design, version"),
+        ({"chanels": 3}, "unknown bottleneck key 'chanels'; the keys are channels, hidden, design, version"),
         ({"channels": 0}, "channels=0 must be an integer from 1 up"),
         ({"channels": 2.5}, "channels=2.5 must"),
+        ({"hidden": 0}, "hidden=0 must be an integer from 1 up, or None for the family's"),
         ({"version": 4}, "version=4 must be one of 1, 2, 3 for a resnet"),
         ({"version": "2"}, "version='2' must"),
         (

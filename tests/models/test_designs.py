@@ -133,3 +133,13 @@ def test_a_picture_too_small_for_an_autoencoder_is_one_line():
         1,
         1,
     )
+
+
+def test_a_wider_decoder_costs_the_device_nothing():
+    networks = [models.create("resnet18", bottleneck={"channels": 3, "hidden": hidden}) for hidden in (None, 128, 192)]
+    assert networks[0].design == networks[1].design  # layer2 has 128 channels
+    assert networks[2].design.encoder == networks[0].design.encoder
+    variables, (_, features) = shapes(networks[2], (64, 64))
+    layers = sorted(variables["params"]["decoder"].items(), key=lambda item: int(item[0]))
+    assert [tree["kernel"].shape[-1] for _, tree in layers if "kernel" in tree] == [192, 192, 192, 128]
+    assert features["decoded"].shape[-1] == 128
