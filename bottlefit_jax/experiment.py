@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
-from bottlefit_jax.models import with_tail_of
+from bottlefit_jax.models import with_stem_of, with_tail_of
 from bottlefit_jax.preparation import (
     Networks,
     Variables,
@@ -104,6 +104,8 @@ class _Experiment:
         if networks.student is not None:
             if student is None:
                 student = with_tail_of(teacher or {}, self._initial(networks.student, 1))
+                if self.config.student.stem == "teacher":
+                    student = with_stem_of(teacher or {}, student, networks.student)
             student = self._finished(student, teacher, summaries)
             self._keep("student", student, networks.bottleneck)
         return self._report(teacher, student, summaries, command)

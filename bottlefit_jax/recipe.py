@@ -58,6 +58,7 @@ def base_config() -> Config:
             },
             "student": {
                 "weights": "",  # folder of a converted or trained student, to start from or to evaluate
+                "stem": "teacher",  # the encoder begins with the teacher's first filters, where they fit; or "random"
                 "bottleneck": {  # not set: what the student's weights have, or else BOTTLENECK
                     "channels": config_dict.placeholder(int),
                     "hidden": config_dict.placeholder(int),  # inner width of the decoder; 0: the model's own
@@ -124,6 +125,7 @@ def _stage(**changes: Any) -> dict[str, Any]:
 CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.worker_type": ("thread", "process"),
+    "student.stem": ("teacher", "random"),
     "student.bottleneck.per": (None, "image", "batch", "channel"),
     "student.bottleneck.range": (None, "dynamic", "static"),
     "frozen_statistics": ("fixed", "drift"),

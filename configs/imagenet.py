@@ -30,6 +30,7 @@ def get_config(arg="resnet152"):
     bottleneck, stage2 = config.student.bottleneck, config.stages.stage2
     config.stages.teacher.epochs = 0
     config.checkpoint.select = "best"  # as the reference does
+    config.student.stem = "random"  # likewise
     choices = {
         "ft": lambda: stage2.update(loss="cross_entropy"),
         "kd": lambda: stage2.update(loss="distillation"),

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import densenet, inception, mobilenet, resnet
 from bottlefit_jax.models.bottleneck import Bottleneck, is_integer
-from bottlefit_jax.models.network import Network, Spec, with_tail_of
+from bottlefit_jax.models.inheritance import with_stem_of, with_tail_of
+from bottlefit_jax.models.network import Network, Spec
 
 MODELS: dict[str, Spec] = {
     spec.name: spec for family in (resnet, densenet, mobilenet, inception) for spec in family.SPECS
 }
 
-__all__ = ["MODELS", "Bottleneck", "Network", "Spec", "create", "with_tail_of"]
+__all__ = ["MODELS", "Bottleneck", "Network", "Spec", "create", "with_stem_of", "with_tail_of"]
 
 
 def create(

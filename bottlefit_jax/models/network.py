@@ -120,7 +120,7 @@ class Network(nn.Module):
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The teacher's features that are pictures, in order; each can be the cut."""
-        return tuple(part.name for part in self._backbone() if part.channels)
+        return tuple(part.name for part in self.backbone() if part.channels)
 
     @property
     def matched(self) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ class Network(nn.Module):
     @property
     def cut_channels(self) -> int:
         """Channels of a student's feature at the cut."""
-        return next(part.channels for part in self._backbone() if part.name == self.cut)
+        return next(part.channels for part in self.backbone() if part.name == self.cut)
 
     @property
     def design(self) -> Design:
@@ -244,20 +244,21 @@ class Network(nn.Module):
             )
         return frozenset(train)
 
-    def _backbone(self) -> tuple[Part, ...]:
+    def backbone(self) -> tuple[Part, ...]:
+        """All parts of the teacher, in order."""
         return self.spec.parts(self.num_classes, self.dtype, **dict(self.options))
 
     def _front(self) -> tuple[Part, ...]:
         """The backbone's parts up to the cut, where a student's device runs them too; () otherwise."""
         if self.bottleneck is None or not self.design.after_cut:
             return ()
-        parts = self._backbone()
+        parts = self.backbone()
         stop = [part.name for part in parts].index(str(self.cut)) + 1
         return tuple(part for part in parts[:stop] if part.side is None)
 
     def _tail(self) -> tuple[Part, ...]:
         """The backbone's parts, or a student's share of them: what follows the cut, without side branches."""
-        parts = self._backbone()
+        parts = self.backbone()
         if self.bottleneck is None:
             return parts
         start = [part.name for part in parts].index(str(self.cut)) + 1
@@ -266,7 +267,7 @@ class Network(nn.Module):
     def _sizes(self, image_size: Size) -> dict[str, Size]:
         """(h, w) of every spatial feature of the teacher, or a UserError where nothing remains of the picture."""
         sizes, (h, w) = {}, image_size
-        for part in self._backbone():
+        for part in self.backbone():
             if not part.channels:
                 continue
             h, w = part.length(h), part.length(w)
@@ -281,7 +282,7 @@ class Network(nn.Module):
     def _smallest(self) -> int:
         """The smallest square image that leaves a pixel at every part."""
         n = 1
-        for part in reversed([part for part in self._backbone() if part.channels]):
+        for part in reversed([part for part in self.backbone() if part.channels]):
             kernel, stride, padding = part.window
             n = max(1, (n - 1) * stride + kernel - 2 * padding)
         return n
@@ -308,19 +309,6 @@ class Network(nn.Module):
             return max(fitting, key=lambda n: (n & -n, n))
 
         return roundest(latent_size[0]), roundest(latent_size[1])
-
-
-def with_tail_of(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
-    """A student's variables in which the teacher's take the place of every part that both have.
-
-    Args:
-        teacher: the teacher's collections.
-        student: the student's, as its `init` made them.
-    """
-    return {
-        collection: {part: teacher.get(collection, {}).get(part, tree) for part, tree in parts.items()}
-        for collection, parts in student.items()
-    }
 
 
 def _picture(x: jax.Array) -> Size:

@@ -8,7 +8,7 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.cost import macs
-from bottlefit_jax.models.network import with_tail_of
+from bottlefit_jax.models.inheritance import with_tail_of
 from tests.models.test_bottleneck import shapes
 
 
