@@ -163,6 +163,14 @@ class _Comparison:
         others = {item.name: standing[same_network(self.results[item.name])] for item in done if item.seed is not None}
         return {**times, **{name: times[item.name] for name, item in others.items()}}
 
+    def _epochs(self) -> str:
+        """What a reader must know to judge a drop: how long either side learned."""
+        config = self.setting.config
+        trained_here = Path(config.teacher.weights).is_relative_to(self.workdir)
+        theirs = f"had {config.stages.teacher.epochs}" if trained_here else "came with its weights"
+        ours = config.stages.stage1.epochs + config.stages.stage2.epochs
+        return f"Every student was trained for {ours} epochs, in one stage or two; the teacher {theirs}."
+
     def _show(self, items: Sequence[Item], times: dict[str, dict[str, float]], jpeg95: float) -> dict[str, Any]:
         """Draws and writes what there is."""
         chosen, teacher = self.setting.config.dataset, self.results["local"]
@@ -175,7 +183,11 @@ class _Comparison:
             "device_slower": self.options.device_slower,
             "seeds": list(self.options.seeds),
             "rows": table(items, self.results, self.failures, times),
-            "notes": [*self.notes, *(f"{m.title}: {m.note}." for m in dict.fromkeys(item.method for item in items))],
+            "notes": [
+                *self.notes,
+                self._epochs(),
+                *(f"{m.title}: {m.note}." for m in dict.fromkeys(item.method for item in items)),
+            ],
             "versions": versions(),
             "config": self.setting.config.to_dict(),
         }

@@ -81,6 +81,7 @@ def test_a_table_holds_every_method_and_says_why_one_failed(compared):
     text = (workdir / "compare.md").read_text()
     assert "![" in text
     assert "failed: images of 32 × 32" in text
+    assert "Every student was trained for 2 epochs, in one stage or two; the teacher had 1." in text
     assert (workdir / "compare_rate_accuracy.png").stat().st_size > 10_000
     assert not list(workdir.glob("compare/runs/*/checkpoints"))
 
