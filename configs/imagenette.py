@@ -1,4 +1,4 @@
-"""Ten ImageNet classes, teacher from scratch at 48 px: fifteen minutes on two slow cores, two hours to compare.
+"""Ten ImageNet classes, teacher from scratch at 48 px: fifteen minutes on two slow cores, nearly two hours to compare.
 
     python -m bottlefit_jax.main --config=configs/imagenette.py --workdir=runs/imagenette \\
         --config.dataset.root=ROOT
