@@ -153,6 +153,7 @@ class _Experiment:
             schedule=schedule,
             batches=lambda start: self._train_batches(stage.batch_size, index, start),
             evaluate=lambda new: self._evaluate(module, self._calibrated(new)),
+            evaluate_every=config.evaluate_every,
             select=config.checkpoint.select,
         )
         checkpoints = checkpoint.StageCheckpoints(self.workdir / "checkpoints" / name)

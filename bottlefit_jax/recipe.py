@@ -98,6 +98,7 @@ def base_config() -> Config:
             "frozen_statistics": "fixed",  # or "drift": frozen parts' batch statistics move, as in the reference
             "compute_dtype": "float32",  # or "bfloat16"; parameters and statistics stay float32
             "eval_batch_size": 64,
+            "evaluate_every": 1,  # epochs from one evaluation to the next; the last epoch of a stage always has one
             "checkpoint": {
                 "every_steps": 1000,  # besides the end of each epoch; 0: only there
                 "select": "last",  # or "best" top-1: which weights a stage hands on
@@ -139,6 +140,7 @@ AT_LEAST = {
     "dataset.workers": 0,
     "student.calibration_images": 1,
     "eval_batch_size": 1,
+    "evaluate_every": 1,
     "checkpoint.every_steps": 0,
     **{f"stages.{stage}.epochs": 0 for stage in ("teacher", "stage1", "stage2")},
     **{f"stages.{stage}.batch_size": 1 for stage in ("teacher", "stage1", "stage2")},

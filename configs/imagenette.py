@@ -22,6 +22,6 @@ def get_config():
     config.stages.teacher.update(
         epochs=16, batch_size=32, learning_rate=0.05, schedule="cosine", warmup_epochs=1, weight_decay=5e-4
     )
-    config.stages.stage1.update(epochs=3, batch_size=32, learning_rate=0.01, schedule="cosine")
-    config.stages.stage2.update(epochs=3, batch_size=32, learning_rate=0.05, schedule="cosine")
+    config.stages.stage1.update(epochs=4, batch_size=32, learning_rate=0.01, schedule="cosine")
+    config.stages.stage2.update(epochs=4, batch_size=32, learning_rate=0.05, schedule="cosine")
     return config

@@ -164,6 +164,22 @@ def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(tmp_path):
     assert "epoch" not in out
 
 
+def test_an_epoch_is_evaluated_as_often_as_was_asked_and_the_last_one_always(tmp_path):
+    workdir = tmp_path / "run"
+    code, out, err = run(
+        SMALL[0],
+        f"--workdir={workdir}",
+        "--config.stages.teacher.epochs=3",
+        "--config.stages.stage1.epochs=0",
+        "--config.stages.stage2.epochs=0",
+        "--config.evaluate_every=2",
+    )
+    assert code == 0, err
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert ["top1" in record for record in records] == [False, True, True]
+    assert ["top-1" in line for line in out.splitlines() if "  epoch " in line] == [False, True, True]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_stage_step_and_term(tmp_path):
     code, out, err = run(
         *SMALL,

@@ -69,6 +69,7 @@ class Plan:
       schedule: learning rate by step, an `optax.Schedule`, for the record.
       batches: start step -> this host's batches, for ever.
       evaluate: variables -> {"top1", "top5"} in percent.
+      evaluate_every: epochs from one evaluation to the next; the last epoch always has one.
       select: "last" or "best", the weights that the stage hands on.
     """
 
@@ -77,6 +78,7 @@ class Plan:
     schedule: Callable[[int], Any]
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     evaluate: Callable[[Variables], dict[str, float]]
+    evaluate_every: int = 1
     select: str = "last"
 
 
@@ -233,20 +235,21 @@ class _Runner:
         tally = self._check(state)
         steps = int(tally["steps"])
         terms = {name.removeprefix("sum/"): float(tally[name]) / steps for name in tally if name.startswith("sum/")}
-        accuracy = self.plan.evaluate(state.variables)
+        epoch = step // self.plan.steps_per_epoch
+        due = epoch % self.plan.evaluate_every == 0 or epoch == self.stage.epochs
+        accuracy = self.plan.evaluate(state.variables) if due else {}
         record = {
             "stage": self.stage.name,
-            "epoch": step // self.plan.steps_per_epoch,
+            "epoch": epoch,
             "step": step,
             "train_loss": sum(terms.values()),
             "terms": terms,
             "learning_rate": float(self.plan.schedule(step - 1)),
             "images_per_second": rate,
-            "top1": accuracy["top1"],
-            "top5": accuracy["top5"],
+            **accuracy,
         }
         state = state.replace(tally=put_replicated(self.mesh, empty_tally(self.stage.terms)))
-        self.checkpoints.save(step, state, {"seconds": self.seconds}, top1=accuracy["top1"])
+        self.checkpoints.save(step, state, {"seconds": self.seconds}, top1=accuracy.get("top1"))
         self.log.epoch(record, epochs=self.stage.epochs)
         return state
 

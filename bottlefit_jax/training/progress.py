@@ -14,7 +14,7 @@ class RunLog:
     """Writes `metrics.jsonl` and `tensorboard/` in a workdir. On hosts other than the first it is silent.
 
     A record is one epoch of one stage: {"stage", "epoch", "step", "train_loss", "terms", "learning_rate",
-    "images_per_second", "top1", "top5"}; accuracies in percent.
+    "images_per_second"}, and {"top1", "top5"} in percent where the epoch was evaluated.
     """
 
     def __init__(self, workdir: Path, *, primary: bool = True):
@@ -46,12 +46,14 @@ class RunLog:
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         for name in ("train_loss", "learning_rate", "images_per_second", "top1", "top5"):
-            self._events.add_scalar(f"{record['stage']}/{name}", record[name], record["step"])
+            if name in record:
+                self._events.add_scalar(f"{record['stage']}/{name}", record[name], record["step"])
         for term, value in record["terms"].items():
             self._events.add_scalar(f"{record['stage']}/loss/{term}", value, record["step"])
+        top1 = f"top-1 {record['top1']:.2f} %  " if "top1" in record else ""
         self.say(
             f"{record['stage']}  epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4g}  "
-            f"top-1 {record['top1']:.2f} %  {record['images_per_second']:.0f} images/s"
+            f"{top1}{record['images_per_second']:.0f} images/s"
         )
 
     def say(self, line: str) -> None:

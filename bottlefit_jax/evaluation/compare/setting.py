@@ -72,6 +72,9 @@ class Setting:
         config.seed = seed
         change(config, self.cut)
         config.student.bottleneck.channels = self._same_bytes(config, channels or self.channels)
+        if config.checkpoint.select == "last":
+            stages = config.stages
+            config.evaluate_every = stages.stage1.epochs + stages.stage2.epochs  # only the end is in the table
         return config
 
     def _same_bytes(self, config: Config, channels: int) -> int:
