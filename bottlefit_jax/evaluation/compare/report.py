@@ -159,7 +159,8 @@ def _verdict(comparison: dict) -> list[str]:
         by_method.setdefault(other["method"], other)  # the most accurate of each
     ahead = [other for other in by_method.values() if _lead(other, row) > 0]
     if ahead:
-        beaten = _joined([f"{_standing(other)}, {_difference(other, row)}" for other in ahead], "; and by ", "; by ")
+        by = [f"{_standing(other)}, {_difference(other, row)}{_effort(other, row)}" for other in ahead]
+        beaten = _joined(by, "; and by ", "; by ")
         return [f"{stands} **It is beaten** with no more bytes by {beaten}."]
     if not others:
         return [f"{stands} No other method that uses a link was measured."]
@@ -191,6 +192,13 @@ def _difference(other: dict, row: dict) -> str:
     if abs(lead) <= sum(spreads):
         return f"{points}, which is **within the seeds' spread** ({' and '.join(f'± {one:.2f}' for one in spreads)})"
     return points
+
+
+def _effort(other: dict, row: dict) -> str:
+    """Say what the device computes for the lead, where it is not the same."""
+    if not (other["macs"] and row["macs"]) or 0.95 < (ratio := other["macs"] / row["macs"]) < 1.05:
+        return ""
+    return f", for {ratio:.2g} times the multiply-adds on the device"
 
 
 def _failures(rows: Sequence[dict]) -> list[str]:

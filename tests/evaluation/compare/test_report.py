@@ -108,6 +108,12 @@ def test_whether_bottlefit_is_beaten_is_said_whichever_way_it_goes(tmp_path, top
     assert ("beaten" in text) == ("beaten" in said)
 
 
+def test_a_lead_that_the_device_computes_for_is_said_with_its_price(tmp_path):
+    dear = row("cr-bq", "CR+BQ", top1=86.0, std=0.1, sent=600.0) | {"macs": 45_000_000}
+    text = text_of(tmp_path, local(), dear, BOTTLEFIT)
+    assert "(600 bytes, 86.00 %), 1.30 points more, for 2.5 times the multiply-adds on the device." in text
+
+
 def test_bottlefit_is_not_beaten_by_its_own_patches_nor_by_local_alone(tmp_path):
     patches = row("bottlefit-patch", "BottleFit, patches", top1=84.4, std=0.1, sent=700.0)
     text = text_of(tmp_path, local(), patches, BOTTLEFIT)
