@@ -36,7 +36,8 @@ class Method:
     note: str = ""
 
 
-def _epochs(config: Config) -> int:
+def student_epochs(config: Config) -> int:
+    """How long a student is trained, in both stages together."""
     return config.stages.stage1.epochs + config.stages.stage2.epochs
 
 
@@ -44,7 +45,7 @@ def _from_labels(config: Config, **stage2: Any) -> None:
     """Stage 2 alone, everything trained as the teacher was: same optimiser and rate, a cosine over all epochs."""
     teacher = config.stages.teacher
     config.stages.stage2.update(
-        epochs=_epochs(config), freeze_encoder=False, schedule="cosine", **{"loss": "cross_entropy", **stage2},
+        epochs=student_epochs(config), freeze_encoder=False, schedule="cosine", **{"loss": "cross_entropy", **stage2},
         **{key: teacher[key] for key in ("optimizer", "learning_rate", "momentum", "weight_decay", "warmup_epochs")},
     )  # fmt: skip
     config.stages.stage1.epochs = 0
@@ -52,7 +53,7 @@ def _from_labels(config: Config, **stage2: Any) -> None:
 
 def _distilled(config: Config, matched: tuple[str, ...]) -> None:
     """Stage 1 alone."""
-    config.stages.stage1.update(epochs=_epochs(config), matched=matched)
+    config.stages.stage1.update(epochs=student_epochs(config), matched=matched)
     config.stages.stage2.epochs = 0
 
 

@@ -15,7 +15,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.compare import plots, timing
 from bottlefit_jax.evaluation.compare.exits import evaluate_exits
 from bottlefit_jax.evaluation.compare.items import Item, Options, to_measure
-from bottlefit_jax.evaluation.compare.methods import NEVER, THRESHOLDS
+from bottlefit_jax.evaluation.compare.methods import NEVER, THRESHOLDS, student_epochs
 from bottlefit_jax.evaluation.compare.pictures import Teacher, jpeg_mean
 from bottlefit_jax.evaluation.compare.report import LATENCY, RATE_ACCURACY, write_comparison
 from bottlefit_jax.evaluation.compare.rows import same_network, table
@@ -168,7 +168,7 @@ class _Comparison:
         config = self.setting.config
         trained_here = Path(config.teacher.weights).is_relative_to(self.workdir)
         theirs = f"had {config.stages.teacher.epochs}" if trained_here else "came with its weights"
-        ours = config.stages.stage1.epochs + config.stages.stage2.epochs
+        ours = student_epochs(config)
         return f"Every student was trained for {ours} epochs, in one stage or two; the teacher {theirs}."
 
     def _show(self, items: Sequence[Item], times: dict[str, dict[str, float]], jpeg95: float) -> dict[str, Any]:

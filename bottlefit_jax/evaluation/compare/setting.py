@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data, experiment, models
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation.compare.methods import student_epochs
 from bottlefit_jax.preparation import Networks, create_networks, open_source
 from bottlefit_jax.recipe import Config, bottleneck_options
 from bottlefit_jax.training import sharding
@@ -73,8 +74,7 @@ class Setting:
         change(config, self.cut)
         config.student.bottleneck.channels = self._same_bytes(config, channels or self.channels)
         if config.checkpoint.select == "last":
-            stages = config.stages
-            config.evaluate_every = stages.stage1.epochs + stages.stage2.epochs  # only the end is in the table
+            config.evaluate_every = student_epochs(config)  # only the end is in the table
         return config
 
     def _same_bytes(self, config: Config, channels: int) -> int:
@@ -98,7 +98,7 @@ def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
     """
     if config.student.weights:
         raise UserError("config.student.weights is set; a comparison trains its students itself")
-    if config.stages.stage1.epochs + config.stages.stage2.epochs < 1:
+    if student_epochs(config) < 1:
         raise UserError("config.stages.stage1 and stage2 have 0 epochs; a comparison trains students")
     config = config.copy_and_resolve_references()
     if not config.teacher.weights:
