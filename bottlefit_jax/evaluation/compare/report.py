@@ -161,7 +161,12 @@ def _verdict(comparison: dict) -> list[str]:
     if ahead:
         by = [f"{_standing(other)}, {_difference(other, row)}{_effort(other, row)}" for other in ahead]
         beaten = _joined(by, "; and by ", "; by ")
-        return [f"{stands} **It is beaten** with no more bytes by {beaten}."]
+        told = [f"{stands} **It is beaten** with no more bytes by {beaten}."]
+        level = [other for other in by_method.values() if _lead(other, row) <= 0 and not _settled(other, row)]
+        if level:
+            listed = _joined([f"{_standing(other)}, {_difference(other, row)}" for other in level], "; and ", "; ")
+            told.append(f"Undecided: {listed}.")
+        return [" ".join(told)]
     if not others:
         return [f"{stands} No other method that uses a link was measured."]
     if not by_method:
@@ -186,12 +191,22 @@ def _difference(other: dict, row: dict) -> str:
     """Say by how much two rows differ, and whether the seeds settle it."""
     lead = _lead(other, row)
     points = f"{abs(lead):.2f} points {'more' if lead > 0 else 'less'}" if lead else "just as often right"
-    spreads = [spread for one in (other, row) if (spread := one["top1"]["std"]) is not None]
+    spreads = _spreads(other, row)
     if not spreads:
         return f"{points} (one seed: the spread is not known)"
-    if abs(lead) <= sum(spreads):
+    if not _settled(other, row):
         return f"{points}, which is **within the seeds' spread** ({' and '.join(f'± {one:.2f}' for one in spreads)})"
     return points
+
+
+def _spreads(*rows: dict) -> list[float]:
+    return [spread for row in rows if (spread := row["top1"]["std"]) is not None]
+
+
+def _settled(other: dict, row: dict) -> bool:
+    """Return whether two rows differ by more than their seeds do, as far as that is known."""
+    spreads = _spreads(other, row)
+    return not spreads or abs(_lead(other, row)) > sum(spreads)
 
 
 def _effort(other: dict, row: dict) -> str:

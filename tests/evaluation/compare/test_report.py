@@ -121,6 +121,20 @@ def test_bottlefit_is_not_beaten_by_its_own_patches_nor_by_local_alone(tmp_path)
     assert "No other method that uses a link was measured." in text
 
 
+def test_what_the_seeds_do_not_tell_from_a_beaten_bottlefit_is_said(tmp_path):
+    winner, near, behind = (
+        row(name, name.upper(), top1=top1, std=0.1, sent=600.0)
+        for name, top1 in (("spinn", 86.0), ("kd", 84.5), ("vanilla", 84.3))
+    )
+    text = text_of(tmp_path, winner, near, behind, BOTTLEFIT)
+    assert "**It is beaten** with no more bytes by SPINN (600 bytes, 86.00 %), 1.30 points more." in text
+    assert (
+        "Undecided: KD (600 bytes, 84.50 %), 0.20 points less, which is **within the seeds' spread** "
+        "(± 0.10 and ± 0.20)." in text
+    )
+    assert "VANILLA (600" not in text
+
+
 def test_every_method_that_beats_bottlefit_is_named_once_at_its_best(tmp_path):
     spinn = [row("spinn", "SPINN", f"threshold {t}", top1=top1, sent=9.0) for t, top1 in ((0.5, 84.9), (0.6, 85.0))]
     text = text_of(
