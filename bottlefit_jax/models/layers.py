@@ -7,13 +7,14 @@ are what `convert.torch_names` keys on: `kernel` (HWIO, or in × out), `kernel_t
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from bottlefit_jax.models.convolution import convolve
 
 # The initialisations torchvision uses, by what PyTorch calls them.
 KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -79,56 +80,6 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.init, shape, jnp.float32)
         pads = self.padding if isinstance(self.padding, str) else [(p, p) for p in self.padding]
         return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, pads, self.groups)
-
-
-def convolve(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: str | Sequence[tuple[int, int]], groups: int = 1
-) -> jax.Array:
-    """Convolution, worded so that XLA's CPU backend has fast code for it and for both of its gradients.
-
-    Where the kernel has more pixels than the picture it slides over, XLA swaps the two, and the CPU backend has only a
-    plain loop for what results, a hundred times slower. In the gradient by the kernel the output's gradient is the
-    kernel, in the one by the input it is the picture. So padding that makes the output larger than the input is
-    written out, and pictures of no more pixels than the kernel become one matrix product. Where every channel has a
-    kernel of its own, the CPU backend is three times faster with one multiplication for each pixel of the kernel.
-
-    Args:
-        x: `[B, h, w, c]`.
-        kernel: `[kh, kw, c / groups, channels]`.
-        stride: of both axes.
-        padding: `SAME` or ((top, bottom), (left, right)).
-        groups: of channels.
-    """
-    (h, w), (kh, kw) = x.shape[1:3], kernel.shape[:2]
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads((h, w), (kh, kw), (stride, stride), padding)
-    pads = [(before, after) for before, after in padding]
-    rows, columns = ((n + sum(pad) - k) // stride + 1 for n, pad, k in zip((h, w), pads, (kh, kw), strict=True))
-    small = groups == 1 and min(rows, columns) > 0 and kh * kw >= min(h * w, rows * columns)
-    if small or rows * columns > h * w:
-        x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), [(0, 0), (0, 0)]
-    if small:
-        bottom, right = stride * (rows - 1) + 1, stride * (columns - 1) + 1
-        taps = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(kh) for j in range(kw)]
-        return jnp.concatenate(taps, -1) @ kernel.reshape(-1, kernel.shape[-1])
-    direct = functools.partial(
-        jax.lax.conv_general_dilated, window_strides=(stride, stride), padding=pads, feature_group_count=groups,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
-    if groups == x.shape[-1] == kernel.shape[-1] > 1:
-        by_taps = functools.partial(_depthwise_by_taps, stride=stride, pads=pads)
-        return jax.lax.platform_dependent(x, kernel, cpu=by_taps, default=direct)
-    return direct(x, kernel)
-
-
-def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """`[B, h, w, c]` and `[kh, kw, 1, c]`: a sum over the kernel's pixels, each times a shifted picture."""
-    kh, kw = kernel.shape[:2]
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    bottom, right = ((n - k) // stride * stride + 1 for n, k in zip(x.shape[1:3], (kh, kw), strict=True))
-    taps = [
-        (x[:, i : i + bottom : stride, j : j + right : stride], kernel[i, j, 0]) for i in range(kh) for j in range(kw)
-    ]
-    return sum((pixels * weight for pixels, weight in taps[1:]), start=taps[0][0] * taps[0][1])
 
 
 @dataclasses.dataclass(frozen=True)

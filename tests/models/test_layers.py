@@ -16,7 +16,6 @@ from bottlefit_jax.models.layers import (
     Style,
     adaptive_average,
     average_pool,
-    convolve,
     max_pool_3x3,
 )
 
@@ -178,29 +177,3 @@ def test_linear_computes_float32_from_bfloat16():
     assert module.apply(variables, x).dtype == jnp.float32
     assert np.abs(variables["params"]["kernel"]).max() <= 5**-0.5
     assert np.abs(variables["params"]["bias"]).max() <= 5**-0.5
-
-
-@pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(9, 1, (1, 1)), (9, 2, (1, 1)), (8, 2, "SAME"), (3, 2, (0, 0))]
-)
-def test_a_kernel_for_every_channel_is_the_grouped_convolution(size, stride, padding):
-    """On a CPU it is written out; value and gradients are those of one convolution with as many groups."""
-    rng = np.random.default_rng(0)
-    x, kernel = rng.standard_normal((2, size, size, 5)), rng.standard_normal((3, 3, 1, 5))
-    x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
-    pads = padding if isinstance(padding, str) else [padding, padding]
-
-    def direct(x, kernel):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), pads, dimension_numbers=numbers, feature_group_count=5
-        )
-
-    def ours(x, kernel):
-        return convolve(x, kernel, stride, pads, 5)
-
-    expected = direct(x, kernel)
-    np.testing.assert_allclose(ours(x, kernel), expected, rtol=1e-5, atol=1e-5)
-    weights = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
-    got, wanted = (jax.grad(lambda x, k, f=f: (f(x, k) * weights).sum(), (0, 1))(x, kernel) for f in (ours, direct))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, wanted)

@@ -1,0 +1,110 @@
+"""Convolution, worded so that XLA's CPU backend has fast code for it and for both of its gradients.
+
+Everything is NHWC. On other devices the forward pass and the gradients are XLA's own.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: str | Sequence[tuple[int, int]], groups: int = 1
+) -> jax.Array:
+    """`[B, h, w, c] -> [B, h', w', channels]`, differentiable in reverse mode.
+
+    Where the kernel has more pixels than the picture it slides over, XLA swaps the two, and the CPU backend has only a
+    plain loop for what results, a hundred times slower. In the gradient by the kernel the output's gradient is the
+    kernel, in the one by the input it is the picture. So padding that makes the output larger than the input is
+    written out, and pictures of no more pixels than the kernel become one matrix product. Where every channel has a
+    kernel of its own, the CPU backend is three times faster with one multiplication for each pixel of the kernel.
+
+    Args:
+        x: `[B, h, w, c]`.
+        kernel: `[kh, kw, c / groups, channels]`.
+        stride: of both axes.
+        padding: `SAME` or ((top, bottom), (left, right)).
+        groups: of channels.
+    """
+    (h, w), (kh, kw) = x.shape[1:3], kernel.shape[:2]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads((h, w), (kh, kw), (stride, stride), padding)
+    (top, bottom), (left, right) = padding
+    pads = (top, bottom), (left, right)
+    rows, columns = ((n + sum(pad) - k) // stride + 1 for n, pad, k in zip((h, w), pads, (kh, kw), strict=True))
+    small = groups == 1 and min(rows, columns) > 0 and kh * kw >= min(h * w, rows * columns)
+    if small or rows * columns > h * w:
+        x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
+    if small:
+        return jnp.concatenate(_taps(x, (kh, kw), stride), -1) @ kernel.reshape(-1, kernel.shape[-1])
+    if groups == x.shape[-1] == kernel.shape[-1] > 1:
+        by_taps = functools.partial(_depthwise_by_taps, stride=stride, pads=pads)
+        direct = functools.partial(_direct, stride=stride, pads=pads, groups=groups)
+        return jax.lax.platform_dependent(x, kernel, cpu=by_taps, default=direct)
+    if groups == 1 and (kh * kw <= 4 or rows * columns > 16 * kh * kw):
+        return _with_gradient_by_taps(x, kernel, stride, pads)
+    return _direct(x, kernel, stride, pads, groups)
+
+
+def _direct(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: int = 1) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _with_gradient_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    """A convolution whose gradient by the kernel is one matrix product for each of its pixels, on a CPU.
+
+    XLA makes one convolution of it, with the output's gradient as its kernel. For that its CPU backend takes up to 30
+    times as long as for the forward pass where the kernel is 1×1, 10 times for 2×2, and 2 to 8 times for 3×3 with
+    outputs of 16×16 pixels and more; with outputs of fewer there is nothing to gain (docs/results.md).
+    """
+    return _direct(x, kernel, stride, pads)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _direct(x, kernel, stride, pads), (x, kernel)
+
+
+def _backward(
+    stride: int, pads: Pads, given: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = given
+
+    def by_taps(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        _, kw, channels, outputs = kernel.shape
+        taps, gradient = _taps(x, kernel.shape[:2], stride), gradient.reshape(-1, outputs)
+        at_once = kw if channels < 16 else 1  # matrices of three columns are slow: take a row of the kernel together
+        rows = [jnp.concatenate(taps[i : i + at_once], -1) for i in range(0, len(taps), at_once)]
+        return jnp.stack([row.reshape(-1, row.shape[-1]).T @ gradient for row in rows]).reshape(kernel.shape)
+
+    def direct(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: _direct(x, kernel, stride, pads), kernel)[1](gradient)[0]
+
+    by_input = jax.vjp(lambda x: _direct(x, kernel, stride, pads), x)[1](gradient)[0]
+    return by_input, jax.lax.platform_dependent(x, gradient, cpu=by_taps, default=direct)
+
+
+_with_gradient_by_taps.defvjp(_forward, _backward)
+
+
+def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    """`[B, h, w, c]` and `[kh, kw, 1, c]`: a sum over the kernel's pixels, each times a shifted picture."""
+    kh, kw = kernel.shape[:2]
+    taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), (kh, kw), stride)
+    weights = [kernel[i, j, 0] for i in range(kh) for j in range(kw)]
+    products = (tap * weight for tap, weight in zip(taps[1:], weights[1:], strict=True))
+    return sum(products, start=taps[0] * weights[0])
+
+
+def _taps(x: jax.Array, kernel: tuple[int, ...], stride: int) -> list[jax.Array]:
+    """For each pixel of a kernel, row by row, what it meets in a padded picture: `kh · kw` times `[B, h', w', c]`."""
+    kh, kw = kernel
+    bottom, right = ((n - k) // stride * stride + 1 for n, k in zip(x.shape[1:3], (kh, kw), strict=True))
+    return [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(kh) for j in range(kw)]
