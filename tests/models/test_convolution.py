@@ -33,7 +33,8 @@ def compare(size, kernel, stride, padding, groups=1):
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(9, 1, (1, 1)), (9, 2, (1, 1)), (8, 2, "SAME"), (3, 2, (0, 0))]
+    ("size", "stride", "padding"),
+    [(9, 1, (1, 1)), (9, 2, (1, 1)), (8, 2, "SAME"), (8, 2, (0, 0)), (8, 1, (2, 1)), (10, 3, (0, 1)), (3, 2, (0, 0))],
 )
 def test_a_kernel_for_every_channel_is_the_grouped_convolution(size, stride, padding):
     """On a CPU it is written out; value and gradients are those of one convolution with as many groups."""
