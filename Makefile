@@ -32,6 +32,7 @@ lint: $(READY)  ## ruff and pyright
 bench: $(READY)  ## side-by-side measurements; needs PyTorch and torchvision
 	$(RUN) -m pip install -q -c constraints.txt -e '.[bench]'
 	$(RUN) -m benchmarks.input
+	$(RUN) -m benchmarks.convolution
 	$(RUN) -m benchmarks.train_step
 	$(RUN) -m benchmarks.head
 	$(RUN) -m benchmarks.tail

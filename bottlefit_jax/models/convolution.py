@@ -95,20 +95,16 @@ _with_gradient_by_taps.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """`[B, h, w, c]` and `[kh, kw, 1, c]`: a sum over the kernel's pixels, each times a shifted picture.
+    """A depthwise convolution as a sum over the kernel's pixels, each times a shifted picture.
 
     So is its gradient by the picture, which left to itself would be a sum of pictures padded to their size, each of
-    them computed anew from what comes before: twice the time of MobileNetV2's whole backward pass.
+    them computed anew from what comes before: MobileNetV2's whole backward pass would take nearly twice its time.
     """
-    kh, kw = kernel.shape[:2]
-    taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), (kh, kw), stride)
-    weights = [kernel[i, j, 0] for i in range(kh) for j in range(kw)]
-    products = (tap * weight for tap, weight in zip(taps[1:], weights[1:], strict=True))
-    return sum(products, start=taps[0] * weights[0])
+    return _sum_over_taps(x, kernel, stride, pads)
 
 
 def _depthwise_forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> tuple[jax.Array, Arrays]:
-    return _depthwise_by_taps(x, kernel, stride, pads), (x, kernel)
+    return _sum_over_taps(x, kernel, stride, pads), (x, kernel)
 
 
 def _depthwise_backward(stride: int, pads: Pads, given: Arrays, gradient: jax.Array) -> Arrays:
@@ -117,13 +113,22 @@ def _depthwise_backward(stride: int, pads: Pads, given: Arrays, gradient: jax.Ar
     for n, m, k, (before, _) in zip(x.shape[1:3], gradient.shape[1:3], kernel.shape[:2], pads, strict=True):
         config.append((k - 1 - before, n + before - stride * (m - 1) - 1, stride - 1))
     spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [*config, (0, 0, 0)])
-    by_input = _depthwise_by_taps(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
+    by_input = _sum_over_taps(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
     taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel.shape[:2], stride)
     by_kernel = jnp.stack([(tap * gradient).sum((0, 1, 2)) for tap in taps]).reshape(kernel.shape)
     return by_input, by_kernel
 
 
 _depthwise_by_taps.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _sum_over_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    """`[B, h, w, c]` and `[kh, kw, 1, c]` to `[B, h', w', c]`."""
+    kh, kw = kernel.shape[:2]
+    taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), (kh, kw), stride)
+    weights = [kernel[i, j, 0] for i in range(kh) for j in range(kw)]
+    products = (tap * weight for tap, weight in zip(taps[1:], weights[1:], strict=True))
+    return sum(products, start=taps[0] * weights[0])
 
 
 def _taps(x: jax.Array, kernel: tuple[int, ...], stride: int) -> list[jax.Array]:
