@@ -1,6 +1,6 @@
 """The gradients of convolutions on a CPU: as `models.convolution` words them, against XLA's own.
 
-    python -m benchmarks.convolution            # batches of 32, float32, one device of one thread
+    taskset -c 0 python -m benchmarks.convolution            # batches of 32, float32, one core
 
 By the kernel for ordinary convolutions, by the picture for depthwise ones: those are the gradients that are worded
 anew. Both sides run in turns in one process; what is reported is the median CPU time and the median of the ratios,
@@ -10,7 +10,6 @@ which other load disturbs little. Before anything is timed, both must give the s
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.input import cpu_seconds
 from bottlefit_jax.models.convolution import convolve
 from bottlefit_jax.training import sharding
 
@@ -96,20 +96,13 @@ def compare(case: Case, batch: int, rounds: int) -> str:
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, work in sides.items():
-            times[name].append(cpu_milliseconds(work))
+            times[name].append(1e3 * cpu_seconds(lambda work=work: jax.block_until_ready(work())))
     ratios = [b / a for a, b in zip(times["xla"], times["ours"], strict=True)]
     forward_ms, xla_ms, ours_ms = (statistics.median(times[name]) for name in ("forward", "xla", "ours"))
     what = "depthwise" if case.depthwise else f"{case.channels} → {case.outputs}"
     name = f"{case.where}: {case.kernel}×{case.kernel}/{case.stride}, {what}"
     ratio = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f}..{max(ratios):.2f})"
     return f"| {name} | {forward_ms:.1f} | {xla_ms:.1f} | {ours_ms:.1f} | {ratio} |"
-
-
-def cpu_milliseconds(work: Callable[[], jax.Array]) -> float:
-    """The CPU time that the process spends in `work()`, with what it started."""
-    start = time.process_time()
-    jax.block_until_ready(work())
-    return (time.process_time() - start) * 1e3
 
 
 if __name__ == "__main__":
