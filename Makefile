@@ -9,16 +9,19 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 # The version that the tests passed with; on a machine without a GPU an index of CPU builds saves gigabytes.
 TORCH := torch==2.13.0
 
+# A process a core; a file's tests stay together, which share their fixtures.
+WORKERS := -n auto --dist loadfile
+
 .PHONY: demo test test-slow test-torch lint bench clean
 
 demo: $(READY)  ## train the digits classifier, its bottleneck, and write runs/digits/report.md
 	$(RUN) -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
 
 test: $(READY)  ## everything but the long tail
-	$(RUN) -m pytest -m "not slow and not torch"
+	$(RUN) -m pytest $(WORKERS) -m "not slow and not torch"
 
 test-slow: $(READY)  ## the long tail alone
-	$(RUN) -m pytest -m "slow and not torch"
+	$(RUN) -m pytest $(WORKERS) -m "slow and not torch"
 
 test-torch: $(READY)  ## what needs PyTorch, which this installs
 	$(RUN) -m pip install -q -c constraints.txt -e '.[convert]' $(TORCH)
