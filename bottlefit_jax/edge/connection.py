@@ -24,7 +24,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts: doubled each
 SILENT_SHARE = 1 / 8  # of the time left: so long without an answer, then so long without one to a ping
 LAST_SHARE = 1 / 20  # of the deadline that is kept for the last attempt
 SHORTEST_SHARE = 0.02  # seconds; with less, a second connection would not help in time
-RECONNECT = 0.05  # seconds, at least, in which a channel has to answer again before it is replaced
+PING_SECONDS = 0.5  # at least, in which a channel has to answer after UNAVAILABLE before it is replaced
+# gRPC's words for a connection that is lost for certain
+LOST = ("failed to connect", "errors resolving", "Socket closed", "Stream removed", "Connection reset")
 T = TypeVar("T")
 
 
@@ -66,6 +68,7 @@ class Connection:
         self._link: Link | None = None
         self._threads = ThreadPoolExecutor(3, "bottlefit-edge")  # a call on each of two links, and a ping
         self._usual = 0.0  # seconds that the last answer took
+        self._hint = ""  # why connections are closed, once an attempt left time to ask
 
     def connect(self, deadline: Deadline) -> None:
         """Makes sure that the server is there and has a tail of our head.
@@ -117,7 +120,7 @@ class Connection:
 
     def _attempt(self, once: Callable[[Link], T], deadline: Deadline) -> T:
         """Runs `once` until it succeeds, waiting longer each time, or raises by the deadline."""
-        delay, reason = FIRST_DELAY, None
+        delay, reason, self._hint = FIRST_DELAY, None, ""
         while True:
             try:
                 return self._on_a_live_link(once, deadline)
@@ -157,10 +160,11 @@ class Connection:
         dropped.close()
         return result.result()
 
-    def _is_alive(self, deadline: Deadline) -> bool:
+    def _is_alive(self, details: str, deadline: Deadline) -> bool:
         """Whether other calls are answered: a server may say UNAVAILABLE of a full queue, and its link is kept."""
-        seconds = min(max(RECONNECT, 1.5 * self._usual), deadline.left())
-        return self._link is not None and self._link.ping(seconds)
+        if self._link is None or any(words in details for words in LOST):
+            return False
+        return self._link.ping(min(max(PING_SECONDS, 1.5 * self._usual), deadline.left()))
 
     def _reason_to_retry(self, error: Any, deadline: Deadline) -> str | None:
         """Why an attempt failed, where another one may succeed; None where the time is up.
@@ -174,10 +178,11 @@ class Connection:
         if kind is not Kind.RETRYABLE:
             failure = AnswerError if kind is Kind.THIS_IMAGE else UserError
             raise failure(f"{self.server} answered {line}") from None
-        if code in BROKEN and not self._is_alive(deadline):
+        if code in BROKEN and not self._is_alive(details, deadline):
             self.close()
             problem = tls.find_problem(details, self._address, self._files, min(1.0, deadline.left()))
             if problem is not None and problem.permanent:
                 raise UserError(problem.text) from None
-            line = line if problem is None else f"{line}; {problem.text}"
+            self._hint = self._hint if problem is None else f"; {problem.text}"
+            line += self._hint
         return None if code is grpc.StatusCode.DEADLINE_EXCEEDED and not deadline.left() else line

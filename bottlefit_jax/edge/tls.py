@@ -28,7 +28,7 @@ _REASONS = (
     (("SSL_ERROR", "Tls handshake failed"), "the handshake failed"),
 )
 # gRPC's words where the server closed the connection without a reason
-_CLOSED = ("closed", "reset", "Broken pipe", "EOF")
+_CLOSED = ("closed", "reset", "Broken pipe", "EOF", "TSI_DATA_CORRUPTED")
 
 
 class Problem(NamedTuple):
