@@ -9,6 +9,7 @@ says; the others were classified. Exit code 2: one line on standard error says w
 Ctrl-C, the way to end a camera's run.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,12 +32,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _interrupt(*_: object) -> None:
-    """Ends the process at once: every line of output was flushed, and libraries may swallow a KeyboardInterrupt."""
-    os.write(2, b"interrupted\n")
-    os._exit(130)
+def _interrupt_with(line: bytes) -> None:
+    """Makes Ctrl-C end the process at once with a line on standard error, whatever it is doing.
+
+    Every line of output was flushed. A KeyboardInterrupt instead may be swallowed by a library, or come twice.
+    """
+    with contextlib.suppress(OSError):  # closed from the start: nobody reads it
+        errors = os.dup(2)  # a library that is being loaded may have its messages silenced
+
+        def end(*_: object) -> None:
+            with contextlib.suppress(OSError):
+                os.write(errors, line)
+            os._exit(130)
+
+        signal.signal(signal.SIGINT, end)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, _interrupt)  # before anything else is imported, which takes a moment
+    _interrupt_with(b"interrupted\n")  # before anything else is imported, which takes a moment
     sys.exit(main())
