@@ -125,6 +125,8 @@ def _by_opencv(source: int | str, name: str) -> Generator[np.ndarray]:
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
             raise UserError(f"no {name}: this OpenCV has no GStreamer; the system's package has it, pip's does not")
         camera = cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
+    elif isinstance(source, str) and source.startswith("/") and not os.path.exists(source):
+        raise UserError(f"no {name}: there is no such device or file")
     elif isinstance(source, str) and "://" not in source and not os.path.exists(source):
         raise UserError(f"no {name}: give a number, a device such as /dev/video0, a URL or a GStreamer pipeline")
     else:

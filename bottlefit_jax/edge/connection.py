@@ -144,7 +144,8 @@ class Connection:
         if share < SHORTEST_SHARE or wait((first,), share).done:
             return first.result()
         ping = self._threads.submit(link.ping, share)
-        wait((first, ping), share, FIRST_COMPLETED)
+        attempts: tuple[Future[Any], ...] = (first, ping)
+        wait(attempts, share, FIRST_COMPLETED)
         if first.done() or (ping.done() and ping.result()):  # a slow answer is waited for
             return first.result()
         other = self._open()

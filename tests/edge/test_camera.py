@@ -186,8 +186,10 @@ def test_a_device_a_url_and_a_pipeline_are_opened_by_opencv(sources, tmp_path):
     assert [camera.name_of(source) for source in (2, url)] == ["camera 2", "camera rtsp://host:554/stream"]
 
 
-def test_a_source_that_is_none_is_one_line(sources, tmp_path):
-    for source in ("-1", "front", str(tmp_path / "video9"), ""):
+def test_a_source_that_is_none_is_one_line(sources):
+    with pytest.raises(UserError, match=r"no camera /dev/video9\d: there is no such device or file"):
+        next(camera.frames("/dev/video99"))
+    for source in ("-1", "front", ""):
         with pytest.raises(UserError, match=f"no camera {source}: give a number, a device such as /dev/video0, a URL"):
             next(camera.frames(source))
     with pytest.raises(UserError, match="at most 4 digits"):
