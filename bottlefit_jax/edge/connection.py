@@ -5,6 +5,7 @@ deadline. A connection that says nothing for a share of the deadline, not even t
 the first answer counts.
 """
 
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -141,7 +142,8 @@ class Connection:
         link = self._link = self._link or self._open()
         first = self._threads.submit(once, link)
         share = SILENT_SHARE * deadline.left()
-        if share < SHORTEST_SHARE or wait((first,), share).done:
+        with contextlib.suppress(TimeoutError):
+            first.exception(share if share > SHORTEST_SHARE else None)
             return first.result()
         ping = self._threads.submit(link.ping, share)
         attempts: tuple[Future[Any], ...] = (first, ping)
