@@ -24,7 +24,7 @@ from bottlefit_jax.errors import UserError
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts: doubled each time, of which a random half is waited
 SILENT_SHARE = 1 / 8  # of the time left: so long without an answer, then so long without one to a ping
 LAST_SHARE = 1 / 20  # of the deadline that is kept for the last attempt
-SHORTEST_SHARE = 0.02  # seconds; with less, a second connection would not help in time
+SHORTEST_SHARE = 0.1  # seconds: a round trip of a slow link is no silence
 PING_SECONDS = 0.5  # at least, in which a channel has to answer after UNAVAILABLE before it is replaced
 # gRPC's words for a connection that is lost for certain
 LOST = ("failed to connect", "errors resolving", "Socket closed", "Stream removed", "Connection reset")
@@ -141,9 +141,9 @@ class Connection:
         """Runs `once` on the link, and on a second one where the first is silent."""
         link = self._link = self._link or self._open()
         first = self._threads.submit(once, link)
-        share = SILENT_SHARE * deadline.left()
+        share = max(SILENT_SHARE * deadline.left(), SHORTEST_SHARE)
         with contextlib.suppress(TimeoutError):
-            first.exception(share if share > SHORTEST_SHARE else None)
+            first.exception(share if 3 * share < deadline.left() else None)  # else a second one would come too late
             return first.result()
         ping = self._threads.submit(link.ping, share)
         attempts: tuple[Future[Any], ...] = (first, ping)

@@ -43,11 +43,11 @@ def test_only_the_connection_that_came_after_the_meter_counts(connect):
 
 
 def test_a_connection_that_may_be_another_meters_is_not_counted(connect):
-    first, second = Meter(connect.port), Meter(connect.port)
+    meter = Meter(connect.port)
     connect()
     connect()
-    first.find()
-    assert first.sent() is None
+    meter.find()
+    assert meter.sent() is None
 
 
 def test_a_connection_is_counted_by_one_meter(connect):
