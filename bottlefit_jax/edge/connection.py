@@ -146,8 +146,8 @@ class Connection:
             first.exception(share if 3 * share < deadline.left() else None)  # else a second one would come too late
             return first.result()
         ping = self._threads.submit(link.ping, share)
-        attempts: tuple[Future[Any], ...] = (first, ping)
-        wait(attempts, share, FIRST_COMPLETED)
+        calls: list[Future[Any]] = [first, ping]
+        wait(calls, share, FIRST_COMPLETED)
         if first.done() or (ping.done() and ping.result()):  # a slow answer is waited for
             return first.result()
         other = self._open()
@@ -188,4 +188,8 @@ class Connection:
                 raise UserError(problem.text) from None
             self._hint = self._hint if problem is None else f"; {problem.text}"
             line += self._hint
-        return None if code is grpc.StatusCode.DEADLINE_EXCEEDED and not deadline.left() else line
+        if code is not grpc.StatusCode.DEADLINE_EXCEEDED or deadline.left():
+            return line
+        if deadline.seconds <= 3 * SHORTEST_SHARE:  # too short to have asked whether the link is alive
+            self.close()
+        return None

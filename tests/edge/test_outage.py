@@ -67,6 +67,16 @@ def test_a_connection_that_died_silently_costs_no_image(bundle, proxy, tail, ima
             assert proxy.connections == 1 + count
 
 
+def test_a_deadline_too_short_for_a_second_connection_costs_one_image(bundle, proxy, image):
+    with EdgeClient(bundle, proxy.address, deadline_ms=290) as client:
+        client.infer(image)
+        proxy.freeze()
+        with pytest.raises(NoAnswer):
+            client.infer(image)
+        client.infer(image)
+    assert proxy.connections == 2
+
+
 def test_a_first_connection_that_is_silent_gets_a_second_one(bundle, proxy, image):
     proxy._frozen = 1
     with EdgeClient(bundle, proxy.address, deadline_ms=1600) as client:
