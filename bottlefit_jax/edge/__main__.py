@@ -37,6 +37,8 @@ def _interrupt_with(line: bytes) -> None:
 
     Every line of output was flushed. A KeyboardInterrupt instead may be swallowed by a library, or come twice.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, which Ctrl-C is not for
+        return
     with contextlib.suppress(OSError):  # closed from the start: nobody reads it
         errors = os.dup(2)  # a library that is being loaded may have its messages silenced
 

@@ -174,6 +174,21 @@ sys.meta_path.insert(0, Interrupt())
     tail.seconds = 0.0
 
 
+def test_ctrl_c_does_not_end_a_background_job(bundle, server, tail, picture):
+    tail.seconds = 0.5
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, picture]
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for `command &`
+    try:
+        running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    while not tail.requests and running.poll() is None:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, out.count("\n"), err) == (0, 2, "")
+
+
 def test_ctrl_c_keeps_the_lines_that_were_printed(bundle, server, tail, folder):
     def slow_down(response):
         tail.seconds = 5.0
