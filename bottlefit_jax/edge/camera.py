@@ -1,27 +1,99 @@
-"""Frames of a camera: by Picamera2 where it is installed, as on a Raspberry Pi, else by OpenCV."""
+"""Frames of a camera: by Picamera2 where it is installed, as on a Raspberry Pi, else by OpenCV.
 
-from collections.abc import Iterator
+A thread of its own opens the camera and reads it, so that one that hangs ends in an error and not in silence.
+"""
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.edge.interpreter import silenced
 from bottlefit_jax.errors import UserError
 
+OPEN_SECONDS, READ_SECONDS = 30.0, 10.0  # until the first frame, as a stream may take; until each of the others
+CLOSE_SECONDS = 2.0
 
-def frames(number: int) -> Iterator[np.ndarray]:
-    """Frames of camera `number`, uint8 [H, W, 3] in RGB order, until the iterator is closed.
+
+def frames(source: str | int) -> Iterator[np.ndarray]:
+    """Frames of a camera, uint8 [H, W, 3] in RGB order, until the iterator is closed.
+
+    Args:
+      source: the camera's number; a device (or a video file) such as /dev/video0; a URL; or a GStreamer pipeline, such
+        as `nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink`.
 
     Raises:
-      UserError: neither library is installed, there is no such camera, or it stopped giving frames.
+      UserError: neither library is installed or works, there is no such camera, or it stopped giving frames.
     """
+    name = name_of(source)
+    if not str(source).isdecimal():
+        return _in_thread(lambda: _by_opencv(source, name), name)
+    if len(str(source)) > 4:  # more than a C integer might hold
+        raise UserError(f"no {name}: a camera's number has at most 4 digits")
+    number = int(source)
+    picamera2 = _picamera2(number)
+    if picamera2 is None:
+        return _in_thread(lambda: _by_opencv(number, name), name)
+    return _in_thread(lambda: _by_picamera2(picamera2, number), name)
+
+
+def name_of(source: str | int) -> str:
+    """How output names the camera; a URL's user and password are left out."""
+    scheme, colon, rest = str(source).partition("://")
+    host, slash, path = rest.partition("/")
+    return f"camera {scheme}{colon}{host.rpartition('@')[2]}{slash}{path}" if colon else f"camera {source}"
+
+
+def _in_thread(start: Callable[[], Generator[np.ndarray]], name: str) -> Iterator[np.ndarray]:
+    """What the generator `start()` yields, computed by a thread when it is asked for."""
+    wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    given: queue.SimpleQueue[np.ndarray | Exception] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            with contextlib.closing(start()) as images:
+                while wanted.get():
+                    given.put(next(images))
+        except Exception as error:  # raised again where frames are taken
+            given.put(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="camera")  # it may never come back
+    thread.start()
+    seconds = OPEN_SECONDS
+    try:
+        while True:
+            wanted.put(True)
+            try:
+                frame = given.get(timeout=seconds)
+            except queue.Empty:
+                raise UserError(f"{name} gave no frame for {seconds:g} seconds") from None
+            if isinstance(frame, Exception):
+                raise frame
+            yield frame
+            seconds = READ_SECONDS
+    finally:
+        wanted.put(False)
+        thread.join(CLOSE_SECONDS)
+
+
+def _picamera2(number: int) -> Any:
+    """Picamera2's class; None where it is not installed."""
     try:
         from picamera2 import Picamera2  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return _by_opencv(number)
-    return _by_picamera2(Picamera2, number)
+    except Exception as error:  # a ValueError where NumPy is not the one that it was built for
+        if isinstance(error, ModuleNotFoundError) and error.name == "picamera2":
+            return None
+        raise UserError(
+            f"Picamera2 is installed but cannot be imported ({_line(error)}): repair it, or use OpenCV with "
+            f"--camera /dev/video{number}"
+        ) from None
+    return Picamera2
 
 
-def _by_picamera2(make, number: int) -> Iterator[np.ndarray]:
+def _by_picamera2(make: Any, number: int) -> Generator[np.ndarray]:
     camera = None
     try:
         camera = make(number)
@@ -31,28 +103,46 @@ def _by_picamera2(make, number: int) -> Iterator[np.ndarray]:
         while True:
             yield np.asarray(camera.capture_array())
     except (IndexError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"no camera {number} that Picamera2 can use: {reason}") from None
+        raise UserError(f"no camera {number} that Picamera2 can use: {_line(error)}") from None
     finally:
         if camera is not None:
             camera.close()
 
 
-def _by_opencv(number: int) -> Iterator[np.ndarray]:
+def _by_opencv(source: int | str, name: str) -> Generator[np.ndarray]:
+    # OpenCV logs every way that it tries
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "cv2":
+            raise UserError(f"OpenCV does not work here: {_line(error)}") from None
         raise UserError("--camera needs Picamera2, or OpenCV: pip install 'bottlefit-jax[camera]'") from None
-    with silenced():  # it logs every way that it tried
-        camera = cv2.VideoCapture(number)
+    except Exception as error:  # of a library that is missing, or of another NumPy
+        raise UserError(f"OpenCV does not work here: {_line(error)}") from None
+    if isinstance(source, str) and "!" in source:
+        if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+            raise UserError(f"no {name}: this OpenCV has no GStreamer; the system's package has it, pip's does not")
+        camera = cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
+    elif isinstance(source, str) and source.startswith("/") and not os.path.exists(source):
+        raise UserError(f"no {name}: there is no such device or file")
+    elif isinstance(source, str) and "://" not in source and not os.path.exists(source):
+        raise UserError(f"no {name}: give a number, a device such as /dev/video0, a URL or a GStreamer pipeline")
+    else:
+        camera = cv2.VideoCapture(source)
     try:
         if not camera.isOpened():
-            raise UserError(f"no camera {number} that OpenCV can open")
+            raise UserError(f"no {name} that OpenCV can open")
         camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not one that waited for the last answer
         while True:
             there, frame = camera.read()
             if not there:
-                raise UserError(f"camera {number} gives no more frames")
+                raise UserError(f"{name} gives no more frames")
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     finally:
         camera.release()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -14,12 +14,17 @@ import numpy as np
 from bottlefit_jax.bundle import Manifest, read_bundle
 from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge import message
-from bottlefit_jax.edge.connection import Answer, Connection, Deadline, NoAnswer, tls_credentials
+from bottlefit_jax.edge import tls as tls_files
+from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.link import Answer, Deadline
 from bottlefit_jax.edge.picture import PictureError, prepare
+from bottlefit_jax.edge.statuses import AnswerError, NoAnswer
 from bottlefit_jax.errors import UserError
 
-__all__ = ["BytesSent", "EdgeClient", "NoAnswer", "PictureError", "Prediction", "Timings"]
+__all__ = ["AnswerError", "BytesSent", "EdgeClient", "NoAnswer", "PictureError", "Prediction", "Timings"]
+
+LONGEST_DEADLINE_MS, MOST_THREADS = 3_600_000, 1024
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class EdgeClient:
         tls_key: Path | str | None = None,
         token: str | None = None,
         threads: int = 1,
+        version: int | None = None,
     ):
         """Reads manifest.json and the head; connects nothing yet.
 
@@ -101,12 +107,17 @@ class EdgeClient:
           tls_cert, tls_key: PEM files that prove to the server who this is.
           token: sent as a bearer token.
           threads: that the head may use.
+          version: of the tail; None is the newest that the server has for this head.
 
         Raises:
           UserError: something of it cannot be used.
         """
-        if deadline_ms <= 0 or threads < 1:
-            raise UserError(f"deadline_ms is {deadline_ms}, threads {threads}; both must be above 0")
+        if not 0 < deadline_ms <= LONGEST_DEADLINE_MS:  # neither is NaN
+            raise UserError(f"deadline_ms is {deadline_ms}: give more than 0 and at most {LONGEST_DEADLINE_MS:,}")
+        if not 1 <= threads <= MOST_THREADS:
+            raise UserError(f"threads is {threads}: give 1 to {MOST_THREADS:,}")
+        if version is not None and version < 1:
+            raise UserError(f"version is {version}: give 1 or more, or none for the newest tail")
         self._folder, self._threads, self._deadline = Path(bundle), threads, deadline_ms / 1000
         self._whole: Interpreter | None = None
         self._head: Interpreter | None = None
@@ -119,8 +130,10 @@ class EdgeClient:
         self._head = Interpreter(found.path(self.manifest.head.litert), threads)
         _check_head(self._head, self.manifest)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
-        credentials = tls_credentials(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None
-        self._connection = Connection(self.manifest, server, credentials=credentials, token=token, compress=compress)
+        files = tls_files.check_files(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None
+        self._connection = Connection(
+            self.manifest, server, files=files, token=token, compress=compress, version=version
+        )
 
     def connect(self) -> None:
         """Finds out within the deadline whether the server's tail belongs to the head; `infer` does it otherwise.
@@ -137,7 +150,8 @@ class EdgeClient:
         Raises:
           PictureError: the picture cannot be used.
           NoAnswer: the server did not answer within the deadline.
-          UserError: the tail belongs to another head, the server refuses us, or what it answers is nonsense.
+          AnswerError: its answer to this picture is an error or nonsense.
+          UserError: the tail belongs to another head, or the server refuses us; the next picture would end alike.
         """
         connection, began = self._server(), time.perf_counter()
         deadline = Deadline(self._deadline)
@@ -163,7 +177,7 @@ class EdgeClient:
             tail=tail,
             total=1000 * (answered - began),
         )
-        return self._prediction(probabilities, timings, _bytes_sent(answer, latent.nbytes, request.ByteSize()))
+        return self._prediction(probabilities, timings, _bytes_sent(answer, latent.nbytes))
 
     def infer_local(self, image: Any) -> Prediction:
         """Classifies a picture with the whole network on this device, from the bundle's local file.
@@ -258,12 +272,14 @@ def _on_the_server(answer: Answer) -> tuple[float | None, float | None]:
     return None if queue is None else queue / 1000, tail / 1000
 
 
-def _bytes_sent(answer: Answer, latent: int, request: int) -> BytesSent:
+def _bytes_sent(answer: Answer, latent: int) -> BytesSent:
     """From the request's size and TCP's counters around it."""
-    if answer.before is None or answer.after is None:
+    request = answer.request_bytes
+    before, after = answer.before, answer.after
+    if before is None or after is None or before.connection != after.connection:
         return BytesSent(latent, request - latent, None, request, None)
-    total = answer.after.bytes - answer.before.bytes
-    return BytesSent(latent, request - latent, total - request, total, answer.after.segments - answer.before.segments)
+    total = after.bytes - before.bytes
+    return BytesSent(latent, request - latent, total - request, total, after.segments - before.segments)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

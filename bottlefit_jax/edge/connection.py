@@ -1,256 +1,195 @@
-"""The way to the server: one gRPC channel, what is retried, and the proof that the tail belongs to the head.
+"""The way to the server: what is tried again, and when a second connection is made.
 
-    UserError
-    ├── NoAnswer    nothing within the deadline; the next picture may fare better
-    └── (itself)    what waiting does not mend: another head, a wrong token, a certificate, a status of the server's
-
-Every call ends by its deadline. A connection that broke is made anew, and proved anew before a picture goes over it.
+Every call ends by its deadline. An attempt that fails is repeated after a pause, the last one near the end of the
+deadline. A connection that says nothing for a share of the deadline, not even to a ping, gets a second one beside it;
+the first answer counts.
 """
 
-import ipaddress
+import contextlib
 import random
-import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.edge import message
-from bottlefit_jax.edge.traffic import Meter, Sent
+from bottlefit_jax.edge import message, tls
+from bottlefit_jax.edge.address import parse_server
+from bottlefit_jax.edge.link import Answer, Deadline, Link
+from bottlefit_jax.edge.statuses import BROKEN, AnswerError, Kind, NoAnswer, NotYet, kind_of
 from bottlefit_jax.errors import UserError
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts: doubled each time, of which a random half is waited
-# in gRPC's words where TLS failed, which it calls UNAVAILABLE
-HANDSHAKE = ("CERTIFICATE", "SSL_ERROR", "certificate")
-BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # CANCELLED: a server that was stopped
+SILENT_SHARE = 1 / 8  # of the time left: so long without an answer, then so long without one to a ping
+LAST_SHARE = 1 / 20  # of the deadline that is kept for the last attempt
+SHORTEST_SHARE = 0.1  # seconds: a round trip of a slow link is no silence
+PING_SECONDS = 0.5  # at least, in which a channel has to answer after UNAVAILABLE before it is replaced
+# gRPC's words for a connection that is lost for certain
+LOST = ("failed to connect", "errors resolving", "Socket closed", "Stream removed", "Connection reset")
 T = TypeVar("T")
 
 
-class NoAnswer(UserError):
-    """The server did not answer within the deadline."""
-
-
-class Deadline:
-    """So many seconds from now, on the monotonic clock."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self._until = seconds, time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Seconds, at least 0; gRPC ends a call without any at once, as DEADLINE_EXCEEDED."""
-        return max(self._until - time.monotonic(), 0.0)
-
-
-class _NotYet(Exception):
-    """An attempt that may go better a little later; its text says why."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A ModelInferResponse, the seconds it took, and what TCP had sent before and after (None: not known)."""
-
-    response: Any
-    seconds: float
-    before: Sent | None
-    after: Sent | None
-
-
 class Connection:
-    """To the tail of one bundle on one server."""
+    """To the tail of one bundle on one server. For one thread at a time."""
 
     def __init__(
         self,
         manifest: Manifest,
         server: str,
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        files: tls.Files | None = None,
         token: str | None = None,
         compress: bool = False,
+        version: int | None = None,
     ):
         """Connects nothing yet.
 
         Args:
+          manifest: of the head.
           server: HOST:PORT.
-          credentials: of TLS; None is plaintext.
+          files: of TLS; None is plaintext.
           token: sent as a bearer token with every call.
           compress: by gRPC's gzip.
+          version: of the tail; None is the newest for this head.
 
         Raises:
           UserError: no HOST:PORT; a token that would travel in the clear to another machine.
         """
-        self._manifest, self.server = manifest, server
-        host, self._port = parse_server(server)
-        if token is not None and credentials is None and not _is_loopback(host):
-            raise UserError(f"the token would travel to {host} in the clear: add --tls")
+        self._manifest, self._address, self.server = manifest, parse_server(server), server
+        if token is not None and files is None and not self._address.is_loopback:
+            raise UserError(f"the token would travel to {self._address.host} in the clear: add --tls")
         if token is not None and not (token and token.isascii() and token.isprintable()):
             raise UserError("the token is empty or not one line of printable ASCII")
-        self._credentials = credentials
+        self._files, self._credentials = files, None if files is None else files.credentials()
         self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         self._compression = grpc.Compression.Gzip if compress else grpc.Compression.NoCompression
-        self._channel: grpc.Channel | None = None
-        self._stub: Any = None
-        self._meter = Meter(self._port)
-        self._proved = False
-        self._proved_on: int | None = None
+        self._version = "" if version is None else str(version)
+        self._link: Link | None = None
+        self._threads = ThreadPoolExecutor(3, "bottlefit-edge")  # a call on each of two links, and a ping
+        self._usual = 0.0  # seconds that the last answer took
+        self._hint = ""  # why connections are closed, once an attempt left time to ask
 
     def connect(self, deadline: Deadline) -> None:
-        """Makes sure that the server is there and its tail belongs to the head.
+        """Makes sure that the server is there and has a tail of our head.
 
         Raises:
-          UserError: as above.
+          NoAnswer: not within the deadline.
+          UserError: it has none, or refuses us.
         """
-        self._attempt(lambda: self._prove(deadline), deadline)
+        self._attempt(lambda link: link.verify(deadline), deadline)
 
     def infer(self, request: Any, deadline: Deadline) -> Answer:
         """Sends a ModelInferRequest, as often as it takes.
 
         Raises:
-          UserError: as above.
+          NoAnswer, AnswerError: the next image may be answered.
+          UserError: it will not.
         """
-        return self._attempt(lambda: self._infer_once(request, deadline), deadline)
+        answer = self._attempt(lambda link: link.infer(request, deadline), deadline)
+        self._usual = answer.seconds
+        return answer
 
     def close(self) -> None:
         """Ends the connection; the next call makes another."""
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = self._stub = None
-        self._proved = False
+        if self._link is not None:
+            self._link.close()
+        self._link = None
 
-    def _infer_once(self, request: Any, deadline: Deadline) -> Answer:
-        self._prove(deadline)
-        before, start = self._meter.sent(), time.perf_counter()
-        response = self._stub.ModelInfer(
-            request, timeout=deadline.left(), metadata=self._metadata, compression=self._compression
-        )
-        seconds, after = time.perf_counter() - start, self._meter.sent()
-        # gRPC may have reconnected by itself, so the answer is another server's
-        if self._meter.connection() != self._proved_on:
-            self._proved = False
-            raise _NotYet("the connection was lost")
-        if response.model_version not in ("", request.model_version):
-            self._proved = False
-            version = message.printable(response.model_version)
-            raise _NotYet(f"it answers with version {version} of {request.model_name}, not {request.model_version}")
-        return Answer(response, seconds, before, after)
-
-    def _prove(self, deadline: Deadline) -> None:
-        """Asks whether the server lives, the model is ready and the head is ours, unless this connection was asked."""
-        if self._stub is not None and self._proved and self._meter.connection() == self._proved_on:
-            return
-        stub = self._stub or self._open()
-        model = {"name": self._manifest.name, "version": str(self._manifest.version)}
-        options = {"timeout": deadline.left(), "metadata": self._metadata}
-        # all three at once: one round trip on a slow link
-        live = stub.ServerLive.future(message.pb.ServerLiveRequest(), **options)
-        ready = stub.ModelReady.future(message.pb.ModelReadyRequest(**model), **options)
-        config = stub.ModelConfig.future(message.pb.ModelConfigRequest(**model), **options)
-        if not live.result().live:
-            raise _NotYet("it says that it is not live")
-        if not ready.result().ready:
-            raise _NotYet(f"it does not have {model['name']} version {model['version']} ready")
-        message.check_config(config.result().config, self._manifest, self.server)
-        self._proved, self._proved_on = True, self._meter.connection()
-
-    def _open(self) -> Any:
-        """A new channel's stub, and a meter that sees only its socket."""
-        options = [
+    def _open(self) -> Link:
+        """A link with a channel of its own."""
+        options: list[tuple[str, Any]] = [
             ("grpc.enable_retries", 0),  # retries are ours
-            ("grpc.use_local_subchannel_pool", 1),  # two clients of a process would share a socket
+            ("grpc.use_local_subchannel_pool", 1),  # two channels to one server would share a socket
             ("grpc.max_receive_message_length", message.largest_response(self._manifest)),
         ]
-        self._meter, self._proved = Meter(self._port), False
+        if self._address.is_local:
+            options.append(("grpc.enable_http_proxy", 0))
         if self._credentials is None:
-            self._channel = grpc.insecure_channel(self.server, options=options)
+            channel = grpc.insecure_channel(self.server, options=options)
         else:
-            self._channel = grpc.secure_channel(self.server, self._credentials, options=options)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        return self._stub
+            channel = grpc.secure_channel(self.server, self._credentials, options=options)
+        return Link(
+            channel,
+            self._manifest,
+            self._address,
+            version=self._version,
+            metadata=self._metadata,
+            compression=self._compression,
+        )
 
-    def _attempt(self, once: Callable[[], T], deadline: Deadline) -> T:
+    def _attempt(self, once: Callable[[Link], T], deadline: Deadline) -> T:
         """Runs `once` until it succeeds, waiting longer each time, or raises by the deadline."""
-        delay, reason = FIRST_DELAY, None
+        delay, reason, self._hint = FIRST_DELAY, None, ""
         while True:
             try:
-                return once()
-            except _NotYet as error:
+                return self._on_a_live_link(once, deadline)
+            except NotYet as error:
                 reason = str(error)
             except grpc.RpcError as error:
-                reason = self._worth_retrying(error) or reason
-            wait = random.uniform(delay / 2, delay)
-            if wait >= deadline.left():
-                told = f": {reason}" if reason else ""
-                raise NoAnswer(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{told}")
-            time.sleep(wait)
+                reason = self._reason_to_retry(error, deadline) or reason
+            last = max(LAST_SHARE * deadline.seconds, 1.5 * self._usual)
+            pause = min(random.uniform(delay / 2, delay), deadline.left() - last)
+            if pause <= 0:
+                words = f": {reason}" if reason else ""
+                raise NoAnswer(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{words}")
+            time.sleep(pause)
             delay = min(2 * delay, LONGEST_DELAY)
 
-    def _worth_retrying(self, error: Any) -> str | None:
+    def _on_a_live_link(self, once: Callable[[Link], T], deadline: Deadline) -> T:
+        """Runs `once` on the link, and on a second one where the first is silent."""
+        link = self._link = self._link or self._open()
+        first = self._threads.submit(once, link)
+        share = max(SILENT_SHARE * deadline.left(), SHORTEST_SHARE)
+        with contextlib.suppress(TimeoutError):
+            first.exception(share if 3 * share < deadline.left() else None)  # else a second one would come too late
+            return first.result()
+        ping = self._threads.submit(link.ping, share)
+        calls: list[Future[Any]] = [first, ping]
+        wait(calls, share, FIRST_COMPLETED)
+        if first.done() or (ping.done() and ping.result()):  # a slow answer is waited for
+            return first.result()
+        other = self._open()
+        return self._first_answer(first, link, self._threads.submit(once, other), other)
+
+    def _first_answer(self, first: Future[T], link: Link, second: Future[T], other: Link) -> T:
+        """The answer on whichever link it comes; the second link decides where the first one fails."""
+        wait((first, second), return_when=FIRST_COMPLETED)
+        answered = first.done() and (first.exception() is None or isinstance(first.exception(), UserError))
+        result, kept, dropped = (first, link, other) if answered else (second, other, link)
+        wait((result,))
+        self._link = kept
+        dropped.close()
+        return result.result()
+
+    def _is_alive(self, details: str, deadline: Deadline) -> bool:
+        """Whether other calls are answered: a server may say UNAVAILABLE of a full queue, and its link is kept."""
+        if self._link is None or any(words in details for words in LOST):
+            return False
+        return self._link.ping(min(max(PING_SECONDS, 1.5 * self._usual), deadline.left()))
+
+    def _reason_to_retry(self, error: Any, deadline: Deadline) -> str | None:
         """Why an attempt failed, where another one may succeed; None where the time is up.
 
         Raises:
           UserError: no other attempt would.
         """
         code, details = error.code(), message.printable(error.details() or "")
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self.close()  # maybe a dead connection that TCP has yet to notice: a device changes networks
-            return None
-        if code in BROKEN:
+        line = message.status_line(error)
+        kind = kind_of(code, details)
+        if kind is not Kind.RETRYABLE:
+            failure = AnswerError if kind is Kind.THIS_IMAGE else UserError
+            raise failure(f"{self.server} answered {line}") from None
+        if code in BROKEN and not self._is_alive(details, deadline):
             self.close()
-            if self._credentials is not None and any(word in details for word in HANDSHAKE):
-                raise UserError(f"TLS with {self.server} failed: {details}") from None
-        elif code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-            raise UserError(f"{self.server} answered {code.name}: {details or 'no reason given'}") from None
-        return f"{code.name}: {details}"
-
-
-def parse_server(server: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT, where an IPv6 address stands in brackets.
-
-    Raises:
-      UserError: it is something else.
-    """
-    host, colon, port = server.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16 or "/" in host:
-        raise UserError(f"the server {server!r} must be HOST:PORT, such as localhost:8001")
-    if ":" in host and not bracketed:
-        raise UserError(f"the server {server!r} must be HOST:PORT with an IPv6 address in brackets, [::1]:8001")
-    return host.strip("[]"), int(port)
-
-
-def tls_credentials(
-    *, ca: Path | str | None = None, cert: Path | str | None = None, key: Path | str | None = None
-) -> grpc.ChannelCredentials:
-    """Credentials of TLS, or of mutual TLS where `cert` and `key` are given.
-
-    Args:
-      ca: PEM file of who may have signed the server's certificate; None is gRPC's list of public authorities.
-      cert, key: PEM files of this device.
-
-    Raises:
-      UserError: a file that is missing, no PEM, or a pair that does not match.
-    """
-    if (cert is None) != (key is None):
-        raise UserError("a certificate and its key go together: --tls-cert and --tls-key")
-    told = "" if ca is None else str(ca)
-    try:  # gRPC takes any bytes and fails later without a reason
-        context = ssl.create_default_context(cafile=ca)
-        if cert is not None:
-            told = f"{cert} with {key}"
-            context.load_cert_chain(cert, key, password=lambda: "")
-    except OSError as error:  # an SSLError is one
-        reason = "no PEM file of a certificate and its key" if isinstance(error, ssl.SSLError) else error.strerror
-        raise UserError(f"cannot use {told} for TLS: {reason} ({error.args[-1]})") from None
-    files = [None if path is None else Path(path).read_bytes() for path in (ca, key, cert)]
-    return grpc.ssl_channel_credentials(*files)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+            problem = tls.find_problem(details, self._address, self._files, min(1.0, deadline.left()))
+            if problem is not None and problem.permanent:
+                raise UserError(problem.text) from None
+            self._hint = self._hint if problem is None else f"; {problem.text}"
+            line += self._hint
+        if code is not grpc.StatusCode.DEADLINE_EXCEEDED or deadline.left():
+            return line
+        if deadline.seconds <= 3 * SHORTEST_SHARE:  # too short to have asked whether the link is alive
+            self.close()
+        return None

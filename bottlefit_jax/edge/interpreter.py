@@ -4,6 +4,7 @@ Works with NumPy 1 and 2, and never imports JAX.
 """
 
 import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 
 from bottlefit_jax.errors import UserError
 
+PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")  # the first that is installed is used
 _redirected = threading.Lock()
 
 
@@ -110,15 +112,17 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _implementation() -> Any:
-    """The class of whichever package is installed."""
-    try:
-        with silenced():
-            from ai_edge_litert.interpreter import Interpreter as implementation
-    except ImportError:
+    """The class of whichever package is installed.
+
+    Raises:
+        UserError: none is, or the one that is cannot be imported.
+    """
+    for module in PACKAGES:
         try:
-            from tflite_runtime.interpreter import (  # pyright: ignore[reportMissingImports]
-                Interpreter as implementation,
-            )
-        except ImportError:
-            raise UserError("there is no LiteRT interpreter: pip install 'bottlefit-jax[edge]'") from None
-    return implementation
+            with silenced():
+                return importlib.import_module(module).Interpreter
+        except Exception as error:  # of a system library that is too old, or of another NumPy
+            if not (isinstance(error, ModuleNotFoundError) and module.startswith(error.name or " ")):
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise UserError(f"{module} is installed but cannot be imported: {reason}") from None
+    raise UserError("there is no LiteRT interpreter: pip install 'bottlefit-jax[edge]'")

@@ -10,11 +10,13 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from bottlefit_jax.bundle import Manifest
+from bottlefit_jax.edge.statuses import AnswerError
 from bottlefit_jax.errors import UserError
 
 pb: Any = service_pb2  # its classes are made at import, where no type checker sees them
 _types: Any = model_config_pb2.__dict__["DataType"]
-INPUT, OUTPUT = "latent", "logits"
+INPUT, OUTPUT, IDENTITY = "latent", "logits", "identity"
+DIGITS = 32  # hexadecimal ones of an id that travel with every request and answer
 # Beside the logits, a response or a config holds names, labels and parameters; more than this is no server of ours.
 LARGEST_REST = 1 << 20
 
@@ -25,36 +27,90 @@ def largest_response(manifest: Manifest) -> int:
 
 
 def infer_request(manifest: Manifest, latent: np.ndarray) -> Any:
-    """A ModelInferRequest for one picture's latent, uint8 [h, w, c], as raw bytes."""
-    request = pb.ModelInferRequest(
-        model_name=manifest.name, model_version=str(manifest.version), raw_input_contents=[latent.tobytes()]
-    )
+    """A ModelInferRequest for one image's latent, uint8 [h, w, c], as raw bytes, with the head that made it."""
+    request = pb.ModelInferRequest(model_name=manifest.name, raw_input_contents=[latent.tobytes()])
     request.inputs.add(name=INPUT, datatype="UINT8", shape=[1, *latent.shape])
+    request.parameters["head"].string_param = manifest.head.id[:DIGITS]
     return request
+
+
+def addressed(request: Any, version: str, seconds: float) -> Any:
+    """A copy of a request for a version of the model (empty: any) that has `seconds` left."""
+    copy = pb.ModelInferRequest()
+    copy.CopyFrom(request)
+    copy.model_version = version
+    copy.parameters["timeout"].int64_param = max(int(1e6 * seconds), 1)
+    return copy
+
+
+def identity_problem(response: Any, manifest: Manifest, server: str, version: str) -> str | None:
+    """Why a ModelInferResponse is not one of our head's tail; None where it is.
+
+    Args:
+      response: names head and tail in its parameters, or in the output `identity`.
+      manifest: of our head.
+      server: HOST:PORT.
+      version: that the answer must be of; empty for any.
+    """
+    head, tail = _identity(response)
+    if not head or not tail:
+        return (
+            f"{server} does not say which tail answered, so its answer is not used: "
+            "update the server, or export its model again with --triton"
+        )
+    if head != manifest.head.id[:DIGITS]:
+        return (
+            f"{server} answered with the tail of another head, {printable(head)[:12]}…; "
+            f"this bundle's is {manifest.head.id[:12]}…: serve the bundle that the head is from"
+        )
+    if version and response.model_version not in ("", version):
+        name = printable(manifest.name)
+        return f"{server} answered with version {printable(response.model_version)} of {name}, not {version}"
+    return None
+
+
+def _identity(response: Any) -> tuple[str, str]:
+    """The first hexadecimal digits of the ids of head and tail; empty where the response does not say."""
+    parameters = response.parameters
+    if "head" in parameters and "tail" in parameters:
+        return parameters["head"].string_param[:DIGITS], parameters["tail"].string_param[:DIGITS]
+    raw = _raw_output(response, IDENTITY)
+    if raw is None or raw[0].datatype != "UINT8" or len(raw[1]) != DIGITS:
+        return "", ""
+    return raw[1][: DIGITS // 2].hex(), raw[1][DIGITS // 2 :].hex()
+
+
+def _raw_output(response: Any, name: str) -> tuple[Any, bytes] | None:
+    """The only output of that name, and its raw bytes."""
+    outputs = [(index, output) for index, output in enumerate(response.outputs) if output.name == name]
+    if len(outputs) != 1:
+        return None
+    index, output = outputs[0]
+    contents = response.raw_output_contents
+    return output, contents[index] if index < len(contents) else b""
 
 
 def logits_of(response: Any, manifest: Manifest) -> np.ndarray:
     """The logits in a ModelInferResponse, float32 [classes].
 
     Raises:
-      UserError: none there, of another type or shape, or not finite.
+      AnswerError: none there, of another type or shape, or not finite.
     """
     classes = manifest.model.num_classes
-    found = [(index, output) for index, output in enumerate(response.outputs) if output.name == OUTPUT]
-    if len(found) != 1:
+    logits = _raw_output(response, OUTPUT)
+    if logits is None:
         names = ", ".join(printable(output.name) for output in response.outputs) or "nothing"
-        raise UserError(f"the server answered with {names} instead of {OUTPUT}")
-    index, output = found[0]
-    raw = response.raw_output_contents[index] if index < len(response.raw_output_contents) else b""
+        raise AnswerError(f"the server answered with {names} instead of {OUTPUT}")
+    output, raw = logits
     if output.datatype != "FP32" or list(output.shape) not in ([1, classes], [classes]) or len(raw) != 4 * classes:
-        raise UserError(
+        raise AnswerError(
             f"the server answered with {printable(output.datatype)} {list(output.shape)} in {len(raw):,} raw bytes; "
             f"one picture's logits are FP32 [1, {classes}] in {4 * classes:,}"
         )
-    logits = np.frombuffer(raw, "<f4").astype(np.float32)
-    if not np.isfinite(logits).all():
-        raise UserError("the server answered with logits that are NaN or infinite")
-    return logits
+    values = np.frombuffer(raw, "<f4").astype(np.float32)
+    if not np.isfinite(values).all():
+        raise AnswerError("the server answered with logits that are NaN or infinite")
+    return values
 
 
 def microseconds(response: Any, name: str) -> int | None:
@@ -64,13 +120,18 @@ def microseconds(response: Any, name: str) -> int | None:
     return None if parameter is None or value < 0 else value
 
 
+def head_of(config: Any) -> str:
+    """The head's id in a server's ModelConfig; empty where it has none."""
+    return config.parameters["head"].string_value if "head" in config.parameters else ""
+
+
 def check_config(config: Any, manifest: Manifest, server: str) -> None:
     """Holds a server's ModelConfig to the bundle.
 
     Raises:
       UserError: the tail belongs to another head, or takes or gives something else.
     """
-    head = config.parameters["head"].string_value if "head" in config.parameters else ""
+    head = head_of(config)
     if head != manifest.head.id:
         belongs = f"belongs to another head, {printable(head)[:12]}…" if head else "does not say which head it is for"
         raise UserError(
@@ -94,6 +155,11 @@ def _problems(config: Any, manifest: Manifest) -> Iterator[str]:
         if not any(said == [(name, data_type, batch + shape)] for batch in batches):
             told = ", ".join(f"{printable(one)} {_types.Name(dtype)} {dims}" for one, dtype, dims in said) or "missing"
             yield f"its {kind} is {told} instead of {name} {_types.Name(data_type)} {shape}"
+
+
+def status_line(error: Any) -> str:
+    """A status and the server's words, as one line."""
+    return f"{error.code().name}: {printable(error.details() or '') or 'no reason given'}"
 
 
 def printable(text: str, most: int = 300) -> str:

@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 # Offsets in struct tcp_info of linux/tcp.h, which only grows at its end; bytes_sent is there since Linux 4.19.
 _SEGMENTS_OUT, _BYTES_SENT, _NEEDED = 136, 200, 208
@@ -15,35 +15,55 @@ class Sent(NamedTuple):
 
     bytes: int
     segments: int
+    connection: int  # differs between connections
 
 
 class Meter:
-    """Watches the connection to `port` that this process opens after the meter was made.
+    """Counts what goes out over the connection to `port` that this process opens after the meter was made.
 
-    gRPC does not show its socket, so it is found among the process's open files by its peer's port. Of two
-    connections that are opened to one server at the same moment, either may be taken for the other.
+    gRPC does not show its socket, so it is found among the process's open files by its peer's port. Where several
+    could be it, as when two clients connect to one server at the same moment, nothing is counted.
     """
+
+    _taken: ClassVar[set[int]] = set()  # inodes of the sockets that a meter counts
 
     def __init__(self, port: int):
         self._port = port
         self._foreign = {inode for _, inode in _open_sockets()}
         self._socket: tuple[int, int] | None = None  # file descriptor and inode
 
-    def connection(self) -> int | None:
-        """A number that changes when another connection takes the place of this one; None where it is unknown."""
-        if self._socket is None or _inode(self._socket[0]) != self._socket[1]:
-            ours = (one for one in _open_sockets() if one[1] not in self._foreign and _port(one[0]) == self._port)
-            self._socket = next(ours, None)
-        return None if self._socket is None else self._socket[1]
+    def find(self) -> None:
+        """Looks for the connection; to be called when an answer came over it, so that it is there."""
+        if self._is_open():
+            return
+        self.close()
+        others = self._foreign | Meter._taken
+        ours = [one for one in _open_sockets() if one[1] not in others and _port(one[0]) == self._port]
+        if len(ours) == 1:
+            self._socket = ours[0]
+            Meter._taken.add(ours[0][1])
 
     def sent(self) -> Sent | None:
-        """What went out so far, or None where the system does not tell."""
-        if self.connection() is None or self._socket is None or not hasattr(socket, "TCP_INFO"):
+        """What went out so far, or None where it is not known."""
+        if self._socket is None or not self._is_open() or not hasattr(socket, "TCP_INFO"):
             return None
         info = _ask(self._socket[0], lambda found: found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))
         if info is None or len(info) < _NEEDED:
             return None
-        return Sent(struct.unpack_from("=Q", info, _BYTES_SENT)[0], struct.unpack_from("=I", info, _SEGMENTS_OUT)[0])
+        (count,), (segments,) = (
+            struct.unpack_from("=Q", info, _BYTES_SENT),
+            struct.unpack_from("=I", info, _SEGMENTS_OUT),
+        )
+        return Sent(count, segments, self._socket[1])
+
+    def close(self) -> None:
+        """Stops counting."""
+        if self._socket is not None:
+            Meter._taken.discard(self._socket[1])
+        self._socket = None
+
+    def _is_open(self) -> bool:
+        return self._socket is not None and _inode(self._socket[0]) == self._socket[1]
 
 
 def _open_sockets() -> Iterator[tuple[int, int]]:

@@ -1,10 +1,11 @@
-"""A small server of the Open Inference Protocol that speaks as Triton does, and misbehaves as it is told.
+"""A small server of the Open Inference Protocol that speaks as ours or as Triton does, and misbehaves as it is told.
 
 python -m tests.edge.server BUNDLE PORT SECONDS      prints a line when it listens; an answer takes SECONDS
 """
 
 import json
 import sys
+import threading
 import time
 from concurrent import futures
 from pathlib import Path
@@ -25,53 +26,79 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def __init__(self, manifest):
         self.name, self.version, self.head = manifest["name"], str(manifest["version"]), manifest["head"]["id"]
+        self.tail = manifest["tail"]["id"]
+        self.others = {}  # version -> the head's id, of versions that are served beside it
+        self.identity = "parameters"  # of every answer: these as ours, "output" as an exported model, or None
         self.dims, self.classes = list(manifest["latent"]["shape"]), manifest["model"]["num_classes"]
         self.input_type, self.batch = TYPE_UINT8, 8
         self.ready = self.live = True
         self.seconds = 0.0  # an answer takes
         self.refusals = []  # status codes to answer with, one each
+        self.words = "come back later"  # of a refusal
         self.token = None
         self.parameters = {}  # of every response
         self.answer_version = None
         self.spoil = lambda response: response
-        self.requests, self.proofs = [], 0
+        self.requests, self.proofs, self.peers = [], 0, set()
+        self._lock = threading.Lock()
 
     def _admit(self, context):
+        with self._lock:
+            self.peers.add(context.peer())
         if self.token is not None and ("authorization", f"Bearer {self.token}") not in context.invocation_metadata():
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "a bearer token\nis \x1b[31mneeded")
+
+    def _version(self, asked, context):
+        """The version that a request means, the newest where it names none."""
+        served = {**self.others, self.version: self.head}
+        version = asked or max(served, key=int)
+        if version not in served:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no version {version}")
+        return version, served[version]
 
     def ServerLive(self, request, context):
         self._admit(context)
         return pb.ServerLiveResponse(live=self.live)
 
     def ModelReady(self, request, context):
-        return pb.ModelReadyResponse(ready=self.ready and (request.name, request.version) == (self.name, self.version))
+        return pb.ModelReadyResponse(ready=self.ready and request.name == self.name)
+
+    def ModelMetadata(self, request, context):
+        return pb.ModelMetadataResponse(name=self.name, versions=[*self.others, self.version])
 
     def ModelConfig(self, request, context):
         self.proofs += 1
+        _, head = self._version(request.version, context)
         response = pb.ModelConfigResponse()
         config = response.config
         config.name, config.max_batch_size = self.name, self.batch
         config.input.add(name="latent", data_type=self.input_type, dims=self.dims)
         config.output.add(name="logits", data_type=TYPE_FP32, dims=[-1, self.classes][self.batch > 0 :])
-        if self.head is not None:
-            config.parameters["head"].string_value = self.head
+        if head is not None:
+            config.parameters["head"].string_value = head
         return response
 
     def ModelInfer(self, request, context):
         self._admit(context)
         self.requests.append(request)
         if self.refusals:
-            context.abort(self.refusals.pop(0), "come back later")
+            context.abort(self.refusals.pop(0), self.words)
         time.sleep(self.seconds)
+        version, head = self._version(request.model_version, context)
         latent = np.frombuffer(request.raw_input_contents[0], np.uint8)
         logits = np.zeros(self.classes, np.float32)
         logits[int(latent.sum()) % self.classes] = 5
-        response = pb.ModelInferResponse(model_name=self.name, model_version=self.answer_version or self.version)
+        response = pb.ModelInferResponse(model_name=self.name, model_version=self.answer_version or version)
         response.outputs.add(name="logits", datatype="FP32", shape=[1, self.classes])
         response.raw_output_contents.append(logits.tobytes())
         for name, value in self.parameters.items():
             response.parameters[name].int64_param = value
+        if self.identity == "parameters":
+            response.parameters["head"].string_param = head[:32]
+            response.parameters["tail"].string_param = self.tail[:32]
+        if self.identity == "output":
+            response.outputs.add(name="identity", datatype="UINT8", shape=[1, 32])
+            response.raw_output_contents.append(bytes.fromhex(head[:32] + self.tail[:32]))
         return self.spoil(response) or response
 
 

@@ -1,4 +1,6 @@
+import importlib.util
 import sys
+import threading
 import types
 
 import numpy as np
@@ -102,3 +104,107 @@ def test_a_missing_library_is_one_line(opencv, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match=r"--camera needs Picamera2, or OpenCV: pip install"):
         next(camera.frames(0))
+
+
+def test_a_camera_that_stops_giving_frames_ends_in_an_error(picamera, monkeypatch):
+    stuck = threading.Event()
+    take = sys.modules["picamera2"].Picamera2.capture_array
+
+    def once(self, taken=[]):  # noqa: B006
+        if taken:
+            stuck.wait(20)
+        taken.append(self)
+        return take(self)
+
+    monkeypatch.setattr(sys.modules["picamera2"].Picamera2, "capture_array", once)
+    monkeypatch.setattr(camera, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(camera, "CLOSE_SECONDS", 0.1)
+    frames = camera.frames(0)
+    next(frames)
+    with pytest.raises(UserError, match=r"^camera 0 gave no frame for 0.1 seconds$"):
+        next(frames)
+    stuck.set()
+
+
+def test_a_camera_that_never_opens_ends_in_an_error(opencv, monkeypatch):
+    stuck = threading.Event()
+    monkeypatch.setattr(sys.modules["cv2"], "VideoCapture", lambda _: stuck.wait(20))
+    monkeypatch.setattr(camera, "OPEN_SECONDS", 0.1)
+    monkeypatch.setattr(camera, "CLOSE_SECONDS", 0.1)
+    with pytest.raises(UserError, match=r"^camera rtsp://host/stream gave no frame for 0.1 seconds$"):
+        next(camera.frames("rtsp://user:secret@host/stream"))
+    stuck.set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["raise ValueError('numpy.dtype size changed')", "raise ImportError('libcamera.so.0.5')", "import libcamera_"],
+)
+def test_a_picamera2_that_cannot_be_imported_is_one_line_with_the_reason(tmp_path, monkeypatch, line):
+    (tmp_path / "picamera2.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "picamera2", raising=False)
+    words = (
+        r"Picamera2 is installed but cannot be imported \((numpy.dtype size|libcamera|No module named 'libcamera_').*"
+    )
+    with pytest.raises(UserError, match=words + r"--camera /dev/video4"):
+        camera.frames(4)
+
+
+def test_an_opencv_that_cannot_be_imported_is_one_line_with_the_reason(opencv, tmp_path, monkeypatch):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2")
+    with pytest.raises(UserError, match="OpenCV does not work here: libGL"):
+        next(camera.frames(0))
+
+
+@pytest.fixture
+def sources(opencv, monkeypatch):
+    """What OpenCV was asked to open; it opens everything."""
+    opened = []
+
+    class VideoCapture(sys.modules["cv2"].VideoCapture):
+        def __init__(self, *source):
+            opened.append(source)
+            super().__init__(0)
+
+    fake = sys.modules["cv2"]
+    monkeypatch.setattr(fake, "VideoCapture", VideoCapture)
+    fake.CAP_GSTREAMER = 1800
+    fake.videoio_registry = types.SimpleNamespace(hasBackend=lambda backend: backend == 1800)
+    return opened
+
+
+def test_a_device_a_url_and_a_pipeline_are_opened_by_opencv(sources, tmp_path):
+    (tmp_path / "video0").write_bytes(b"")
+    device, url = str(tmp_path / "video0"), "rtsp://user:secret@host:554/stream"
+    pipeline = "nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! appsink"
+    for source in ("2", device, url, pipeline):
+        assert (next(camera.frames(source)) == RED).all()
+    assert sources == [(2,), (device,), (url,), (pipeline, 1800)]
+    assert [camera.name_of(source) for source in (2, url)] == ["camera 2", "camera rtsp://host:554/stream"]
+
+
+def test_a_source_that_is_none_is_one_line(sources):
+    with pytest.raises(UserError, match=r"no camera /dev/video9\d: there is no such device or file"):
+        next(camera.frames("/dev/video99"))
+    for source in ("-1", "front", ""):
+        with pytest.raises(UserError, match=f"no camera {source}: give a number, a device such as /dev/video0, a URL"):
+            next(camera.frames(source))
+    with pytest.raises(UserError, match="at most 4 digits"):
+        camera.frames("99999999999")
+    assert not sources
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="needs OpenCV")
+def test_the_real_opencv_refuses_in_one_line(monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    for source in ("77", "rtsp://127.0.0.1:9/stream", "/dev/null"):
+        with pytest.raises(UserError, match=f"no camera {source} that OpenCV can open"):
+            next(camera.frames(source))
+    import cv2
+
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        with pytest.raises(UserError, match="this OpenCV has no GStreamer"):
+            next(camera.frames("videotestsrc ! appsink"))

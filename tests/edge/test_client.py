@@ -36,7 +36,9 @@ def test_a_picture_is_classified_by_head_and_tail(bundle, server, tail, image, p
         assert client.top(prediction, 3)[0] == (prediction.label, prediction.index, prediction.probability)
         assert len(client.top(prediction, 99)) == 10
     request = tail.requests[0]
-    assert (request.model_name, request.model_version) == ("digits", "3")
+    assert (request.model_name, request.model_version) == ("digits", "")
+    assert request.parameters["head"].string_param == "a" * 32
+    assert 0 < request.parameters["timeout"].int64_param <= 2_000_000
     assert [(one.name, one.datatype, list(one.shape)) for one in request.inputs] == [("latent", "UINT8", [1, *LATENT])]
     assert list(request.raw_input_contents) == [latent_of(image).tobytes()]
     assert tail.proofs == 1
@@ -179,7 +181,16 @@ def test_a_nonsensical_answer_is_one_line(bundle, server, tail, image, spoil, to
         assert told in refusal(client.infer, image)
 
 
-@pytest.mark.parametrize("change", [{"deadline_ms": 0}, {"threads": 0}, {"tls_cert": "cert.pem"}, {"token": "a\nb"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"deadline_ms": value} for value in (0, -1, float("inf"), float("nan"), 1e300)),
+        *({"threads": value} for value in (0, 10**9)),
+        {"version": 0},
+        {"tls_cert": "cert.pem"},
+        {"token": "a\nb"},
+    ],
+)
 def test_an_argument_that_cannot_be_is_refused(bundle, server, change):
     refusal(EdgeClient, bundle, server, **change)
 

@@ -1,13 +1,21 @@
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import types
+from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
 from bottlefit_jax.edge.__main__ import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -72,6 +80,130 @@ def test_a_picture_without_an_answer_does_not_end_the_run(bundle, server, tail, 
     assert f"{folder}/2.png" in out
 
 
+@pytest.mark.parametrize("status", ["INTERNAL", "UNKNOWN", "INVALID_ARGUMENT", "DATA_LOSS"])
+def test_one_bad_answer_does_not_end_the_run(bundle, server, tail, folder, capsys, status):
+    (folder / "1a.png").unlink()
+    tail.refusals = [grpc.StatusCode[status]]
+    assert main(["--bundle", str(bundle), "--server", server, str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [f"{folder}/1.png", f"{folder}/2.png"]
+    assert err == f"error: {folder}/0.png: {server} answered {status}: come back later\n"
+
+
+def test_a_nonsensical_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
+    def once(response):
+        tail.spoil = lambda response: response
+        del response.outputs[:]
+
+    (folder / "1a.png").unlink()
+    tail.spoil, tail.identity = once, "parameters"
+    assert main(["--bundle", str(bundle), "--server", server, str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 + 2
+    assert err == f"error: {folder}/0.png: the server answered with nothing instead of logits\n"
+
+
+def test_a_permanent_answer_ends_the_run_with_the_answers_before_it(bundle, server, tail, folder, capsys):
+    def replace(response):
+        tail.head = "d" * 64
+
+    tail.spoil = replace
+    assert main(["--bundle", str(bundle), "--server", server, str(folder)]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [f"{folder}/0.png"]
+    assert err.splitlines()[-1].startswith(f"error: the tail on {server} belongs to another head, dddddddddddd")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
+def test_a_name_that_the_terminal_cannot_show_does_not_end_the_run(bundle, picture, tmp_path, encoding):
+    names = [os.fsencode(tmp_path) + name for name in (b"/a\xe9.png", "/b\u20ac.png".encode(), b"/c\n\x1b[31m.png")]
+    for name in names:
+        shutil.copy(os.fsencode(picture), name)
+    bad = os.fsencode(tmp_path) + b"/d\xe9.png"
+    with open(bad, "wb") as file:
+        file.write(b"no image")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", str(bundle), "--local", *names, bad]
+    table = subprocess.run(command, env=environment, capture_output=True, cwd=ROOT)
+    assert table.returncode == 1, table.stderr
+    lines = table.stdout.decode(encoding.partition(":")[0]).splitlines()
+    euro = "\u20ac" if encoding.startswith("utf-8") else r"\u20ac"
+    wanted = [f"{tmp_path}/{name}" for name in (r"a\udce9.png", f"b{euro}.png", r"c\n\x1b[31m.png")]
+    assert [line.split("  ")[0] for line in lines[1:]] == wanted
+    assert len({line.index("class") for line in lines[1:]}) == 1
+    assert table.stderr.count(b"\n") == 1
+    found = subprocess.run([*command, "--json"], env=environment, capture_output=True, cwd=ROOT)
+    assert [os.fsencode(json.loads(line)["file"]) for line in found.stdout.splitlines()] == names
+
+
+def test_a_tilde_in_a_flag_is_the_home_folder(bundle, picture, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "b").symlink_to(bundle)
+    assert main(["--bundle=~/b", "--local", f"~/{picture.name}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["file"] == str(picture)
+    assert f"cannot use {tmp_path}/ca.pem for TLS" in refused(
+        capsys, "--bundle=~/b", "--server", "localhost:1", "--tls-ca=~/ca.pem", picture
+    )
+
+
+@pytest.mark.parametrize("moment", ["numpy", "grpc", "ai_edge_litert", "PIL", "bottlefit_jax.errors", "infer"])
+def test_ctrl_c_at_any_moment_is_one_line(bundle, server, tail, picture, moment, tmp_path):
+    """While the module of that name is imported, or while the server computes."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {moment!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+""")
+    tail.seconds = 5.0 * (moment == "infer")
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, picture]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    with subprocess.Popen(
+        [*command, "--deadline-ms", "5000"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        while moment == "infer" and not tail.requests and running.poll() is None:
+            time.sleep(0.01)
+        if moment == "infer":
+            running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+    tail.seconds = 0.0
+
+
+def test_ctrl_c_does_not_end_a_background_job(bundle, server, tail, picture):
+    tail.seconds = 0.5
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, picture]
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for `command &`
+    try:
+        running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    while not tail.requests and running.poll() is None:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, out.count("\n"), err) == (0, 2, "")
+
+
+def test_ctrl_c_keeps_the_lines_that_were_printed(bundle, server, tail, folder):
+    def slow_down(response):
+        tail.seconds = 5.0
+
+    (folder / "1a.png").unlink()
+    tail.spoil = slow_down
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, folder, "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert json.loads(running.stdout.readline())["file"] == str(folder / "0.png")
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+
+
 def test_the_camera_gives_frames_until_told(bundle, server, image, capsys, monkeypatch):
     monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda number: iter([image] * 9))
     assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "2", "--json"]) == 0
@@ -98,7 +230,10 @@ def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, pictur
     assert "give --server HOST:PORT, or --local" in refused(capsys, "--bundle", bundle, picture)
     assert "give --server HOST:PORT, or --local" in refused(capsys, *given, "--local", picture)
     assert "give pictures or folders, or --camera 0" in refused(capsys, *given)
-    assert "--top and --frames must be at least 1" in refused(capsys, *given, picture, "--top", "0")
+    assert "--top 0 is out of range: give 1 to" in refused(capsys, *given, picture, "--top", "0")
+    assert "--deadline-ms nan is out of range" in refused(capsys, *given, picture, "--deadline-ms", "nan")
+    assert "--deadline-ms 1e+300 is out of range" in refused(capsys, *given, picture, "--deadline-ms", "1e300")
+    assert "--frames 100000000000000000000 is out" in refused(capsys, *given, "--camera", "0", "--frames", 10**20)
     assert "invalid int value: 'x'; --help lists the flags" in refused(capsys, *given, picture, "--threads", "x")
     assert "no file or folder" in refused(capsys, *given, tmp_path / "none.png")
     assert "is no bundle" in refused(capsys, "--bundle", tmp_path, "--server", server, picture)

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 
-from bottlefit_jax.edge import connection
-from bottlefit_jax.edge.client import EdgeClient, NoAnswer
+from bottlefit_jax.edge import connection, statuses
+from bottlefit_jax.edge.client import AnswerError, EdgeClient, NoAnswer
 from bottlefit_jax.errors import UserError
 from tests.edge.server import Tail, serve
 
@@ -81,29 +82,96 @@ def test_another_tail_behind_the_same_address_is_found_out(bundle, tail, image):
         other = Tail(json.loads((bundle / "manifest.json").read_text()))
         other.head = "d" * 64
         server, _ = serve(other, port=port)
-        with pytest.raises(UserError, match="belongs to another head, dddddddddddd"):
-            client.infer(image)
-        assert not other.requests
+        for _ in range(2):
+            with pytest.raises(UserError, match="belongs to another head, dddddddddddd"):
+                client.infer(image)
+        assert len(other.requests) == 1  # whose answer was not used
     server.stop(0).wait()
 
 
-def test_a_reconnect_of_grpcs_own_is_noticed(bundle, server, tail, image):
+@pytest.mark.parametrize("identity", ["parameters", "output"])
+def test_a_tail_replaced_under_a_connection_is_found_out(bundle, server, tail, image, identity):
+    tail.identity = identity
     with EdgeClient(bundle, server) as client:
-        client.infer(image)
-        assert client._connection is not None
-        client._connection._proved_on = -1  # as if the proof were of another socket
-        client.infer(image)
-    assert tail.proofs == 2
+        wanted = client.infer(image).index
+        tail.head = "d" * 64  # another training, loaded under the same name and version
+        with pytest.raises(UserError, match="belongs to another head, dddddddddddd") as caught:
+            client.infer(image)
+        assert not isinstance(caught.value, NoAnswer | AnswerError)
+        tail.head = "a" * 64
+        assert client.infer(image).index == wanted
+    assert len(tail.peers) == 1
 
 
-def test_another_version_makes_it_ask_again(bundle, server, tail, image):
-    tail.answer_version = "7"
-    with EdgeClient(bundle, server, deadline_ms=400) as client:
-        told = no_answer(client.infer, image, deadline=0.4)
-        assert "it answers with version 7 of digits, not 3" in told
-        assert tail.proofs > 1
-        tail.answer_version = None
+def test_an_answer_of_another_head_is_not_used_where_the_config_agrees(bundle, server, tail, image):
+    def lie(response):
+        response.parameters["head"].string_param = "d" * 32
+
+    tail.spoil = lie
+    words = r"answered with the tail of another head, dddddddddddd…; this bundle's"
+    with EdgeClient(bundle, server) as client, pytest.raises(UserError, match=words):
         client.infer(image)
+
+
+@pytest.mark.parametrize("identity", [None, "short"])
+def test_an_answer_that_does_not_say_whose_it_is_is_refused(bundle, server, tail, image, identity):
+    def shorten(response):
+        response.raw_output_contents[1] = response.raw_output_contents[1][:-1]
+
+    tail.identity = identity and "output"
+    tail.spoil = shorten if identity else tail.spoil
+    with EdgeClient(bundle, server) as client:
+        with pytest.raises(UserError, match="does not say which tail answered") as caught:
+            client.infer(image)
+        assert not isinstance(caught.value, NoAnswer | AnswerError)
+
+
+def test_a_new_version_for_the_same_head_needs_nothing_on_the_device(bundle, server, tail, image):
+    with EdgeClient(bundle, server) as client:
+        wanted = client.infer(image).index
+        tail.version = "4"
+        assert client.infer(image).index == wanted
+    with EdgeClient(bundle, server) as client:
+        assert client.infer(image).index == wanted
+    assert {request.model_version for request in tail.requests} == {""}
+
+
+def test_an_older_version_of_our_head_is_asked_for_by_its_number(bundle, server, tail, image):
+    tail.identity = "output"  # as on a Triton with `version_policy { all {} }`
+    tail.others = {"9": "d" * 64, "10": "d" * 64}
+    with EdgeClient(bundle, server) as client:
+        wanted = client.infer(image).index
+        assert tail.requests[-1].model_version == "3"
+        tail.others, tail.version = {}, "11"  # ours is replaced by a newer one
+        assert client.infer(image).index == wanted
+        assert tail.requests[-1].model_version == ""
+        tail.others = {"12": "d" * 64}  # the newest is another's from now on
+        assert client.infer(image).index == wanted
+        assert tail.requests[-1].model_version == "11"
+        tail.head = "d" * 64
+        with pytest.raises(UserError, match="belongs to another head"):
+            client.infer(image)
+
+
+def test_a_pinned_version_is_asked_for_and_no_other_is_taken(bundle, server, tail, image):
+    tail.others = {"5": "a" * 64}
+    with EdgeClient(bundle, server, version=3) as client:
+        client.infer(image)
+        assert tail.requests[-1].model_version == "3"
+        tail.answer_version = "5"
+        with pytest.raises(UserError, match="answered with version 5 of digits, not 3"):
+            client.infer(image)
+    with EdgeClient(bundle, server, version=7, deadline_ms=300) as client:
+        assert "NOT_FOUND: no version 7" in no_answer(client.infer, image, deadline=0.3)
+
+
+def test_clients_of_one_process_do_not_disturb_each_other(bundle, server, image):
+    """Their sockets cannot be told apart while they connect at once; only the count of bytes may miss then."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(6) as threads:
+        clients = [stack.enter_context(EdgeClient(bundle, server)) for _ in range(6)]
+        latent = int(image[1:30, 2:31].sum()) % 10
+        for _ in range(5):
+            assert {one.index for one in threads.map(lambda client: client.infer(image), clients)} == {latent}
 
 
 def test_a_server_that_accepts_and_never_answers(bundle, image):
@@ -144,7 +212,7 @@ def test_an_overloaded_server_is_reported_by_the_deadline(bundle, server, tail, 
     assert len(tail.requests) < 10
 
 
-@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "UNIMPLEMENTED"])
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNKNOWN", "INTERNAL", "UNIMPLEMENTED", "FAILED_PRECONDITION"])
 def test_other_statuses_are_told_at_once(bundle, server, tail, image, code):
     tail.refusals = [grpc.StatusCode[code]]
     with EdgeClient(bundle, server) as client:
@@ -152,13 +220,36 @@ def test_other_statuses_are_told_at_once(bundle, server, tail, image, code):
             client.infer(image)
         assert str(caught.value) == f"{server} answered {code}: come back later"
         assert not isinstance(caught.value, NoAnswer)
+        assert isinstance(caught.value, AnswerError) == (code not in ("UNIMPLEMENTED", "FAILED_PRECONDITION"))
+    assert len(tail.requests) == 1
+
+
+def test_every_status_is_of_one_kind():
+    tables = (statuses.RETRYABLE, statuses.THIS_IMAGE, statuses.PERMANENT)
+    for code in set(grpc.StatusCode) - {grpc.StatusCode.OK}:
+        assert sum(code in table for table in tables) == 1, code
+
+
+@pytest.mark.parametrize("code", ["NOT_FOUND", "UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED", "ABORTED"])
+def test_a_moments_refusal_is_retried_over_the_same_connection(bundle, server, tail, image, code):
+    tail.refusals = [grpc.StatusCode[code]] * 3
+    with EdgeClient(bundle, server) as client:
+        assert client.infer(image).index == image[1:30, 2:31].sum() % 10
+    assert len(tail.requests) == 4
+    assert len(tail.peers) == 1
+
+
+def test_a_message_that_stays_too_large_is_not_sent_again(bundle, server, tail, image):
+    tail.refusals, tail.words = [grpc.StatusCode.RESOURCE_EXHAUSTED], "Received message larger than max (9 vs. 4)"
+    with EdgeClient(bundle, server) as client, pytest.raises(AnswerError, match="larger than max"):
+        client.infer(image)
     assert len(tail.requests) == 1
 
 
 def test_a_model_that_is_still_loading_is_waited_for(bundle, server, tail, image):
     tail.ready = False
     with EdgeClient(bundle, server, deadline_ms=400) as client:
-        assert "it does not have digits version 3 ready" in no_answer(client.infer, image, deadline=0.4)
+        assert "it does not have digits ready" in no_answer(client.infer, image, deadline=0.4)
     with EdgeClient(bundle, server, deadline_ms=4000) as client:
         threading.Timer(0.2, lambda: setattr(tail, "ready", True)).start()
         client.infer(image)
@@ -191,11 +282,11 @@ def test_framing_costs_at_most_200_bytes_on_a_warm_connection(bundle, server, im
         for _ in range(20):
             sent = client.infer(image).bytes_sent
             assert sent.latent == 29 * 29 * 3
-            assert 0 < sent.protocol < 60
+            assert 0 < sent.protocol < 120  # of which 55 name the head and the time left
             assert sent.transport is not None
             assert sent.transport > 0
             assert sent.total == sent.latent + sent.protocol + sent.transport
-            assert sent.total - sent.latent <= 200
+            assert sent.total - sent.latent <= 200 + len(f"authorization: Bearer {token}" if token else "")
             assert sent.segments is not None
             assert 1 <= sent.segments < 10
             other.infer(image)
@@ -219,84 +310,6 @@ def test_bytes_that_the_system_does_not_tell_are_none(bundle, server, image, mon
         sent = client.infer(image).bytes_sent
     assert (sent.transport, sent.segments) == (None, None)
     assert sent.total == sent.latent + sent.protocol
-
-
-def openssl(folder, *arguments):
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """ca.pem, and of each of server, device and expired NAME.pem and NAME.key."""
-    folder = tmp_path_factory.mktemp("certificates")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ours", "-days", "9")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    for name in ("server", "device", "expired"):
-        openssl(folder, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        days = ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
-        common = ("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-extfile", "names")
-        try:
-            openssl(folder, *common, *(days if name == "expired" else ("-days", "9")), "-out", f"{name}.pem")
-        except subprocess.CalledProcessError:  # before OpenSSL 3.4 there is no -not_before, but a day may be negative
-            openssl(folder, *common, "-days", "-1", "-out", f"{name}.pem")
-    return folder
-
-
-@contextlib.contextmanager
-def tls_server(tail, folder, name="server", mutual=False):
-    """localhost:PORT."""
-    pair = [((folder / f"{name}.key").read_bytes(), (folder / f"{name}.pem").read_bytes())]
-    ca = (folder / "ca.pem").read_bytes() if mutual else None
-    server, port = serve(tail, credentials=grpc.ssl_server_credentials(pair, ca, require_client_auth=mutual))
-    yield f"localhost:{port}"
-    server.stop(0).wait()
-
-
-def test_tls_and_mutual_tls(bundle, tail, image, certificates):
-    device = {"tls_cert": certificates / "device.pem", "tls_key": certificates / "device.key"}
-    with tls_server(tail, certificates) as server, EdgeClient(bundle, server, tls_ca=certificates / "ca.pem") as client:
-        client.infer(image)
-        sent = client.infer(image).bytes_sent
-        assert sent.total - sent.latent <= 200
-    with tls_server(tail, certificates, mutual=True) as server:
-        with EdgeClient(bundle, server, tls_ca=certificates / "ca.pem", **device) as client:
-            client.infer(image)
-        with EdgeClient(bundle, server, tls_ca=certificates / "ca.pem", deadline_ms=500) as client:
-            start = time.monotonic()
-            with pytest.raises(UserError):
-                client.infer(image)
-            assert time.monotonic() - start < 0.5 + SLACK
-
-
-@pytest.mark.parametrize(("name", "ca"), [("expired", "ca.pem"), ("server", "device.pem"), ("server", None)])
-def test_a_certificate_that_cannot_be_trusted_is_told_at_once(bundle, tail, image, certificates, name, ca):
-    with tls_server(tail, certificates, name) as server:
-        trusted = None if ca is None else certificates / ca
-        with EdgeClient(bundle, server, tls=True, tls_ca=trusted, deadline_ms=10_000) as client:
-            start = time.monotonic()
-            with pytest.raises(UserError, match=f"TLS with {server} failed: .*CERTIFICATE_VERIFY_FAILED") as caught:
-                client.infer(image)
-            assert time.monotonic() - start < 3
-    assert "\n" not in str(caught.value)
-    assert not tail.requests
-    if name == "expired":
-        assert "expired" in str(caught.value)
-
-
-def test_tls_files_that_cannot_be_used_are_one_line(bundle, certificates, tmp_path):
-    (tmp_path / "no.pem").write_text("hello")
-    device = certificates / "device.pem"
-    for files, told in (
-        ({"tls_ca": tmp_path / "none.pem"}, "none.pem for TLS: No such file"),
-        ({"tls_ca": tmp_path / "no.pem"}, "no.pem for TLS: no PEM file"),
-        ({"tls_cert": device}, "go together"),
-        ({"tls_cert": device, "tls_key": tmp_path / "no.pem"}, "device.pem with .*no.pem for TLS"),
-        ({"tls_cert": device, "tls_key": certificates / "server.key"}, "KEY_VALUES_MISMATCH"),
-    ):
-        with pytest.raises(UserError, match=told) as caught:
-            EdgeClient(bundle, "localhost:8001", **files)
-        assert "\n" not in str(caught.value)
 
 
 def test_no_socket_is_left_open(bundle, server, image):

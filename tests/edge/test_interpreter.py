@@ -83,6 +83,21 @@ def test_a_missing_package_is_one_line(model, monkeypatch):
         Interpreter(model)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["raise ImportError('libc.so.6: version GLIBC_2.38 not found')", "raise ValueError('numpy.dtype size changed')"],
+)
+def test_a_package_that_cannot_be_imported_says_why(model, tmp_path, monkeypatch, line):
+    (tmp_path / "ai_edge_litert").mkdir()
+    (tmp_path / "ai_edge_litert" / "__init__.py").write_text("")
+    (tmp_path / "ai_edge_litert" / "interpreter.py").write_text(line)
+    for name in ("ai_edge_litert", "ai_edge_litert.interpreter"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"is installed but cannot be imported: (libc.so.6: version|numpy.dtype size)"):
+        Interpreter(model)
+
+
 def test_it_never_imports_jax(model, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(model)
