@@ -47,13 +47,13 @@ def summarise(folder: Path, runs: Path, device: str) -> int:
     """Prints the summary; 0 where everything came to its end, or else 1."""
     ends = {name: ended(runs, name) for name in ("train_step", *MODELS)}
     reports = {model: read_report(runs / model) for model in MODELS}
-    (folder / "reports.json").write_text(json.dumps(reports, indent=2) + "\n")
     lines = [f"# {device}", ""]
     lines += [f"Stage 1 against PyTorch: {ends['train_step']}", ""]
     if (folder / "train_step.json").is_file():
         lines += [*speed_rows(_read_json(folder / "train_step.json")), ""]
     for model in MODELS:
         lines += [f"{model}: {ends[model]}", "", *training_rows(runs / model, reports[model]), ""]
+    (folder / "reports.json").write_text(json.dumps(reports, indent=2) + "\n")
     print("\n".join(lines).rstrip())
     return 0 if all(end.startswith("done") for end in ends.values()) else 1
 

@@ -87,10 +87,11 @@ def _what_makes_one(config: dict[str, Any], workdir: Path) -> str:
     stages = [name for name in ("stage1", "stage2") if config["stages"][name]["epochs"]]
     if stages or config["student"]["weights"]:
         return "the command that began the run goes on from where it stopped"
-    teacher = config["teacher"]["weights"] or workdir / "teacher"
+    given = config["teacher"]["weights"] or workdir / "teacher"
+    weights = f" and --config.teacher.weights={given}" if Path(given).is_dir() else ""
     return (
-        "the run has a teacher alone, because its stage1 and stage2 have 0 epochs; train a student in another "
-        f"--workdir with --config.teacher.weights={teacher} and epochs above 0"
+        "its stage1 and stage2 have 0 epochs, so that the run has a teacher alone; train a student in another "
+        f"--workdir, with epochs above 0{weights}"
     )
 
 
