@@ -83,9 +83,7 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
         flags.DEFINE_string(name, default, text, flag_values=values)
     rest = override(config, "config", arguments, values)
     if rest:
-        raise UserError(
-            f"unexpected argument {rest[0]!r}: everything is --config=…, --workdir=… or --config.KEY=VALUE"
-        )
+        raise UserError(f"unexpected argument {rest[0]!r}: everything is --config=…, --workdir=… or --config.KEY=VALUE")
     if values["workdir"].value is None:
         raise UserError(f"--workdir is missing; {EXAMPLE}")
     try:

@@ -45,13 +45,6 @@ def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monk
     assert found == tuple(f"/home/ann/{key}" for key in keys)
 
 
-def test_options_of_a_teacher_that_the_config_leaves_open_can_be_set():
-    config, _, _ = read("--config=configs/evaluate.py", "--config.teacher.options.width=8")
-    assert config.teacher.options.to_dict() == {"width": 8}
-    config, _, _ = read(DIGITS, "--config.teacher.options.width=8", "--config.teacher.options.padding=same")
-    assert config.teacher.options.to_dict() == {"width": 8, "padding": "same"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -97,7 +90,10 @@ def test_a_mistake_names_the_value_and_what_would_be_right(arguments, message):
         ("x = 1\n", "own.py has no function get_config()"),
         ("def get_config(word):\n    return word\n", "own.py needs an argument: --config="),
         ("def get_config():\n    return 3\n", "own.py: get_config() returned 3; it must return the config of"),
-        (BEGINNING + "    config.stages.stage1.epoch = 3\n    return config\n", "unknown config key config.stages.stage1"),
+        (
+            BEGINNING + "    config.stages.stage1.epoch = 3\n    return config\n",
+            "unknown config key config.stages.stage1",
+        ),
         (BEGINNING + "    del config['seed']\n    return config\n", "own.py: the config has no config.seed"),
         (BEGINNING + "    config.dataset = 3\n    return config\n", "TypeError|config.dataset is 3"),
     ],

@@ -196,7 +196,9 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
     if digest(variables) != meta["digest"]:
         raise UserError(f"{folder} is damaged: its arrays are not those that were saved")
     if (bad := non_finite(variables)) is not None:
-        raise UserError(f"{folder} holds a network that diverged when it was trained: {bad} is not finite; train it again")
+        raise UserError(
+            f"{folder} holds a network that diverged when it was trained: {bad} is not finite; train it again"
+        )
     return variables, meta
 
 
