@@ -211,7 +211,7 @@ def claim_workdir(workdir: Path, config: Config) -> None:
     if path.exists():
         try:
             theirs = json.loads(path.read_text())
-        except json.JSONDecodeError:
+        except (ValueError, OSError):  # also text that is not UTF-8
             raise UserError(f"{path} is damaged: remove {workdir}, or give another --workdir") from None
         if different := differences(ours, theirs):
             more = f" and {len(different) - 3} more" if len(different) > 3 else ""

@@ -23,6 +23,7 @@ from absl import logging as absl_logging
 from bottlefit_jax.command import Parser, in_place_of, tell
 from bottlefit_jax.convert import files
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.paths import local_path
 
 CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
@@ -58,6 +59,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the model, as width=16")
     parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
     args = parser.parse_args(argv)
+    args.labels = None if args.labels is None else str(local_path(args.labels))
     args.option = dict(_option(text) for text in args.option)
     if args.to is None:
         if args.model is None:
