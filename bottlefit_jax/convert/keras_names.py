@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from bottlefit_jax import models
+from bottlefit_jax.convert.torch_names import misfit
 from bottlefit_jax.errors import UserError
 
 NAME = "mobilenet_v2"
@@ -53,7 +54,7 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
     Returns:
         `{"params", "batch_stats"}` of float32 NumPy arrays, and the options with which `models.create` makes their
         network. Keys left over, missing or of another shape, and values that are no finite floats, are one UserError
-        that lists all.
+        that names the first.
     """
     if name != NAME:
         raise UserError(f"this is a Keras file, which can only be a {NAME}, not a {name}")
@@ -73,7 +74,7 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
             flat["batch_stats", *norm, "var"] = np.full(shape, VARIANCE)
     problems += [f"unknown {key}" for key in given]
     if problems:
-        raise UserError(f"these weights do not fit {name}, {len(problems)} problems: {'; '.join(problems)}")
+        raise UserError(misfit(name, problems))
     assert flat.keys() == expected.keys()
     return traverse_util.unflatten_dict(flat), dict(OPTIONS)
 
