@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from bottlefit_jax.command import tell
 from bottlefit_jax.errors import UserError, is_disk_full
-from bottlefit_jax.recipe import Config
+from bottlefit_jax.recipe import Config, meet_weights
 
 Flags = Mapping[str, tuple[str, str]]  # a command's own: name -> (default, help), all of them texts
 
@@ -38,6 +38,10 @@ def carry_out(
         sharding.start_devices()
         sharding.use_compilation_cache()
         checkpoint.silence_echoes()
+        for folder in [config[key].weights for key in ("teacher", "student") if config[key].weights]:
+            typed = {argument.partition("=")[0].lstrip("-") for argument in argv[1:]}
+            for note in meet_weights(config, checkpoint.load_meta(Path(folder)), folder, typed=typed):
+                print(note, flush=True)
         try:
             return act(config, workdir, values, shlex.join(["python", "-m", module, *argv[1:]]))
         except loop.Stopped as stopped:

@@ -4,6 +4,7 @@ A file in `configs/` calls `base_config()`, changes what its experiment needs, a
 a key that is not here is an error.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -40,7 +41,7 @@ def base_config() -> Config:
             "dataset": {
                 "name": "imagenet2012",  # digits, folder, or a TFDS classification set
                 "root": "",  # the folder, or TFDS's data_dir
-                "image_size": 224,
+                "image_size": 224,  # 0: what the weights were trained with
                 "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
                 "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the picture's area
                 "flip": True,
@@ -52,8 +53,14 @@ def base_config() -> Config:
             },
             "teacher": {
                 "name": "resnet152",  # empty: the one that the weights are of
-                "options": {},  # of models.create, such as width; the weights bring their own
+                "options": {  # of models.create; not set: the weights', or else the model's own
+                    "width": config_dict.placeholder(int),  # of a ResNet
+                    "padding": config_dict.placeholder(str),  # of a MobileNetV2: "both", or "same" as TensorFlow
+                    "aux_logits": config_dict.placeholder(bool),  # of an Inception v3
+                    "transform_input": config_dict.placeholder(bool),  # likewise
+                },
                 "weights": "",  # folder of a converted or trained teacher; empty: train one
+                "classifier": "given",  # or "new": keep the weights' body, and train it with the dataset's classes
                 "labels": "",  # file with the names of its classes, where they are more than the dataset's
             },
             "student": {
@@ -127,6 +134,7 @@ CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.worker_type": ("thread", "process"),
     "student.stem": ("teacher", "random"),
+    "teacher.classifier": ("given", "new"),
     "student.bottleneck.per": (None, "image", "batch", "channel"),
     "student.bottleneck.range": (None, "dynamic", "static"),
     "frozen_statistics": ("fixed", "drift"),
@@ -174,11 +182,31 @@ def check_config(config: Config) -> None:
         )
     if not (config.teacher.name or config.teacher.weights or config.student.weights):
         raise UserError("config.teacher.name is empty, and there are no weights that would tell it")
+    if has_new_classifier(config):
+        _check_new_classifier(config)
+
+
+def _check_new_classifier(config: Config) -> None:
+    """A new classifier needs a body, epochs to learn in, and nothing that has another one."""
+    new = "config.teacher.classifier is 'new'"
+    if not config.teacher.weights:
+        raise UserError(f"{new}: set config.teacher.weights to the folder of the network that it belongs to")
+    if not config.stages.teacher.epochs:
+        raise UserError(f"{new} and config.stages.teacher.epochs is 0; a new classifier must be trained")
+    if config.teacher.labels:
+        raise UserError(f"{new}, so its classes are the dataset's; leave config.teacher.labels out")
+    if config.student.weights:
+        raise UserError(f"{new}, but config.student.weights has a classifier already; give one of the two")
 
 
 def has_teacher(config: Config) -> bool:
     """Whether the run has a teacher: one that it trains, or one from a folder."""
     return bool(config.teacher.weights or config.stages.teacher.epochs)
+
+
+def has_new_classifier(config: Config) -> bool:
+    """Whether the teacher keeps the body of its weights and learns the dataset's classes."""
+    return config.teacher.classifier == "new"
 
 
 def has_student(config: Config) -> bool:
@@ -197,6 +225,39 @@ def look_up(config: Config, path: str) -> Any:
     for key in path.split("."):
         value = value[key]
     return value
+
+
+def model_options(config: Config) -> dict[str, Any]:
+    """The options that the config sets, for `models.create`."""
+    return {key: value for key, value in config.teacher.options.to_dict().items() if value is not None}
+
+
+def meet_weights(config: Config, meta: dict[str, Any], folder: str, *, typed: Collection[str]) -> list[str]:
+    """Changes what a config's file says of the network to what its weights are; what the user typed stays.
+
+    Args:
+      config: with weights.
+      meta: what the folder of the weights says of them.
+      folder: its name, for the notes.
+      typed: what the command line sets, such as `config.teacher.options.width`.
+
+    Returns:
+      Notes, a line each.
+    """
+    notes, options = [], meta.get("options") or {}
+    for key, value in model_options(config).items():
+        if options.get(key) != value and f"config.teacher.options.{key}" not in typed:
+            config.teacher.options[key] = None
+            notes.append(
+                f"config.teacher.options.{key}: {options.get(key)!r} as in {folder}, not the config's {value!r}"
+            )
+    size = meta.get("image_size")
+    if size and not config.dataset.image_size:
+        config.dataset.image_size = size
+        config.dataset.resize = config.dataset.resize or meta.get("resize", 0)
+    elif size and size != config.dataset.image_size:
+        notes.append(f"{folder} was trained with images of {size} px; this run has {config.dataset.image_size} px")
+    return notes
 
 
 def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.recipe import base_config, bottleneck_options, check_config, differences
+from bottlefit_jax.recipe import base_config, bottleneck_options, check_config, differences, model_options
 from bottlefit_jax.training.stages import STAGES, create_stage
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -25,7 +25,7 @@ def check(config):
     config.lock()
     check_config(config)
     name = config.teacher.name or "mobilenet_v2"
-    student = models.create(name, bottleneck=bottleneck_options(config), **config.teacher.options)
+    student = models.create(name, bottleneck=bottleneck_options(config), **model_options(config))
     for name in ("stage1", "stage2"):
         create_stage(name, config.stages[name], parts=student.parts, matched=student.matched)
     return student

@@ -16,13 +16,12 @@ from flax import traverse_util
 from bottlefit_jax import models
 from bottlefit_jax.convert.torch_names import misfit
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.norms import FOLDED_VARIANCE
 
 NAME = "mobilenet_v2"
 OPTIONS: dict[str, Any] = {"padding": "same"}
 MEAN = STD = (0.5, 0.5, 0.5)  # pixel / 127.5 - 1
 CLASSIFIER = "52_classifier"
-# variance + epsilon is 1 in float32, so that the batch norm multiplies by exactly 1
-VARIANCE = np.float32(1) - np.float32(1e-5)
 
 
 def _layers() -> dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]:
@@ -71,7 +70,7 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
             shape = expected["params", *norm, "bias"]
             flat["params", *norm, "scale"] = np.ones(shape, np.float32)
             flat["batch_stats", *norm, "mean"] = np.zeros(shape, np.float32)
-            flat["batch_stats", *norm, "var"] = np.full(shape, VARIANCE)
+            flat["batch_stats", *norm, "var"] = np.full(shape, FOLDED_VARIANCE)
     problems += [f"unknown {key}" for key in given]
     if problems:
         raise UserError(misfit(name, problems))

@@ -12,7 +12,7 @@ from typing import Any
 
 from bottlefit_jax.errors import UserError
 
-# Before every name, in any order: DataParallel and AveragedModel, and training scripts with the network in an attribute.
+# Before every name, in any order: DataParallel, AveragedModel, and scripts with the network in an attribute.
 WRAPPERS = ("module.", "model.", "net.", "network.")
 # Between any two names: torch.compile, FSDP, activation checkpointing.
 INSIDE = re.compile(r"(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
@@ -111,7 +111,7 @@ def _has_array(values: Any, *, axes: int = 1) -> bool:
 
 
 def _side_by_side(item: WeightSet) -> list[WeightSet]:
-    """The set itself; or, where it is nothing but equal networks under prefixes (`net.…`, `net_ema.…`), each of them."""
+    """The set itself; or, where it is equal networks under prefixes (`net.…`, `net_ema.…`) and no more, each of them."""
     groups: dict[str, dict[str, Any]] = {}
     plain = without_wrappers(item.values or {})
     arrays = {key for key, value in plain.items() if getattr(value, "ndim", 0)}

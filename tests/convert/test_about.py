@@ -70,7 +70,9 @@ def test_what_a_file_does_not_say_is_named_and_taken_from_flags(tmp_path, capsys
     source = save_npz(tmp_path / "t.npz", teacher)
     assert import_(source, tmp_path / "a") == 0
     out = capsys.readouterr().out
-    assert "normalisation: taken to be ImageNet's, mean 0.485 0.456 0.406, std 0.229 0.224 0.225; --mean R,G,B and" in out
+    assert (
+        "normalisation: taken to be ImageNet's, mean 0.485 0.456 0.406, std 0.229 0.224 0.225; --mean R,G,B and" in out
+    )
     assert "image size: taken to be 224 px, the model's own; --image-size N says otherwise" in out
     flags = ("--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.3", "--image-size", "48")
     assert import_(source, tmp_path / "b", *flags) == 0
