@@ -111,7 +111,7 @@ def _has_array(values: Any, *, axes: int = 1) -> bool:
 
 
 def _side_by_side(item: WeightSet) -> list[WeightSet]:
-    """The set itself; or, where it is equal networks under prefixes (`net.…`, `net_ema.…`) and no more, each of them."""
+    """The set itself; or each network of it, where it is equal ones under prefixes (`net.…`, `net_ema.…`)."""
     groups: dict[str, dict[str, Any]] = {}
     plain = without_wrappers(item.values or {})
     arrays = {key for key, value in plain.items() if getattr(value, "ndim", 0)}

@@ -88,7 +88,7 @@ def test_averages_without_names_are_said_and_not_read(teacher):
     with pytest.raises(UserError, match=r"2 sets of weights: model, ema\.shadow_params; choose one"):
         chosen(saved)
     assert chosen(saved, "model").values is teacher
-    with pytest.raises(UserError, match="list of arrays without names, .* copy the averaged weights into the network"):
+    with pytest.raises(UserError, match=r"list of arrays without names, .* copy the averaged weights into the network"):
         chosen(saved, "ema.shadow_params")
 
 
