@@ -180,10 +180,10 @@ def check_config(config: Config) -> None:
         raise UserError(
             "there is no teacher: set config.teacher.weights to a folder, or config.stages.teacher.epochs above 0"
         )
-    if not (config.teacher.name or config.teacher.weights or config.student.weights):
-        raise UserError("config.teacher.name is empty, and there are no weights that would tell it")
     if has_new_classifier(config):
         _check_new_classifier(config)
+    if not (config.teacher.name or config.teacher.weights or config.student.weights):
+        raise UserError("config.teacher.name is empty, and there are no weights that would tell it")
 
 
 def _check_new_classifier(config: Config) -> None:
@@ -248,9 +248,8 @@ def meet_weights(config: Config, meta: dict[str, Any], folder: str, *, typed: Co
     for key, value in model_options(config).items():
         if options.get(key) != value and f"config.teacher.options.{key}" not in typed:
             config.teacher.options[key] = None
-            notes.append(
-                f"config.teacher.options.{key}: {options.get(key)!r} as in {folder}, not the config's {value!r}"
-            )
+            theirs = repr(options[key]) if key in options else "the model's own"
+            notes.append(f"config.teacher.options.{key}: {theirs} as in {folder}, not the config's {value!r}")
     size = meta.get("image_size")
     if size and not config.dataset.image_size:
         config.dataset.image_size = size

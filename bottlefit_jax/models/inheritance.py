@@ -22,7 +22,7 @@ def with_body_of(given: Variables, fresh: Variables, network: Network) -> dict[s
         fresh: the teacher's, as its `init` made them.
         network: the teacher.
     """
-    classifiers = (network.parts[-1], AUXILIARY)
+    classifiers = ([part for part in network.parts if part != AUXILIARY][-1], AUXILIARY)
     return {
         collection: {part: tree if part in classifiers else given[collection][part] for part, tree in parts.items()}
         for collection, parts in fresh.items()
