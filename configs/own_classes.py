@@ -5,7 +5,8 @@
         --config.teacher.weights=weights/mobilenet_v2 --config.dataset.root=ROOT
 
 ROOT holds train/CLASS/*.jpg and val/CLASS/*.jpg. The teacher's training begins with the weights' body and a classifier
-of ROOT's classes, and trains all of it at a tenth of the usual rate. Image size and normalisation are the weights'; on
+of ROOT's classes, and trains all of it at a small rate: 0.01 made such a MobileNetV2 forget (13 % where 2e-3 gave 94 %
+after two epochs on 303 images of 8 classes). Image size and normalisation are the weights'; on
 a CPU `--config.dataset.image_size=128` takes a third of the time.
 """
 
@@ -18,8 +19,8 @@ def get_config():
     config.dataset.update(name="folder", image_size=0, crop_scale=(0.35, 1.0), workers=2)
     config.teacher.update(name="", classifier="new")
     config.stages.teacher.update(
-        epochs=10, batch_size=32, learning_rate=0.01, schedule="cosine", warmup_epochs=1, weight_decay=1e-4
+        epochs=10, batch_size=32, learning_rate=2e-3, schedule="cosine", warmup_epochs=1, weight_decay=1e-4
     )
     config.stages.stage1.update(epochs=10, batch_size=32, learning_rate=0.01, schedule="cosine")
-    config.stages.stage2.update(epochs=5, batch_size=32, learning_rate=0.01, schedule="cosine")
+    config.stages.stage2.update(epochs=5, batch_size=32, learning_rate=2e-3, schedule="cosine")
     return config
