@@ -65,19 +65,14 @@ def read_student(workdir: Path) -> Student:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run: --workdir is the one of `python -m bottlefit_jax.main`")
+    if not (workdir / "student").is_dir():
+        raise UserError(
+            f"{workdir} holds no finished student: the command that began the run goes on from where it stopped"
+        )
     try:
         config = json.loads(path.read_text())
     except json.JSONDecodeError:
         raise UserError(f"{path} is damaged, so the pictures of the run are not known") from None
-    if not (workdir / "student").is_dir():
-        if not (config["student"]["weights"] or any(config["stages"][name]["epochs"] for name in ("stage1", "stage2"))):
-            raise UserError(
-                f"{workdir} is the run of a teacher alone: train a student in another --workdir, with "
-                f"--config.teacher.weights={workdir / 'teacher'} and epochs above 0 in stages.stage1 and stages.stage2"
-            )
-        raise UserError(
-            f"{workdir} holds no finished student: the command that began the run goes on from where it stopped"
-        )
     variables, meta = checkpoint.load_variables(workdir / "student")
     module = models.create(
         meta["name"],
