@@ -1,4 +1,9 @@
-"""The end of `benchmarks/gpu.sh`: prints what came out, what was cut included, and writes reports.json."""
+"""The end of `benchmarks/gpu.sh`: prints what came out, what was cut included, and writes reports.json.
+
+    python -m benchmarks.gpu_summary OUTPUT RUNS DEVICE
+
+Exit codes: 0 everything came to its end; 1 something was cut or failed; 2 an argument cannot be used.
+"""
 
 import json
 import statistics
@@ -6,22 +11,49 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.errors import UserError
+
 STAGES = ("teacher", "stage1", "stage2")
 MODELS = ("resnet50", "densenet169")
 
 
 def main(argv: list[str]) -> int:
-    """Prints the summary of OUTPUT, RUNS, DEVICE; 0 where everything came to its end, or else 1."""
-    folder, runs, device = Path(argv[0]), Path(argv[1]), argv[2]
+    """Prints the summary of OUTPUT, RUNS, DEVICE, and returns the exit code."""
+    try:
+        return summarise(*parse(argv))
+    except UserError as error:
+        return tell(error)
+
+
+def parse(argv: list[str]) -> tuple[Path, Path, str]:
+    """Reads the command line.
+
+    Raises:
+      UserError: an argument is missing or unknown, or no such folder.
+    """
+    parser = Parser("benchmarks.gpu_summary", __doc__)
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder with train_step.json; gets reports.json")
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder with a workdir for each training")
+    parser.add_argument("device", metavar="DEVICE", help="name of the GPU, for the title")
+    args = parser.parse_args(argv)
+    for name in ("output", "runs"):
+        if not getattr(args, name).is_dir():
+            raise UserError(f"{name.upper()} is {getattr(args, name)}; it must be a folder that gpu.sh wrote")
+    return args.output, args.runs, args.device
+
+
+def summarise(folder: Path, runs: Path, device: str) -> int:
+    """Prints the summary; 0 where everything came to its end, or else 1."""
     ends = {name: ended(runs, name) for name in ("train_step", *MODELS)}
     reports = {model: read_report(runs / model) for model in MODELS}
-    (folder / "reports.json").write_text(json.dumps(reports, indent=2) + "\n")
     lines = [f"# {device}", ""]
     lines += [f"Stage 1 against PyTorch: {ends['train_step']}", ""]
     if (folder / "train_step.json").is_file():
-        lines += [*speed_rows(json.loads((folder / "train_step.json").read_text())), ""]
+        lines += [*speed_rows(_read_json(folder / "train_step.json")), ""]
     for model in MODELS:
         lines += [f"{model}: {ends[model]}", "", *training_rows(runs / model, reports[model]), ""]
+    (folder / "reports.json").write_text(json.dumps(reports, indent=2) + "\n")
     print("\n".join(lines).rstrip())
     return 0 if all(end.startswith("done") for end in ends.values()) else 1
 
@@ -53,7 +85,14 @@ def speed_rows(result: dict[str, Any]) -> list[str]:
 def read_report(workdir: Path) -> dict[str, Any] | None:
     """The report of a training that came to its end."""
     path = workdir / "report.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return _read_json(path) if path.is_file() else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
 
 
 def training_rows(workdir: Path, report: dict[str, Any] | None) -> list[str]:

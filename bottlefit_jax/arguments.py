@@ -2,18 +2,22 @@
 
 import logging
 import os
+import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
 from bottlefit_jax.command import tell
+from bottlefit_jax.config_file import override, read_config
 from bottlefit_jax.errors import UserError, is_disk_full
-from bottlefit_jax.recipe import Config, meet_weights
+from bottlefit_jax.paths import PathError, local_path
+from bottlefit_jax.recipe import Config, expand_paths, model_options
+
+EXAMPLE = "an example: --config=configs/digits.py --workdir=runs/digits"
 
 Flags = Mapping[str, tuple[str, str]]  # a command's own: name -> (default, help), all of them texts
 
@@ -64,47 +68,79 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
       own: the command's own flags.
 
     Returns:
-      The config, locked; the workdir; the values of `own`.
+      The config, locked, its paths written out; the workdir; the values of `own`.
 
     Raises:
-      UserError: an unknown flag or config key, a value of the wrong type, a config file that is not there.
+      UserError: an unknown flag or config key, a value of the wrong type, a config file that is not there or fails, a
+        path that is not of this machine.
     """
+    given, arguments = _take_config(argv[1:])
+    if any(argument in ("--help", "-help", "-h") for argument in arguments):
+        lines = [f"  --{name}={default}: {text}" for name, (default, text) in own.items()]
+        print("\n".join([usage, *lines, "The config's keys and their defaults: bottlefit_jax/recipe.py"]))
+        raise SystemExit(0)
+    if given is None:
+        raise UserError(f"--config is missing; {EXAMPLE}")
+    config = read_config(given)
     values = flags.FlagValues()
-    config_flag = config_flags.DEFINE_config_file(
-        "config", None, "experiment, configs/NAME.py[:ARGUMENT]", flag_values=values, sys_argv=list(argv)
-    )
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-    flags.DEFINE_boolean("help", False, "show this", short_name="h", flag_values=values)
     for name, (default, text) in own.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
+    rest = override(config, "config", arguments, values)
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}: everything is --config=…, --workdir=… or --config.KEY=VALUE")
+    if values["workdir"].value is None:
+        raise UserError(f"--workdir is missing; {EXAMPLE}")
     try:
-        for argument in argv[1:]:
-            name, _, value = argument.partition("=")
-            if name in ("--config", "-config") and not Path(value.split(":")[0]).is_file():
-                raise UserError(f"no config file {value.split(':')[0]!r}; configs/digits.py is one")
-        rest = values(list(argv))
-        if values["help"].value:
-            told = [f"  --{name}={default}: {text}" for name, (default, text) in own.items()]
-            print("\n".join([usage, *told, "The config's keys and their defaults: bottlefit_jax/recipe.py"]))
-            raise SystemExit(0)
-        if len(rest) > 1:
-            raise UserError(
-                f"unexpected argument {rest[1]!r}: everything is --config=…, --workdir=… or --config.KEY=VALUE"
-            )
-        for name in ("config", "workdir"):
-            if values[name].value is None:
-                raise UserError(f"--{name} is missing; an example: --config=configs/digits.py --workdir=runs/digits")
-        config: Any = config_flag.value
-        config.to_dict()  # where the file could not be read, only its use says so
-    except UserError:
-        raise
-    except (AttributeError, KeyError) as error:
-        hint = str(error).replace("\\", "").strip("\"'").replace("\n", " ").strip()
-        raise UserError(f"unknown config key: {hint}") from error
-    except (flags.Error, OSError, TypeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(lines[-1].removeprefix("bottlefit_jax.errors.UserError: ")) from error
-    return config, Path(str(values["workdir"].value)), {name: str(values[name].value) for name in own}
+        workdir = local_path(str(values["workdir"].value))
+    except PathError as error:
+        raise UserError(f"--workdir: {error}") from None
+    expand_paths(config)
+    return config, workdir, {name: str(values[name].value) for name in own}
+
+
+def meet_weights(config: Config, meta: dict[str, Any], folder: str, *, typed: Collection[str]) -> list[str]:
+    """Changes what a config's file says of the network to what its weights are; what the user typed stays.
+
+    Args:
+      config: with weights.
+      meta: what the folder of the weights says of them.
+      folder: its name, for the notes.
+      typed: what the command line sets, such as `config.teacher.options.width`.
+
+    Returns:
+      Notes, a line each.
+    """
+    notes, options = [], meta.get("options") or {}
+    for key, value in model_options(config).items():
+        if options.get(key) != value and f"config.teacher.options.{key}" not in typed:
+            config.teacher.options[key] = None
+            theirs = repr(options[key]) if key in options else "the model's own"
+            notes.append(f"config.teacher.options.{key}: {theirs} as in {folder}, not the config's {value!r}")
+    size = meta.get("image_size")
+    if size and not config.dataset.image_size:
+        config.dataset.image_size = size
+        config.dataset.resize = config.dataset.resize or meta.get("resize", 0)
+    elif size and size != config.dataset.image_size:
+        notes.append(f"{folder} was trained with images of {size} px; this run has {config.dataset.image_size} px")
+    return notes
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of --config=FILE or --config FILE, and the other arguments."""
+    given, left = None, []
+    items = iter(arguments)
+    for argument in items:
+        if argument in ("--config", "-config"):
+            given = next(items, "")
+        elif match := re.fullmatch(r"--?config[= ](.*)", argument, re.DOTALL):
+            given = match[1]
+        else:
+            left.append(argument)
+            continue
+        if not given or given.startswith("-"):
+            raise UserError(f"--config has no file; {EXAMPLE}")
+    return given, left
 
 
 def _quieten() -> None:

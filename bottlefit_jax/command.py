@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.paths import local_path
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +25,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.register("type", Path, local_path)  # what `type=Path` means for every flag
 
     def error(self, message: str) -> NoReturn:
         """Instead of printing the usage and leaving."""

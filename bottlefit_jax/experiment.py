@@ -233,7 +233,8 @@ class _Experiment:
         if name not in self.eval_steps:
             indices = self.networks.class_indices
             self.eval_steps[name] = create_eval_step(module, mesh=self.mesh, class_indices=indices, **self._pixels())
-        return evaluate(self.eval_steps[name], variables, self._eval_batches(self.eval_source), mesh=self.mesh)
+        batches = self._eval_batches(self.eval_source)
+        return evaluate(self.eval_steps[name], variables, batches, mesh=self.mesh, name=name)
 
     def _calibrated(self, student: Variables) -> Variables:
         """The student with the range of its latents, where its quantiser goes by a calibrated one."""

@@ -4,12 +4,14 @@ A file in `configs/` calls `base_config()`, changes what its experiment needs, a
 a key that is not here is an error.
 """
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.paths import PathError, local_path
 
 Config = Any  # a ConfigDict, whose keys a type checker cannot know
 
@@ -130,6 +132,8 @@ def _stage(**changes: Any) -> dict[str, Any]:
     }
 
 
+STAGES = ("teacher", "stage1", "stage2")
+PATHS = ("dataset.root", "teacher.weights", "teacher.labels", "student.weights")
 CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.worker_type": ("thread", "process"),
@@ -140,18 +144,32 @@ CHOICES = {
     "frozen_statistics": ("fixed", "drift"),
     "compute_dtype": ("float32", "bfloat16"),
     "checkpoint.select": ("last", "best"),
-    **{f"stages.{stage}.optimizer": ("adam", "sgd") for stage in ("teacher", "stage1", "stage2")},
-    **{f"stages.{stage}.schedule": ("multistep", "cosine", "constant") for stage in ("teacher", "stage1", "stage2")},
+    **{f"stages.{stage}.optimizer": ("adam", "sgd") for stage in STAGES},
+    **{f"stages.{stage}.schedule": ("multistep", "cosine", "constant") for stage in STAGES},
 }
 AT_LEAST = {
+    "seed": 0,
     "dataset.image_size": 1,
+    "dataset.resize": 0,
     "dataset.workers": 0,
     "student.calibration_images": 1,
     "eval_batch_size": 1,
     "evaluate_every": 1,
     "checkpoint.every_steps": 0,
-    **{f"stages.{stage}.epochs": 0 for stage in ("teacher", "stage1", "stage2")},
-    **{f"stages.{stage}.batch_size": 1 for stage in ("teacher", "stage1", "stage2")},
+    **{f"stages.{stage}.epochs": 0 for stage in STAGES},
+    **{f"stages.{stage}.batch_size": 1 for stage in STAGES},
+    **{f"stages.{stage}.weight_decay": 0 for stage in STAGES},
+    **{f"stages.{stage}.warmup_epochs": 0 for stage in STAGES},
+}
+# Whether a number makes sense, and the words for those that do.
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "seed": (lambda value: value <= 2**30, "at most 2**30"),  # each stage has a stream of its own, of 32 bits
+    **{f"stages.{stage}.learning_rate": (lambda value: value > 0, "above 0") for stage in STAGES},
+    **{f"stages.{stage}.momentum": (lambda value: 0 <= value < 1, "at least 0 and below 1") for stage in STAGES},
+    **{f"stages.{stage}.gamma": (lambda value: 0 < value <= 1, "above 0 and at most 1") for stage in STAGES},
+    "stages.teacher.label_smoothing": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "stages.stage2.alpha": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "stages.stage2.temperature": (lambda value: value > 0, "above 0"),
 }
 # What a run may change without becoming another run: none of it moves a weight.
 MAY_CHANGE = ("dataset.root", "dataset.workers", "dataset.worker_type", "checkpoint.every_steps", "eval_batch_size")
@@ -163,19 +181,20 @@ def check_config(config: Config) -> None:
         if (value := look_up(config, path)) not in allowed:
             words = " or ".join(repr(word) for word in allowed if word is not None)
             raise UserError(f"config.{path} is {value!r}; it can be {words}")
+    for path, value in _leaves(config):
+        if any(isinstance(one, float) and not math.isfinite(one) for one in _items(value)):
+            raise UserError(f"config.{path} is {value}; it must be finite")
     for path, least in AT_LEAST.items():
         if (value := look_up(config, path)) < least:
             raise UserError(f"config.{path} is {value}; it must be at least {least}")
-    for path in ("dataset.mean", "dataset.std"):
-        if len(look_up(config, path)) not in (0, 3):
-            raise UserError(
-                f"config.{path} is {look_up(config, path)}; it needs three numbers, for red, green and blue"
-            )
-    low, high = config.dataset.crop_scale
-    if not 0 < low <= high <= 1:
-        raise UserError(
-            f"config.dataset.crop_scale is ({low}, {high}); it must be two shares of the area, 0 < a <= b <= 1"
-        )
+    for path, (possible, words) in RANGES.items():
+        if not possible(value := look_up(config, path)):
+            raise UserError(f"config.{path} is {value}; it must be {words}")
+    _check_pixels(config.dataset)
+    for stage in STAGES:
+        _check_milestones(stage, config.stages[stage].milestones)
+    for path in PATHS:
+        _local(config, path)
     if not has_teacher(config) and (not config.student.weights or _asks_the_teacher(config)):
         raise UserError(
             "there is no teacher: set config.teacher.weights to a folder, or config.stages.teacher.epochs above 0"
@@ -197,6 +216,80 @@ def _check_new_classifier(config: Config) -> None:
         raise UserError(f"{new}, so its classes are the dataset's; leave config.teacher.labels out")
     if config.student.weights:
         raise UserError(f"{new}, but config.student.weights has a classifier already; give one of the two")
+
+
+def _check_pixels(dataset: Config) -> None:
+    """Sizes, crops and normalisation of the pictures."""
+    if dataset.resize and dataset.resize < dataset.image_size:
+        raise UserError(
+            f"config.dataset.resize is {dataset.resize}, too small to cut {dataset.image_size} x {dataset.image_size} "
+            f"from it; it must be 0 or at least config.dataset.image_size"
+        )
+    scale = tuple(dataset.crop_scale)
+    if len(scale) != 2 or not _are_numbers(scale) or not 0 < scale[0] <= scale[1] <= 1:
+        raise UserError(
+            f"config.dataset.crop_scale is {scale}; it must be two shares of the area, 0 < a <= b <= 1, as 0.08,1"
+        )
+    for key, possible, words in (
+        ("mean", lambda value: 0 <= value <= 1, "from 0 to 1"),
+        ("std", lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    ):
+        values = tuple(dataset[key])
+        if len(values) not in (0, 3) or not _are_numbers(values):
+            raise UserError(f"config.dataset.{key} is {values}; it needs three numbers, for red, green and blue")
+        if not all(map(possible, values)):
+            hint = ", so divide them by 255" if max(values) > 1 else ""
+            raise UserError(
+                f"config.dataset.{key} is {values}; each must be {words}: pictures are scaled to 0..1 first{hint}"
+            )
+
+
+def _check_milestones(stage: str, milestones: Any) -> None:
+    values = tuple(milestones)
+    whole = all(isinstance(epoch, int) and epoch >= 1 for epoch in values)
+    if not whole or list(values) != sorted(set(values)):
+        raise UserError(
+            f"config.stages.{stage}.milestones is {values}; it must be epochs from 1 up, each later than the one before"
+        )
+
+
+def expand_paths(config: Config) -> None:
+    """Writes the paths of `config` out where they begin with `~`.
+
+    Raises:
+      UserError: one is not a path of this machine.
+    """
+    for path in PATHS:
+        if look_up(config, path):
+            parent, _, key = path.rpartition(".")
+            look_up(config, parent)[key] = _local(config, path)
+
+
+def _local(config: Config, path: str) -> str:
+    """The path at `path` of the config, `~` expanded; empty where none is set."""
+    value = look_up(config, path)
+    try:
+        return str(local_path(value)) if value else ""
+    except PathError as error:
+        raise UserError(f"config.{path}: {error}") from None
+
+
+def _leaves(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of the config with its dotted path."""
+    for key in config:
+        value = config[key]
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _are_numbers(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def has_teacher(config: Config) -> bool:
@@ -230,33 +323,6 @@ def look_up(config: Config, path: str) -> Any:
 def model_options(config: Config) -> dict[str, Any]:
     """The options that the config sets, for `models.create`."""
     return {key: value for key, value in config.teacher.options.to_dict().items() if value is not None}
-
-
-def meet_weights(config: Config, meta: dict[str, Any], folder: str, *, typed: Collection[str]) -> list[str]:
-    """Changes what a config's file says of the network to what its weights are; what the user typed stays.
-
-    Args:
-      config: with weights.
-      meta: what the folder of the weights says of them.
-      folder: its name, for the notes.
-      typed: what the command line sets, such as `config.teacher.options.width`.
-
-    Returns:
-      Notes, a line each.
-    """
-    notes, options = [], meta.get("options") or {}
-    for key, value in model_options(config).items():
-        if options.get(key) != value and f"config.teacher.options.{key}" not in typed:
-            config.teacher.options[key] = None
-            theirs = repr(options[key]) if key in options else "the model's own"
-            notes.append(f"config.teacher.options.{key}: {theirs} as in {folder}, not the config's {value!r}")
-    size = meta.get("image_size")
-    if size and not config.dataset.image_size:
-        config.dataset.image_size = size
-        config.dataset.resize = config.dataset.resize or meta.get("resize", 0)
-    elif size and size != config.dataset.image_size:
-        notes.append(f"{folder} was trained with images of {size} px; this run has {config.dataset.image_size} px")
-    return notes
 
 
 def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -53,9 +53,10 @@ def write_results(
     jpeg_mean = float(jpeg.mean())
     if history:
         plots.training_curves(workdir / "training_curves.png", history)
-    teacher = {"name": networks.name, **accuracy["teacher"]} if "teacher" in accuracy else None
+    classes = {"classes": len(class_names)}
+    teacher = {"name": networks.name, **accuracy["teacher"], **classes} if "teacher" in accuracy else None
     report = {
-        "config": config.to_dict(),
+        "config": resolved(config, networks),
         "dataset": Path(config.dataset.root).name if config.dataset.name == "folder" else config.dataset.name,
         "teacher": teacher,
         "student": None,
@@ -68,8 +69,24 @@ def write_results(
         _draw(workdir, networks, student_variables, shown, class_names)
         size = config.dataset.image_size
         report.update(_of_student(networks, student_variables, size, accuracy, jpeg_mean))
+        report["student"].update(classes)
     write_report(workdir, report, command=command)
     return report
+
+
+def resolved(config: Config, networks: Networks) -> dict[str, Any]:
+    """The config as a dictionary, what it left to the weights or to the defaults written out as the run had it.
+
+    A config of these values makes the same run: no quantiser is `bits` 0, the model's own width `hidden` 0.
+    """
+    values = config.to_dict()
+    values["dataset"].update(mean=networks.mean, std=networks.std)
+    values["teacher"].update(name=networks.name, options=networks.options)
+    if networks.student is not None:
+        chosen = {key: networks.bottleneck[key] for key in values["student"]["bottleneck"]}
+        chosen.update(bits=chosen["bits"] or 0, hidden=chosen["hidden"] or 0, cut=networks.student.cut)
+        values["student"]["bottleneck"] = chosen
+    return values
 
 
 def _of_student(

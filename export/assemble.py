@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bottlefit_jax
-from bottlefit_jax.bundle import identity, write_manifest
+from bottlefit_jax.bundle import FORMAT, identity, write_manifest
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.edge.interpreter import Interpreter
@@ -133,7 +133,7 @@ def _manifest(args: argparse.Namespace, student: Student, calibration: Pictures,
         checkpoint.digest(encoder), repr((meta["mean"], meta["std"], size, resize)), repr((scale, zero_point, bits))
     )
     return {
-        "format": 1,
+        "format": FORMAT,
         "name": args.name,
         "version": args.version,
         "model": {key: _plain(meta[key]) for key in ("name", "options", "bottleneck", "num_classes")},
@@ -154,7 +154,11 @@ def _manifest(args: argparse.Namespace, student: Student, calibration: Pictures,
             "stablehlo": "tail.stablehlo",
         },
         "local": {"litert": "local.tflite"} if args.local else None,
-        "calibration": {"split": "train", "pictures": calibration.names},
+        "calibration": {
+            "split": "train",
+            "count": len(calibration.names),
+            "sha256": identity(*calibration.names),
+        },
         "versions": {
             "bottlefit_jax": bottlefit_jax.__version__,
             **{name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -65,14 +65,12 @@ def read_student(workdir: Path) -> Student:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run: --workdir is the one of `python -m bottlefit_jax.main`")
-    if not (workdir / "student").is_dir():
-        raise UserError(
-            f"{workdir} holds no finished student: the command that began the run goes on from where it stopped"
-        )
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError:
+    except ValueError:
         raise UserError(f"{path} is damaged, so the pictures of the run are not known") from None
+    if not (workdir / "student").is_dir():
+        raise UserError(f"{workdir} holds no finished student: {_what_makes_one(config, workdir)}")
     variables, meta = checkpoint.load_variables(workdir / "student")
     module = models.create(
         meta["name"],
@@ -82,6 +80,19 @@ def read_student(workdir: Path) -> Student:
         **meta["options"],
     )
     return Student(module, variables, meta, config["dataset"], meta["image_size"])
+
+
+def _what_makes_one(config: dict[str, Any], workdir: Path) -> str:
+    """What a person does to get the student of a run that has none."""
+    stages = [name for name in ("stage1", "stage2") if config["stages"][name]["epochs"]]
+    if stages or config["student"]["weights"]:
+        return "the command that began the run goes on from where it stopped"
+    given = config["teacher"]["weights"] or workdir / "teacher"
+    weights = f" and --config.teacher.weights={given}" if Path(given).is_dir() else ""
+    return (
+        "its stage1 and stage2 have 0 epochs, so that the run has a teacher alone; train a student in another "
+        f"--workdir, with epochs above 0{weights}"
+    )
 
 
 def read_pictures(student: Student, split: str, *, limit: int | None, root: str | None = None) -> Pictures:

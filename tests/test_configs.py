@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.arguments import meet_weights
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.recipe import (
     base_config,
     bottleneck_options,
     check_config,
     differences,
-    meet_weights,
     model_options,
 )
 from bottlefit_jax.training.stages import STAGES, create_stage
@@ -172,6 +172,52 @@ def test_a_new_classifier_must_be_trained_and_the_students_is_no_other():
     config.stages.teacher.epochs = 0
     with pytest.raises(UserError, match=r"config\.stages\.teacher\.epochs is 0; a new classifier must be trained"):
         check_config(config)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("seed", -1, "is -1; it must be at least 0"),
+        ("seed", 2**31, "is 2147483648; it must be at most 2**30"),
+        ("dataset.std", (0, 0, 0), "is (0, 0, 0); each must be above 0 and at most 1"),
+        ("dataset.std", (58.4, 57.1, 57.4), "so divide them by 255"),
+        ("dataset.std", (0.2, NAN, 0.2), "it must be finite"),
+        ("dataset.mean", (123.7, 116.3, 103.5), "is (123.7, 116.3, 103.5); each must be from 0 to 1"),
+        ("dataset.mean", (123.7, 116.3, 103.5), "so divide them by 255"),
+        ("dataset.mean", (0.5,), "is (0.5,); it needs three numbers"),
+        ("dataset.mean", ("a", "b", "c"), "it needs three numbers"),
+        ("dataset.crop_scale", (0.5,), "is (0.5,); it must be two shares of the area"),
+        ("dataset.crop_scale", (0.5, 0.2), "is (0.5, 0.2); it must be two shares of the area"),
+        ("dataset.resize", 200, "is 200, too small to cut 224 x 224 from it"),
+        ("stages.stage2.temperature", 0.0, "is 0.0; it must be above 0"),
+        ("stages.stage2.temperature", INF, "is inf; it must be finite"),
+        ("stages.stage2.alpha", 2.0, "is 2.0; it must be from 0 to 1"),
+        ("stages.stage1.learning_rate", -1.0, "is -1.0; it must be above 0"),
+        ("stages.stage1.learning_rate", NAN, "is nan; it must be finite"),
+        ("stages.teacher.momentum", 1.5, "is 1.5; it must be at least 0 and below 1"),
+        ("stages.teacher.label_smoothing", 1.0, "is 1.0; it must be at least 0 and below 1"),
+        ("stages.stage1.weight_decay", -5e-4, "is -0.0005; it must be at least 0"),
+        ("stages.stage1.gamma", 0.0, "is 0.0; it must be above 0 and at most 1"),
+        ("stages.stage1.warmup_epochs", -1, "is -1; it must be at least 0"),
+        ("stages.stage1.milestones", (5, 3), "is (5, 3); it must be epochs from 1 up, each later than the one"),
+        ("stages.stage1.milestones", (2.5,), "is (2.5,); it must be epochs from 1 up"),
+        ("teacher.weights", "gs://bucket/teacher", "'gs://bucket/teacher' is not on this machine"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_named_with_those_that_do(path, value, message):
+    config = base_config()
+    *parents, key = path.split(".")
+    part = config
+    for name in parents:
+        part = part[name]
+    part[key] = value
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    assert str(caught.value).startswith(f"config.{path}")
+    assert message in str(caught.value)
 
 
 def test_every_stage_has_its_numbers_in_the_recipe():

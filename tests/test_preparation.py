@@ -13,6 +13,7 @@ from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.preparation import claim_workdir, create_networks, needs_calibration, open_training, stages_to_run
 from bottlefit_jax.recipe import BOTTLENECK, IMAGENET_MEAN, base_config
+from bottlefit_jax.results import resolved
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
 from bottlefit_jax.training.sharding import to_host
 from tests.test_main import ROOT, run, start
@@ -162,6 +163,33 @@ def test_teacher_and_student_of_different_kinds_are_told(config, teacher, studen
     config.student.bottleneck.channels = None
     with pytest.raises(UserError, match=r"do not belong together: mean is \[0\.5, 0\.5, 0\.5\] in .* and \[0\.0, 0"):
         create_networks(config, ["thing 1"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_teacher_whose_training_diverged_is_named_before_anything_is_trained(config, teacher, tmp_path, value):
+    variables, meta = load_variables(teacher)
+    variables["params"]["conv1"]["kernel"][0, 0, 0, 0] = value
+    save_variables(tmp_path / "bad", variables, meta)
+    config.teacher.weights = str(tmp_path / "bad")
+    with pytest.raises(UserError, match=r"bad holds a network that diverged when it was trained: params/conv1/kernel"):
+        create_networks(config, ["thing 1"])
+
+
+def test_the_report_shows_the_values_that_a_config_left_open(config, student):
+    config.teacher.name, config.stages.teacher.epochs = "", 0
+    config.student.weights = str(student)
+    config.student.bottleneck.channels = None
+    networks = create_networks(config, ["thing 1"])
+    shown = resolved(config, networks)
+    assert shown["student"]["bottleneck"] == {
+        **{"channels": 3, "version": 1, "bits": 4, "range": "static", "design": "bottlefit", "per": "image"},
+        **{"hidden": 0, "cut": "layer2", "quantize_training": False},
+    }
+    assert (shown["dataset"]["mean"], shown["dataset"]["std"]) == ((0.5,) * 3, (0.25,) * 3)
+    assert (shown["teacher"]["name"], shown["teacher"]["options"]) == ("resnet18", {"width": 8})
+    config.student.bottleneck.bits = 0
+    assert resolved(config, create_networks(config, ["thing 1"]))["student"]["bottleneck"]["bits"] == 0
+    assert config.student.bottleneck.channels is None
 
 
 def test_a_damaged_workdir_is_told(config, tmp_path):

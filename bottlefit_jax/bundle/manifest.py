@@ -16,7 +16,7 @@ from bottlefit_jax import __version__
 from bottlefit_jax.bundle import schema
 from bottlefit_jax.errors import UserError, is_disk_full
 
-FORMAT = 1
+FORMAT = 2  # 1, which listed the names of the calibration's images, is read as well
 MANIFEST = "manifest.json"
 LARGEST = 1 << 26  # bytes of a manifest: a million labels fit, and a wrong file is not read into a device's memory
 MOST_TOLD = 20  # problems in one line
@@ -83,10 +83,11 @@ class Local:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The pictures that int8 was calibrated with, and the split that they are from."""
+    """The images that int8 was calibrated with: the split, how many, and the `identity` of their names in order."""
 
     split: str
-    pictures: tuple[str, ...]
+    count: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,11 @@ def identity(*parts: bytes | str) -> str:
 
 
 @functools.cache
-def manifest_schema() -> dict[str, Any]:
-    """manifest.schema.json."""
+def manifest_schema(written: int = FORMAT) -> dict[str, Any]:
+    """manifest.schema.json, for manifests of the format `written`."""
     found = json.loads(Path(__file__).with_name("manifest.schema.json").read_text(encoding="utf-8"))
+    if written == 1:
+        found["properties"]["calibration"] = {"$ref": "#/$defs/calibration_of_format_1"}
     schema.check(found)
     return found
 
@@ -243,11 +246,11 @@ def _no_constant(name: str) -> NoReturn:
 
 def _checked(found: Any, path: Path) -> Manifest:
     """The Manifest of JSON values that are valid and agree with each other, or a UserError."""
-    if isinstance(found, dict):
-        written = found.get("format")
-        if isinstance(written, int) and written > FORMAT:
-            raise UserError(f"{path} has format {written}; {_which_reads(found)}")
-    _refuse_if_any(schema.problems(found, manifest_schema()), f"{path} is not valid")
+    written = found.get("format") if isinstance(found, dict) else None
+    if isinstance(written, int) and written > FORMAT:
+        raise UserError(f"{path} has format {written}; {_which_reads(found)}")
+    problems = schema.problems(found, manifest_schema(1 if written == 1 else FORMAT))
+    _refuse_if_any(problems, f"{path} is not valid")
     manifest = _manifest(found)
     _refuse_if_any(_disagreements(manifest), f"{path} is not valid")
     return manifest
@@ -257,7 +260,7 @@ def _which_reads(found: dict[str, Any]) -> str:
     versions = found.get("versions")
     writer = versions.get("bottlefit_jax") if isinstance(versions, dict) else None
     newer = f"bottlefit-jax {writer}, which wrote it, reads it" if isinstance(writer, str) else "a newer one is needed"
-    return f"this is bottlefit-jax {__version__}, which reads format {FORMAT}; {newer}"
+    return f"this is bottlefit-jax {__version__}, which reads formats 1 to {FORMAT}; {newer}"
 
 
 def _manifest(found: dict[str, Any]) -> Manifest:
@@ -281,10 +284,16 @@ def _manifest(found: dict[str, Any]) -> Manifest:
         head=Head(**found["head"]),
         tail=Tail(**found["tail"]),
         local=None if found["local"] is None else Local(**found["local"]),
-        calibration=Calibration(found["calibration"]["split"], tuple(found["calibration"]["pictures"])),
+        calibration=_calibration(found["calibration"]),
         versions=found["versions"],
         files={name: File(file["sha256"], int(file["bytes"])) for name, file in found["files"].items()},
     )
+
+
+def _calibration(found: dict[str, Any]) -> Calibration:
+    if "pictures" in found:  # format 1
+        return Calibration(found["split"], len(found["pictures"]), identity(*found["pictures"]))
+    return Calibration(found["split"], int(found["count"]), found["sha256"])
 
 
 def _disagreements(manifest: Manifest) -> Iterator[str]:

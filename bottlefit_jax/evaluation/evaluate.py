@@ -52,6 +52,7 @@ def evaluate(
     batches: Batches,
     *,
     mesh: Mesh,
+    name: str = "network",
 ) -> dict[str, float]:
     """Accuracy over all pictures.
 
@@ -60,6 +61,7 @@ def evaluate(
       variables: of its network.
       batches: from `data.eval_batches`.
       mesh: of all devices.
+      name: "teacher" or "student", for the error.
 
     Returns:
       {"top1", "top5"} in percent.
@@ -76,7 +78,10 @@ def evaluate(
         raise UserError("there are no pictures to evaluate on")
     sums = {name: int(value) for name, value in jax.device_get(total).items()}
     if sums["bad"]:
-        raise UserError(f"the network's output is not finite for {sums['bad']} of {sums['count']} evaluation pictures")
+        raise UserError(
+            f"the {name} diverged when it was trained: its output is not finite for {sums['bad']} of {sums['count']} "
+            "evaluation pictures; a lower learning rate may help"
+        )
     return percentages(sums)
 
 

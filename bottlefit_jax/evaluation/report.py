@@ -6,6 +6,7 @@ These keys are optional, and only change what the text says:
 
 * `student.bits`: bits per value of the latent; None where it is sent as float32;
 * `student.latent_shape`: (h, w, c) of one picture's latent;
+* `classes` of teacher and student: how many they are told apart by; with five or fewer, top-5 says nothing;
 * any other key of `teacher` or `student` is kept in `report.json` and not shown.
 """
 
@@ -209,9 +210,10 @@ def _headline(report: dict) -> str:
     """Say in one sentence what a picture costs and how often the answer is right."""
     size, student, teacher = report["bytes_per_image"], report["student"], report["teacher"]
     if student is None:
+        first_five = f", and for {teacher['top5']:.2f} % the right class is among the first five"
         return (
-            f"**{teacher['top1']:.2f} %** of the pictures are classified correctly, and for {teacher['top5']:.2f} % "
-            f"the right class is among the first five. A picture is {bytes_text(size['jpeg'])} as JPEG."
+            f"**{teacher['top1']:.2f} %** of the pictures are classified correctly"
+            f"{first_five if _has_top5(teacher) else ''}. A picture is {bytes_text(size['jpeg'])} as JPEG."
         )
     saving = size["saving_percent"]
     compared = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'} than a JPEG ({bytes_text(size['jpeg'])})"
@@ -276,7 +278,13 @@ def _summary_table(report: dict) -> str:
 
 
 def _accuracies(network: dict) -> list[str]:
-    return [f"{network['top1']:.2f} %", f"{network['top5']:.2f} %"]
+    top5 = f"{network['top5']:.2f} %" if _has_top5(network) else f"– ({network['classes']} classes)"
+    return [f"{network['top1']:.2f} %", top5]
+
+
+def _has_top5(network: dict) -> bool:
+    """Return whether top-5 can be anything but 100 %."""
+    return network.get("classes", 1000) > 5
 
 
 def _stage_table(report: dict) -> str:

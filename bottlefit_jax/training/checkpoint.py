@@ -180,7 +180,7 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
       NumPy arrays, and the meta.
 
     Raises:
-      UserError: there is no such folder, or what is in it is not a whole network.
+      UserError: there is no such folder, or what is in it is not a whole network with finite weights.
     """
     folder = folder.absolute()
     _check_network(folder)
@@ -195,6 +195,10 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
         raise UserError(f"{folder} does not hold a whole network: {reason}") from error
     if digest(variables) != meta["digest"]:
         raise UserError(f"{folder} is damaged: its arrays are not those that were saved")
+    if (bad := non_finite(variables)) is not None:
+        raise UserError(
+            f"{folder} holds a network that diverged when it was trained: {bad} is not finite; train it again"
+        )
     return variables, meta
 
 
@@ -225,6 +229,15 @@ def _check_network(folder: Path) -> None:
     if (folder / "config.json").is_file():
         raise UserError(f"{folder} is the folder of a run that has finished no network yet")
     raise UserError(f"{folder} does not hold a whole network: name the folder of a converted or trained one")
+
+
+def non_finite(tree: Any) -> str | None:
+    """The path of the first leaf that holds NaN or an infinity; None where all are finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        if jax.numpy.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None
 
 
 def digest(tree: Any) -> str:

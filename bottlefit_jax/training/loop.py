@@ -221,15 +221,25 @@ class _Runner:
         tally = to_host(state.tally)
         bad = {name.removeprefix("bad/"): int(at) for name, at in tally.items() if name.startswith("bad/") and at >= 0}
         if bad:
-            first = min(bad, key=lambda name: bad[name])
-            what = "gradient" if first == "gradient" else f"loss term {first!r}"
-            kept = self.checkpoints.last_path()
-            raise UserError(
-                f"{self.stage.name} stopped: the {what} was not finite at step {bad[first]}; "
-                + (f"the last good checkpoint is {kept}; " if kept else "no checkpoint had been written yet; ")
-                + f"try a lower stages.{self.stage.name}.learning_rate"
-            )
+            raise UserError(self._divergence(*min(bad.items(), key=lambda item: item[1])))
         return tally
+
+    def _divergence(self, term: str, step: int) -> str:
+        """What a person reads where a loss term, or the gradient, was not finite at `step` for the first time."""
+        what = "gradient" if term == "gradient" else f"loss term {term!r}"
+        name, kept = self.stage.name, self.checkpoints.last_path()
+        if step > 0:
+            advice = f"the last good checkpoint is {kept}; " if kept else "no checkpoint had been written yet; "
+            advice += f"try a lower stages.{name}.learning_rate"
+        elif self.stage.needs_teacher:
+            return (
+                f"the teacher diverged when it was trained: with its weights the {what} of {name} is not finite from the "
+                "first step on; train it with a lower stages.teacher.learning_rate, or name other "
+                "config.teacher.weights"
+            )
+        else:
+            advice = f"no weight had moved yet, so the {self.stage.network} began with weights that cannot be trained"
+        return f"{name} stopped: the {what} was not finite at step {step}; {advice}"
 
     def _end_epoch(self, state: TrainState, step: int, rate: float) -> TrainState:
         tally = self._check(state)

@@ -148,6 +148,25 @@ def test_no_arguments_print_the_usage():
     assert "set -" not in done.stderr
 
 
+def test_the_summarys_help_and_its_mistakes_are_no_traceback(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        gpu_summary.main(["--help"])
+    assert left.value.code == 0
+    assert "OUTPUT RUNS DEVICE" in capsys.readouterr().out
+    for arguments, message in (
+        ([], "the following arguments are required: OUTPUT, RUNS, DEVICE"),
+        ([str(tmp_path), "nowhere", "GPU"], "RUNS is nowhere; it must be a folder that gpu.sh wrote"),
+        (["gs://b/x", str(tmp_path), "GPU"], "'gs://b/x' is not on this machine"),
+    ):
+        assert gpu_summary.main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    (tmp_path / "train_step.json").write_text("{")
+    assert gpu_summary.main([str(tmp_path), str(tmp_path), "GPU"]) == 2
+    assert f"error: {tmp_path / 'train_step.json'} is not JSON" in capsys.readouterr().err
+    assert not (tmp_path / "reports.json").exists()
+
+
 def test_the_summary_says_what_was_cut(tmp_path, capsys):
     runs = tmp_path / "runs"
     (runs / "resnet50").mkdir(parents=True)

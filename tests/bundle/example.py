@@ -10,7 +10,7 @@ FILES = {"head.tflite": b"lite head", "head.onnx": b"head", "tail.onnx": b"tail"
 def manifest(**changes):
     """A valid manifest of FILES, as JSON values."""
     return {
-        "format": 1,
+        "format": 2,
         "name": "digits",
         "version": 3,
         "model": {"name": "resnet18", "options": {"width": 16}, "bottleneck": {"channels": 3}, "num_classes": 4},
@@ -20,7 +20,7 @@ def manifest(**changes):
         "head": {"id": HEAD, "precision": "int8", "litert": "head.tflite", "onnx": "head.onnx"},
         "tail": {"id": TAIL, "head": HEAD, "onnx": "tail.onnx", "stablehlo": "tail.stablehlo"},
         "local": None,
-        "calibration": {"split": "train", "pictures": ["1.png", "2.png"]},
+        "calibration": {"split": "train", "count": 2, "sha256": "c" * 64},
         "versions": {"bottlefit_jax": "0.1.0"},
         "files": {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in FILES.items()

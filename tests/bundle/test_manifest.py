@@ -37,7 +37,7 @@ def test_a_good_bundle_is_read_as_it_was_written(tmp_path):
     assert bundle.manifest.labels == ("zero", "one", "two", 'the "three"')
     assert bundle.manifest.latent == room.Latent((5, 6, 3), "uint8", 8, 0.02, 128)
     assert bundle.manifest.local is None
-    assert bundle.manifest.calibration.pictures == ("1.png", "2.png")
+    assert bundle.manifest.calibration == room.Calibration("train", 2, "c" * 64)
     assert bundle.path(bundle.manifest.tail.onnx).read_bytes() == b"tail"
     assert json.loads(json.dumps(dataclasses.asdict(bundle.manifest))) == example.manifest()
     with pytest.raises(UserError, match=r"no file 'nose', only head\.onnx"):
@@ -150,11 +150,33 @@ def test_no_folder_and_no_bundle_are_told_apart(tmp_path):
 
 
 def test_a_newer_format_says_who_reads_it(tmp_path):
-    example.write(tmp_path, format=2, versions={"bottlefit_jax": "7.1"}, shape="unheard of")
-    assert "has format 2; this is bottlefit-jax" in refusal(tmp_path)
-    assert refusal(tmp_path).endswith("which reads format 1; bottlefit-jax 7.1, which wrote it, reads it")
-    example.write(tmp_path, format=2, versions=None)
+    example.write(tmp_path, format=3, versions={"bottlefit_jax": "7.1"}, shape="unheard of")
+    assert "has format 3; this is bottlefit-jax" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("which reads formats 1 to 2; bottlefit-jax 7.1, which wrote it, reads it")
+    example.write(tmp_path, format=3, versions=None)
     assert refusal(tmp_path).endswith("a newer one is needed")
+
+
+OLD = {"split": "train", "pictures": ["1.png", "2.png"]}
+
+
+def test_a_bundle_of_format_1_is_read_and_its_names_become_their_digest(tmp_path):
+    old = read_bundle(example.write(tmp_path / "old", format=1, calibration=OLD)).manifest
+    assert old.calibration == room.Calibration("train", 2, identity("1.png", "2.png"))
+    new = read_bundle(example.write(tmp_path / "new")).manifest
+    assert dataclasses.replace(old, format=2, calibration=new.calibration) == new
+
+
+@pytest.mark.parametrize(
+    ("written", "calibration", "told"),
+    [
+        (1, {"split": "train"}, "calibration.pictures is missing"),
+        (1, {**OLD, "pictures": ["a", 1]}, "calibration.pictures[1] is 1; it must be a string"),
+        (2, OLD, "calibration.count is missing; calibration.sha256 is missing; calibration.pictures is not known"),
+    ],
+)
+def test_a_calibration_of_another_format_is_named(tmp_path, written, calibration, told):
+    assert told in refusal(example.write(tmp_path, format=written, calibration=calibration))
 
 
 @pytest.mark.parametrize("name", list(example.FILES))

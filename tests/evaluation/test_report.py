@@ -49,6 +49,18 @@ def test_json_holds_what_was_given_as_plain_numbers(tmp_path, report):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
 
 
+def test_top5_of_a_few_classes_is_not_shown_as_a_result(tmp_path, report):
+    report["teacher"].update(top5=100.0, classes=3)
+    report["student"].update(top5=100.0, classes=3)
+    text = text_of(tmp_path, report)
+    assert "| top-5 | – (3 classes) | – (3 classes) |" in text
+    report["student"] = report["encoder"] = report["bytes_per_image"]["latent_payload"] = None
+    report["bytes_per_image"]["saving_percent"] = None
+    assert "first five" not in text_of(tmp_path, report)
+    report["teacher"]["classes"] = 6
+    assert "for 100.00 % the right class is among the first five" in text_of(tmp_path, report)
+
+
 def test_the_text_says_the_numbers(tmp_path, report):
     (tmp_path / "latents.png").touch()
     text = text_of(tmp_path, report, command="python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/d")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bottlefit_jax import models
-from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.bundle import identity, read_bundle
 from bottlefit_jax.codec.quantizer import Affine, quantize
 from bottlefit_jax.command import in_place_of
 from bottlefit_jax.edge.interpreter import Interpreter
@@ -59,7 +59,7 @@ def made(workdir, tmp_path_factory):
     return output
 
 
-def test_the_bundle_holds_what_its_manifest_says(made):
+def test_the_bundle_holds_what_its_manifest_says(made, workdir):
     assert sorted(path.name for path in made.iterdir()) == [
         "head.onnx",
         "head.tflite",
@@ -74,7 +74,8 @@ def test_the_bundle_holds_what_its_manifest_says(made):
     raw = json.loads((made / "manifest.json").read_text())
     assert raw["image"] == {"height": 32, "width": 32, "order": "RGB", "dtype": "uint8", "resize": 32}
     assert raw["latent"]["shape"] == [5, 5, 3]
-    assert len(raw["calibration"]["pictures"]) == 20
+    names = read_pictures(read_student(workdir), "train", limit=20).names
+    assert raw["calibration"] == {"split": "train", "count": 20, "sha256": identity(*names)}
     assert raw["head"]["id"] == raw["tail"]["head"]
 
 
@@ -208,7 +209,19 @@ def test_a_run_that_is_not_finished_is_told(workdir, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text((workdir / "config.json").read_text())
     assert export("--workdir", tmp_path / "run", "--output", tmp_path / "x") == 2
-    assert "holds no finished student" in capsys.readouterr().err
+    assert "holds no finished student: the command that began the run goes on" in capsys.readouterr().err
+
+
+def test_a_run_with_a_teacher_alone_is_not_sent_to_go_on(workdir, tmp_path, capsys):
+    config = json.loads((workdir / "config.json").read_text())
+    config["stages"]["stage1"]["epochs"] = config["stages"]["stage2"]["epochs"] = 0
+    (tmp_path / "run" / "teacher").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert export("--workdir", tmp_path / "run", "--output", tmp_path / "x") == 2
+    message = capsys.readouterr().err
+    assert "its stage1 and stage2 have 0 epochs, so that the run has a teacher alone" in message
+    assert f"--config.teacher.weights={tmp_path / 'run' / 'teacher'}" in message
+    assert "goes on" not in message
 
 
 def test_int8_sends_eight_bits_and_no_fewer(workdir, tmp_path, capsys):

@@ -57,7 +57,7 @@ def test_the_repository_is_what_triton_loads(bundle, tmp_path):
     assert list(config.dynamic_batching.preferred_batch_size) == [8, 16, 32]
     assert config.dynamic_batching.max_queue_delay_microseconds == 2000
     parameters = {key: value.string_value for key, value in config.parameters.items()}
-    assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "1"}
+    assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "2"}
 
 
 def test_the_config_speaks_of_the_tensors_that_the_graph_has(bundle, tmp_path):

@@ -70,7 +70,7 @@ def test_tritonclient_asks_for_everything(client):
     assert {key: value.string_value for key, value in config.parameters.items()} == {
         "head": HEAD,
         "tail": TAIL,
-        "format": "1",
+        "format": "2",
     }
     assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (4, 2000)
     assert ([*config.input[0].dims], [*config.output[0].dims]) == ([5, 6, 3], [4])

@@ -24,7 +24,7 @@ from bottlefit_jax.evaluation.cost import count_params, device_cost, macs
 from bottlefit_jax.evaluation.report import versions
 from bottlefit_jax.preparation import Variables, claim_workdir, create_networks
 from bottlefit_jax.recipe import Config, check_config
-from bottlefit_jax.results import latent_payload
+from bottlefit_jax.results import latent_payload, resolved
 from bottlefit_jax.training.loop import Stopped, StopSignal
 
 
@@ -189,7 +189,7 @@ class _Comparison:
                 *(f"{m.title}: {m.note}." for m in dict.fromkeys(item.method for item in items)),
             ],
             "versions": versions(),
-            "config": self.setting.config.to_dict(),
+            "config": resolved(self.setting.config, self.setting.networks),
         }
         plots.rate_accuracy(self.workdir / RATE_ACCURACY, told)
         if not plots.latency(self.workdir / LATENCY, told):
