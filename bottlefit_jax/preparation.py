@@ -20,6 +20,7 @@ from bottlefit_jax.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Config,
+    base_config,
     bottleneck_options,
     differences,
     has_new_classifier,
@@ -236,7 +237,8 @@ def claim_workdir(workdir: Path, config: Config) -> None:
             theirs = json.loads(path.read_text())
         except json.JSONDecodeError:
             raise UserError(f"{path} is damaged: remove {workdir}, or give another --workdir") from None
-        if different := differences(ours, theirs):
+        defaults = json.loads(json.dumps(base_config().to_dict()))
+        if different := differences(ours, _completed(theirs, defaults)):
             more = f" and {len(different) - 3} more" if len(different) > 3 else ""
             raise UserError(
                 f"{workdir} holds a run of another config ({'; '.join(different[:3])}{more}): "
@@ -251,3 +253,12 @@ def claim_workdir(workdir: Path, config: Config) -> None:
             os.replace(temporary, path)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _completed(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A config with the keys that it had not yet when it was written; their defaults change nothing."""
+    out = {**defaults, **given}
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict):
+            out[key] = _completed(value, defaults[key])
+    return out

@@ -5,9 +5,9 @@
         --config.teacher.weights=weights/mobilenet_v2 --config.dataset.root=ROOT
 
 ROOT holds train/CLASS/*.jpg and val/CLASS/*.jpg. The teacher's training begins with the weights' body and a classifier
-of ROOT's classes, and trains all of it at a small rate: 0.01 made such a MobileNetV2 forget (13 % where 2e-3 gave 94 %
-after two epochs on 303 images of 8 classes). Image size and normalisation are the weights'; on
-a CPU `--config.dataset.image_size=128` takes a third of the time.
+of ROOT's classes, and trains all of it at a small rate: 0.01 made a MobileNetV2 forget (13 % where 2e-3 gave 94 % after
+two epochs on 303 images of 8 classes). Image size and normalisation are the weights'; on a CPU
+`--config.dataset.image_size=128` takes a third of the time.
 """
 
 from bottlefit_jax.recipe import base_config

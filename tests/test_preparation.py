@@ -200,6 +200,17 @@ def test_a_damaged_workdir_is_told(config, tmp_path):
         claim_workdir(tmp_path / "run", config)
 
 
+def test_a_run_from_before_a_key_was_there_goes_on(config, tmp_path):
+    claim_workdir(tmp_path, config)
+    older = json.loads((tmp_path / "config.json").read_text())
+    del older["teacher"]["classifier"], older["frozen_statistics"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    claim_workdir(tmp_path, config)
+    config.teacher.classifier = "new"
+    with pytest.raises(UserError, match=r"another config \(teacher\.classifier: 'new' here, 'given' there\)"):
+        claim_workdir(tmp_path, config)
+
+
 def test_a_workdir_that_cannot_be_made_is_told(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run/config.json"):
