@@ -43,7 +43,7 @@ def carry_out(
         sharding.use_compilation_cache()
         checkpoint.silence_echoes()
         for folder in [config[key].weights for key in ("teacher", "student") if config[key].weights]:
-            typed = {argument.partition("=")[0].lstrip("-") for argument in argv[1:]}
+            typed = {argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in argv[1:]}
             for note in meet_weights(config, checkpoint.load_meta(Path(folder)), folder, typed=typed):
                 print(note, flush=True)
         try:

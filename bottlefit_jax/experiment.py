@@ -148,7 +148,7 @@ class _Experiment:
         if folded_norms(variables, stage.trained):
             pixels = self._pixels()
             batches = self._eval_batches(self.train_source, limit=config.student.calibration_images, alone=True)
-            images = ((step.normalise(batch["image"], **pixels), batch["mask"]) for batch in batches)
+            images = ((step.normalise(jnp.asarray(batch["image"]), **pixels), batch["mask"]) for batch in batches)
             variables = with_measured_norms(module, variables, images, parts=stage.trained)
         teacher = self.networks.teacher if stage.needs_teacher else None
         train_step = step.create_train_step(
