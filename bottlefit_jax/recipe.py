@@ -55,12 +55,7 @@ def base_config() -> Config:
             },
             "teacher": {
                 "name": "resnet152",  # empty: the one that the weights are of
-                "options": {  # of models.create; not set: the weights', or else the model's own
-                    "width": config_dict.placeholder(int),  # of a ResNet
-                    "padding": config_dict.placeholder(str),  # of a MobileNetV2: "both", or "same" as TensorFlow
-                    "aux_logits": config_dict.placeholder(bool),  # of an Inception v3
-                    "transform_input": config_dict.placeholder(bool),  # likewise
-                },
+                "options": {},  # of models.create, such as width; not set: the weights', or else the model's own
                 "weights": "",  # folder of a converted or trained teacher; empty: train one
                 "classifier": "given",  # or "new": keep the weights' body, and train it with the dataset's classes
                 "labels": "",  # file with the names of its classes, where they are more than the dataset's
@@ -149,7 +144,7 @@ CHOICES = {
 }
 AT_LEAST = {
     "seed": 0,
-    "dataset.image_size": 1,
+    "dataset.image_size": 0,
     "dataset.resize": 0,
     "dataset.workers": 0,
     "student.calibration_images": 1,
@@ -203,6 +198,8 @@ def check_config(config: Config) -> None:
         _check_new_classifier(config)
     if not (config.teacher.name or config.teacher.weights or config.student.weights):
         raise UserError("config.teacher.name is empty, and there are no weights that would tell it")
+    if not config.dataset.image_size:
+        raise UserError("config.dataset.image_size is 0, and no weights say what it is; it must be at least 1")
 
 
 def _check_new_classifier(config: Config) -> None:

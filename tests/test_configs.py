@@ -114,13 +114,6 @@ def test_only_what_moves_no_weight_may_differ_between_two_runs_of_a_workdir():
     ]
 
 
-def test_the_options_are_those_of_the_models():
-    options = base_config().teacher.options
-    assert set(options) == {key for spec in models.MODELS.values() for key in spec.options}
-    assert model_options(base_config()) == {}
-    assert model_options(load("digits")) == {"width": 16}
-
-
 def weights(**changes):
     return {"name": "resnet18", "options": {"width": 64}, "image_size": 32, "resize": 40, **changes}
 
@@ -146,6 +139,13 @@ def test_an_image_size_of_0_is_the_weights():
     config.dataset.image_size = 48
     assert "32 px; this run has 48" in meet_weights(config, weights(), "w", typed=())[0]
     assert (config.dataset.image_size, config.dataset.resize) == (48, 0)
+
+
+def test_without_weights_an_image_size_of_0_is_a_mistake():
+    config = load("digits").lock()
+    config.dataset.update(image_size=0, resize=0)
+    with pytest.raises(UserError, match=r"config\.dataset\.image_size is 0, and no weights say what it is"):
+        check_config(config)
 
 
 @pytest.mark.parametrize(
