@@ -22,6 +22,7 @@ import numpy as np
 
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.paths import local_path
 
 BOARDS = ("pi3", "pi4", "pi5")
 SITES = {"litert": "ai-edge-litert", "tflr": "tflite-runtime"}
@@ -32,9 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(argv: list[str] | None = None) -> int:
     """Runs the check, prints it as a table, and returns the exit code."""
     parser = argparse.ArgumentParser(description="The heads of a bundle on emulated Raspberry Pis, bit for bit.")
-    parser.add_argument("--bundle", help="a folder with head*.tflite")
+    parser.add_argument("--bundle", type=local_path, help="a folder with head*.tflite")
     parser.add_argument("--emulator", default=os.environ.get("ARM64_EMULATOR", ""), help="with setup.sh and run.sh")
-    parser.add_argument("--pictures", default="", help=f"a folder of pictures; default: {PICTURES} of noise")
+    parser.add_argument("--pictures", type=local_path, help=f"a folder of pictures; default: {PICTURES} of noise")
     parser.add_argument("--boards", nargs="+", default=BOARDS, choices=BOARDS)
     parser.add_argument("--answer", nargs=2, metavar=("IN", "OUT"), help=argparse.SUPPRESS)  # the emulated side
     options = parser.parse_args(argv)
@@ -44,13 +45,13 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if not options.bundle or not (Path(options.emulator) / "run.sh").is_file() or not options.emulator:
             raise UserError("give --bundle FOLDER, and --emulator FOLDER with setup.sh and run.sh in it")
-        return check(Path(options.bundle), Path(options.emulator), options.pictures, options.boards)
+        return check(options.bundle, Path(options.emulator), options.pictures, options.boards)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def check(bundle: Path, emulator: Path, pictures: str, boards: Sequence[str]) -> int:
+def check(bundle: Path, emulator: Path, pictures: Path | None, boards: Sequence[str]) -> int:
     """Compares every head on every board with this machine; returns the exit code."""
     heads = sorted(bundle.glob("head*.tflite"))
     if not heads:
@@ -92,7 +93,7 @@ def compare(want: np.ndarray, got: np.ndarray) -> tuple[float, str]:
     return largest, f"{'same bits' if not share else f'{largest:.3g}':>20} {100 * share:>18.3f} %"
 
 
-def read_pictures(folder: str, shape: tuple[int, ...]) -> np.ndarray:
+def read_pictures(folder: Path | None, shape: tuple[int, ...]) -> np.ndarray:
     """A few pictures, `[N, *shape]` uint8."""
     if not folder:
         rng = np.random.default_rng(0)
@@ -100,7 +101,7 @@ def read_pictures(folder: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.concatenate([noise[1:], np.full((1, *shape), 255, np.uint8)])
     from PIL import Image
 
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths:
         raise UserError(f"{folder} has no .jpg or .png in it")
     size = (shape[1], shape[0])

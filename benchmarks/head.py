@@ -23,7 +23,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,6 +35,7 @@ from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
+from bottlefit_jax.paths import local_path
 from bottlefit_jax.recipe import IMAGENET_MEAN, IMAGENET_STD
 from bottlefit_jax.training.step import normalise
 from export import litert
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--skip-torch", action="store_true", help="without PyTorch")
     parser.add_argument("--skip-whole", action="store_true", help="without the whole ResNet-152")
-    parser.add_argument("--json", default="", help="also write the result to this file")
+    parser.add_argument("--json", type=local_path, help="also write the result to this file")
     options = parser.parse_args(argv)
     if not options.skip_torch and importlib.util.find_spec("torch") is None:
         print("this comparison needs torch: pip install 'bottlefit-jax[bench]', or --skip-torch", file=sys.stderr)
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     report(result)
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from bottlefit_jax.data import open_source, train_batches
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.paths import local_path
 
 BATCH = 64
 SIZE = 224
@@ -48,9 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            root = options.data
-            if not root or options.enlarge:
-                root = make_pictures(scratch, options.data)
+            given = str(local_path(options.data)) if options.data else ""
+            root = make_pictures(scratch, given) if options.enlarge or not given else given
             report(compare(root, options.batches))
     except UserError as error:
         print(error, file=sys.stderr)

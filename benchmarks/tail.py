@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ from flax import traverse_util
 from bottlefit_jax import convert, models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
+from bottlefit_jax.paths import local_path
 from export.tail import tail_function, tail_onnx
 
 BOTTLENECKS = {"densenet169": {"channels": 3}, "resnet152": {"channels": 12, "version": 2}}
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=list(BOTTLENECKS), action="append", help="default: all")
     parser.add_argument("--batch", type=int, action="append", help="default: 1 and 8")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", default="", help="also write the result to this file")
+    parser.add_argument("--json", type=local_path, help="also write the result to this file")
     options = parser.parse_args(argv)
     if importlib.util.find_spec("torch") is None:
         print("this comparison needs torch: pip install 'bottlefit-jax[bench]'", file=sys.stderr)
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 

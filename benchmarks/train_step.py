@@ -40,6 +40,7 @@ from benchmarks.our_train_step import BOTTLENECK, Ours, random_batch, timed
 from benchmarks.step_cost import MatrixProduct, share_of_peak, stage1_flops
 from bottlefit_jax import convert, data, models
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.paths import local_path
 from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import checkpoint, loop, progress, sharding, step
 
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 
@@ -91,7 +92,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default="", help="its pictures: digits, or a folder with train/CLASS/*.jpg; "
                         f"default: {PICTURES} generated JPEGs of {PICTURE_SIZE} px")  # fmt: skip
     parser.add_argument("--skip-torch", action="store_true", help="only the second part")
-    parser.add_argument("--json", default="", help="also write the result to this file")
+    parser.add_argument("--json", type=local_path, help="also write the result to this file")
     return parser.parse_args(argv)
 
 
@@ -228,7 +229,7 @@ def open_pictures(workdir: Path, chosen: str) -> data.Source:
     if not chosen:
         chosen = str(workdir / "pictures")
         make_pictures(Path(chosen))
-    return data.open_source("folder", split="train", root=chosen)
+    return data.open_source("folder", split="train", root=str(local_path(chosen)))
 
 
 def make_pictures(root: Path) -> None:

@@ -25,7 +25,7 @@ WORDS = {
     tuple: "values with commas between them, as 1,2",
     ConfigDict: "a dictionary, as {'width': 16}",
 }
-OPTIONS = "teacher.options"  # what may be in it depends on the model, so that a flag may add to it
+OPTIONS = "config.teacher.options"  # what may be in it depends on the model
 
 
 def read_config(given: str) -> Config:
@@ -74,7 +74,7 @@ def override(config: Config, name: str, arguments: Sequence[str], values: flags.
     Raises:
       UserError: an unknown key or flag, or a value of the wrong type.
     """
-    argv = ["", *_with_options(config, name, arguments)]
+    argv = ["", *arguments]
     for argument in argv:
         if match := re.fullmatch(rf"--?(?:no)?{name}\.([^=]*)(?:=.*)?", argument, re.DOTALL):
             _check_key(config, name, match[1])
@@ -128,9 +128,9 @@ def _check_keys(config: Config, known: Config, name: str, prefix: str = "config"
         keys = ", ".join(sorted(known.keys()))
         what = f"unknown config key {prefix}.{key}" if key in config else f"the config has no {prefix}.{key}"
         raise UserError(f"{name}: {what}; {prefix} of base_config() has {keys}")
-    for key in known.keys():
+    for key in known:
         path = f"{prefix}.{key}"
-        if path != f"config.{OPTIONS}" and isinstance(known[key], ConfigDict):
+        if path != OPTIONS and isinstance(known[key], ConfigDict):
             if not isinstance(config[key], ConfigDict):
                 raise UserError(f"{name}: {path} is {config[key]!r}; it must be a dictionary, as in base_config()")
             _check_keys(config[key], known[key], name, path)
@@ -145,22 +145,3 @@ def _check_key(config: Config, name: str, path: str) -> None:
         if key not in part:
             raise UserError(f"unknown config key: {name}.{path}; {at} has {', '.join(sorted(part.keys())) or 'none'}")
         part, at = part[key], f"{at}.{key}"
-
-
-def _with_options(config: Config, name: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments but those that set an option of the teacher which the config leaves open: they are applied here."""
-    left = []
-    for argument in arguments:
-        match = re.fullmatch(rf"--?{name}\.{re.escape(OPTIONS)}\.(\w+)=(.*)", argument, re.DOTALL)
-        if match and match[1] not in config.teacher.options:
-            with config.unlocked():
-                config.teacher.options[match[1]] = _value(match[2])
-        else:
-            left.append(argument)
-    return left
-
-
-def _value(text: str) -> bool | int | str:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    return int(text) if re.fullmatch(r"-?[0-9]+", text) else text

@@ -235,7 +235,7 @@ def claim_workdir(workdir: Path, config: Config) -> None:
     if path.exists():
         try:
             theirs = json.loads(path.read_text())
-        except json.JSONDecodeError:
+        except (ValueError, OSError):  # also text that is not UTF-8
             raise UserError(f"{path} is damaged: remove {workdir}, or give another --workdir") from None
         defaults = json.loads(json.dumps(base_config().to_dict()))
         if different := differences(ours, _completed(theirs, defaults)):

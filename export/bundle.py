@@ -64,7 +64,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--head", choices=PRECISIONS, default="int8", help="what the device computes in (int8)")
     parser.add_argument("--local", action="store_true", help="add the whole student, for a device without a link")
     parser.add_argument("--triton", type=Path, help="write a Triton model repository into this folder as well")
-    parser.add_argument("--data", help="where the run's pictures lie now, if not where they lay then")
+    parser.add_argument("--data", type=Path, help="where the run's pictures lie now, if not where they lay then")
     parser.add_argument("--calibration", type=int, default=200, help="training pictures that set the range (200)")
     parser.add_argument("--pictures", type=int, default=1000, help="evaluation pictures of the proof, at most (1000)")
     parser.add_argument("--name", help="of the model on a server; otherwise the folder's name")

@@ -95,7 +95,7 @@ def _what_makes_one(config: dict[str, Any], workdir: Path) -> str:
     )
 
 
-def read_pictures(student: Student, split: str, *, limit: int | None, root: str | None = None) -> Pictures:
+def read_pictures(student: Student, split: str, *, limit: int | None, root: Path | None = None) -> Pictures:
     """Pictures of one split, resized and cropped as in the run's evaluation.
 
     Args:
@@ -108,10 +108,11 @@ def read_pictures(student: Student, split: str, *, limit: int | None, root: str 
       UserError: the data is not there, or no picture of it can be read.
     """
     dataset = student.dataset
+    place = dataset["root"] if root is None else str(root)
     source = data.open_source(
         dataset["name"],
         split=split,
-        root=dataset["root"] if root is None else root,
+        root=place,
         on_bad_image=dataset["on_bad_image"],
     )
     images, labels, masks = [], [], []
@@ -123,7 +124,7 @@ def read_pictures(student: Student, split: str, *, limit: int | None, root: str 
         labels.append(batch["label"][batch["mask"]])
     kept = np.concatenate(masks)
     chosen = [index for index, good in zip(data.spread(len(source), limit), kept, strict=False) if good]
-    folder = os.path.join(dataset["root"] if root is None else root, "")
+    folder = os.path.join(place, "")
     names = [source.picture_name(index).removeprefix(folder) for index in chosen]
     if not names:
         raise UserError(f"not one picture of {dataset['name']}/{split} can be read")

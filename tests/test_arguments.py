@@ -45,13 +45,6 @@ def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monk
     assert found == tuple(f"/home/ann/{key}" for key in keys)
 
 
-def test_options_of_a_teacher_that_the_config_leaves_open_can_be_set():
-    config, _, _ = read("--config=configs/evaluate.py", "--config.teacher.options.width=8")
-    assert config.teacher.options.to_dict() == {"width": 8}
-    config, _, _ = read(DIGITS, "--config.teacher.options.width=8", "--config.teacher.options.padding=same")
-    assert config.teacher.options.to_dict() == {"width": 8, "padding": "same"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -195,9 +195,10 @@ def test_the_report_shows_the_values_that_a_config_left_open(config, student):
 def test_a_damaged_workdir_is_told(config, tmp_path):
     claim_workdir(tmp_path / "run", config)
     claim_workdir(tmp_path / "run", config)
-    (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config.json is damaged"):
-        claim_workdir(tmp_path / "run", config)
+    for damaged in (b"{", b"\xff\xfe"):
+        (tmp_path / "run" / "config.json").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"config.json is damaged"):
+            claim_workdir(tmp_path / "run", config)
 
 
 def test_a_run_from_before_a_key_was_there_goes_on(config, tmp_path):

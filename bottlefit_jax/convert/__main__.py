@@ -27,6 +27,7 @@ from bottlefit_jax.convert import about, files
 from bottlefit_jax.convert.about import check_pixels
 from bottlefit_jax.convert.weight_sets import TOP
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.paths import local_path
 
 CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
@@ -66,6 +67,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the model, as width=16")
     parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
     args = parser.parse_args(argv)
+    args.labels = None if args.labels is None else str(local_path(args.labels))
     args.option = dict(_option(text) for text in args.option)
     if args.to is None:
         files.check_readable(args.input)

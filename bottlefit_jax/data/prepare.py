@@ -26,6 +26,7 @@ from etils import epath
 from bottlefit_jax.data.check import check_images
 from bottlefit_jax.data.folder import Folder
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.paths import local_path
 
 VERSION = "1.0.0"
 _STORED_SPLITS = {"train": "train", "val": "validation"}
@@ -61,6 +62,7 @@ def prepare_catalogue(name: str, *, data_dir: str) -> str:
     Raises:
       UserError: TensorFlow is missing, the catalogue has no such set, or data_dir holds it in another format.
     """
+    data_dir = str(local_path(data_dir))
     missing = [module for module in _CATALOGUE_NEEDS if importlib.util.find_spec(module) is None]
     if missing:
         raise UserError(
@@ -92,6 +94,7 @@ def prepare_folder(folder: str, name: str, *, data_dir: str) -> str:
     Raises:
       UserError: the folder cannot be used, a picture cannot be decoded, or the name is taken or malformed.
     """
+    folder, data_dir = str(local_path(folder)), str(local_path(data_dir))
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or name in _RESERVED:
         raise UserError(f"name {name!r} must be lower-case letters, digits and '_', and none of {', '.join(_RESERVED)}")
     target = os.path.join(data_dir, name, VERSION)

@@ -233,9 +233,8 @@ class _Runner:
             advice += f"try a lower stages.{name}.learning_rate"
         elif self.stage.needs_teacher:
             return (
-                f"the teacher diverged when it was trained: with its weights the {what} of {name} is not finite from the "
-                "first step on; train it with a lower stages.teacher.learning_rate, or name other "
-                "config.teacher.weights"
+                f"the teacher diverged when it was trained: with its weights the {what} of {name} is not finite at the "
+                "first step; train it with a lower stages.teacher.learning_rate, or name other config.teacher.weights"
             )
         else:
             advice = f"no weight had moved yet, so the {self.stage.network} began with weights that cannot be trained"
