@@ -4,8 +4,9 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
@@ -14,7 +15,7 @@ from bottlefit_jax.command import tell
 from bottlefit_jax.config_file import override, read_config
 from bottlefit_jax.errors import UserError, is_disk_full
 from bottlefit_jax.paths import PathError, local_path
-from bottlefit_jax.recipe import Config, expand_paths
+from bottlefit_jax.recipe import Config, expand_paths, model_options
 
 EXAMPLE = "an example: --config=configs/digits.py --workdir=runs/digits"
 
@@ -41,6 +42,10 @@ def carry_out(
         sharding.start_devices()
         sharding.use_compilation_cache()
         checkpoint.silence_echoes()
+        for folder in [config[key].weights for key in ("teacher", "student") if config[key].weights]:
+            typed = {argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in argv[1:]}
+            for note in meet_weights(config, checkpoint.load_meta(Path(folder)), folder, typed=typed):
+                print(note, flush=True)
         try:
             return act(config, workdir, values, shlex.join(["python", "-m", module, *argv[1:]]))
         except loop.Stopped as stopped:
@@ -92,6 +97,33 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
         raise UserError(f"--workdir: {error}") from None
     expand_paths(config)
     return config, workdir, {name: str(values[name].value) for name in own}
+
+
+def meet_weights(config: Config, meta: dict[str, Any], folder: str, *, typed: Collection[str]) -> list[str]:
+    """Changes what a config's file says of the network to what its weights are; what the user typed stays.
+
+    Args:
+      config: with weights.
+      meta: what the folder of the weights says of them.
+      folder: its name, for the notes.
+      typed: what the command line sets, such as `config.teacher.options.width`.
+
+    Returns:
+      Notes, a line each.
+    """
+    notes, options = [], meta.get("options") or {}
+    for key, value in model_options(config).items():
+        if options.get(key) != value and f"config.teacher.options.{key}" not in typed:
+            config.teacher.options[key] = None
+            theirs = repr(options[key]) if key in options else "the model's own"
+            notes.append(f"config.teacher.options.{key}: {theirs} as in {folder}, not the config's {value!r}")
+    size = meta.get("image_size")
+    if size and not config.dataset.image_size:
+        config.dataset.image_size = size
+        config.dataset.resize = config.dataset.resize or meta.get("resize", 0)
+    elif size and size != config.dataset.image_size:
+        notes.append(f"{folder} was trained with images of {size} px; this run has {config.dataset.image_size} px")
+    return notes
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
-from bottlefit_jax.models import with_stem_of, with_tail_of
+from bottlefit_jax.models import folded_norms, with_body_of, with_measured_norms, with_stem_of, with_tail_of
 from bottlefit_jax.preparation import (
     Networks,
     Variables,
@@ -97,7 +97,10 @@ class _Experiment:
         networks, summaries = self.networks, []
         teacher, student = networks.teacher_variables, networks.student_variables
         if networks.teacher is not None and teacher is None:
-            result = self._train("teacher", self._initial(networks.teacher, 0), {})
+            teacher = self._initial(networks.teacher, 0)
+            if networks.teacher_body is not None:
+                teacher = with_body_of(networks.teacher_body, teacher, networks.teacher)
+            result = self._train("teacher", teacher, {})
             teacher = result.variables
             summaries.append(result.summary)
             self._keep("teacher", teacher, None)
@@ -142,6 +145,11 @@ class _Experiment:
         tx = optimizer.create_optimizer(
             settings.optimizer, schedule=schedule, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
+        if folded_norms(variables, stage.trained):
+            pixels = self._pixels()
+            batches = self._eval_batches(self.train_source, limit=config.student.calibration_images, alone=True)
+            images = ((step.normalise(jnp.asarray(batch["image"]), **pixels), batch["mask"]) for batch in batches)
+            variables = with_measured_norms(module, variables, images, parts=stage.trained)
         teacher = self.networks.teacher if stage.needs_teacher else None
         train_step = step.create_train_step(
             stage, module=module, teacher=teacher, tx=tx, mesh=self.mesh, **self._pixels()
@@ -252,6 +260,7 @@ class _Experiment:
             "bottleneck": bottleneck,
             "labels": list(networks.labels),
             "image_size": self.config.dataset.image_size,
+            "resize": self.config.dataset.resize,
             "mean": list(networks.mean),
             "std": list(networks.std),
         }

@@ -20,10 +20,13 @@ from bottlefit_jax.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Config,
+    base_config,
     bottleneck_options,
     differences,
+    has_new_classifier,
     has_student,
     has_teacher,
+    model_options,
 )
 from bottlefit_jax.training import checkpoint, stages
 
@@ -39,6 +42,7 @@ class Networks:
       name, options: of the backbone, for `models.create`.
       teacher, student: modules; None where the run has no such network.
       teacher_variables: read from a folder, or None where the teacher is to be trained.
+      teacher_body: read from a folder, where a new classifier is to be trained on it; else None.
       student_variables: likewise.
       bottleneck: the student's options; None without one.
       mean, std: of the pictures, for `normalise`: the config's, or what the weights were trained with.
@@ -52,6 +56,7 @@ class Networks:
     teacher: Module
     student: Module
     teacher_variables: Variables | None
+    teacher_body: Variables | None
     student_variables: Variables | None
     bottleneck: Any
     mean: tuple[float, ...]
@@ -62,8 +67,8 @@ class Networks:
 
 
 def stages_to_run(config: Config) -> tuple[str, ...]:
-    """Names of the stages that train something: not the teacher's where weights are given, none of 0 epochs."""
-    given = ("teacher",) if config.teacher.weights else ()
+    """Names of the stages that train something: none of 0 epochs, and not the teacher's where it is given whole."""
+    given = ("teacher",) if config.teacher.weights and not has_new_classifier(config) else ()
     return tuple(name for name in stages.STAGES if name not in given and config.stages[name].epochs)
 
 
@@ -113,9 +118,9 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     student_variables, student_meta = _load(config.student.weights, "student")
     metas = {config[key].weights: meta for key, meta in (("teacher", teacher_meta), ("student", student_meta)) if meta}
     name, options = _backbone(config, metas)
-    num_classes = _agreed("num_classes", metas) or len(class_names)
-    labels = tuple((name,) for name in class_names)
-    if metas:
+    num_classes, labels = len(class_names), tuple((name,) for name in class_names)
+    if metas and not has_new_classifier(config):
+        num_classes = _agreed("num_classes", metas)
         labels = tuple(tuple(names) for names in next(iter(metas.values()))["labels"])
     if config.teacher.labels:
         labels = data.read_labels(config.teacher.labels)
@@ -125,6 +130,10 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     if has_student(config):
         bottleneck = bottleneck_options(config, student_meta.get("bottleneck"))
         student = models.create(name, bottleneck=bottleneck, **created)
+    body = None
+    if has_new_classifier(config) and teacher_variables is not None:
+        given = models.create(name, **{**created, "num_classes": teacher_meta["num_classes"]})
+        body, teacher_variables = _fitted(teacher_variables, given, config, config.teacher.weights), None
     if teacher is not None and teacher_variables is not None:
         teacher_variables = _fitted(teacher_variables, teacher, config, config.teacher.weights)
     if student is not None and student_variables is not None:
@@ -135,14 +144,24 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
         teacher=teacher,
         student=student,
         teacher_variables=teacher_variables,
+        teacher_body=body,
         student_variables=student_variables,
         bottleneck=bottleneck,
         mean=tuple(config.dataset.mean or _agreed("mean", metas) or IMAGENET_MEAN),
         std=tuple(config.dataset.std or _agreed("std", metas) or IMAGENET_STD),
         num_classes=num_classes,
         labels=labels,
-        class_indices=data.class_columns(class_names, labels, num_classes),
+        class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
     )
+
+
+def _class_columns(class_names: Sequence[str], labels: Any, num_classes: int, *, own: bool) -> tuple[int, ...] | None:
+    """As `data.class_columns`; classes that the weights do not have can be taught to them."""
+    try:
+        return data.class_columns(class_names, labels, num_classes)
+    except UserError as error:
+        hint = "; to teach the weights your own classes, give --config=configs/own_classes.py" if own else ""
+        raise UserError(f"{error}{hint}") from error
 
 
 def _load(folder: str, kind: str) -> tuple[Variables | None, dict[str, Any]]:
@@ -150,6 +169,8 @@ def _load(folder: str, kind: str) -> tuple[Variables | None, dict[str, Any]]:
     if not folder:
         return None, {}
     variables, meta = checkpoint.load_variables(Path(folder))
+    if missing := [key for key in ("name", "num_classes", "bottleneck", "labels") if key not in meta]:
+        raise UserError(f"{folder} does not hold a finished network: nothing in it says {', '.join(missing)}")
     if (meta["bottleneck"] is None) != (kind == "teacher"):
         other = "student" if kind == "teacher" else "teacher"
         raise UserError(f"{folder} holds a {other}; config.{kind}.weights needs the folder of a {kind}")
@@ -159,10 +180,13 @@ def _load(folder: str, kind: str) -> tuple[Variables | None, dict[str, Any]]:
 
 def _backbone(config: Config, metas: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     """Name and options: those of the weights, which the config may repeat but not contradict."""
-    name, options = config.teacher.name, config.teacher.options.to_dict()
+    name, options = config.teacher.name, model_options(config)
     for folder, meta in metas.items():
         if name and meta["name"] != name:
-            raise UserError(f"{folder} holds a {meta['name']}, not config.teacher.name {name!r}")
+            raise UserError(
+                f"{folder} holds a {meta['name']}, not config.teacher.name {name!r}; "
+                "--config.teacher.name= takes what the weights are of"
+            )
         for key, value in options.items():
             if key in meta["options"] and meta["options"][key] != value:
                 raise UserError(
@@ -213,7 +237,8 @@ def claim_workdir(workdir: Path, config: Config) -> None:
             theirs = json.loads(path.read_text())
         except (ValueError, OSError):  # also text that is not UTF-8
             raise UserError(f"{path} is damaged: remove {workdir}, or give another --workdir") from None
-        if different := differences(ours, theirs):
+        defaults = json.loads(json.dumps(base_config().to_dict()))
+        if different := differences(ours, _completed(theirs, defaults)):
             more = f" and {len(different) - 3} more" if len(different) > 3 else ""
             raise UserError(
                 f"{workdir} holds a run of another config ({'; '.join(different[:3])}{more}): "
@@ -228,3 +253,12 @@ def claim_workdir(workdir: Path, config: Config) -> None:
             os.replace(temporary, path)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _completed(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A config with the keys that it had not yet when it was written; their defaults change nothing."""
+    out = {**defaults, **given}
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict):
+            out[key] = _completed(value, defaults[key])
+    return out

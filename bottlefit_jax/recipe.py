@@ -43,7 +43,7 @@ def base_config() -> Config:
             "dataset": {
                 "name": "imagenet2012",  # digits, folder, or a TFDS classification set
                 "root": "",  # the folder, or TFDS's data_dir
-                "image_size": 224,
+                "image_size": 224,  # 0: what the weights were trained with
                 "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
                 "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the picture's area
                 "flip": True,
@@ -55,8 +55,9 @@ def base_config() -> Config:
             },
             "teacher": {
                 "name": "resnet152",  # empty: the one that the weights are of
-                "options": {},  # of models.create, such as width; the weights bring their own
+                "options": {},  # of models.create, such as width; not set: the weights', or else the model's own
                 "weights": "",  # folder of a converted or trained teacher; empty: train one
+                "classifier": "given",  # or "new": keep the weights' body, and train it with the dataset's classes
                 "labels": "",  # file with the names of its classes, where they are more than the dataset's
             },
             "student": {
@@ -132,6 +133,7 @@ CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.worker_type": ("thread", "process"),
     "student.stem": ("teacher", "random"),
+    "teacher.classifier": ("given", "new"),
     "student.bottleneck.per": (None, "image", "batch", "channel"),
     "student.bottleneck.range": (None, "dynamic", "static"),
     "frozen_statistics": ("fixed", "drift"),
@@ -142,7 +144,7 @@ CHOICES = {
 }
 AT_LEAST = {
     "seed": 0,
-    "dataset.image_size": 1,
+    "dataset.image_size": 0,
     "dataset.resize": 0,
     "dataset.workers": 0,
     "student.calibration_images": 1,
@@ -192,8 +194,25 @@ def check_config(config: Config) -> None:
         raise UserError(
             "there is no teacher: set config.teacher.weights to a folder, or config.stages.teacher.epochs above 0"
         )
+    if has_new_classifier(config):
+        _check_new_classifier(config)
     if not (config.teacher.name or config.teacher.weights or config.student.weights):
         raise UserError("config.teacher.name is empty, and there are no weights that would tell it")
+    if not config.dataset.image_size:
+        raise UserError("config.dataset.image_size is 0, and no weights say what it is; it must be at least 1")
+
+
+def _check_new_classifier(config: Config) -> None:
+    """A new classifier needs a body, epochs to learn in, and nothing that has another one."""
+    new = "config.teacher.classifier is 'new'"
+    if not config.teacher.weights:
+        raise UserError(f"{new}: set config.teacher.weights to the folder of the network that it belongs to")
+    if not config.stages.teacher.epochs:
+        raise UserError(f"{new} and config.stages.teacher.epochs is 0; a new classifier must be trained")
+    if config.teacher.labels:
+        raise UserError(f"{new}, so its classes are the dataset's; leave config.teacher.labels out")
+    if config.student.weights:
+        raise UserError(f"{new}, but config.student.weights has a classifier already; give one of the two")
 
 
 def _check_pixels(dataset: Config) -> None:
@@ -275,6 +294,11 @@ def has_teacher(config: Config) -> bool:
     return bool(config.teacher.weights or config.stages.teacher.epochs)
 
 
+def has_new_classifier(config: Config) -> bool:
+    """Whether the teacher keeps the body of its weights and learns the dataset's classes."""
+    return config.teacher.classifier == "new"
+
+
 def has_student(config: Config) -> bool:
     """Whether the run has a student: one that it trains, or one from a folder."""
     return bool(config.student.weights or config.stages.stage1.epochs or config.stages.stage2.epochs)
@@ -291,6 +315,11 @@ def look_up(config: Config, path: str) -> Any:
     for key in path.split("."):
         value = value[key]
     return value
+
+
+def model_options(config: Config) -> dict[str, Any]:
+    """The options that the config sets, for `models.create`."""
+    return {key: value for key, value in config.teacher.options.to_dict().items() if value is not None}
 
 
 def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) -> dict[str, Any]:

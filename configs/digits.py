@@ -12,8 +12,7 @@ def get_config():
     """A small run through all three stages."""
     config = base_config()
     config.dataset.update(name="digits", image_size=32, resize=32, crop_scale=(0.7, 1.0), flip=False, workers=2)
-    config.teacher.update(name="resnet18")
-    config.teacher.options = {"width": 16}
+    config.teacher.update(name="resnet18", options={"width": 16})
     config.student.bottleneck.update(channels=6)
     config.stages.teacher.update(
         epochs=18,

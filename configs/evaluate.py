@@ -4,9 +4,9 @@
         --config.teacher.weights=weights/mobilenet_v2 --config.dataset.root=ROOT
 
 The weights are folders written by `bottlefit_jax.convert` or by a run; a student's go into `config.student.weights`.
-Model, options, bottleneck and normalisation are those of the weights. ROOT holds val/CLASS/*.jpg and train/CLASS/*.jpg,
-or labels.csv (filename, class_index, wnid) and synset_words.txt beside the pictures. Pictures are resized to 256 px on
-the short side and cropped to 224; `--config.dataset.resize=224` takes them whole.
+Model, options, bottleneck, normalisation and image size are those of the weights. ROOT holds val/CLASS/*.jpg and
+train/CLASS/*.jpg, or labels.csv (filename, class_index, wnid) and synset_words.txt beside the pictures. For a network
+of 224 px they are resized to 256 px on the short side and cropped; `--config.dataset.resize=224` takes them whole.
 """
 
 from bottlefit_jax.recipe import base_config
@@ -15,7 +15,7 @@ from bottlefit_jax.recipe import base_config
 def get_config():
     """No epochs anywhere, and the model that the weights are of."""
     config = base_config()
-    config.dataset.update(name="folder", workers=2)
+    config.dataset.update(name="folder", image_size=0, workers=2)
     config.teacher.name = ""
     for stage in config.stages.values():
         stage.epochs = 0

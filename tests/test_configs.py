@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.arguments import meet_weights
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.recipe import base_config, bottleneck_options, check_config, differences
+from bottlefit_jax.recipe import (
+    base_config,
+    bottleneck_options,
+    check_config,
+    differences,
+    model_options,
+)
 from bottlefit_jax.training.stages import STAGES, create_stage
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -25,7 +32,7 @@ def check(config):
     config.lock()
     check_config(config)
     name = config.teacher.name or "mobilenet_v2"
-    student = models.create(name, bottleneck=bottleneck_options(config), **config.teacher.options)
+    student = models.create(name, bottleneck=bottleneck_options(config), **model_options(config))
     for name in ("stage1", "stage2"):
         create_stage(name, config.stages[name], parts=student.parts, matched=student.matched)
     return student
@@ -35,7 +42,9 @@ def check(config):
 def test_every_config_says_its_command_and_passes_its_checks(path):
     assert f"--config=configs/{path.name}" in path.read_text().split('"""')[1]
     config = load(path.stem)
-    config.teacher.weights = config.teacher.weights or ("weights" if not config.stages.teacher.epochs else "")
+    if config.teacher.classifier == "new" or not config.stages.teacher.epochs:
+        config.teacher.weights = config.teacher.weights or "weights"
+    config.dataset.image_size = config.dataset.image_size or 224  # the weights'
     check(config)
 
 
@@ -103,6 +112,66 @@ def test_only_what_moves_no_weight_may_differ_between_two_runs_of_a_workdir():
         "seed: 3 here, 0 there",
         "stages.stage1.learning_rate: 0.5 here, 0.001 there",
     ]
+
+
+def weights(**changes):
+    return {"name": "resnet18", "options": {"width": 64}, "image_size": 32, "resize": 40, **changes}
+
+
+def test_weights_win_over_the_configs_file_and_not_over_the_user():
+    config = load("imagenette").lock()
+    notes = meet_weights(config, weights(), "w", typed=())
+    assert notes == [
+        "config.teacher.options.width: 64 as in w, not the config's 32",
+        "w was trained with images of 32 px; this run has 48 px",
+    ]
+    assert model_options(config) == {}
+    config = load("imagenette").lock()
+    meet_weights(config, weights(), "w", typed={"config.teacher.options.width"})
+    assert model_options(config) == {"width": 32}  # told by create_networks
+
+
+def test_an_image_size_of_0_is_the_weights():
+    config = load("evaluate").lock()
+    assert meet_weights(config, weights(), "w", typed=()) == []
+    assert (config.dataset.image_size, config.dataset.resize) == (32, 40)
+    config = load("evaluate").lock()
+    config.dataset.image_size = 48
+    assert "32 px; this run has 48" in meet_weights(config, weights(), "w", typed=())[0]
+    assert (config.dataset.image_size, config.dataset.resize) == (48, 0)
+
+
+def test_without_weights_an_image_size_of_0_is_a_mistake():
+    config = load("digits").lock()
+    config.dataset.update(image_size=0, resize=0)
+    with pytest.raises(UserError, match=r"config\.dataset\.image_size is 0, and no weights say what it is"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("match", "change"),
+    [
+        ("set config.teacher.weights to the folder", {"weights": ""}),
+        ("the dataset's; leave config.teacher.labels out", {"labels": "labels.txt"}),
+        ("config.teacher.classifier is 'mine'; it can be 'given' or 'new'", {"classifier": "mine"}),
+    ],
+)
+def test_a_new_classifier_needs_a_body_and_nothing_else(match, change):
+    config = load("own_classes")
+    config.dataset.image_size = 32
+    config.teacher.update({"weights": "w"} | change)
+    with pytest.raises(UserError, match=match):
+        check_config(config.lock())
+
+
+def test_a_new_classifier_must_be_trained_and_the_students_is_no_other():
+    config = load("own_classes").lock()
+    config.dataset.image_size, config.teacher.weights, config.student.weights = 32, "w", "s"
+    with pytest.raises(UserError, match=r"config\.student\.weights has a classifier already"):
+        check_config(config)
+    config.stages.teacher.epochs = 0
+    with pytest.raises(UserError, match=r"config\.stages\.teacher\.epochs is 0; a new classifier must be trained"):
+        check_config(config)
 
 
 NAN, INF = float("nan"), float("inf")

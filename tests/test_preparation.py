@@ -1,19 +1,23 @@
 """What a run opens: classes that fit or do not, weights that are the config's or are not, workdirs."""
 
+import json
+
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.preparation import claim_workdir, create_networks, needs_calibration, open_training
+from bottlefit_jax.preparation import claim_workdir, create_networks, needs_calibration, open_training, stages_to_run
 from bottlefit_jax.recipe import BOTTLENECK, IMAGENET_MEAN, base_config
 from bottlefit_jax.results import resolved
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
 from bottlefit_jax.training.sharding import to_host
-from tests.test_main import ROOT, run
+from tests.test_main import ROOT, run, start
+from tests.training.test_resume import wait_for
 
 
 @pytest.fixture
@@ -70,6 +74,29 @@ def test_options_that_contradict_the_weights_are_told(config, teacher):
     with config.unlocked():
         config.teacher.options = {"width": 16}
     with pytest.raises(UserError, match=r"teacher has width=8, not config.teacher.options.width 16"):
+        create_networks(config, ["thing 1"])
+
+
+def test_a_new_classifier_has_the_datasets_classes_and_the_weights_body(config, teacher):
+    config.teacher.weights, config.teacher.classifier = str(teacher), "new"
+    networks = create_networks(config, ["my cat", "my dog"])
+    assert (networks.num_classes, networks.labels, networks.class_indices) == (2, (("my cat",), ("my dog",)), None)
+    assert networks.teacher_variables is None
+    assert networks.teacher.num_classes == networks.student.num_classes == 2
+    body, given = networks.teacher_body, load_variables(teacher)[0]
+    jax.tree.map(np.testing.assert_array_equal, body, given)
+    assert (networks.mean, networks.std) == ((0.5,) * 3, (0.25,) * 3)
+    assert stages_to_run(config) == ("teacher", "stage1", "stage2")
+    config.teacher.classifier = "given"
+    assert stages_to_run(config) == ("stage1", "stage2")
+    with pytest.raises(UserError, match=r"not among .*: my cat, my dog; to teach .* --config=configs/own_classes.py"):
+        create_networks(config, ["my cat", "my dog"])
+
+
+def test_a_folder_that_does_not_say_what_it_holds_is_told(config, tmp_path):
+    save_variables(tmp_path / "odd", {"params": {"a": np.zeros(1)}}, {"name": "resnet18"})
+    config.teacher.weights = str(tmp_path / "odd")
+    with pytest.raises(UserError, match="odd does not hold a finished network: nothing in it says num_classes, bottle"):
         create_networks(config, ["thing 1"])
 
 
@@ -174,10 +201,75 @@ def test_a_damaged_workdir_is_told(config, tmp_path):
             claim_workdir(tmp_path / "run", config)
 
 
+def test_a_run_from_before_a_key_was_there_goes_on(config, tmp_path):
+    claim_workdir(tmp_path, config)
+    older = json.loads((tmp_path / "config.json").read_text())
+    del older["teacher"]["classifier"], older["frozen_statistics"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    claim_workdir(tmp_path, config)
+    config.teacher.classifier = "new"
+    with pytest.raises(UserError, match=r"another config \(teacher\.classifier: 'new' here, 'given' there\)"):
+        claim_workdir(tmp_path, config)
+
+
 def test_a_workdir_that_cannot_be_made_is_told(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run/config.json"):
         claim_workdir(tmp_path / "file" / "run", config)
+
+
+def digit_images(root, digits, *, each):
+    """The scikit-learn digits of a few classes as PNG folders: the first `each` to train, half as many to evaluate."""
+    images, labels = load_digits(return_X_y=True)
+    for digit in digits:
+        for index, image in enumerate(images[labels == digit][: each + each // 2]):
+            folder = root / ("train" if index < each else "val") / f"my {digit}"
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = cv2.resize((image.reshape(8, 8) * 15.9).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / f"{index}.png"), picture)
+    return root
+
+
+@pytest.mark.slow
+def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path):
+    """The body of a network of ten digits, and 60 images each of three classes under other names."""
+    stages = [f"--config.stages.{name}.epochs" for name in ("teacher", "stage1", "stage2")]
+    code, _, err = run(
+        f"--workdir={tmp_path / 'all'}",
+        "--config.teacher.options.width=8",
+        *(f"{key}={epochs}" for key, epochs in zip(stages, (4, 0, 0), strict=True)),
+    )
+    assert code == 0, err
+    own = (
+        f"--config.teacher.weights={tmp_path / 'all' / 'teacher'}",
+        f"--config.dataset.root={digit_images(tmp_path / 'set', (3, 4, 8), each=60)}",
+        "--config.dataset.resize=32",
+        "--config.dataset.flip=False",
+        "--config.dataset.crop_scale=(0.7, 1.0)",
+        "--config.student.bottleneck.channels=6",
+        "--config.checkpoint.every_steps=2",
+        "--config.stages.teacher.learning_rate=0.02",
+        *(f"{key}={epochs}" for key, epochs in zip(stages, (4, 1, 1), strict=True)),
+    )
+    code, out, err = run(*own, f"--workdir={tmp_path / 'run'}", config="configs/own_classes.py")
+    assert code == 0, err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["teacher"]["top1"] >= 95
+    assert [stage["name"] for stage in report["stages"]] == ["teacher", "stage1", "stage2"]
+    metas = [load_variables(tmp_path / "run" / name)[1] for name in ("teacher", "student")]
+    assert [(meta["num_classes"], meta["labels"], meta["image_size"]) for meta in metas] == [
+        (3, [["my 3"], ["my 4"], ["my 8"]], 32)
+    ] * 2
+
+    killed = start(*own, f"--workdir={tmp_path / 'killed'}", config="configs/own_classes.py")
+    wait_for(tmp_path / "killed" / "checkpoints" / "teacher" / "4", killed)
+    killed.kill()
+    killed.communicate()
+    code, out, err = run(*own, f"--workdir={tmp_path / 'killed'}", config="configs/own_classes.py")
+    assert code == 0, err
+    assert "teacher: going on from step" in out
+    again = [load_variables(tmp_path / "killed" / name)[1]["digest"] for name in ("teacher", "student")]
+    assert again == [meta["digest"] for meta in metas]
 
 
 @pytest.mark.slow

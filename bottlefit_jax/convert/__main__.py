@@ -1,13 +1,15 @@
 """Foreign weights in, and ours out.
 
-    python -m bottlefit_jax.convert --model NAME --input FILE --output DIR [--labels FILE] [--bits N] [--teacher DIR]
+    python -m bottlefit_jax.convert --model NAME --input FILE --output DIR [--weights NAME] [--labels FILE] [--bits N]
+                                    [--mean R,G,B] [--std R,G,B] [--image-size N] [--teacher DIR]
                                     [--option KEY=VALUE ...] [--overwrite]
     python -m bottlefit_jax.convert --to torch --input DIR --output FILE.pth [--overwrite]
 
 The first reads a file of PyTorch (torchvision's, BottleFit's, head-network-distillation's), safetensors, or a Keras
 MobileNetV2 as .npz, and writes a folder that a config can name. The second writes such a folder, or the teacher/ or
-student/ of a run, as a state dict: .pth, .pt or .safetensors. Exit code 2: one line on standard error says what is
-wrong, and nothing was written.
+student/ of a run, as a state dict: .pth, .pt or .safetensors. What the network needs besides its arrays goes with the
+file, and the first command finds it there. Exit code 2: one line on standard error says what is wrong, and nothing was
+written.
 """
 
 import argparse
@@ -21,7 +23,9 @@ from pathlib import Path
 from absl import logging as absl_logging
 
 from bottlefit_jax.command import Parser, in_place_of, tell
-from bottlefit_jax.convert import files
+from bottlefit_jax.convert import about, files
+from bottlefit_jax.convert.about import check_pixels
+from bottlefit_jax.convert.weight_sets import TOP
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import local_path
 
@@ -53,8 +57,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model", help="resnet152, densenet169, inception_v3, mobilenet_v2, custom_resnet152, ...")
     parser.add_argument("--input", type=Path, required=True, help="file of weights; with --to the folder of a network")
     parser.add_argument("--output", type=Path, required=True, help="folder; with --to a file")
+    parser.add_argument("--weights", metavar="NAME", help="which set of weights, where the file holds several")
     parser.add_argument("--labels", help="names of the classes, one a line; without it 1000 classes are ImageNet's")
     parser.add_argument("--bits", type=int, choices=range(9), help="of a student's quantiser; 0: none")
+    parser.add_argument("--mean", metavar="R,G,B", help="of the images it was trained with, 0 to 1")
+    parser.add_argument("--std", metavar="R,G,B", help="likewise; without both, ImageNet's")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side of those images; else the model's own")
     parser.add_argument("--teacher", type=Path, help="converted teacher, where the file holds a head alone")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the model, as width=16")
     parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
@@ -62,13 +70,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args.labels = None if args.labels is None else str(local_path(args.labels))
     args.option = dict(_option(text) for text in args.option)
     if args.to is None:
-        if args.model is None:
-            raise UserError("--model is missing; an example: --model resnet152")
         files.check_readable(args.input)
+        for flag in ("mean", "std"):
+            setattr(args, flag, _pixels(flag, getattr(args, flag)))
+        if args.image_size is not None and args.image_size < 1:
+            raise UserError(f"--image-size is {args.image_size}; it must be at least 1")
     else:
-        for flag in ("model", "labels", "bits", "teacher", "option"):
+        for flag in ("model", "weights", "labels", "bits", "mean", "std", "image_size", "teacher", "option"):
             if getattr(args, flag) not in (None, {}):
-                raise UserError(f"--{flag} does not go with --to: the folder says what its network is")
+                name = flag.replace("_", "-")
+                raise UserError(f"--{name} does not go with --to: the folder says what its network is")
         if not args.input.is_dir():
             raise UserError(f"no folder {args.input}: --to torch takes that of a converted or trained network")
         files.check_suffix(args.output)
@@ -82,14 +93,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def import_file(args: argparse.Namespace) -> None:
     """A file of weights becomes a folder."""
-    file = files.read(args.input)
+    file = files.read(args.input, args.weights)
+    if args.model is None and not file.about:
+        raise UserError("--model is missing, and the file does not say it; an example: --model resnet152")
     from bottlefit_jax.convert import network
     from bottlefit_jax.training import checkpoint
 
     checkpoint.silence_echoes()
-    found = network.from_file(
-        file, args.model, options=args.option, labels=args.labels, bits=args.bits, teacher=args.teacher
+    given = network.Given(
+        args.option, args.labels, args.bits, args.teacher, mean=args.mean, std=args.std, image_size=args.image_size
     )
+    found = network.from_file(file, args.model, given)
     with args.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
@@ -100,6 +114,9 @@ def import_file(args: argparse.Namespace) -> None:
         f"read {args.input} ({file.kind}): {meta['name']}, a {kind} of {meta['num_classes']:,} classes, "
         f"{network.parameters(found.variables):,} parameters"
     )
+    if len(file.sets) > 1 or file.weights != TOP:
+        others = f", chosen from {', '.join(file.sets)}" if len(file.sets) > 1 else ""
+        print(f"weights: {file.weights}{others}")
     for note in found.notes:
         print(note)
     print(f"wrote {args.output}: --config.{kind}.weights={args.output} names it")
@@ -113,12 +130,12 @@ def export_folder(args: argparse.Namespace) -> None:
     checkpoint.silence_echoes()
     variables, meta = checkpoint.load_variables(args.input)
     state_dict, notes = network.to_state_dict(variables, meta)
-    files.write(args.output, state_dict)
+    files.write(args.output, state_dict, about.write(meta, variables))
     print(
         f"read {args.input}: {meta['name']}, a {'student' if meta['bottleneck'] else 'teacher'} of "
         f"{meta['num_classes']:,} classes, {network.parameters(variables):,} parameters"
     )
-    for note in notes:
+    for note in [*notes, *network.notes_for_others(meta)]:
         print(note)
     print(f"wrote {args.output}: {len(state_dict):,} arrays under the names of torchvision and BottleFit")
 
@@ -131,6 +148,17 @@ def _option(text: str) -> tuple[str, int | bool | str]:
     if value.lower() in ("true", "false"):
         return key, value.lower() == "true"
     return key, int(value) if value.isdecimal() else value
+
+
+def _pixels(flag: str, text: str | None) -> tuple[float, float, float] | None:
+    """`R,G,B` as numbers, None where it was not given."""
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--{flag} is {text!r}; it must be R,G,B such as 0.485,0.456,0.406") from None
+    return check_pixels(f"--{flag}", values)
 
 
 def _check_output(output: Path, overwrite: bool, *, folder: bool) -> None:

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from bottlefit_jax.convert import about as about_network
+from bottlefit_jax.convert import weight_sets
+from bottlefit_jax.convert.about import KEY
 from bottlefit_jax.errors import UserError, is_disk_full
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
-# Where a checkpoint's dictionary has its weights, if they are not the file's object itself.
-WEIGHTS = ("model", "state_dict")
 # Besides tensors and plain values: what training scripts keep beside their weights.
 ALLOWED = (argparse.Namespace, collections.Counter)
 
@@ -39,18 +40,29 @@ class File:
       arrays: key -> array, float16 to float64 as stored, other floats as float32. What stands among the weights and
         is no tensor is an array of objects without axes.
       beside: what else the checkpoint's dictionary has, such as `config`.
+      about: what the network needs besides its arrays, where the file says it; see `about.py`.
+      weights: name of the set that was read; `weight_sets.TOP` where it is the file itself.
+      sets: names of all sets that there are.
     """
 
     kind: str
     arrays: dict[str, np.ndarray]
     beside: dict[str, Any] = dataclasses.field(default_factory=dict)
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str = weight_sets.TOP
+    sets: tuple[str, ...] = (weight_sets.TOP,)
 
 
-def read(path: Path) -> File:
+def read(path: Path, weights: str | None = None) -> File:
     """Reads a file of weights.
 
+    Args:
+      path: the file.
+      weights: name of the set to read, where there are several.
+
     Raises:
-      UserError: it is not there, not whole, of another kind, wants to run something, or its library is missing.
+      UserError: it is not there, not whole, of another kind, wants to run something, or its library is missing; it
+        has several sets of weights and none was chosen.
     """
     check_readable(path)
     with _said_in_one_line(path):
@@ -62,16 +74,16 @@ def read(path: Path) -> File:
             if damaged:
                 raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
             if names and all(name.endswith(".npy") for name in names):
-                return _read_npz(path)
+                return _read_npz(path, weights)
             if any(name.endswith("/constants.pkl") for name in names):
                 raise UserError(f"{path} is a TorchScript program: save the weights alone, {_HOW}")
             if not any(name.endswith("/data.pkl") for name in names):
                 raise UserError(f"{path} is a zip file, but neither PyTorch's nor NumPy's")
-            return _read_torch(path)
+            return _read_torch(path, weights)
         if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < path.stat().st_size:
-            return _read_safetensors(path)
+            return _read_safetensors(path, weights)
         if start[:1] == b"\x80":  # a pickle, as PyTorch wrote it before 1.6
-            return _read_torch(path)
+            return _read_torch(path, weights)
     raise UserError(f"{path} is not a file of PyTorch (.pth, .pt), safetensors or NumPy (.npz)")
 
 
@@ -86,23 +98,27 @@ def check_readable(path: Path) -> None:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def write(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
+def write(path: Path, state_dict: Mapping[str, np.ndarray], about: str | None = None) -> None:
     """Writes a state dict, whole or not at all.
 
     Args:
       path: .pth or .pt for PyTorch's own format, or .safetensors; replaced where it exists.
       state_dict: key -> array.
+      about: what the network needs besides, as `about.write` has it.
 
     Raises:
       UserError: another suffix, a missing library, a full disk, a folder that cannot be written.
     """
     check_suffix(path)
     if path.suffix == ".safetensors":
-        data = _library("safetensors.numpy", f"writing {path}").save(dict(state_dict))
+        metadata = None if about is None else {KEY: about}
+        data = _library("safetensors.numpy", f"writing {path}").save(dict(state_dict), metadata)
     else:
         torch, buffer = _library("torch", f"writing {path}"), io.BytesIO()
-        tensors = ((key, torch.from_numpy(np.array(value))) for key, value in state_dict.items())
-        torch.save(collections.OrderedDict(tensors), buffer)
+        tensors = collections.OrderedDict((k, torch.from_numpy(np.array(v))) for k, v in state_dict.items())
+        if about is not None:
+            tensors._metadata = collections.OrderedDict({KEY: about})  # type: ignore[attr-defined]
+        torch.save(tensors, buffer)
         data = buffer.getbuffer()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -129,16 +145,28 @@ def check_suffix(path: Path) -> None:
 _HOW = "torch.save(model.state_dict(), 'weights.pth')"
 
 
-def _read_npz(path: Path) -> File:
+def _read_npz(path: Path, weights: str | None) -> File:
     with np.load(path, allow_pickle=False) as archive:
-        return File("npz", {key: archive[key] for key in archive.files})
+        return _file("npz", path, {key: archive[key] for key in archive.files}, weights, None)
 
 
-def _read_safetensors(path: Path) -> File:
-    library = _library("safetensors.numpy", f"reading {path}")
+def _read_safetensors(path: Path, weights: str | None) -> File:
+    library = _library("safetensors", f"reading {path}")
     importlib.import_module("ml_dtypes")  # gives NumPy the bfloat16 that safetensors asks it for
-    arrays = library.load_file(path)
-    return File("safetensors", {key: _usual(array) for key, array in arrays.items()})
+    with library.safe_open(path, framework="np") as file:
+        arrays = {key: _usual(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        text = (file.metadata() or {}).get(KEY)
+    return _file("safetensors", path, arrays, weights, text)
+
+
+def _file(kind: str, path: Path, arrays: Mapping[str, np.ndarray], weights: str | None, text: str | None) -> File:
+    """A file that has no dictionaries in it, but perhaps networks side by side."""
+    sets = weight_sets.find(arrays)
+    if not sets:
+        return File(kind, dict(arrays))
+    chosen = weight_sets.choose(path, sets, weights)
+    about, names = about_network.read(path, text), tuple(item.name for item in sets)
+    return File(kind, dict(chosen.values or {}), about=about, weights=chosen.name, sets=names)
 
 
 def _usual(array: np.ndarray) -> np.ndarray:
@@ -146,22 +174,31 @@ def _usual(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.isbuiltin == 1 else array.astype(np.float32)
 
 
-def _read_torch(path: Path) -> File:
+def _read_torch(path: Path, weights: str | None) -> File:
     torch = _library("torch", f"reading {path}")
     with warnings.catch_warnings(), torch.serialization.safe_globals(list(ALLOWED)):
         warnings.simplefilter("ignore")
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights: save it by {_HOW}")
-    weights = next((content[key] for key in WEIGHTS if isinstance(content.get(key), Mapping)), content)
-    if not any(isinstance(value, torch.Tensor) for value in weights.values()):
+    sets = weight_sets.find(content)
+    if not any(item.values is not None for item in sets):
         keys = ", ".join(map(str, list(content)[:10])) or "none"
         raise UserError(
-            f"{path} holds no weights: its keys are {keys}; tensors are looked for there, or under "
-            f"{' or '.join(map(repr, WEIGHTS))}"
+            f"{path} holds no weights: its keys are {keys}; a dictionary of named tensors is looked for there and in "
+            f"what they hold. Save one by {_HOW}"
         )
-    beside = {} if weights is content else {str(key): value for key, value in content.items() if key not in WEIGHTS}
-    return File("PyTorch", {str(key): _from_tensor(torch, value) for key, value in weights.items()}, beside)
+    chosen = weight_sets.choose(path, sets, weights)
+    assert chosen.values is not None
+    text = getattr(chosen.values, "_metadata", {}).get(KEY)
+    return File(
+        "PyTorch",
+        {key: _from_tensor(torch, value) for key, value in chosen.values.items()},
+        chosen.beside,
+        about_network.read(path, text),
+        chosen.name,
+        tuple(item.name for item in sets),
+    )
 
 
 def _from_tensor(torch: Any, value: Any) -> np.ndarray:

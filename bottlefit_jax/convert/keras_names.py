@@ -14,14 +14,14 @@ import numpy as np
 from flax import traverse_util
 
 from bottlefit_jax import models
+from bottlefit_jax.convert.torch_names import misfit
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.norms import FOLDED_VARIANCE
 
 NAME = "mobilenet_v2"
 OPTIONS: dict[str, Any] = {"padding": "same"}
 MEAN = STD = (0.5, 0.5, 0.5)  # pixel / 127.5 - 1
 CLASSIFIER = "52_classifier"
-# variance + epsilon is 1 in float32, so that the batch norm multiplies by exactly 1
-VARIANCE = np.float32(1) - np.float32(1e-5)
 
 
 def _layers() -> dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]:
@@ -53,7 +53,7 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
     Returns:
         `{"params", "batch_stats"}` of float32 NumPy arrays, and the options with which `models.create` makes their
         network. Keys left over, missing or of another shape, and values that are no finite floats, are one UserError
-        that lists all.
+        that names the first.
     """
     if name != NAME:
         raise UserError(f"this is a Keras file, which can only be a {NAME}, not a {name}")
@@ -70,10 +70,10 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
             shape = expected["params", *norm, "bias"]
             flat["params", *norm, "scale"] = np.ones(shape, np.float32)
             flat["batch_stats", *norm, "mean"] = np.zeros(shape, np.float32)
-            flat["batch_stats", *norm, "var"] = np.full(shape, VARIANCE)
+            flat["batch_stats", *norm, "var"] = np.full(shape, FOLDED_VARIANCE)
     problems += [f"unknown {key}" for key in given]
     if problems:
-        raise UserError(f"these weights do not fit {name}, {len(problems)} problems: {'; '.join(problems)}")
+        raise UserError(misfit(name, problems))
     assert flat.keys() == expected.keys()
     return traverse_util.unflatten_dict(flat), dict(OPTIONS)
 

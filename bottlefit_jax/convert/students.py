@@ -14,6 +14,7 @@ import numpy as np
 
 from bottlefit_jax import models
 from bottlefit_jax.convert import torch_names
+from bottlefit_jax.convert.weight_sets import without_wrappers
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.bottleneck import DESIGNS, PATCH, REFERENCE, Layer
 
@@ -29,12 +30,12 @@ UNLIKELY = 9973  # a width that marks layers, and that no other layer has
 
 def is_student(arrays: Mapping[str, Any]) -> bool:
     """Whether a state dict has a bottleneck."""
-    return any(HALVES.match(key) for key in torch_names.without_module(arrays))
+    return any(HALVES.match(key) for key in without_wrappers(arrays))
 
 
 def is_head(arrays: Mapping[str, Any]) -> bool:
     """Whether a state dict is a head of head-network-distillation."""
-    return any(HEAD.match(key) for key in torch_names.without_module(arrays))
+    return any(HEAD.match(key) for key in without_wrappers(arrays))
 
 
 def check_model(name: str, beside: Mapping[str, Any]) -> None:
@@ -57,7 +58,7 @@ def bottleneck_of(name: str, arrays: Mapping[str, np.ndarray], bits: int | None)
         UserError: the encoder is none that this model has.
     """
     spec = models.MODELS[name]
-    found = ((ENCODER.match(key), np.shape(value)) for key, value in torch_names.without_module(arrays).items())
+    found = ((ENCODER.match(key), np.shape(value)) for key, value in without_wrappers(arrays).items())
     shapes = [shape for _, shape in sorted((int(m[1]), shape) for m, shape in found if m and len(shape) == 4)]
     plans: dict[tuple[int, ...], dict[str, Any]] = {
         _kernels(design.encoder): {"version": version} for version, design in DESIGNS[spec.family].items()
@@ -79,7 +80,7 @@ def _hidden(name: str, plan: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     """The decoder's inner width: that of the first layer which has it; None where the file lacks that layer."""
     layers = models.create(name, bottleneck={**plan, "hidden": UNLIKELY}).design.decoder
     number = next(number for number, layer in enumerate(layers) if layer.width == UNLIKELY)
-    found = ((DECODER.match(key), np.shape(value)) for key, value in torch_names.without_module(arrays).items())
+    found = ((DECODER.match(key), np.shape(value)) for key, value in without_wrappers(arrays).items())
     shape = next((shape for match, shape in found if match and int(match[1]) == number and len(shape) == 4), None)
     return None if shape is None else int(shape[1 if layers[number].kind == "transposed" else 0])
 
@@ -134,7 +135,7 @@ def whole_student(
         head's are kept, for the list of what does not fit.
     """
     front = "features.bottleneck" if models.MODELS[name].family == "densenet" else "bottleneck"
-    renamed = {_student_key(key, front): value for key, value in torch_names.without_module(head).items()}
+    renamed = {_student_key(key, front): value for key, value in without_wrappers(head).items()}
     plan = bottleneck_of(name, renamed, None)
     wanted = torch_names.keys(name, bottleneck=plan, **options)
     norms = {key.removesuffix(".running_mean") for key in wanted if key.endswith(".running_mean")}

@@ -7,7 +7,7 @@ those of the BottleFit reference (`bottleneck.encoder.N`, in a DenseNet `feature
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from bottlefit_jax import models
+from bottlefit_jax.convert.weight_sets import without_wrappers
 from bottlefit_jax.errors import UserError
 
 # Our dotted path -> PyTorch's; of a family's rewrites the first that matches is applied.
@@ -29,6 +30,7 @@ PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
 OLD_SPELLINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "densenet": ((r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2"),),
 }
+SHOWN = 5  # problems on the line
 COUNTER = ".num_batches_tracked"
 CLASSIFIER_BIAS: Mapping[str, str] = {
     "resnet": "fc.bias", "densenet": "classifier.bias", "mobilenet": "classifier.1.bias", "inception": "fc.bias",
@@ -61,15 +63,15 @@ def from_torch(
 
     Args:
         name: the model, as `models.create` knows it.
-        state_dict: PyTorch's keys to arrays. `num_batches_tracked` is passed over (`counters` has it), `module.` in
-            front of every key is taken off, and torchvision's older DenseNet spelling is understood.
+        state_dict: PyTorch's keys to arrays. `num_batches_tracked` is skipped (`counters` has it), what wrappers such
+            as `module.` put before every key is taken off, and torchvision's older DenseNet spelling is understood.
         bottleneck: of a student, as for `models.create`.
         **options: as for `models.create`; the number of classes follows from the classifier's bias.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays; static ranges, which PyTorch files do not
         have, are there as zeros. Keys left over, missing or of another shape, and values that are no finite floats,
-        are one UserError that lists all.
+        are one UserError that names the first.
     """
     family = _family(name)
     given = {key: np.asarray(value) for key, value in _renamed(state_dict, family) if not key.endswith(COUNTER)}
@@ -103,7 +105,7 @@ def counters(name: str, state_dict: Mapping[str, Any]) -> dict[str, int]:
     """The `num_batches_tracked` of a state dict, which no network computes with, under today's keys.
 
     Raises:
-        UserError: one belongs to no batch norm of the file, or is no whole number; it lists all.
+        UserError: one belongs to no batch norm of the file, or is no whole number; it names the first.
     """
     renamed = dict(_renamed(state_dict, _family(name)))
     found, problems = {}, []
@@ -164,13 +166,6 @@ def keys(name: str, *, num_classes: int = 1000, bottleneck: dict[str, Any] | Non
     return {_torch_key(path, len(shape), family)[0] for path, shape in expected.items() if path[0] != "ranges"}
 
 
-def without_module(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the `module.` that a wrapped network's file has before every key."""
-    if state_dict and all(key.startswith("module.") for key in state_dict):
-        return {key.removeprefix("module."): value for key, value in state_dict.items()}
-    return dict(state_dict)
-
-
 def _variables(name: str, bottleneck: dict[str, Any] | None, options: dict, classes: int) -> dict[tuple, tuple]:
     """Path -> shape of every variable of the model."""
     module = models.create(name, num_classes=classes, bottleneck=bottleneck, **options)
@@ -195,7 +190,7 @@ def _dotted(path: tuple[str, ...], family: str) -> str:
 def _renamed(state_dict: Mapping[str, Any], family: str) -> list[tuple[str, Any]]:
     """(key as torchvision spells it today, value)."""
     table = OLD_SPELLINGS.get(family, ())
-    return [(_rewrite(key, table), value) for key, value in without_module(state_dict).items()]
+    return [(_rewrite(key, table), value) for key, value in without_wrappers(state_dict).items()]
 
 
 def _rewrite(key: str, table: tuple[tuple[str, str], ...]) -> str:
@@ -222,4 +217,18 @@ def _torch_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ..
 
 def _raise(name: str, problems: list[str]) -> None:
     if problems:
-        raise UserError(f"these weights do not fit {name}, {len(problems)} problems: {'; '.join(problems)}")
+        raise UserError(misfit(name, problems))
+
+
+def misfit(name: str, problems: Sequence[str]) -> str:
+    """One line for weights that do not fit a model: the first problems, and how many more there are.
+
+    Where names are missing because others stand in their place, both kinds are shown.
+    """
+    unknown = [problem for problem in problems if problem.startswith("unknown ")]
+    others = [problem for problem in problems if problem not in unknown]
+    shown = others[: SHOWN - min(2, len(unknown))]
+    shown += unknown[: SHOWN - len(shown)]
+    more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
+    count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+    return f"these weights do not fit {name}, {count}: {'; '.join(shown)}{more}"

@@ -7,14 +7,26 @@ import jax.numpy as jnp
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import densenet, inception, mobilenet, resnet
 from bottlefit_jax.models.bottleneck import Bottleneck, is_integer
-from bottlefit_jax.models.inheritance import with_stem_of, with_tail_of
+from bottlefit_jax.models.inheritance import with_body_of, with_stem_of, with_tail_of
 from bottlefit_jax.models.network import Network, Spec
+from bottlefit_jax.models.norms import folded_norms, with_measured_norms
 
 MODELS: dict[str, Spec] = {
     spec.name: spec for family in (resnet, densenet, mobilenet, inception) for spec in family.SPECS
 }
 
-__all__ = ["MODELS", "Bottleneck", "Network", "Spec", "create", "with_stem_of", "with_tail_of"]
+__all__ = [
+    "MODELS",
+    "Bottleneck",
+    "Network",
+    "Spec",
+    "create",
+    "folded_norms",
+    "with_body_of",
+    "with_measured_norms",
+    "with_stem_of",
+    "with_tail_of",
+]
 
 
 def create(

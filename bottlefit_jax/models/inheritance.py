@@ -1,4 +1,4 @@
-"""What a student begins with of its teacher's weights."""
+"""What a network begins with of another's weights: a student of its teacher's, a teacher of one with other classes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,24 @@ import numpy as np
 from bottlefit_jax.models.network import Network
 
 Variables = Mapping[str, Any]
+
+
+AUXILIARY = "AuxLogits"  # an Inception's second classifier
+
+
+def with_body_of(given: Variables, fresh: Variables, network: Network) -> dict[str, Any]:
+    """A teacher's variables in which all but the classifiers are those of a network with other classes.
+
+    Args:
+        given: the other network's collections.
+        fresh: the teacher's, as its `init` made them.
+        network: the teacher.
+    """
+    classifiers = ([part for part in network.parts if part != AUXILIARY][-1], AUXILIARY)
+    return {
+        collection: {part: tree if part in classifiers else given[collection][part] for part, tree in parts.items()}
+        for collection, parts in fresh.items()
+    }
 
 
 def with_tail_of(teacher: Variables, student: Variables) -> dict[str, Any]:

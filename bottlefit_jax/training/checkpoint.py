@@ -27,6 +27,7 @@ from bottlefit_jax.training.sharding import to_host
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+MARKER = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +183,7 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
       UserError: there is no such folder, or what is in it is not a whole network with finite weights.
     """
     folder = folder.absolute()
-    if not folder.is_dir():
-        raise UserError(f"no weights at {folder}: name the folder of a converted or trained network")
+    _check_network(folder)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(
@@ -200,6 +200,35 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
             f"{folder} holds a network that diverged when it was trained: {bad} is not finite; train it again"
         )
     return variables, meta
+
+
+def load_meta(folder: Path) -> dict[str, Any]:
+    """Reads what `save_variables` wrote beside the arrays.
+
+    Raises:
+      UserError: as `load_variables`.
+    """
+    folder = folder.absolute()
+    _check_network(folder)
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(folder, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    except Exception as error:
+        raise UserError(f"{folder} does not hold a whole network: its description cannot be read") from error
+
+
+def _check_network(folder: Path) -> None:
+    """Raises UserError where a folder cannot be a network's, and names those in it that are."""
+    if not folder.is_dir():
+        raise UserError(f"no weights at {folder}: name the folder of a converted or trained network")
+    if (folder / MARKER).exists():
+        return
+    inside = [str(path) for path in (folder / "teacher", folder / "student") if (path / MARKER).exists()]
+    if inside:
+        raise UserError(f"{folder} is the folder of a run, which holds several things: name {' or '.join(inside)}")
+    if (folder / "config.json").is_file():
+        raise UserError(f"{folder} is the folder of a run that has finished no network yet")
+    raise UserError(f"{folder} does not hold a whole network: name the folder of a converted or trained one")
 
 
 def non_finite(tree: Any) -> str | None:

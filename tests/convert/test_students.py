@@ -188,7 +188,7 @@ def test_a_head_and_its_teacher_make_a_student(tmp_path, capsys, refused, teache
     refused(tmp_path / "x", "holds a head alone; convert its teacher first, and name", *args, "--input", source)
     aux = save_npz(tmp_path / "aux.npz", head | {"module_seq.linear.weight": np.zeros(1)})
     needs = ("--input", aux, "--teacher", folder)
-    refused(tmp_path / "x", "1 problems: unknown module_seq.linear.weight", *args, *needs)
+    refused(tmp_path / "x", "1 problem: unknown module_seq.linear.weight", *args, *needs)
     refused(tmp_path / "x", "holds a student; --teacher needs the folder of a whole resnet18", *args, "--input", source,
             "--teacher", tmp_path / "s")  # fmt: skip
     refused(tmp_path / "x", "--teacher is for files that hold a head alone", *args, *WIDTH, "--teacher", folder,

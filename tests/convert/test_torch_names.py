@@ -156,5 +156,8 @@ def test_variables_that_do_not_fit_are_listed_at_once(small):
 
 
 def test_an_empty_state_dict_says_what_is_missing():
-    with pytest.raises(UserError, match=r"do not fit resnet18, 102 problems: missing .*fc\.bias"):
+    with pytest.raises(UserError, match=r"do not fit resnet18, 102 problems: (missing \S+; ){5}and 97 more$"):
         from_torch("resnet18", {})
+    arrays = {f"backbone.{key}": value for key, value in draw("resnet50")[2].items()}
+    with pytest.raises(UserError, match=r", \d+ problems: (missing \S+; ){3}(unknown backbone\.\S+; ){2}and \d+ more$"):
+        from_torch("resnet50", arrays)

@@ -67,6 +67,28 @@ def test_an_encoder_that_begins_otherwise_or_is_narrower_stays_as_it_is(draw_var
     jax.tree.map(np.testing.assert_array_equal, models.with_stem_of(given, drawn, student), dict(drawn))
 
 
+@pytest.mark.parametrize(
+    ("name", "classifiers", "options"),
+    [("resnet18", {"fc"}, {"width": 8}), ("inception_v3", {"fc", "AuxLogits"}, {"aux_logits": True})],
+)
+def test_a_teacher_keeps_the_body_and_has_its_own_classifiers(name, classifiers, options):
+    modules = [models.create(name, num_classes=classes, **options) for classes in (5, 3)]
+    size = modules[0].spec.image_size
+    given, fresh = (
+        jax.tree.map(
+            lambda leaf, fill=fill: np.full(leaf.shape, fill),
+            jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, size, size, 3), np.float32)),
+        )
+        for module, fill in zip(modules, (1.0, 2.0), strict=True)
+    )
+    begun = models.with_body_of(given, fresh, modules[1])
+    assert jax.tree.map(np.shape, begun) == jax.tree.map(np.shape, fresh)
+    for parts in begun.values():
+        for part, tree in parts.items():
+            expected = 2.0 if part in classifiers else 1.0
+            assert all((leaf == expected).all() for leaf in jax.tree.leaves(tree)), part
+
+
 def test_without_a_teacher_nothing_changes(draw_variables):
     _, student, drawn = made(draw_variables, "resnet18", {"channels": 3}, width=8)
     assert models.with_stem_of({}, drawn, student) == drawn

@@ -13,7 +13,7 @@ from bottlefit_jax import data, experiment, models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.compare.methods import student_epochs
 from bottlefit_jax.preparation import Networks, create_networks, open_source
-from bottlefit_jax.recipe import Config, bottleneck_options
+from bottlefit_jax.recipe import Config, bottleneck_options, has_new_classifier
 from bottlefit_jax.training import sharding
 from bottlefit_jax.training.loop import StopSignal
 
@@ -101,8 +101,9 @@ def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
     if student_epochs(config) < 1:
         raise UserError("config.stages.stage1 and stage2 have 0 epochs; a comparison trains students")
     config = config.copy_and_resolve_references()
-    if not config.teacher.weights:
+    if not config.teacher.weights or has_new_classifier(config):
         config.teacher.weights = str(_teacher(config, workdir, stop))
+        config.teacher.classifier = "given"
     source = open_source(config, "val")
     networks = create_networks(config, source.class_names)
     sizes = [config.stages[name].batch_size for name in ("stage1", "stage2")]

@@ -1,0 +1,130 @@
+"""Which sets of weights a checkpoint holds (raw, averaged, several networks), and the one of them to read.
+
+A set is known by its form, not by its key: a dictionary of named arrays, wherever it lies. Where there are several,
+nobody can tell which is meant, so that the user chooses one.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bottlefit_jax.errors import UserError
+
+# Before every name, in any order: DataParallel, AveragedModel, and scripts with the network in an attribute.
+WRAPPERS = ("module.", "model.", "net.", "network.")
+# Between any two names: torch.compile, FSDP, activation checkpointing.
+INSIDE = re.compile(r"(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
+AVERAGED = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts in it
+OPTIMIZER = "param_groups"  # every optimiser's state has it; its arrays are no weights
+TOP = "."  # the name of the set that is the file itself
+DEPTH = 4  # dictionaries in dictionaries that are searched
+NETWORK = 20  # arrays; fewer are those of a layer
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSet:
+    """One set of weights.
+
+    Attributes:
+      name: the keys on the way to it with dots between, or `TOP`.
+      values: name -> array, and whatever else stands among them; None where the arrays have no names.
+      beside: what stands in the dictionaries on the way.
+    """
+
+    name: str
+    values: Mapping[str, Any] | None
+    beside: dict[str, Any]
+
+
+def find(content: Mapping[Any, Any]) -> list[WeightSet]:
+    """All sets of weights in a checkpoint. Arrays are whatever has `ndim` and `shape`, PyTorch's or NumPy's."""
+    found: list[WeightSet] = []
+    _search(content, (), {}, found)
+    kernels = [item for item in found if item.values is None or _has_array(item.values.values(), axes=2)]
+    chosen = kernels if any(item.values is not None for item in kernels) else found
+    values = [item.values for item in chosen]
+    return [
+        dataclasses.replace(part, beside={k: v for k, v in part.beside.items() if not any(v is it for it in values)})
+        for item in chosen
+        for part in _side_by_side(item)
+    ]
+
+
+def choose(path: Path, sets: list[WeightSet], name: str | None) -> WeightSet:
+    """The set that `name` says, or the only one.
+
+    Raises:
+      UserError: there are several and no name; or the name is of none; or its arrays have no names.
+    """
+    names = ", ".join(item.name for item in sets)
+    if name is None:
+        if len(sets) > 1:
+            raise UserError(f"{path} holds {len(sets)} sets of weights: {names}; choose one with --weights NAME")
+        return sets[0]
+    chosen = next((item for item in sets if item.name == name), None)
+    if chosen is None:
+        raise UserError(f"--weights {name}: {path} has {names} ({TOP} is the file itself)")
+    if chosen.values is None:
+        raise UserError(
+            f"--weights {name} is a list of arrays without names, which no network can take: where it was made, copy "
+            "the averaged weights into the network and save its state dict"
+        )
+    return chosen
+
+
+def without_wrappers(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights under the network's own names: `_orig_mod.model.conv1.weight` is `conv1.weight`."""
+    found = {INSIDE.sub(r"\1", key): value for key, value in weights.items()}
+    if len(found) != len(weights):  # two names would become one
+        found = dict(weights)
+    while True:
+        inner = {key: value for key, value in found.items() if key != AVERAGED}
+        wrapper = next((w for w in WRAPPERS if inner and all(key.startswith(w) for key in inner)), None)
+        if wrapper is None:
+            return found
+        found = {key.removeprefix(wrapper): value for key, value in inner.items()}
+
+
+def averaged_steps(weights: Mapping[str, Any]) -> int | None:
+    """How many steps PyTorch's AveragedModel averaged, if the weights are of one."""
+    value = next((value for key, value in weights.items() if key.rpartition(".")[2] == AVERAGED), None)
+    return None if value is None else int(value)
+
+
+def _search(content: Mapping[Any, Any], path: tuple[str, ...], beside: dict[str, Any], found: list[WeightSet]) -> None:
+    if OPTIMIZER in content or not all(isinstance(key, str) for key in content):
+        return
+    if _has_array(content.values()):
+        found.append(WeightSet(".".join(path) or TOP, content, beside))
+    for key, value in content.items():
+        around = {**beside, **{other: item for other, item in content.items() if other != key}}
+        if isinstance(value, Mapping) and len(path) < DEPTH:
+            _search(value, (*path, key), around, found)
+        elif isinstance(value, list | tuple) and len(value) >= NETWORK and _has_array(value, axes=2):
+            found.append(WeightSet(".".join((*path, key)), None, around))
+
+
+def _has_array(values: Any, *, axes: int = 1) -> bool:
+    return any(getattr(value, "ndim", 0) >= axes for value in values)
+
+
+def _side_by_side(item: WeightSet) -> list[WeightSet]:
+    """The set itself; or each network of it, where it is equal ones under prefixes (`net.…`, `net_ema.…`)."""
+    groups: dict[str, dict[str, Any]] = {}
+    plain = without_wrappers(item.values or {})
+    arrays = {key for key, value in plain.items() if getattr(value, "ndim", 0)}
+    for key, value in plain.items():
+        first, _, rest = key.partition(".")
+        groups.setdefault(first, {})[rest] = value
+    groups = {first: group for first, group in groups.items() if any(f"{first}.{key}" in arrays for key in group)}
+    shapes = [
+        {key: tuple(value.shape) for key, value in without_wrappers(group).items() if getattr(value, "ndim", 0)}
+        for group in groups.values()
+    ]
+    alike = len(shapes) > 1 and all(shape == shapes[0] for shape in shapes) and len(shapes[0]) >= NETWORK
+    if not alike or any("." not in key for key in arrays):
+        return [item]
+    above = "" if item.name == TOP else f"{item.name}."
+    return [dataclasses.replace(item, name=f"{above}{first}", values=group) for first, group in groups.items()]
