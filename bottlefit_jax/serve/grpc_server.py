@@ -1,9 +1,11 @@
 """The protocol behind a gRPC port: bytes to messages, statuses, the log of each call, and an orderly end."""
 
 import asyncio
+import functools
 import math
 import time
 import uuid
+from logging import INFO, WARNING
 from typing import Any, NoReturn
 
 import grpc
@@ -12,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.serve.checks import Refused
 from bottlefit_jax.serve.protocol import SERVICE, Call, Protocol
+from bottlefit_jax.serve.security import caller_of
 from bottlefit_jax.serve.telemetry import Metrics, log
 
 QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes come every few seconds; only what fails is logged
@@ -26,6 +29,7 @@ class GrpcServer:
       credentials: of TLS; None: plaintext.
       interceptors: as security.BearerToken.
       message_limit: bytes of a request.
+      services: other services on the same port.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class GrpcServer:
         message_limit: int,
         credentials: grpc.ServerCredentials | None = None,
         interceptors: tuple[grpc.aio.ServerInterceptor, ...] = (),
+        services: tuple[grpc.GenericRpcHandler, ...] = (),
     ):
         self._protocol, self._metrics = protocol, metrics
         self._host, self.port, self._credentials = host, port, credentials
@@ -53,7 +58,7 @@ class GrpcServer:
         ]
         self._server = grpc.aio.server(options=options, interceptors=interceptors)
         handlers = {name: self._handler(name, *method) for name, method in protocol.methods.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers), *services))
 
     async def start(self) -> None:
         """Listens; `port` is then the real one.
@@ -84,7 +89,8 @@ class GrpcServer:
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             started, left = time.monotonic(), context.time_remaining()
             deadline = math.inf if left is None else started + left
-            call = Call(name, deadline, {"method": name, "request": f"made-{uuid.uuid4().hex[:12]}"})
+            notes = {"method": name, "request": f"made-{uuid.uuid4().hex[:12]}"}
+            call = Call(name, deadline, notes, caller=functools.partial(caller_of, context))
             try:
                 try:
                     request = request_type.FromString(data)
@@ -112,6 +118,9 @@ class GrpcServer:
     def _done(self, call: Call, started: float, received: int, sent: int, status: str, error: str | None) -> None:
         """Counts and logs a call."""
         seconds = time.monotonic() - started
+        if status != "OK":
+            call.notes.update(call.caller())
+            self._metrics.refused.labels(call.method, status).inc()
         if call.method == "ModelInfer":
             # the names are those of loaded models: a client cannot fill the memory with names of its own
             manifest = None if call.model is None else call.model.manifest
@@ -123,7 +132,7 @@ class GrpcServer:
         elif call.method in QUIET and status == "OK":
             return
         sizes: dict[str, Any] = {"total_us": round(seconds * 1e6), "bytes_in": received, "bytes_out": sent}
-        log("call", **call.notes, status=status, error=error, **sizes)
+        log("call", level=INFO if status == "OK" else WARNING, **call.notes, status=status, error=error, **sizes)
 
 
 async def _abort(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:

@@ -29,6 +29,8 @@ class Metrics:
         self.batch = Histogram("batch_size", "Pictures run at once", MODEL, buckets=(1, 2, 4, 8, 16, 32, 64), **kept)
         self.queue = Gauge("queue_length", "Requests that wait", MODEL, **kept)
         self.received = Counter("received_bytes", "Bytes of ModelInfer requests", MODEL, **kept)
+        self.refused = Counter("refused_calls", "Calls without an answer, by status", ("method", "status"), **kept)
+        self.left_out = Gauge("bundles_left_out", "Folders of --bundles that cannot be served", **kept)
         self.sent = Counter("sent_bytes", "Bytes of ModelInfer responses", MODEL, **kept)
 
     def watch_queue(self, name: str, version: int, length: Callable[[], float]) -> None:

@@ -82,6 +82,11 @@ def test_a_port_that_is_taken(bundle, capsys):
         (["--port", "x", "--bundle", "a"], "argument --port: invalid int value: 'x'"),
         (["--port", "0", "--bundle", "nowhere"], "no folder"),
         (["--port", "0", "--bundles", "nowhere"], "no folder nowhere"),
+        (
+            ["--port", "0", "--bundle", "a", "--repository-port", "-1"],
+            "--repository-port is -1; it must be 0 to 65,535",
+        ),
+        (["--port", "0", "--bundle", "a", "--log-level", "loud"], "invalid choice: 'loud'"),
         (["--port", "70000", "--bundle", "a"], "--port is 70000; it must be 0 to 65,535"),
         (["--port", "0", "--bundle", "a", "--queue", "0"], "--queue is 0; it must be 1 to 1,000,000"),
         (["--port", "0", "--bundle", "a", "--batch-delay-ms", "nan"], "--batch-delay-ms is nan"),
