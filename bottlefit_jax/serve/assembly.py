@@ -16,7 +16,7 @@ from bottlefit_jax.serve.grpc_server import GrpcServer
 from bottlefit_jax.serve.health import Health
 from bottlefit_jax.serve.http_server import HttpServer
 from bottlefit_jax.serve.protocol import METHODS, SERVICE, Protocol
-from bottlefit_jax.serve.repository import Repository
+from bottlefit_jax.serve.repository import Repository, first_few
 from bottlefit_jax.serve.tail import open_tail
 from bottlefit_jax.serve.telemetry import Metrics, log
 
@@ -100,8 +100,8 @@ class Running:
         how += "" if token is None else ", token"
         self.line = f"listening on {self.address} ({how}): {', '.join(self.names)}"
         if self._repository.left_out:
-            folders = ", ".join(folder.name for folder in self._repository.left_out)
-            self.line += f"; left out, the log says why: {folders}"
+            folders = [folder.name for folder in self._repository.left_out]
+            self.line += f"; {len(folders)} left out, the log says why: {first_few(folders)}"
         if args.repository_port is not None:
             self.repository_port = (await self._serve(LOOPBACK, args.repository_port, token, may_load=True)).port
             self.line += f"; loading on {LOOPBACK}:{self.repository_port}"

@@ -12,6 +12,7 @@ from bottlefit_jax.serve.checks import ID_DIGITS
 from bottlefit_jax.serve.discovery import Found, find_bundles
 from bottlefit_jax.serve.model_statistics import Statistics
 
+MOST_SHOWN = 5  # problems in one line
 SLACK = 1 << 16  # bytes of a request beside its latents: names, shape, parameters, id
 
 
@@ -90,7 +91,7 @@ class Repository:
             version.
         """
         found = find_bundles(self._folders, self._parents)
-        left_out = {**found.damaged, **found.skipped}
+        left_out = {**found.damaged}
         for folder in self._folders:
             if folder.resolve() in found.damaged:
                 raise found.damaged[folder.resolve()]
@@ -103,10 +104,10 @@ class Repository:
             left_out |= failed
             if models:
                 self._models = {**self._models, name: models}
-        self.left_out = left_out
+        self.left_out = {**left_out, **found.skipped}
         if not self._models:
             where = ", ".join(map(str, self._parents))
-            reasons = "; ".join(map(str, left_out.values()))
+            reasons = first_few([str(error) for error in self.left_out.values()], "; ")
             raise UserError(f"no bundle in {where} can be used: {reasons}" if reasons else f"no bundle in {where}")
 
     def get(self, name: str, version: int | None = None) -> Model:
@@ -261,6 +262,12 @@ class Repository:
         there = {bundle.folder for bundle in found.bundles}
         before = {folder: error for folder, error in self.left_out.items() if folder in there}
         return {**before, **found.damaged, **found.skipped}
+
+
+def first_few(texts: list[str], separator: str = ", ") -> str:
+    """The first MOST_SHOWN of them in one line, and how many more there are."""
+    rest = [f"and {len(texts) - MOST_SHOWN} more"] if len(texts) > MOST_SHOWN else []
+    return separator.join(texts[:MOST_SHOWN] + rest)
 
 
 def _check_alone(bundle: Bundle, bundles: list[Bundle]) -> None:

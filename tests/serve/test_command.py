@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import grpc
 import pytest
@@ -110,3 +111,40 @@ def test_a_damaged_bundle_is_one_line(bundle, capsys):
     path.write_bytes(data)
     assert main(["--bundle", str(bundle), "--port", "0"]) == 2
     assert "tail.onnx was changed or damaged" in capsys.readouterr().err
+
+
+def test_the_line_and_the_log_say_what_is_left_out(tmp_path):
+    example.write(tmp_path / "digits")
+    damaged = example.write(tmp_path / "torn", name="torn")
+    (damaged / "tail.onnx").write_bytes(b"torn")
+    example.write(tmp_path / ".copy")
+    with command("--bundles", tmp_path, "--port", 0, "--metrics-port", 0) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in log.splitlines()]
+    reasons = {line["folder"]: line["reason"] for line in lines if line["event"] == "left out"}
+    assert reasons.keys() == {str(damaged), str(tmp_path / ".copy")}
+    assert "tail.onnx has 4 bytes instead of" in reasons[str(damaged)]
+
+
+def test_folders_that_are_left_out_are_counted_and_on_the_line(tmp_path):
+    example.write(tmp_path / "digits")
+    example.write(tmp_path / ".copy")
+    with example.serving("--bundles", tmp_path, "--metrics-port", "0") as running:
+        assert "digits:3; 1 left out, the log says why: .copy; metrics on" in running.line
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=5) as response:
+            assert "bottlefit_bundles_left_out 1.0" in response.read().decode()
+
+
+def test_the_log_level_leaves_out_what_is_below_it(bundle):
+    with (
+        command("--bundle", bundle, "--port", 0, "--log-level", "warning") as (process, address),
+        example.channel_to(address) as channel,
+    ):
+        method = example.raw_method(channel, "ModelInfer")
+        method(infer_request(latents(), id="good").SerializeToString(), timeout=10)
+        status_of(method, infer_request(latents(), name="nope").SerializeToString())
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [(line["level"], line["status"]) for line in lines] == [("warning", "NOT_FOUND")]
