@@ -5,6 +5,7 @@ import asyncio
 import functools
 import weakref
 from logging import WARNING
+from typing import Any
 
 import grpc
 
@@ -151,7 +152,8 @@ class Running:
         # a caller without a token must not fill the memory with names of its own
         known = service == SERVICE and name in METHODS
         self._metrics.refused.labels(name if known else "other", "UNAUTHENTICATED").inc()
-        log("call", level=WARNING, method=name[:128], status="UNAUTHENTICATED", **caller)
+        fields: dict[str, Any] = {"method": name[:128], "status": "UNAUTHENTICATED", **caller}
+        log("call", level=WARNING, **fields)
 
 
 def _batcher(args: argparse.Namespace, metrics: Metrics, bundle: Bundle) -> Batcher:

@@ -26,7 +26,7 @@ class Health:
     def __init__(self, services: Iterable[str]):
         self._names = ("", *services)
         self._stopping = asyncio.Event()
-        self._reflection = reflection.aio.ReflectionServicer([*services, HEALTH, REFLECTION[0]])
+        self._reflection: Any = reflection.aio.ReflectionServicer([*services, HEALTH, REFLECTION[0]])
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         name_of = health_messages.HealthCheckRequest.FromString
         methods = {

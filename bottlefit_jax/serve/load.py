@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> list[str]:
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install 'bottlefit-jax[serve]'") from error
     token = None if args.token_file is None else read_token(args.token_file)
-    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
     done = "Unload" if args.unload else "Load"
     options = [("grpc.enable_http_proxy", 0)]  # the port is on the loopback
     with grpc.insecure_channel(args.server, options) as channel:

@@ -268,7 +268,8 @@ class Protocol:
         except UserError as error:
             raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
         versions = [model.manifest.version for model in self._repository.models() if model.manifest.name == name]
-        log(event, model=name, versions=versions, **call.caller())
+        fields: dict[str, Any] = {"model": name, "versions": versions, **call.caller()}
+        log(event, **fields)
         for folder, error in self._repository.left_out.items():
             if str(error) != str(before.get(folder)):
                 log("left out", level=WARNING, folder=str(folder), reason=str(error))

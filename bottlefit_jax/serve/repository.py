@@ -136,12 +136,11 @@ class Repository:
                 f"tails of several heads are loaded as {_quote(name)}: the request must name its head (parameter head) "
                 "or a version"
             )
-        fitting = candidates if head is None else [model for model in candidates if model.head == head]
-        if not fitting:
+        if head is not None and head not in heads:
             tail = f"tail of model {_quote(name)}" if version is None else f"version {version} of model {_quote(name)}"
             others = ", ".join(f"{one[:12]}…" for one in heads)
             raise OtherHead(f"the {tail} belongs to head {others}, and the request's latent to head {head[:12]}…")
-        return max(fitting, key=_version)
+        return max((model for model in candidates if head in (None, model.head)), key=_version)
 
     def versions(self, name: str) -> list[Model]:
         """The loaded models of a name, the oldest version first.

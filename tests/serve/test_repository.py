@@ -201,7 +201,7 @@ def test_nothing_that_can_be_used_is_an_error(tmp_path):
         repository(parents=[tmp_path])
     for number in range(9):
         (tmp_path / str(number)).mkdir()
-    with pytest.raises(UserError, match="; and 6 more$"):
+    with pytest.raises(UserError, match=r"; and 6 more$"):
         repository(parents=[tmp_path])
 
 
