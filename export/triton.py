@@ -77,7 +77,10 @@ def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> Non
     if place.is_symlink() or not place.is_dir() or (any(place.iterdir()) and not (place / CONFIG).exists()):
         raise UserError(f"{place} is no model of a Triton repository, and is not replaced: name another folder")
     if (place / str(version)).exists() and not overwrite:
-        raise UserError(f"{place} has version {version}: another --version adds one beside it, --overwrite replaces it")
+        raise UserError(
+            f"{place} has version {version}: another --version adds one of the same head beside it, "
+            "--overwrite replaces it"
+        )
 
 
 def check_fits(bundle: Bundle, folder: Path, *, overwrite: bool) -> None:

@@ -160,7 +160,7 @@ def test_a_version_that_is_there_is_replaced_only_if_asked_and_the_others_stay(b
     triton.write_repository(rewritten(bundle, version=4, tail="d" * 64), tmp_path / "models")
     (tmp_path / "models" / "other").mkdir()
     again = rewritten(bundle, version=4, tail="f" * 64)
-    with pytest.raises(UserError, match="digits has version 4: another --version adds one beside it"):
+    with pytest.raises(UserError, match="digits has version 4: another --version adds one of the same head beside it"):
         triton.write_repository(again, tmp_path / "models")
     assert tail_of(model) == "d" * 64
     triton.write_repository(again, tmp_path / "models", overwrite=True)
