@@ -72,6 +72,7 @@ class Running:
                 host=args.host,
                 port=args.port,
                 message_limit=repository.message_limit,
+                log_one_in=args.log_calls,
                 credentials=tls,
                 interceptors=token,
             )

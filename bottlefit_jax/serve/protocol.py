@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from bottlefit_jax import __version__
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.batching import Closed, Expired, QueueFull, Result, TailFailed
+from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
 from bottlefit_jax.serve.checks import INPUT, OUTPUT, Refused, invalid, latent_of, version_of
 from bottlefit_jax.serve.messages import config_pb, pb
 from bottlefit_jax.serve.repository import Model, NoSuchModel, Repository
@@ -43,7 +43,7 @@ class Protocol:
 
     def __init__(self, repository: Repository, *, backend: str, max_batch: int, delay: float, metrics: Metrics):
         self._repository, self._backend, self._max_batch, self._delay = repository, backend, max_batch, delay
-        self._metrics = metrics
+        self._metrics, self._inbox = metrics, Inbox()
         self.ready = True
         self.methods: dict[str, tuple[type[Message], Callable[[Any, Call], Awaitable[Message]]]] = {
             "ServerLive": (pb.ServerLiveRequest, self._server_live),
@@ -119,9 +119,9 @@ class Protocol:
         call.notes["request"] = request.id[:128] or call.notes["request"]
         future = self._submit(request, call)
         try:
-            result = await asyncio.wrap_future(future)  # cancelling this call cancels the future
+            result = await self._inbox.result(future)  # cancelling this call cancels the future
         except Expired as error:
-            raise Refused(StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the request waited") from error
+            raise Refused(StatusCode.DEADLINE_EXCEEDED, "the request would end after its deadline") from error
         except TailFailed as error:
             log("tail failed", level=40, error=str(error), **call.notes)
             raise Refused(StatusCode.INTERNAL, "the tail failed; the server's log says why") from error
@@ -129,9 +129,9 @@ class Protocol:
         manifest = call.model.manifest
         timings = {"queue_us": result.queue_us, "tail_us": result.tail_us, "batch": result.batch}
         call.notes.update(timings)
-        labels = manifest.name, str(manifest.version)
-        self._metrics.seconds["queue"].labels(*labels).observe(result.queue_us / 1e6)
-        self._metrics.seconds["tail"].labels(*labels).observe(result.tail_us / 1e6)
+        measured = self._metrics.of(manifest.name, manifest.version)
+        measured.queue.observe(result.queue_us / 1e6)
+        measured.tail.observe(result.tail_us / 1e6)
         return pb.ModelInferResponse(
             model_name=manifest.name,
             model_version=str(manifest.version),
@@ -149,7 +149,7 @@ class Protocol:
             try:
                 return model.batcher.submit(latent, deadline=call.deadline)
             except QueueFull as error:
-                message = f"the queue of {model.manifest.name} is full: try again later"
+                message = f"{model.manifest.name} is overloaded, try again later: {error}"
                 raise Refused(StatusCode.RESOURCE_EXHAUSTED, message) from error
             except Closed:
                 continue
