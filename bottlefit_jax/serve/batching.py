@@ -22,6 +22,7 @@ from bottlefit_jax.serve.tail import Tail
 
 WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
 SHARE = 0.8  # of a deadline that those before a request may take; the rest is for errors of the average and the answer
+QUICK = 0.0002  # seconds of a tail that cost less than to wake another thread, twice, for them
 LOOK_AGAIN = 0.01  # seconds between two searches of the queue for a refused request: each reads all of it
 
 
@@ -86,6 +87,7 @@ class Batcher:
         self._queue: deque[_Request] = deque()
         self._waiting = 0  # images in the queue
         self._image_seconds = 0.0  # running average; 0: not known yet
+        self._least_seconds = math.inf  # that the tail ever took for an image
         self._look_again = -math.inf
         self._batch_ends: float | None = None  # as the average has it; None: the tail is idle
         self._closed = False
@@ -99,6 +101,8 @@ class Batcher:
 
     def submit(self, latent: np.ndarray, *, deadline: float = math.inf) -> Future[Result]:
         """Queues `latent` ([b, h, w, c] uint8, b <= max_batch); cancelling the future takes it out again.
+
+        A tail that has nothing to do, and is known to be QUICK, is run before this returns.
 
         Args:
           deadline: on the batcher's clock; what would end after it is not begun.
@@ -120,11 +124,18 @@ class Batcher:
                 refusal = self._refusal(images, deadline, now)
             if refusal is not None:
                 raise QueueFull(refusal)
-            request = _Request(latent, deadline, now, alone=self._batch_ends is None and not self._queue)
-            self._queue.append(request)
-            self._waiting += images
-            if len(self._queue) == 1 or self._waiting >= self._max_batch:
-                self._changed.notify()  # in between the thread waits for more
+            alone = self._batch_ends is None and not self._queue
+            request = _Request(latent, deadline, now, alone)
+            here = alone and images * self._least_seconds <= QUICK and now < deadline
+            if here:
+                self._batch_ends = now + images * self._image_seconds
+            else:
+                self._queue.append(request)
+                self._waiting += images
+                if len(self._queue) == 1 or self._waiting >= self._max_batch:
+                    self._changed.notify()  # in between the thread waits for more
+        if here:
+            self._run([request])
         return request.future
 
     def _refusal(self, images: int, deadline: float, now: float) -> str | None:
@@ -151,32 +162,29 @@ class Batcher:
 
     def _work(self) -> None:
         while (batch := self._take()) is not None:
-            # from here on a future can no longer be cancelled; one that just was is left out, all of them perhaps
-            batch = [request for request in batch if request.future.set_running_or_notify_cancel()]
-            if batch:
-                self._run(batch)
+            self._run(batch)
 
     def _take(self) -> list[_Request] | None:
         """Waits for the next batch; None when closed and empty."""
         with self._changed:
-            self._batch_ends = None
             while True:
                 now = self._clock()
                 self._drop_stale(now)
-                batch = self._first_batch(now)
-                if not batch and self._closed:
+                busy = self._batch_ends is not None  # the thread of `submit` runs the tail
+                batch = [] if busy else self._first_batch(now)
+                if not batch and self._closed and not busy:
                     return None
                 if not batch:
                     self._changed.wait()
                     continue
-                full = len(batch) < len(self._queue) or _pictures(batch) == self._max_batch
+                full = len(batch) < len(self._queue) or _images(batch) == self._max_batch
                 left = batch[0].arrived + self._delay - now
                 if full or len(batch) == 1 or left <= 0 or self._closed:
                     break
                 self._changed.wait(left)
             for _ in batch:
                 self._queue.popleft()
-            images = _pictures(batch)
+            images = _images(batch)
             self._waiting -= images
             self._batch_ends = now + images * self._image_seconds
         return batch
@@ -201,7 +209,7 @@ class Batcher:
         kept, stale = deque(), []
         for request in self._queue:
             (stale if self._is_stale(request, now) else kept).append(request)
-        self._queue, self._waiting = kept, self._waiting - _pictures(stale)
+        self._queue, self._waiting = kept, self._waiting - _images(stale)
         for request in stale:
             if request.future.set_running_or_notify_cancel():
                 request.future.set_exception(Expired())
@@ -211,31 +219,41 @@ class Batcher:
         return request.deadline <= ends or request.future.cancelled()
 
     def _run(self, batch: list[_Request]) -> None:
-        started = self._clock()
+        # from here on a future can no longer be cancelled; one that just was is left out, all of them perhaps
+        batch = [request for request in batch if request.future.set_running_or_notify_cancel()]
+        images, started, error, logits = _images(batch), self._clock(), None, np.empty(0)
         try:
-            latents = [request.latent for request in batch]
-            logits = self._tail(latents[0] if len(batch) == 1 else np.concatenate(latents))
-        except Exception as error:  # whatever a library raises, the next batch is to be run
-            for request in batch:
-                failure = TailFailed(f"{type(error).__name__}: {error}")  # one each: futures add to their tracebacks
-                request.future.set_exception(failure)
-            return
-        seconds, pictures, start = self._clock() - started, _pictures(batch), 0
-        self._learn(seconds / pictures)
-        tail_us = round(seconds * 1e6)
+            if batch:
+                latents = [request.latent for request in batch]
+                logits = self._tail(latents[0] if len(batch) == 1 else np.concatenate(latents))
+        except Exception as raised:  # whatever a library raises, the next batch is to be run
+            error = f"{type(raised).__name__}: {raised}"
+        seconds = self._clock() - started
+        with self._changed:
+            if batch and error is None:
+                self._learn(seconds / images)
+            self._batch_ends = None
+            if self._queue or self._closed:
+                self._changed.notify()
+        start = 0
         for request in batch:
+            if error is not None:
+                request.future.set_exception(TailFailed(error))  # one each: futures add to their tracebacks
+                continue
             part = logits[start : start + len(request.latent)]
             start += len(request.latent)
             queue_us = round((started - request.arrived) * 1e6)
-            request.future.set_result(Result(part, queue_us, tail_us, pictures))
-        self._ran(pictures)
+            request.future.set_result(Result(part, queue_us, round(seconds * 1e6), images))
+        if batch and error is None:
+            self._ran(images)
 
     def _learn(self, image_seconds: float) -> None:
+        self._least_seconds = min(self._least_seconds, image_seconds)
         known = self._image_seconds
         self._image_seconds = known + WEIGHT * (image_seconds - known) if known else image_seconds
 
 
-def _pictures(batch: Iterable[_Request]) -> int:
+def _images(batch: Iterable[_Request]) -> int:
     return sum(len(request.latent) for request in batch)
 
 
@@ -248,6 +266,8 @@ class Inbox:
 
     async def result(self, future: Future[Result]) -> Result:
         """That of a future of `Batcher.submit`; cancelling this cancels the future."""
+        if future.done():
+            return future.result()
         waiter = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._put(waiter))
         try:

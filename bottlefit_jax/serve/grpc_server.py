@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.serve.checks import Refused
 from bottlefit_jax.serve.protocol import SERVICE, Call, Protocol
-from bottlefit_jax.serve.telemetry import Metrics, Sampler, log
+from bottlefit_jax.serve.telemetry import CallLog, Metrics, log
 
 QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes come every few seconds; only what fails is logged
 LAST_CALLS = 0.25  # seconds in which calls on their way are told UNAVAILABLE; gRPC alone would say CANCELLED
@@ -48,7 +48,7 @@ class GrpcServer:
         credentials: grpc.ServerCredentials | None = None,
         interceptors: tuple[grpc.aio.ServerInterceptor, ...] = (),
     ):
-        self._protocol, self._metrics, self._sampler = protocol, metrics, Sampler(log_one_in)
+        self._protocol, self._metrics, self._log = protocol, metrics, CallLog(log_one_in)
         self._host, self.port, self._credentials = host, port, credentials
         options = [
             ("grpc.max_receive_message_length", message_limit),
@@ -89,6 +89,7 @@ class GrpcServer:
         self._protocol.ready = False
         await asyncio.sleep(LAST_CALLS)
         await self._server.stop(grace)
+        self._log.write()
 
     def _handler(self, name: str, request_type: type[Message], answer: Any) -> grpc.RpcMethodHandler:
         """Bytes to bytes, as what cannot be parsed is to have a status of ours."""
@@ -136,10 +137,10 @@ class GrpcServer:
             metrics.total.observe(seconds)
         elif call.method in QUIET and status == "OK":
             return
-        if not self._sampler.takes(call.method, status):
+        if not self._log.takes(call.method, status):
             return
         sizes: dict[str, Any] = {"total_us": round(seconds * 1e6), "bytes_in": received, "bytes_out": sent}
-        log("call", **call.notes, status=status, error=error, **sizes)
+        self._log.add(**call.notes, status=status, error=error, **sizes)
 
 
 async def _abort(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:

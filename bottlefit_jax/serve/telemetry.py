@@ -1,8 +1,8 @@
 """What the server tells of itself: Prometheus metrics, and a log of JSON lines on standard error."""
 
+import asyncio
 import contextlib
 import functools
-import itertools
 import json
 import logging
 import os
@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 logger = logging.getLogger("bottlefit_jax.serve")
+TOGETHER = 0.05  # seconds that the line of a call may wait for others
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 MODEL = ("model", "version")
 # a line of gRPC's core: E0000 00:00:1732593929.123456   4242 tcp_posix.cc:123] text
@@ -74,18 +75,60 @@ class ModelMetrics:
         return found
 
 
-class Sampler:
-    """Which calls get a line in the log: of those with the same key the first and every `one_in`-th; 0: none."""
+class CallLog:
+    """The lines of calls: of those with the same method and status the first and every `one_in`-th; 0: none.
+
+    They are written TOGETHER seconds later, many at once: line by line they would cost the server several times that.
+    """
 
     def __init__(self, one_in: int):
         self._one_in = one_in
-        self._seen: dict[tuple[str, str], itertools.count[int]] = {}
+        self._seen: dict[tuple[str, str], int] = {}
+        self._kept: list[tuple[float, int, dict[str, Any]]] = []
 
-    def takes(self, *key: str) -> bool:
-        """Whether this call is one of them."""
+    def takes(self, method: str, status: str) -> bool:
+        """Whether this call has a line."""
         if self._one_in <= 1:
             return self._one_in == 1
-        return next(self._seen.setdefault(key, itertools.count())) % self._one_in == 0
+        seen = self._seen.get((method, status), 0)
+        self._seen[method, status] = seen + 1
+        return seen % self._one_in == 0
+
+    def add(self, *, level: int = logging.INFO, **fields: Any) -> None:
+        """A line, from the event loop."""
+        if not self._kept:
+            asyncio.get_running_loop().call_later(TOGETHER, self.write)
+        self._kept.append((time.time(), level, fields))
+
+    def write(self) -> None:
+        """Writes what was added."""
+        kept, self._kept = self._kept, []
+        with _Lines.together():
+            for at, level, fields in kept:
+                log("call", level=level, at=at, **fields)
+
+
+class _Lines(logging.StreamHandler):
+    """Writes each record at once, but for those within `together`."""
+
+    held = False
+
+    @classmethod
+    @contextlib.contextmanager
+    def together(cls) -> Iterator[None]:
+        """Writes the records that come meanwhile at its end."""
+        cls.held = True
+        try:
+            yield
+        finally:
+            cls.held = False
+            for handler in logging.getLogger().handlers:
+                handler.flush()
+
+    def flush(self) -> None:
+        """Not now, where more come."""
+        if not self.held:
+            super().flush()
 
 
 class JsonFormatter(logging.Formatter):
@@ -113,10 +156,12 @@ def _second(seconds: int) -> str:
 
 def log_json(stream: TextIO | None = None) -> None:
     """Sends every logger of the process to `stream`, or standard error, as JSON."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Lines(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.raiseExceptions = False  # where standard error is gone, serving goes on
+    # what no line shows, and each record would look up
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logger.setLevel(logging.INFO)
 
 
@@ -134,7 +179,7 @@ def all_json() -> Iterator[None]:
     read, write = os.pipe()
     os.dup2(write, 2)
     os.close(write)
-    with os.fdopen(real, "w", buffering=1, errors="backslashreplace") as stream:
+    with os.fdopen(real, "w", errors="backslashreplace") as stream:
         log_json(stream)
         reader = threading.Thread(target=_log_lines, args=(read,), name="stderr", daemon=True)
         reader.start()
@@ -158,11 +203,19 @@ def _log_lines(read: int) -> None:
                 logging.getLogger("stderr").warning("%s", line.rstrip())
 
 
-def log(event: str, *, level: int = logging.INFO, trace: bool = False, **fields: Any) -> None:
-    """One event; fields that are None are left out. `trace` adds the traceback of the exception being handled."""
+def log(event: str, *, level: int = logging.INFO, trace: bool = False, at: float | None = None, **fields: Any) -> None:
+    """One event; fields that are None are left out.
+
+    Args:
+      trace: adds the traceback of the exception being handled.
+      at: when it was, by time.time(); None: now.
+    """
     if logger.isEnabledFor(level):
         known = {key: value for key, value in fields.items() if value is not None}
         if trace:
             logger.log(level, event, extra={"fields": known}, exc_info=True)
         else:  # without the search for the line that called, which takes longer than the rest and is not shown
-            logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), None, extra={"fields": known}))
+            record = logger.makeRecord(logger.name, level, "", 0, event, (), None, extra={"fields": known})
+            if at is not None:
+                record.created, record.msecs = at, at % 1 * 1000
+            logger.handle(record)
