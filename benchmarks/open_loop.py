@@ -85,6 +85,11 @@ class Connection:
         self.flush()
         self.socket.setblocking(False)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call has not ended."""
+        return bool(self.calls or self._waiting)
+
     def begin(self, due: float) -> None:
         """Begins a call, as soon as the peer's window has room for it."""
         self._waiting.append(due)
@@ -196,7 +201,7 @@ class Load:
         now = began
         for _ in range(closed):
             self._begin(now)
-        while now < self._last + self._deadline * 1.1:
+        while now < self._last or (now < self._last + 1.1 * self._deadline and any(c.busy for c in self._connections)):
             while due <= now and due < self._last:
                 self._begin(due)
                 assert arrivals is not None
@@ -238,6 +243,7 @@ class Load:
         answered = [took for status, _, took, _ in calls if status == "OK" and took <= self._deadline]
         refused = [took for status, _, took, _ in calls if status not in ("OK", "LATE")]
         return {
+            "calls": len(self._calls),
             "offered_per_s": len(calls) / seconds,
             "in_time_per_s": len(answered) / seconds,
             "statuses": dict(counts),

@@ -21,7 +21,7 @@ import numpy as np
 from bottlefit_jax.serve.tail import Tail
 
 WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
-SHARE = 0.8  # of a deadline that those before a request may take; the rest is for errors of the average and the answer
+SHARE = 0.7  # of a deadline that those before a request may take; the rest is for errors of the average and the answer
 QUICK = 0.0002  # seconds of a tail that cost less than to wake another thread, twice, for them
 LOOK_AGAIN = 0.01  # seconds between two searches of the queue for a refused request: each reads all of it
 
