@@ -19,7 +19,7 @@ from bottlefit_jax.serve.http_server import HttpServer
 from bottlefit_jax.serve.protocol import METHODS, SERVICE, Protocol
 from bottlefit_jax.serve.repository import Repository, first_few
 from bottlefit_jax.serve.tail import open_tail
-from bottlefit_jax.serve.telemetry import Metrics, log
+from bottlefit_jax.serve.telemetry import CallLog, Metrics, log
 
 LOOPBACK = "127.0.0.1"
 
@@ -35,6 +35,7 @@ class Running:
         self._args, self._repository, self._metrics = args, repository, metrics
         self._health = Health([SERVICE])
         self._servers: list[GrpcServer] = []
+        self._log = CallLog(args.log_calls)  # of calls that no server sees
         self._http: HttpServer | None = None
         self._stopping = False
         self.port, self.address, self.line = 0, "", ""
@@ -89,6 +90,7 @@ class Running:
         self._stopping = True
         self._health.stop()
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        self._log.write()
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
 
@@ -139,6 +141,7 @@ class Running:
             host=host,
             port=port,
             message_limit=self._repository.message_limit,
+            log_one_in=args.log_calls,
             credentials=tls,
             interceptors=() if token is None else (security.BearerToken(token, refused=self._unauthenticated),),
             services=self._health.handlers,
@@ -150,10 +153,11 @@ class Running:
     def _unauthenticated(self, method: str, caller: dict[str, str]) -> None:
         service, _, name = method.strip("/").partition("/")
         # a caller without a token must not fill the memory with names of its own
-        known = service == SERVICE and name in METHODS
-        self._metrics.refused.labels(name if known else "other", "UNAUTHENTICATED").inc()
-        fields: dict[str, Any] = {"method": name[:128], "status": "UNAUTHENTICATED", **caller}
-        log("call", level=WARNING, **fields)
+        label = name if service == SERVICE and name in METHODS else "other"
+        self._metrics.refused.labels(label, "UNAUTHENTICATED").inc()
+        if self._log.takes(label, "UNAUTHENTICATED"):
+            fields: dict[str, Any] = {"method": name[:128], "status": "UNAUTHENTICATED", **caller}
+            self._log.add(level=WARNING, **fields)
 
 
 def _batcher(args: argparse.Namespace, metrics: Metrics, bundle: Bundle) -> Batcher:

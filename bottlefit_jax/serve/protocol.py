@@ -16,7 +16,7 @@ from grpc import StatusCode
 
 from bottlefit_jax import __version__
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.batching import Closed, Expired, QueueFull, Result, TailFailed
+from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
 from bottlefit_jax.serve.checks import (
     ID_DIGITS,
     INPUT,
@@ -72,7 +72,7 @@ class Protocol:
         may_load: bool,
     ):
         self._repository, self._backend, self._max_batch, self._delay = repository, backend, max_batch, delay
-        self._metrics, self._may_load = metrics, may_load
+        self._metrics, self._inbox, self._may_load = metrics, Inbox(), may_load
         self.ready = True
         self.methods: dict[str, tuple[type[Message], Callable[[Any, Call], Awaitable[Message]]]] = {
             "ServerLive": (pb.ServerLiveRequest, self._server_live),
@@ -172,9 +172,9 @@ class Protocol:
         manifest = call.model.manifest
         timings = {"queue_us": result.queue_us, "tail_us": result.tail_us, "batch": result.batch}
         call.notes.update(timings)
-        labels = manifest.name, str(manifest.version)
-        self._metrics.seconds["queue"].labels(*labels).observe(result.queue_us / 1e6)
-        self._metrics.seconds["tail"].labels(*labels).observe(result.tail_us / 1e6)
+        measured = self._metrics.of(manifest.name, manifest.version)
+        measured.queue.observe(result.queue_us / 1e6)
+        measured.tail.observe(result.tail_us / 1e6)
         ids = {"head": manifest.head.id[:ID_DIGITS], "tail": manifest.tail.id[:ID_DIGITS]}
         return pb.ModelInferResponse(
             model_name=manifest.name,
@@ -191,9 +191,9 @@ class Protocol:
     async def _run(self, request: Any, call: Call) -> Result:
         future = self._submit(request, call)
         try:
-            return await asyncio.wrap_future(future)  # cancelling this call cancels the future
+            return await self._inbox.result(future)  # cancelling this call cancels the future
         except Expired as error:
-            raise Refused(StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the request waited") from error
+            raise Refused(StatusCode.DEADLINE_EXCEEDED, "the request would end after its deadline") from error
         except TailFailed as error:
             log("tail failed", level=40, error=str(error), **call.notes)
             raise Refused(StatusCode.INTERNAL, "the tail failed; the server's log says why") from error
@@ -206,7 +206,7 @@ class Protocol:
             try:
                 return model.batcher.submit(latent, deadline=call.deadline)
             except QueueFull as error:
-                message = f"the queue of {model.manifest.name} is full: try again later"
+                message = f"{model.manifest.name} is overloaded, try again later: {error}"
                 raise Refused(StatusCode.RESOURCE_EXHAUSTED, message) from error
             except Closed:
                 continue

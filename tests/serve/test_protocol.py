@@ -1,5 +1,6 @@
 """What a client sees: tritonclient as it is published, and messages of our own making."""
 
+import contextlib
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
+from bottlefit_jax.serve.telemetry import TOGETHER
 from tests.bundle.example import HEAD, TAIL
 from tests.serve import example
 from tests.serve.example import infer_request, latents, logits_of, status_of
@@ -260,19 +262,32 @@ def test_a_client_cannot_bring_files_of_its_own(operator):
         operator.load_model("../../etc")
 
 
-def test_only_the_port_on_the_loopback_loads_and_unloads(server, client, infer, caplog):
+@contextlib.contextmanager
+def logged(caplog, count):
+    """Collects the records of the calls within, once there are `count` of them; those of calls before are not there."""
+    time.sleep(2 * TOGETHER)
+    found = []
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
+        caplog.clear()
+        yield found
+        deadline = time.monotonic() + 5
+        while len(found) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+            found[:] = [record for record in caplog.records if record.getMessage() == "call"]
+
+
+def test_only_the_port_on_the_loopback_loads_and_unloads(server, client, caplog):
+    with logged(caplog, 2) as records:
         for change in (client.load_model, client.unload_model):
             with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*--repository-port"):
                 change("digits")
     assert client.is_model_ready("digits")
-    for record, method in zip(caplog.records, ("RepositoryModelLoad", "RepositoryModelUnload"), strict=True):
+    for record, method in zip(records, ("RepositoryModelLoad", "RepositoryModelUnload"), strict=True):
         fields = record.fields
         assert (fields["method"], fields["model"], fields["status"]) == (method, "digits", "PERMISSION_DENIED")
         assert re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", fields["peer"])
-    assert 'bottlefit_refused_calls_total{method="RepositoryModelUnload",status="PERMISSION_DENIED"} 1.0' in metrics_of(
-        server
-    )
+    refused = 'bottlefit_refused_calls_total{method="RepositoryModelUnload",status="PERMISSION_DENIED"} 1.0'
+    assert refused in metrics_of(server)
 
 
 def test_the_log_says_who_loaded_and_unloaded_what(operator, caplog):
@@ -345,17 +360,14 @@ def test_metrics(server, infer):
 def test_each_call_is_a_line_of_json(infer, caplog):
     from bottlefit_jax.serve.telemetry import JsonFormatter
 
-    with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
+    with logged(caplog, 2) as records:
         infer(infer_request(latents(), id="my-7"))
         status_of(infer, infer_request(latents(), name="nope\n"))
-        deadline = time.monotonic() + 5
-        while len(caplog.records) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    good, bad = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    good, bad = (json.loads(JsonFormatter().format(record)) for record in records)
     assert (good["request"], good["model"], good["status"], good["batch"]) == ("my-7", "digits", "OK", 1)
     assert {"queue_us", "tail_us", "total_us", "bytes_in", "bytes_out", "time", "version"} <= good.keys()
     assert bad["request"].startswith("made-")
     assert bad["status"] == "NOT_FOUND"
     assert (good["level"], bad["level"]) == ("info", "warning")
     assert bad["peer"].startswith("ipv4:127.0.0.1:")
-    assert "\n" not in JsonFormatter().format(caplog.records[1])
+    assert "\n" not in JsonFormatter().format(records[1])
