@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = run(args)
     except UserError as error:
         return tell(error)
+    except KeyboardInterrupt:
+        print("interrupted: the server goes on with what it was asked for", file=sys.stderr)
+        return 130
     print("\n".join(lines))
     return 0
 

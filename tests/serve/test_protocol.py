@@ -83,7 +83,7 @@ def test_tritonclient_asks_for_everything(client):
         "tail": TAIL,
         "format": "1",
     }
-    assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (4, 2000)
+    assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (4, 0)
     assert ([*config.input[0].dims], [*config.output[0].dims]) == ([5, 6, 3], [4])
     index = client.get_model_repository_index(as_json=True)["models"]
     assert [(line["name"], line["version"], line["state"]) for line in index] == [
