@@ -29,6 +29,7 @@ END_STREAM, END_HEADERS, ACK = 1, 4, 1
 WINDOW, FRAME, STREAMS = 65_535, 16_384, 1000  # what a peer takes before it says more; streams of ours at once
 STATUS = re.compile(rb"grpc-status[\x01\x02](\d\d?)")  # gRPC writes it plainly where the peer has no table
 CODES = {0: "OK", 1: "CANCELLED", 4: "DEADLINE_EXCEEDED", 8: "RESOURCE_EXHAUSTED", 14: "UNAVAILABLE"}
+REFUSALS = ("RESOURCE_EXHAUSTED", "CANCELLED", "UNAVAILABLE", "RESET")  # of the server, not of a deadline
 TICK = 0.0005  # seconds that it sleeps at most, so that no call begins much too late
 
 
@@ -237,11 +238,12 @@ class Load:
                 self._calls.append(("LATE", due, now - due, now))
 
     def summary(self, seconds: float) -> dict[str, object]:
-        """Counts by status, answers in time a second, and percentiles of milliseconds."""
+        """Counts by status, answers in time a second, percentiles of milliseconds, the share that passed its deadline."""
         calls = [call for call in self._calls if self._first <= call[1] < self._last]
         counts = Counter(status for status, *_ in calls)
         answered = [took for status, _, took, _ in calls if status == "OK" and took <= self._deadline]
-        refused = [took for status, _, took, _ in calls if status not in ("OK", "LATE")]
+        refused = [took for status, _, took, _ in calls if status in REFUSALS]
+        given_up = sum(status in ("LATE", "DEADLINE_EXCEEDED") for status, *_ in calls)
         return {
             "calls": len(self._calls),
             "offered_per_s": len(calls) / seconds,
@@ -249,6 +251,7 @@ class Load:
             "statuses": dict(counts),
             "answered_ms": percentiles(answered),
             "refused_ms": percentiles(refused),
+            "given_up": given_up / max(len(calls), 1),
             "generator_cpu_ms": 1e3 * self._cpu / max(len(self._calls), 1),
         }
 

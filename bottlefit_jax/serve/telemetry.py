@@ -124,7 +124,8 @@ class _Lines(logging.StreamHandler):
         finally:
             cls.held = False
             for handler in logging.getLogger().handlers:
-                handler.flush()
+                with contextlib.suppress(OSError, ValueError):  # where standard error is gone, serving goes on
+                    handler.flush()
 
     def flush(self) -> None:
         """Not now, where more come."""
@@ -181,6 +182,8 @@ def all_json() -> Iterator[None]:
     read, write = os.pipe()
     os.dup2(write, 2)
     os.close(write)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     with os.fdopen(real, "w", errors="backslashreplace") as stream:
         log_json(stream)
         reader = threading.Thread(target=_log_lines, args=(read,), name="stderr", daemon=True)
@@ -190,7 +193,7 @@ def all_json() -> Iterator[None]:
         finally:
             os.dup2(real, 2)  # closes the last end to write: the reader ends
             reader.join()
-            log_json()
+            root.handlers, root.level = handlers, level
 
 
 def _log_lines(read: int) -> None:
