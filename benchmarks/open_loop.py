@@ -238,7 +238,7 @@ class Load:
                 self._calls.append(("LATE", due, now - due, now))
 
     def summary(self, seconds: float) -> dict[str, object]:
-        """Counts by status, answers in time a second, percentiles of milliseconds, the share that passed its deadline."""
+        """Counts by status, answers in time a second, percentiles of milliseconds, the share that was given up."""
         calls = [call for call in self._calls if self._first <= call[1] < self._last]
         counts = Counter(status for status, *_ in calls)
         answered = [took for status, _, took, _ in calls if status == "OK" and took <= self._deadline]
