@@ -1,5 +1,6 @@
 """What a client sees: tritonclient as it is published, and messages of our own making."""
 
+import asyncio
 import json
 import logging
 import re
@@ -270,7 +271,7 @@ def test_metrics(server, infer):
 def test_each_call_is_a_line_of_json(infer, caplog):
     from bottlefit_jax.serve.telemetry import TOGETHER, JsonFormatter
 
-    time.sleep(2 * TOGETHER)  # the lines of the calls before are written
+    example.on_loop(asyncio.sleep(2 * TOGETHER))  # then the lines of the calls before are written
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
         infer(infer_request(latents(), id="my-7"))
         status_of(infer, infer_request(latents(), name="nope\n"))
