@@ -22,7 +22,6 @@ from bottlefit_jax.serve.tail import Tail
 
 WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
 SHARE = 0.7  # of a deadline that those before a request may take; the rest is for errors of the average and the answer
-QUICK = 0.0002  # seconds of a tail that cost less than to wake another thread, twice, for them
 LOOK_AGAIN = 0.01  # seconds between two searches of the queue for a refused request: each reads all of it
 
 
@@ -87,7 +86,6 @@ class Batcher:
         self._queue: deque[_Request] = deque()
         self._waiting = 0  # images in the queue
         self._image_seconds = 0.0  # running average; 0: not known yet
-        self._least_seconds = math.inf  # that the tail ever took for an image
         self._look_again = -math.inf
         self._batch_ends: float | None = None  # as the average has it; None: the tail is idle
         self._closed = False
@@ -101,8 +99,6 @@ class Batcher:
 
     def submit(self, latent: np.ndarray, *, deadline: float = math.inf) -> Future[Result]:
         """Queues `latent` ([b, h, w, c] uint8, b <= max_batch); cancelling the future takes it out again.
-
-        A tail that has nothing to do, and is known to be QUICK, is run before this returns.
 
         Args:
           deadline: on the batcher's clock; what would end after it is not begun.
@@ -126,16 +122,10 @@ class Batcher:
                 raise QueueFull(refusal)
             alone = self._batch_ends is None and not self._queue
             request = _Request(latent, deadline, now, alone)
-            here = alone and images * self._least_seconds <= QUICK and now < deadline
-            if here:
-                self._batch_ends = now + images * self._image_seconds
-            else:
-                self._queue.append(request)
-                self._waiting += images
-                if len(self._queue) == 1 or self._waiting >= self._max_batch:
-                    self._changed.notify()  # in between the thread waits for more
-        if here:
-            self._run([request])
+            self._queue.append(request)
+            self._waiting += images
+            if len(self._queue) == 1 or self._waiting >= self._max_batch:
+                self._changed.notify()  # in between the thread waits for more
         return request.future
 
     def _refusal(self, images: int, deadline: float, now: float) -> str | None:
@@ -170,9 +160,8 @@ class Batcher:
             while True:
                 now = self._clock()
                 self._drop_stale(now)
-                busy = self._batch_ends is not None  # the thread of `submit` runs the tail
-                batch = [] if busy else self._first_batch(now)
-                if not batch and self._closed and not busy:
+                batch = self._first_batch(now)
+                if not batch and self._closed:
                     return None
                 if not batch:
                     self._changed.wait()
@@ -233,8 +222,6 @@ class Batcher:
             if batch and error is None:
                 self._learn(seconds / images)
             self._batch_ends = None
-            if self._queue or self._closed:
-                self._changed.notify()
         start = 0
         for request in batch:
             if error is not None:
@@ -248,7 +235,6 @@ class Batcher:
             self._ran(images)
 
     def _learn(self, image_seconds: float) -> None:
-        self._least_seconds = min(self._least_seconds, image_seconds)
         known = self._image_seconds
         self._image_seconds = known + WEIGHT * (image_seconds - known) if known else image_seconds
 
@@ -266,8 +252,6 @@ class Inbox:
 
     async def result(self, future: Future[Result]) -> Result:
         """That of a future of `Batcher.submit`; cancelling this cancels the future."""
-        if future.done():
-            return future.result()
         waiter = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._put(waiter))
         try:

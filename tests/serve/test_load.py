@@ -1,5 +1,6 @@
 """Full queues, deadlines, cancelled requests and an orderly end, with a tail that takes its time."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -181,3 +182,23 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "300 (300, 300)"
+
+
+@pytest.mark.parametrize("microseconds", [0, 1, -1, 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize("seconds", [1e9, 1e300, float("inf"), None])
+def test_no_timeout_stops_the_server(answering, microseconds, seconds):
+    request = infer_request(latents())
+    request.parameters["timeout"].int64_param = microseconds
+    codes = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+    codes |= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    with contextlib.suppress(OverflowError, ValueError):  # gRPC's own client does not send it
+        assert answering.future(request.SerializeToString(), timeout=seconds).code() in codes
+    answering(infer_request(latents()).SerializeToString(), timeout=20)
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """ModelInfer of a server that has nothing else to do."""
+    bundle = example.write(tmp_path_factory.mktemp("bundle") / "a")
+    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
+        yield example.raw_method(channel, "ModelInfer")

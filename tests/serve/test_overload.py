@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from bottlefit_jax.serve.batching import QUICK, Batcher, Expired, Inbox, QueueFull, Result
+from bottlefit_jax.serve.batching import Batcher, Expired, Inbox, QueueFull, Result
 
 
 class Clock:
@@ -27,11 +27,9 @@ class Tail:
 
     def __init__(self, clock, seconds=0.1):
         self.clock, self.seconds, self.sizes = clock, seconds, []
-        self.threads = []
         self._ends = threading.Semaphore(0)
 
     def __call__(self, latent):
-        self.threads.append(threading.get_ident())
         self.sizes.append(len(latent))
         assert self._ends.acquire(timeout=10)
         self.clock.now += self.seconds * len(latent)
@@ -188,25 +186,6 @@ def test_more_than_it_can_do_does_not_lessen_what_it_does(times, seconds, deadli
     assert in_time >= 0.9 * (clock.now - began) / seconds
     assert late <= 0.02 * in_time
     assert refused + len(sent) == count
-
-
-def test_a_quick_tail_runs_in_the_thread_that_asks():
-    tail = Tail(Clock(), seconds=QUICK / 3)
-    tail.end(100)
-    with batcher_of(tail) as batcher:
-        assert batcher.submit(np.repeat(LATENT, 2, 0)).done()
-        assert batcher.submit(LATENT, deadline=tail.clock.now + 1).done()
-        with pytest.raises(Expired):
-            batcher.submit(LATENT, deadline=tail.clock.now).result(10)
-        batcher.submit(np.repeat(LATENT, 4, 0)).result(10)
-    assert [thread == threading.get_ident() for thread in tail.threads] == [False, True, True, False]
-
-
-def test_a_slow_tail_does_not_stop_the_thread_that_asks(tail):
-    tail.end(100)
-    with batcher_of(tail) as batcher:
-        batcher.submit(LATENT).result(10)
-    assert threading.get_ident() not in tail.threads
 
 
 def test_results_come_to_coroutines_and_a_cancelled_one_frees_its_place(tail):

@@ -1,5 +1,6 @@
 """What a client sees: tritonclient as it is published, and messages of our own making."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -265,7 +266,7 @@ def test_a_client_cannot_bring_files_of_its_own(operator):
 @contextlib.contextmanager
 def logged(caplog, count):
     """Collects the records of the calls within, once there are `count` of them; those of calls before are not there."""
-    time.sleep(2 * TOGETHER)
+    example.on_loop(asyncio.sleep(2 * TOGETHER))  # then the lines of the calls before are written
     found = []
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
         caplog.clear()
