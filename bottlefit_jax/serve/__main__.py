@@ -59,7 +59,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--backend", choices=["onnx", "jax"], default="onnx", help="what runs the tail (default: onnx)")
     add("--threads", type=int, default=_cores(), help="that run one batch (default: all cores)")
     add("--max-batch", type=int, default=8, help="pictures that are run at once (default: 8)")
-    # 2 ms made no batch larger: what comes while the tail runs goes together anyway
+    # what comes while the tail runs goes together anyway; 2 ms made 4 clients of a tail of 0.3 ms wait 2.7 ms, not 0.8
     add("--batch-delay-ms", type=float, default=0, help="that an idle tail waits for more requests (default: 0)")
     add("--queue", type=int, default=1024, help="requests that wait at most, whatever their deadlines (default: 1024)")
     add("--repository-port", type=int, help="on 127.0.0.1, loads and unloads models (serve.load); 0: a free one")
