@@ -272,6 +272,7 @@ def test_each_call_is_a_line_of_json(infer, caplog):
     from bottlefit_jax.serve.telemetry import TOGETHER, JsonFormatter
 
     example.on_loop(asyncio.sleep(2 * TOGETHER))  # then the lines of the calls before are written
+    caplog.clear()
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
         infer(infer_request(latents(), id="my-7"))
         status_of(infer, infer_request(latents(), name="nope\n"))
