@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         try:
-            from bottlefit_jax.serve import telemetry
+            from bottlefit_jax.serve import assembly, telemetry  # noqa: F401  all that the extra brings is needed
         except ImportError as error:
             raise UserError(f"{error.name} is not installed: pip install 'bottlefit-jax[serve]'") from error
         with telemetry.all_json():

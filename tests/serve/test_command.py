@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,3 +149,24 @@ def test_the_log_level_leaves_out_what_is_below_it(bundle):
         _, log = process.communicate(timeout=20)
     lines = [json.loads(line) for line in log.splitlines()]
     assert [(line["level"], line["status"]) for line in lines] == [("warning", "NOT_FOUND")]
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("__main__", "grpc_health"),
+        ("__main__", "grpc_reflection"),
+        ("__main__", "prometheus_client"),
+        ("load", "tritonclient"),
+    ],
+)
+def test_a_missing_package_of_the_extra_is_one_line(command, missing):
+    flags = {"__main__": ["--bundle", "a", "--port", "0"], "load": ["--server", "localhost:1"]}[command]
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"from bottlefit_jax.serve.{command} import main; sys.exit(main({flags!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    expected = rf"error: {missing}[.\w]* is not installed: pip install 'bottlefit-jax\[serve\]'\n"
+    assert re.fullmatch(expected, done.stderr), done.stderr
