@@ -2,6 +2,7 @@
 
     python -m export.bundle --workdir RUN --output B      # a DenseNet-169 student, 3 channels, 224 px, as in the issue
     python -m benchmarks.serve --bundle B [--mlserver VENV/bin/python]
+    python -m benchmarks.serve_load --bundle B --deadline-ms 2000      # more than it can bear
 
 One machine of two cores runs both ends. Our server is the command, with its defaults; "the tail alone" is the same
 function in this process, called in a loop, in turns with the server. Every client is tritonclient's. Other load on the
@@ -95,12 +96,19 @@ def main(argv: list[str] | None = None) -> int:
 def ours(bundle: Bundle) -> Iterator[str]:
     """Our server as a process; yields its address."""
     words = [sys.executable, "-m", "bottlefit_jax.serve", "--bundle", str(bundle.folder), "--port", "0"]
+    with serving(words) as (_, address):
+        yield address
+
+
+@contextlib.contextmanager
+def serving(words: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server as a process; yields it and the address that it says it listens on."""
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line.startswith("listening on "):
                 raise UserError(f"{' '.join(words)} does not start")
-            yield line.split()[2]
+            yield process, line.split()[2]
         finally:
             process.send_signal(signal.SIGTERM)
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.command import Parser, in_place_of, tell
 from bottlefit_jax.errors import UserError
 
@@ -33,15 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         from export.assemble import export  # JAX takes seconds: what is above needs none
+        from export.triton import check_fits, write_repository
 
         with in_place_of(args.output) as folder:
             told = export(args, folder)
+            if args.triton is not None:
+                check_fits(read_bundle(folder, verify=False), args.triton, overwrite=args.overwrite)
         print(told)
         print(f"bundle: {args.output}")
         if args.triton is not None:
-            from bottlefit_jax.bundle import read_bundle
-            from export.triton import write_repository
-
             write_repository(read_bundle(args.output), args.triton, overwrite=args.overwrite)
             print(f"Triton model repository: {args.triton}")
     except UserError as error:
@@ -63,13 +64,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--head", choices=PRECISIONS, default="int8", help="what the device computes in (int8)")
     parser.add_argument("--local", action="store_true", help="add the whole student, for a device without a link")
-    parser.add_argument("--triton", type=Path, help="write a Triton model repository into this folder as well")
+    parser.add_argument("--triton", type=Path, help="add it to this Triton model repository as well")
     parser.add_argument("--data", type=Path, help="where the run's pictures lie now, if not where they lay then")
     parser.add_argument("--calibration", type=int, default=200, help="training pictures that set the range (200)")
     parser.add_argument("--pictures", type=int, default=1000, help="evaluation pictures of the proof, at most (1000)")
     parser.add_argument("--name", help="of the model on a server; otherwise the folder's name")
     parser.add_argument("--version", type=int, default=1, help="of the model on a server (1)")
-    parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace --output, and what --triton has of that version or name"
+    )
     args = parser.parse_args(argv)
     args.name = args.name or args.output.absolute().name
     for flag, what in (("calibration", "training pictures"), ("pictures", "evaluation pictures"), ("version", "")):
@@ -87,7 +90,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.triton is not None:
         from export.triton import check_free
 
-        check_free(args.triton, args.name, overwrite=args.overwrite)
+        check_free(args.triton, args.name, args.version, overwrite=args.overwrite)
     return args
 
 

@@ -1,11 +1,15 @@
 """The tail as a model repository of NVIDIA Triton, which KServe serves as well.
 
-FOLDER/NAME/config.pbtxt            input latent, output logits, dynamic batching; parameters head, tail and format
+FOLDER/NAME/config.pbtxt            input latent, outputs logits and identity, all versions, dynamic batching, a bounded
+                                    queue; parameters head, tail (of the newest version) and format
 FOLDER/NAME/labels.txt              where the labels are known: Triton's classification extension shows them
-FOLDER/NAME/VERSION/model.onnx      the bundle's tail.onnx
+FOLDER/NAME/VERSION/model.onnx      the bundle's tail.onnx, with the output identity
+
+All versions of a model belong to one head: devices name no version, and Triton answers them with the newest.
 """
 
-import shutil
+import os
+import re
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle
@@ -13,71 +17,135 @@ from bottlefit_jax.command import in_place_of
 from bottlefit_jax.errors import UserError, is_disk_full
 
 CONFIG = "config.pbtxt"
+LABELS = "labels.txt"
+# Triton takes a request's own timeout only where it is shorter than this: it must be longer than devices' deadlines
+QUEUE_TIMEOUT_US = 10_000_000
+QUEUE_BATCHES = 8  # batches that may wait; what comes then is refused at once
+# in a config.pbtxt: what comes before the id, and the id
+ID = r'(key: "{key}"\s+value\s*\{{\s*string_value: ")([0-9a-f]*)'
 
 
 def write_repository(
-    bundle: Bundle, folder: Path, *, max_batch_size: int = 32, delay_us: int = 2000, overwrite: bool = False
+    bundle: Bundle, folder: Path, *, max_batch_size: int = 32, delay_us: int = 0, overwrite: bool = False
 ) -> None:
     """Adds the bundle's tail to the model repository `folder`: whole, or not at all.
 
+    A model of that name and head gets one more version, and its config.pbtxt stays as it is but for the tail's id.
+
     Args:
       folder: made where it is not there; other models in it are left alone.
-      max_batch_size: pictures that Triton runs at once.
-      delay_us: microseconds that a request may wait for others.
-      overwrite: replace the model of the same name, all its versions.
+      max_batch_size: images that Triton runs at once.
+      delay_us: microseconds that a request may wait for others, although an instance is idle.
+      overwrite: replace that version where it exists, and the whole model where it has another head.
 
     Raises:
-      UserError: a model of that name exists, a number out of range, the disk is full, the folder cannot be written.
+      UserError: a model of that name has that version or another head, a number out of range, the disk is full, the
+        folder cannot be written.
     """
     if max_batch_size < 1:
         raise UserError(f"max_batch_size is {max_batch_size}; it must be at least 1")
     if delay_us < 0:
         raise UserError(f"delay_us is {delay_us}; it must be at least 0")
     manifest = bundle.manifest
-    check_free(folder, manifest.name, overwrite=overwrite)
+    check_free(folder, manifest.name, manifest.version, overwrite=overwrite)
+    check_fits(bundle, folder, overwrite=overwrite)
     place = folder / manifest.name
     try:
+        if (place / CONFIG).exists() and _misfit(bundle, place) is None:
+            _add_version(bundle, place)
+            return
         with in_place_of(place) as model:
             (model / CONFIG).write_text(config(bundle, max_batch_size=max_batch_size, delay_us=delay_us))
             if manifest.labels:
-                (model / "labels.txt").write_text("".join(f"{label}\n" for label in manifest.labels), encoding="utf-8")
+                (model / LABELS).write_text(_labels(bundle), encoding="utf-8")
             version = model / str(manifest.version)
             version.mkdir()
-            shutil.copyfile(bundle.path(manifest.tail.onnx), version / "model.onnx")
+            _write_model(bundle, version)
     except OSError as error:
         reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
         raise UserError(f"cannot write {place}: {reason}") from error
 
 
-def check_free(folder: Path, name: str, *, overwrite: bool) -> None:
-    """Raises UserError where the model `name` cannot be put into the repository `folder`."""
+def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> None:
+    """Raises UserError where that version of the model `name` cannot be put into the repository `folder`."""
     place = folder / name
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir():
         raise UserError(f"cannot write {place}: {above} is not a folder")
     if not place.exists() and not place.is_symlink():
         return
-    if not overwrite:
-        raise UserError(f"{place} exists: name another folder, or --overwrite to replace the model in it")
     if place.is_symlink() or not place.is_dir() or (any(place.iterdir()) and not (place / CONFIG).exists()):
-        raise UserError(f"{place} is no model of a Triton repository, so --overwrite does not remove it")
+        raise UserError(f"{place} is no model of a Triton repository, and is not replaced: name another folder")
+    if (place / str(version)).exists() and not overwrite:
+        raise UserError(
+            f"{place} has version {version}: another --version adds one of the same head beside it, "
+            "--overwrite replaces it"
+        )
 
 
-def config(bundle: Bundle, *, max_batch_size: int, delay_us: int) -> str:
-    """config.pbtxt, a ModelConfig message as text. The batch is implicit: dims begin after it."""
+def check_fits(bundle: Bundle, folder: Path, *, overwrite: bool) -> None:
+    """Raises UserError where the tail cannot be a version beside those that the model has, and may not replace them."""
+    place = folder / bundle.manifest.name
+    if overwrite or not (place / CONFIG).exists():
+        return
+    if problem := _misfit(bundle, place):
+        raise UserError(f"{place} {problem}: give another --name, or --overwrite to replace the model")
+
+
+def _misfit(bundle: Bundle, place: Path) -> str | None:
+    """Why the bundle's tail cannot be one more version of the model in `place`."""
+    manifest = bundle.manifest
+    try:
+        text = (place / CONFIG).read_text(encoding="utf-8")
+        labels = (place / LABELS).read_text(encoding="utf-8") if (place / LABELS).exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {place}: {error}") from error
+    head = re.search(ID.format(key="head"), text)
+    if head is None:
+        return "does not say to which head its tails belong"
+    if head[2] != manifest.head.id:
+        return f"has the tail of head {head[2][:12]}…, and this bundle that of head {manifest.head.id[:12]}…"
+    if _tensors(bundle) not in text or "version_policy" not in text:
+        return "has other inputs and outputs, or was written by an older version"
+    if labels != _labels(bundle):
+        return "has other labels"
+    return None
+
+
+def _add_version(bundle: Bundle, place: Path) -> None:
+    """Adds or replaces one version; the config tells of the newest."""
+    manifest = bundle.manifest
+    others = [int(path.name) for path in place.iterdir() if path.name.isdecimal()]
+    with in_place_of(place / str(manifest.version)) as version:
+        _write_model(bundle, version)
+    if manifest.version >= max(others, default=0):
+        before = (place / CONFIG).read_text(encoding="utf-8")
+        text = re.sub(ID.format(key="tail"), rf"\g<1>{manifest.tail.id}", before)
+        temporary = place / f".{CONFIG}.{os.getpid()}.part"
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, place / CONFIG)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _write_model(bundle: Bundle, version: Path) -> None:
+    from export.onnx_identity import with_identity  # onnx takes its time, and check_free needs none
+
+    tail = bundle.path(bundle.manifest.tail.onnx).read_bytes()
+    (version / "model.onnx").write_bytes(with_identity(tail, bundle.manifest).SerializeToString())
+
+
+def _labels(bundle: Bundle) -> str:
+    return "".join(f"{label}\n" for label in bundle.manifest.labels)
+
+
+def _tensors(bundle: Bundle) -> str:
+    """Of config.pbtxt. The batch is implicit: dims begin after it."""
     manifest = bundle.manifest
     dims = ", ".join(map(str, manifest.latent.shape))
-    labels = '\n    label_filename: "labels.txt"' if manifest.labels else ""
-    preferred = sorted({max(1, max_batch_size // part) for part in (4, 2, 1)})
-    parameters = {"head": manifest.head.id, "tail": manifest.tail.id, "format": manifest.format}
-    entries = [
-        f'parameters {{\n  key: "{key}"\n  value {{ string_value: "{value}" }}\n}}' for key, value in parameters.items()
-    ]
+    labels = f'\n    label_filename: "{LABELS}"' if manifest.labels else ""
     return f"""\
-name: "{manifest.name}"
-platform: "onnxruntime_onnx"
-backend: "onnxruntime"
-max_batch_size: {max_batch_size}
 input [
   {{
     name: "latent"
@@ -90,11 +158,40 @@ output [
     name: "logits"
     data_type: TYPE_FP32
     dims: [ {manifest.model.num_classes} ]{labels}
+  }},
+  {{
+    name: "identity"
+    data_type: TYPE_UINT8
+    dims: [ 32 ]
   }}
 ]
+"""
+
+
+def config(bundle: Bundle, *, max_batch_size: int, delay_us: int) -> str:
+    """config.pbtxt, a ModelConfig message as text."""
+    manifest = bundle.manifest
+    preferred = sorted({max(1, max_batch_size // part) for part in (4, 2, 1)})
+    parameters = {"head": manifest.head.id, "tail": manifest.tail.id, "format": manifest.format}
+    entries = [
+        f'parameters {{\n  key: "{key}"\n  value {{ string_value: "{value}" }}\n}}' for key, value in parameters.items()
+    ]
+    return f"""\
+name: "{manifest.name}"
+platform: "onnxruntime_onnx"
+backend: "onnxruntime"
+max_batch_size: {max_batch_size}
+version_policy {{ all {{ }} }}
+{_tensors(bundle)}\
 dynamic_batching {{
   preferred_batch_size: [ {", ".join(map(str, preferred))} ]
   max_queue_delay_microseconds: {delay_us}
+  default_queue_policy {{
+    timeout_action: REJECT
+    default_timeout_microseconds: {QUEUE_TIMEOUT_US}
+    allow_timeout_override: true
+    max_queue_size: {QUEUE_BATCHES * max_batch_size}
+  }}
 }}
 {chr(10).join(entries)}
 """

@@ -1,15 +1,18 @@
 """Requests in, batches through the tail, results out: one bounded queue and one thread per tail.
 
-No sockets and no messages here. A request that finds the queue full is refused at once; one that finds the tail idle
-and nobody else waiting is run at once; else it waits for others, at most `delay` seconds from its arrival. What was
-cancelled or has expired is dropped before it is run.
+No sockets and no messages here. A request that finds the tail idle and nobody else waiting is run at once; else it
+waits for others, at most `delay` seconds from its arrival. The batcher keeps a running average of the seconds that the
+tail takes for an image. By it a request is refused at once where those before it leave too little of its deadline, and
+dropped where it would end late; without that an overloaded tail computes what nobody waits for any more. What was
+cancelled is dropped as well.
 """
 
+import asyncio
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -17,9 +20,13 @@ import numpy as np
 
 from bottlefit_jax.serve.tail import Tail
 
+WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
+SHARE = 0.7  # of a deadline that those before a request may take; the rest is for errors of the average and the answer
+LOOK_AGAIN = 0.01  # seconds between two searches of the queue for a refused request: each reads all of it
+
 
 class QueueFull(Exception):
-    """As many requests wait as may."""
+    """As many requests wait as may, or as the deadline allows; says so in half a sentence."""
 
 
 class Closed(Exception):
@@ -27,7 +34,7 @@ class Closed(Exception):
 
 
 class Expired(Exception):
-    """The request's deadline passed before its turn."""
+    """The request's deadline passed before its turn, or would have passed before its end."""
 
 
 class TailFailed(Exception):
@@ -47,8 +54,9 @@ class Result:
 @dataclass(frozen=True, eq=False)
 class _Request:
     latent: np.ndarray
-    deadline: float  # time.monotonic(); math.inf: none
-    arrived: float = field(default_factory=time.monotonic)
+    deadline: float  # math.inf: none
+    arrived: float
+    alone: bool  # nothing ran or waited when it came
     future: Future[Result] = field(default_factory=Future)
 
 
@@ -58,15 +66,28 @@ class Batcher:
     Args:
       max_batch: pictures that the tail runs at once; a request may have several.
       delay: seconds that a request may wait for others.
-      limit: requests that may wait, beside those being run.
+      limit: requests that may wait, beside those being run, whatever their deadlines.
       ran: told the size of each batch, from the batcher's thread.
+      clock: that of the deadlines.
     """
 
     def __init__(
-        self, tail: Tail, *, max_batch: int, delay: float, limit: int, ran: Callable[[int], None] = lambda _: None
+        self,
+        tail: Tail,
+        *,
+        max_batch: int,
+        delay: float,
+        limit: int,
+        ran: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._tail, self._max_batch, self._delay, self._limit, self._ran = tail, max_batch, delay, limit, ran
+        self._clock = clock
         self._queue: deque[_Request] = deque()
+        self._waiting = 0  # images in the queue
+        self._image_seconds = 0.0  # running average; 0: not known yet
+        self._look_again = -math.inf
+        self._batch_ends: float | None = None  # as the average has it; None: the tail is idle
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tail", daemon=True)
@@ -80,7 +101,7 @@ class Batcher:
         """Queues `latent` ([b, h, w, c] uint8, b <= max_batch); cancelling the future takes it out again.
 
         Args:
-          deadline: on the clock of time.monotonic(); after it the request is not begun.
+          deadline: on the batcher's clock; what would end after it is not begun.
 
         Returns:
           A future of the Result, or of Expired or TailFailed.
@@ -91,14 +112,36 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed
-            if len(self._queue) >= self._limit:
-                self._drop_stale()
-            if len(self._queue) >= self._limit:
-                raise QueueFull
-            request = _Request(latent, deadline)
+            now, images = self._clock(), len(latent)
+            refusal = self._refusal(images, deadline, now)
+            if refusal is not None and now >= self._look_again:
+                self._drop_stale(now)
+                self._look_again = now + LOOK_AGAIN
+                refusal = self._refusal(images, deadline, now)
+            if refusal is not None:
+                raise QueueFull(refusal)
+            alone = self._batch_ends is None and not self._queue
+            request = _Request(latent, deadline, now, alone)
             self._queue.append(request)
-            self._changed.notify()
+            self._waiting += images
+            if len(self._queue) == 1 or self._waiting >= self._max_batch:
+                self._changed.notify()  # in between the thread waits for more
         return request.future
+
+    def _refusal(self, images: int, deadline: float, now: float) -> str | None:
+        """Why a request cannot be taken now; None where it can.
+
+        A request that is alone is taken whatever the average says: else one slow batch could refuse everyone for ever.
+        """
+        if len(self._queue) >= self._limit:
+            return f"{len(self._queue):,} requests wait"
+        if self._batch_ends is None and not self._queue:
+            return None
+        running = 0.0 if self._batch_ends is None else max(self._batch_ends - now, 0.0)
+        needed, left = running + (self._waiting + images) * self._image_seconds, deadline - now
+        if needed <= SHARE * left:
+            return None
+        return f"an answer would take {1e3 * needed:.0f} ms, of {1e3 * left:.0f} ms to the deadline"
 
     def close(self) -> None:
         """Takes no more, and returns when all that was taken is done."""
@@ -109,72 +152,126 @@ class Batcher:
 
     def _work(self) -> None:
         while (batch := self._take()) is not None:
-            if batch:
-                self._run(batch)
+            self._run(batch)
 
     def _take(self) -> list[_Request] | None:
         """Waits for the next batch; None when closed and empty."""
         with self._changed:
             while True:
-                self._drop_stale()
-                batch = self._first_batch()
+                now = self._clock()
+                self._drop_stale(now)
+                batch = self._first_batch(now)
                 if not batch and self._closed:
                     return None
                 if not batch:
                     self._changed.wait()
                     continue
-                full = len(batch) < len(self._queue) or _pictures(batch) == self._max_batch
-                left = batch[0].arrived + self._delay - time.monotonic()
+                full = len(batch) < len(self._queue) or _images(batch) == self._max_batch
+                left = batch[0].arrived + self._delay - now
                 if full or len(batch) == 1 or left <= 0 or self._closed:
                     break
                 self._changed.wait(left)
             for _ in batch:
                 self._queue.popleft()
-        # from here on a future can no longer be cancelled; one that just was is left out, all of them perhaps
-        return [request for request in batch if request.future.set_running_or_notify_cancel()]
+            images = _images(batch)
+            self._waiting -= images
+            self._batch_ends = now + images * self._image_seconds
+        return batch
 
-    def _first_batch(self) -> list[_Request]:
-        """The requests at the front of the queue that fit into one batch. In their order: none is overtaken."""
-        batch, pictures = [], 0
+    def _first_batch(self, now: float) -> list[_Request]:
+        """The requests at the front of the queue that fit into one batch, none of which makes another late.
+
+        In their order: none is overtaken.
+        """
+        batch, images, deadline = [], 0, math.inf
         for request in self._queue:
-            pictures += len(request.latent)
-            if pictures > self._max_batch:
+            images += len(request.latent)
+            deadline = min(deadline, request.deadline)
+            late = now + images * self._image_seconds > deadline
+            if images > self._max_batch or (late and batch):
                 break
             batch.append(request)
         return batch
 
-    def _drop_stale(self) -> None:
-        """Takes cancelled and expired requests out of the queue."""
-        now = time.monotonic()
-        if all(request.deadline > now and not request.future.cancelled() for request in self._queue):
-            return
-        kept = []
+    def _drop_stale(self, now: float) -> None:
+        """Takes out of the queue what was cancelled, and what would end late even if it were run alone and now."""
+        kept, stale = deque(), []
         for request in self._queue:
-            if request.deadline > now and not request.future.cancelled():
-                kept.append(request)
-            elif request.future.set_running_or_notify_cancel():
+            (stale if self._is_stale(request, now) else kept).append(request)
+        self._queue, self._waiting = kept, self._waiting - _images(stale)
+        for request in stale:
+            if request.future.set_running_or_notify_cancel():
                 request.future.set_exception(Expired())
-        self._queue = deque(kept)
+
+    def _is_stale(self, request: _Request, now: float) -> bool:
+        ends = now if request.alone else now + len(request.latent) * self._image_seconds
+        return request.deadline <= ends or request.future.cancelled()
 
     def _run(self, batch: list[_Request]) -> None:
-        started = time.monotonic()
+        # from here on a future can no longer be cancelled; one that just was is left out, all of them perhaps
+        batch = [request for request in batch if request.future.set_running_or_notify_cancel()]
+        images, started, error, logits = _images(batch), self._clock(), None, np.empty(0)
         try:
-            latents = [request.latent for request in batch]
-            logits = self._tail(latents[0] if len(batch) == 1 else np.concatenate(latents))
-        except Exception as error:  # whatever a library raises, the next batch is to be run
-            for request in batch:
-                failure = TailFailed(f"{type(error).__name__}: {error}")  # one each: futures add to their tracebacks
-                request.future.set_exception(failure)
-            return
-        tail_us = round((time.monotonic() - started) * 1e6)
-        pictures, start = _pictures(batch), 0
+            if batch:
+                latents = [request.latent for request in batch]
+                logits = self._tail(latents[0] if len(batch) == 1 else np.concatenate(latents))
+        except Exception as raised:  # whatever a library raises, the next batch is to be run
+            error = f"{type(raised).__name__}: {raised}"
+        seconds = self._clock() - started
+        with self._changed:
+            if batch and error is None:
+                self._learn(seconds / images)
+            self._batch_ends = None
+        start = 0
         for request in batch:
+            if error is not None:
+                request.future.set_exception(TailFailed(error))  # one each: futures add to their tracebacks
+                continue
             part = logits[start : start + len(request.latent)]
             start += len(request.latent)
             queue_us = round((started - request.arrived) * 1e6)
-            request.future.set_result(Result(part, queue_us, tail_us, pictures))
-        self._ran(pictures)
+            request.future.set_result(Result(part, queue_us, round(seconds * 1e6), images))
+        if batch and error is None:
+            self._ran(images)
+
+    def _learn(self, image_seconds: float) -> None:
+        known = self._image_seconds
+        self._image_seconds = known + WEIGHT * (image_seconds - known) if known else image_seconds
 
 
-def _pictures(batch: list[_Request]) -> int:
+def _images(batch: Iterable[_Request]) -> int:
     return sum(len(request.latent) for request in batch)
+
+
+class Inbox:
+    """Brings results to coroutines: the thread of a tail wakes their event loop once for a batch, not for each."""
+
+    def __init__(self) -> None:
+        self._ready: deque[asyncio.Future[None]] = deque()
+        self._woken = False
+
+    async def result(self, future: Future[Result]) -> Result:
+        """That of a future of `Batcher.submit`; cancelling this cancels the future."""
+        waiter = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda _: self._put(waiter))
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future.result()
+
+    def _put(self, waiter: "asyncio.Future[None]") -> None:
+        """From any thread. `_wake` lowers the flag before it looks, so that nothing put after it stays behind."""
+        self._ready.append(waiter)
+        loop = waiter.get_loop()
+        if not self._woken and not loop.is_closed():
+            self._woken = True
+            loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._woken = False
+        while self._ready:
+            waiter = self._ready.popleft()
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,6 +1,8 @@
 """What a ModelInfer request must be, checked before anything is allocated for it. Messages alone, no sockets."""
 
 import math
+import re
+import time
 from typing import Any
 
 import grpc
@@ -10,6 +12,7 @@ from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.bundle.schema import quote
 
 INPUT, OUTPUT = "latent", "logits"
+ID_DIGITS = 32  # of a head's or tail's id, as requests and answers carry them
 
 
 class Refused(Exception):
@@ -36,6 +39,40 @@ def version_of(text: str) -> int | None:
     if len(text) > 18 or not (text.isascii() and text.isdecimal()):
         raise invalid(f"the model's version is {quote(text)}; it must be a number, or empty for the newest")
     return int(text)
+
+
+def head_of(request: Any) -> str | None:
+    """The first ID_DIGITS digits of the id of the head that made a ModelInferRequest's latent, None where it says none.
+
+    Raises:
+      Refused: INVALID_ARGUMENT, the parameter `head` is something else.
+    """
+    if "head" not in request.parameters:
+        return None
+    parameter = request.parameters["head"]
+    kind = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, kind) if kind else None
+    if not isinstance(value, str) or not re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", value):
+        raise invalid(f"the parameter head is {quote(value)}; it must be the first {ID_DIGITS} digits of the head's id")
+    return value
+
+
+def deadline_of(request: Any, deadline: float) -> float:
+    """The earlier of `deadline` and the end of a ModelInferRequest's parameter `timeout`, microseconds from now.
+
+    0 is no timeout, as Triton has it.
+
+    Raises:
+      Refused: INVALID_ARGUMENT, the parameter is no such number.
+    """
+    if "timeout" not in request.parameters:
+        return deadline
+    parameter = request.parameters["timeout"]
+    kind = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, kind) if kind else None
+    if kind not in ("int64_param", "uint64_param") or value is None or value < 0:
+        raise invalid(f"the parameter timeout is {quote(value)}; it must be a whole number of microseconds, 0 for none")
+    return min(deadline, time.monotonic() + value / 1e6) if value else deadline
 
 
 def latent_of(request: Any, manifest: Manifest, max_batch: int) -> np.ndarray:

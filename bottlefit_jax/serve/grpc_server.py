@@ -1,9 +1,12 @@
 """The protocol behind a gRPC port: bytes to messages, statuses, the log of each call, and an orderly end."""
 
 import asyncio
+import functools
+import itertools
 import math
+import secrets
 import time
-import uuid
+from logging import INFO, WARNING
 from typing import Any, NoReturn
 
 import grpc
@@ -12,11 +15,18 @@ from google.protobuf.message import DecodeError, Message
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.serve.checks import Refused
 from bottlefit_jax.serve.protocol import SERVICE, Call, Protocol
-from bottlefit_jax.serve.telemetry import Metrics, log
+from bottlefit_jax.serve.security import caller_of
+from bottlefit_jax.serve.telemetry import CallLog, Metrics, log
 
 QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes come every few seconds; only what fails is logged
 LAST_CALLS = 0.25  # seconds in which calls on their way are told UNAVAILABLE; gRPC alone would say CANCELLED
 STREAMS = 1024  # calls at once on one connection: gRPC's own limit is none
+# Calls that gRPC's core holds while this process is busy: from the first number on it refuses some of them as
+# RESOURCE_EXHAUSTED, from the second on all. Its own limits, 1,000 and 3,000, are seconds of work.
+PENDING, PENDING_AT_MOST = 32, 64
+SILENCE_MS = 5000  # that a connection may say nothing before it is closed; each takes a file
+PROCESS, NUMBERS = secrets.token_hex(4), itertools.count(1)  # names of requests without an id
+FILES = 65_536  # connections that should be possible, one file each; often 1,024 are until one asks for more
 
 
 class GrpcServer:
@@ -26,6 +36,8 @@ class GrpcServer:
       credentials: of TLS; None: plaintext.
       interceptors: as security.BearerToken.
       message_limit: bytes of a request.
+      log_one_in: of so many calls with the same method and status one is logged; 0: none.
+      services: other services on the same port.
     """
 
     def __init__(
@@ -36,14 +48,19 @@ class GrpcServer:
         host: str,
         port: int,
         message_limit: int,
+        log_one_in: int = 1,
         credentials: grpc.ServerCredentials | None = None,
         interceptors: tuple[grpc.aio.ServerInterceptor, ...] = (),
+        services: tuple[grpc.GenericRpcHandler, ...] = (),
     ):
-        self._protocol, self._metrics = protocol, metrics
+        self._protocol, self._metrics, self._log = protocol, metrics, CallLog(log_one_in)
         self._host, self.port, self._credentials = host, port, credentials
         options = [
             ("grpc.max_receive_message_length", message_limit),
             ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.server.max_pending_requests", PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", PENDING_AT_MOST),
+            ("grpc.server_handshake_timeout_ms", SILENCE_MS),
             ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a sharer of the calls
             # a device whose radio went away is noticed in a minute; a device may ping us every 10 seconds
             ("grpc.keepalive_time_ms", 40_000),
@@ -53,7 +70,7 @@ class GrpcServer:
         ]
         self._server = grpc.aio.server(options=options, interceptors=interceptors)
         handlers = {name: self._handler(name, *method) for name, method in protocol.methods.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers), *services))
 
     async def start(self) -> None:
         """Listens; `port` is then the real one.
@@ -77,6 +94,7 @@ class GrpcServer:
         self._protocol.ready = False
         await asyncio.sleep(LAST_CALLS)
         await self._server.stop(grace)
+        self._log.write()
 
     def _handler(self, name: str, request_type: type[Message], answer: Any) -> grpc.RpcMethodHandler:
         """Bytes to bytes, as what cannot be parsed is to have a status of ours."""
@@ -84,7 +102,8 @@ class GrpcServer:
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             started, left = time.monotonic(), context.time_remaining()
             deadline = math.inf if left is None else started + left
-            call = Call(name, deadline, {"method": name, "request": f"made-{uuid.uuid4().hex[:12]}"})
+            notes = {"method": name, "request": f"made-{PROCESS}-{next(NUMBERS)}"}
+            call = Call(name, deadline, notes, caller=functools.partial(caller_of, context))
             try:
                 try:
                     request = request_type.FromString(data)
@@ -112,19 +131,41 @@ class GrpcServer:
     def _done(self, call: Call, started: float, received: int, sent: int, status: str, error: str | None) -> None:
         """Counts and logs a call."""
         seconds = time.monotonic() - started
+        if status != "OK":
+            self._metrics.refused.labels(call.method, status).inc()
         if call.method == "ModelInfer":
             # the names are those of loaded models: a client cannot fill the memory with names of its own
             manifest = None if call.model is None else call.model.manifest
-            labels = ("", "") if manifest is None else (manifest.name, str(manifest.version))
-            self._metrics.requests.labels(*labels, status).inc()
-            self._metrics.received.labels(*labels).inc(received)
-            self._metrics.sent.labels(*labels).inc(sent)
-            self._metrics.seconds["total"].labels(*labels).observe(seconds)
+            metrics = (
+                self._metrics.of("", None) if manifest is None else self._metrics.of(manifest.name, manifest.version)
+            )
+            metrics.requests(status).inc()
+            metrics.received.inc(received)
+            metrics.sent.inc(sent)
+            metrics.total.observe(seconds)
         elif call.method in QUIET and status == "OK":
             return
+        if not self._log.takes(call.method, status):
+            return
         sizes: dict[str, Any] = {"total_us": round(seconds * 1e6), "bytes_in": received, "bytes_out": sent}
-        log("call", **call.notes, status=status, error=error, **sizes)
+        if status != "OK":
+            call.notes.update(call.caller())
+        self._log.add(level=INFO if status == "OK" else WARNING, **call.notes, status=status, error=error, **sizes)
 
 
 async def _abort(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
     await context.abort(code, message)
+
+
+def raise_file_limit() -> int | None:
+    """Raises the limit of open files to FILES, as far as the system allows; returns it, None where there is none."""
+    try:
+        import resource
+    except ImportError:  # no POSIX
+        return None
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        return wanted
+    return None if limit == resource.RLIM_INFINITY else limit

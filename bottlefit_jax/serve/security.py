@@ -5,6 +5,8 @@ import hmac
 import ipaddress
 import ssl
 import time
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,14 +15,16 @@ import grpc
 from bottlefit_jax.errors import UserError
 
 LONGEST_TOKEN = 4096
+WANTED = "this server wants the metadata `authorization: Bearer TOKEN`"
 
 
 class BearerToken(grpc.aio.ServerInterceptor):
     """Answers UNAUTHENTICATED to every call, of any method, whose `authorization` is not `Bearer TOKEN`."""
 
-    def __init__(self, token: str):
+    def __init__(self, token: str, *, refused: Callable[[str, dict[str, str]], None] = lambda method, caller: None):
+        """`refused` is called with the full name of the method and `caller_of` of each call that is refused."""
         self._wanted = f"Bearer {token}".encode()
-        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse)
+        self._refused = refused
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """The method's handler, or the refusal. The comparison takes the same time for every wrong token."""
@@ -28,11 +32,22 @@ class BearerToken(grpc.aio.ServerInterceptor):
         given = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
         if len(given) == 1 and hmac.compare_digest(given[0].encode(), self._wanted):
             return await continuation(handler_call_details)
-        return self._refusal
+
+        async def refuse(_: bytes, context: grpc.aio.ServicerContext) -> NoReturn:
+            self._refused(handler_call_details.method, caller_of(context))
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, WANTED)
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-async def _refuse(_: bytes, context: grpc.aio.ServicerContext) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this server wants the metadata `authorization: Bearer TOKEN`")
+def caller_of(context: grpc.aio.ServicerContext) -> dict[str, str]:
+    """Who calls, for the log: `peer`, the address, and `client`, the name in its certificate where it has one."""
+    caller = {"peer": urllib.parse.unquote(context.peer())[:128]}
+    identity = context.auth_context()
+    names = [*identity.get("x509_common_name", ()), *identity.get("x509_subject_alternative_name", ())]
+    if names:
+        caller["client"] = bytes(names[0]).decode(errors="replace")[:128]
+    return caller
 
 
 def is_loopback(host: str) -> bool:

@@ -1,5 +1,7 @@
 """The tail of a bundle as a function of latents, by onnxruntime or by JAX."""
 
+import contextlib
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.errors import UserError
 
+SMALL = 0.0005  # seconds of a tail that take longer on several threads, and more of the processor, than on one
 Tail = Callable[[np.ndarray], np.ndarray]
 
 
@@ -15,7 +18,7 @@ def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> 
 
     Args:
       backend: a key of BACKENDS.
-      threads: that onnxruntime runs one batch on; JAX takes its own.
+      threads: that onnxruntime runs one batch on, where the tail is not SMALL; JAX takes its own.
       max_batch: the largest batch that it will be given.
 
     Returns:
@@ -42,6 +45,15 @@ def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> 
 
 
 def _onnx(bundle: Bundle, threads: int, max_batch: int) -> Tail:
+    tail = _onnx_session(bundle, threads)
+    latent = np.full((1, *bundle.manifest.latent.shape), bundle.manifest.latent.zero_point, np.uint8)
+    with contextlib.suppress(Exception):  # a tail that cannot be run is an error of `open_tail`
+        if threads > 1 and min(_seconds(tail, latent) for _ in range(5)) < SMALL:
+            return _onnx_session(bundle, 1)
+    return tail
+
+
+def _onnx_session(bundle: Bundle, threads: int) -> Tail:
     import onnxruntime
 
     path = bundle.path(bundle.manifest.tail.onnx)
@@ -81,6 +93,12 @@ def _jax(bundle: Bundle, threads: int, max_batch: int) -> Tail:
         return np.asarray(tail(filled))[: len(latent)]
 
     return run
+
+
+def _seconds(tail: Tail, latent: np.ndarray) -> float:
+    start = time.perf_counter()
+    tail(latent)
+    return time.perf_counter() - start
 
 
 def _first_line(error: Exception) -> str:

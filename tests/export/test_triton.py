@@ -49,13 +49,18 @@ def test_the_repository_is_what_triton_loads(bundle, tmp_path):
     triton.write_repository(bundle, tmp_path / "models")
     model = tmp_path / "models" / "digits"
     assert everything_in(tmp_path / "models") == {"digits/config.pbtxt", "digits/labels.txt", "digits/3/model.onnx"}
-    assert (model / "3" / "model.onnx").read_bytes() == tail()
+    assert read_config(model).version_policy.WhichOneof("policy_choice") == "all"
     assert (model / "labels.txt").read_text().splitlines() == list(bundle.manifest.labels)
     config = read_config(model)
     assert (config.name, config.platform, config.backend) == ("digits", "onnxruntime_onnx", "onnxruntime")
     assert config.max_batch_size == 32
     assert list(config.dynamic_batching.preferred_batch_size) == [8, 16, 32]
-    assert config.dynamic_batching.max_queue_delay_microseconds == 2000
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    queue = config.dynamic_batching.default_queue_policy
+    assert queue.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
+    assert queue.allow_timeout_override
+    assert queue.default_timeout_microseconds == 10_000_000  # 0 would make Triton ignore a request's timeout
+    assert queue.max_queue_size == 8 * 32
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "2"}
 
@@ -97,16 +102,101 @@ def test_numbers_out_of_range_are_refused(bundle, tmp_path, options, told):
     assert not (tmp_path / "models").exists()
 
 
-def test_a_model_of_that_name_is_replaced_only_if_asked(bundle, tmp_path):
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_model_says_who_it_is_and_computes_what_the_tail_computes(bundle, tmp_path, batch):
     triton.write_repository(bundle, tmp_path / "models")
+    latent = np.random.default_rng(batch).integers(0, 256, (batch, 5, 6, 3), dtype=np.uint8)
+    own = onnxruntime.InferenceSession(str(bundle.path("tail.onnx")))
+    copy = onnxruntime.InferenceSession(str(tmp_path / "models" / "digits" / "3" / "model.onnx"))
+    logits, identity = copy.run(["logits", "identity"], {"latent": latent})
+    np.testing.assert_array_equal(logits, own.run(None, {"latent": latent})[0])
+    assert (identity.dtype, identity.shape) == (np.uint8, (batch, 32))
+    for row in identity:
+        assert row[:16].tobytes().hex() == example.HEAD[:32]
+        assert row[16:].tobytes().hex() == example.TAIL[:32]
+
+
+def rewritten(bundle, *, version=3, tail="b" * 64, head=example.HEAD, **changes):
+    """The bundle with another manifest."""
+    manifest = example.manifest()
+    ids = {
+        "head": {**manifest["head"], "id": head},
+        "tail": {**manifest["tail"], "id": tail, "head": head},
+    }
+    return read_bundle(write_manifest(bundle.folder, example.manifest(version=version, **ids, **changes)).folder)
+
+
+def versions_in(model):
+    return {path.name for path in model.iterdir()}
+
+
+def tail_of(model):
+    return read_config(model).parameters["tail"].string_value
+
+
+def test_a_version_of_the_same_head_is_added_beside_the_others(bundle, tmp_path):
+    model = tmp_path / "models" / "digits"
+    triton.write_repository(bundle, tmp_path / "models")
+    first = (model / "3" / "model.onnx").read_bytes()
+    text = (model / "config.pbtxt").read_text()
+    (model / "config.pbtxt").write_text(f"{text}instance_group [ {{ count: 2 }} ]\n")
+    triton.write_repository(rewritten(bundle, version=4, tail="d" * 64), tmp_path / "models")
+    triton.write_repository(rewritten(bundle, version=2, tail="e" * 64), tmp_path / "models")
+    assert versions_in(model) == {"2", "3", "4", "config.pbtxt", "labels.txt"}
+    assert (model / "3" / "model.onnx").read_bytes() == first
+    assert tail_of(model) == "d" * 64  # that of the newest
+    assert read_config(model).instance_group[0].count == 2  # what a person added
+    identities = {}
+    for version in ("2", "3", "4"):
+        session = onnxruntime.InferenceSession(str(model / version / "model.onnx"))
+        (row,) = session.run(["identity"], {"latent": np.zeros((1, 5, 6, 3), np.uint8)})[0]
+        identities[version] = row[16:].tobytes().hex()
+    assert identities == {"2": "e" * 32, "3": "b" * 32, "4": "d" * 32}
+
+
+def test_a_version_that_is_there_is_replaced_only_if_asked_and_the_others_stay(bundle, tmp_path):
+    model = tmp_path / "models" / "digits"
+    triton.write_repository(bundle, tmp_path / "models")
+    triton.write_repository(rewritten(bundle, version=4, tail="d" * 64), tmp_path / "models")
     (tmp_path / "models" / "other").mkdir()
-    newer = read_bundle(write_manifest(bundle.folder, example.manifest(version=4)).folder)
-    with pytest.raises(UserError, match="digits exists: name another folder"):
+    again = rewritten(bundle, version=4, tail="f" * 64)
+    with pytest.raises(UserError, match="digits has version 4: another --version adds one of the same head beside it"):
+        triton.write_repository(again, tmp_path / "models")
+    assert tail_of(model) == "d" * 64
+    triton.write_repository(again, tmp_path / "models", overwrite=True)
+    assert versions_in(model) == {"3", "4", "config.pbtxt", "labels.txt"}
+    assert tail_of(model) == "f" * 64
+    assert versions_in(tmp_path / "models") == {"digits", "other"}
+
+
+def test_another_head_under_that_name_is_refused_or_replaces_the_model(bundle, tmp_path):
+    model = tmp_path / "models" / "digits"
+    triton.write_repository(bundle, tmp_path / "models")
+    other = rewritten(bundle, version=4, head="c" * 64)
+    with pytest.raises(
+        UserError, match="has the tail of head aaaaaaaaaaaa…, and this bundle that of head cccccccccccc…"
+    ):
+        triton.write_repository(other, tmp_path / "models")
+    assert versions_in(model) == {"3", "config.pbtxt", "labels.txt"}
+    triton.write_repository(other, tmp_path / "models", overwrite=True)
+    assert versions_in(model) == {"4", "config.pbtxt", "labels.txt"}
+    assert read_config(model).parameters["head"].string_value == "c" * 64
+
+
+def test_a_model_that_cannot_take_the_version_is_refused(bundle, tmp_path):
+    model = tmp_path / "models" / "digits"
+    triton.write_repository(bundle, tmp_path / "models")
+    with pytest.raises(UserError, match="has other labels: give another --name, or --overwrite"):
+        triton.write_repository(rewritten(bundle, version=4, labels=["a", "b", "c", "d"]), tmp_path / "models")
+    newer = rewritten(bundle, version=4)
+    text = (model / "config.pbtxt").read_text()
+    (model / "config.pbtxt").write_text(text.replace("identity", "other"))
+    with pytest.raises(UserError, match="has other inputs and outputs, or was written by an older version"):
         triton.write_repository(newer, tmp_path / "models")
-    assert (tmp_path / "models" / "digits" / "3" / "model.onnx").exists()
-    triton.write_repository(newer, tmp_path / "models", overwrite=True)
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {"digits", "other"}
-    assert {path.name for path in (tmp_path / "models" / "digits").iterdir()} == {"4", "config.pbtxt", "labels.txt"}
+    (model / "config.pbtxt").write_text("")
+    with pytest.raises(UserError, match="does not say to which head its tails belong"):
+        triton.write_repository(newer, tmp_path / "models")
+    assert versions_in(model) == {"3", "config.pbtxt", "labels.txt"}
 
 
 def test_what_is_no_model_is_never_removed(bundle, tmp_path):
@@ -124,9 +214,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_model(bundle, tmp_path, monk
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(triton.shutil, "copyfile", full)
-    newer = write_manifest(bundle.folder, example.manifest(version=4))
-    with pytest.raises(UserError, match=r"cannot write .*digits: no space left on the disk"):
-        triton.write_repository(newer, tmp_path / "models", overwrite=True)
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {"digits"}
-    assert (tmp_path / "models" / "digits" / "3" / "model.onnx").exists()
+    before = (tmp_path / "models" / "digits" / "config.pbtxt").read_text()
+    monkeypatch.setattr(triton, "_write_model", full)
+    for newer, place in ((rewritten(bundle, version=4), "digits/4"), (rewritten(bundle, head="c" * 64), "digits")):
+        with pytest.raises(UserError, match=rf"cannot write .*{place}: no space left on the disk"):
+            triton.write_repository(newer, tmp_path / "models", overwrite=True)
+        assert everything_in(tmp_path / "models") == {"digits/config.pbtxt", "digits/labels.txt", "digits/3/model.onnx"}
+    assert (tmp_path / "models" / "digits" / "config.pbtxt").read_text() == before

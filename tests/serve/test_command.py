@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import grpc
 import pytest
@@ -82,6 +84,11 @@ def test_a_port_that_is_taken(bundle, capsys):
         (["--port", "x", "--bundle", "a"], "argument --port: invalid int value: 'x'"),
         (["--port", "0", "--bundle", "nowhere"], "no folder"),
         (["--port", "0", "--bundles", "nowhere"], "no folder nowhere"),
+        (
+            ["--port", "0", "--bundle", "a", "--repository-port", "-1"],
+            "--repository-port is -1; it must be 0 to 65,535",
+        ),
+        (["--port", "0", "--bundle", "a", "--log-level", "loud"], "invalid choice: 'loud'"),
         (["--port", "70000", "--bundle", "a"], "--port is 70000; it must be 0 to 65,535"),
         (["--port", "0", "--bundle", "a", "--queue", "0"], "--queue is 0; it must be 1 to 1,000,000"),
         (["--port", "0", "--bundle", "a", "--batch-delay-ms", "nan"], "--batch-delay-ms is nan"),
@@ -105,3 +112,61 @@ def test_a_damaged_bundle_is_one_line(bundle, capsys):
     path.write_bytes(data)
     assert main(["--bundle", str(bundle), "--port", "0"]) == 2
     assert "tail.onnx was changed or damaged" in capsys.readouterr().err
+
+
+def test_the_line_and_the_log_say_what_is_left_out(tmp_path):
+    example.write(tmp_path / "digits")
+    damaged = example.write(tmp_path / "torn", name="torn")
+    (damaged / "tail.onnx").write_bytes(b"torn")
+    example.write(tmp_path / ".copy")
+    with command("--bundles", tmp_path, "--port", 0, "--metrics-port", 0) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in log.splitlines()]
+    reasons = {line["folder"]: line["reason"] for line in lines if line["event"] == "left out"}
+    assert reasons.keys() == {str(damaged), str(tmp_path / ".copy")}
+    assert "tail.onnx has 4 bytes instead of" in reasons[str(damaged)]
+
+
+def test_folders_that_are_left_out_are_counted_and_on_the_line(tmp_path):
+    example.write(tmp_path / "digits")
+    example.write(tmp_path / ".copy")
+    with example.serving("--bundles", tmp_path, "--metrics-port", "0") as running:
+        assert "digits:3; 1 left out, the log says why: .copy; metrics on" in running.line
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=5) as response:
+            assert "bottlefit_bundles_left_out 1.0" in response.read().decode()
+
+
+def test_the_log_level_leaves_out_what_is_below_it(bundle):
+    with (
+        command("--bundle", bundle, "--port", 0, "--log-level", "warning") as (process, address),
+        example.channel_to(address) as channel,
+    ):
+        method = example.raw_method(channel, "ModelInfer")
+        method(infer_request(latents(), id="good").SerializeToString(), timeout=10)
+        status_of(method, infer_request(latents(), name="nope").SerializeToString())
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [(line["level"], line["status"]) for line in lines] == [("warning", "NOT_FOUND")]
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("__main__", "grpc_health"),
+        ("__main__", "grpc_reflection"),
+        ("__main__", "prometheus_client"),
+        ("load", "tritonclient"),
+    ],
+)
+def test_a_missing_package_of_the_extra_is_one_line(command, missing):
+    flags = {"__main__": ["--bundle", "a", "--port", "0"], "load": ["--server", "localhost:1"]}[command]
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"from bottlefit_jax.serve.{command} import main; sys.exit(main({flags!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    expected = rf"error: {missing}[.\w]* is not installed: pip install 'bottlefit-jax\[serve\]'\n"
+    assert re.fullmatch(expected, done.stderr), done.stderr

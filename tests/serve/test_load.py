@@ -1,5 +1,9 @@
 """Full queues, deadlines, cancelled requests and an orderly end, with a tail that takes its time."""
 
+import contextlib
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -7,7 +11,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from bottlefit_jax.serve import assembly
+from bottlefit_jax.serve import assembly, grpc_server
 from tests.serve import example
 from tests.serve.example import infer_request, latents, status_of
 
@@ -26,6 +30,9 @@ def slow(tmp_path, monkeypatch):
         return tail
 
     monkeypatch.setattr(assembly, "open_tail", open_tail)
+    # what 200 clients send at once is to come as far as our own queue
+    monkeypatch.setattr(grpc_server, "PENDING", 1000)
+    monkeypatch.setattr(grpc_server, "PENDING_AT_MOST", 1000)
     with (
         example.serving("--bundle", example.write(tmp_path / "slow"), "--queue", "16") as running,
         example.channel_to(running.address) as channel,
@@ -103,3 +110,95 @@ def test_stopping_finishes_what_was_taken_and_takes_no_more(tmp_path, monkeypatc
             time.sleep(0.4)
         assert [call.code() for call in taken] == [grpc.StatusCode.OK] * 4
         stopping.join()
+
+
+def test_a_busy_server_refuses_before_it_reads(tmp_path):
+    """What gRPC's core holds while Python is busy is bounded, and the rest refused at once."""
+    data = infer_request(latents()).SerializeToString()
+    with (
+        example.serving("--bundle", example.write(tmp_path / "a")) as running,
+        example.channel_to(running.address) as channel,
+    ):
+        method = example.raw_method(channel, "ModelInfer")
+        method(data, timeout=10)
+        free = threading.Event()
+        example.loop().call_soon_threadsafe(free.wait, 20)
+        calls = [method.future(data, timeout=20) for _ in range(300)]
+        held = grpc_server.PENDING_AT_MOST + 2  # one is on its way to Python, one waits for it
+        end = time.monotonic() + 10
+        while sum(not call.done() for call in calls) > held and time.monotonic() < end:
+            time.sleep(0.005)
+        waiting = sum(not call.done() for call in calls)
+        free.set()
+        codes = [call.code() for call in calls]
+    assert waiting <= held
+    assert grpc_server.PENDING <= codes.count(grpc.StatusCode.OK) <= held
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once(tmp_path, monkeypatch):
+    begun, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def tail(latent):
+        begun.release()
+        assert go.acquire(timeout=20)
+        return example.expected(latent)
+
+    monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
+    data = infer_request(latents()).SerializeToString()
+    with (
+        example.serving("--bundle", example.write(tmp_path / "slow")) as running,
+        example.channel_to(running.address) as channel,
+    ):
+        method = example.raw_method(channel, "ModelInfer")
+        first = method.future(data, timeout=20)
+        begun.acquire()
+        time.sleep(0.5)  # so long it takes for an image
+        go.release()
+        first.result()
+        second = method.future(data, timeout=20)
+        begun.acquire()
+        third = method.future(data, timeout=0.6)
+        assert third.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "overloaded, try again later: an answer would take" in third.details()
+        go.release()
+        second.result()
+
+
+def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(grpc_server, "SILENCE_MS", 300)
+    with (
+        example.serving("--bundle", example.write(tmp_path / "a")) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=20) as silent,
+    ):
+        while silent.recv(1000):  # the server's own settings, then the end
+            pass
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
+    code = (
+        "import resource as r; from bottlefit_jax.serve.grpc_server import raise_file_limit\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (128, 300)); print(raise_file_limit(), r.getrlimit(r.RLIMIT_NOFILE))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "300 (300, 300)"
+
+
+@pytest.mark.parametrize("microseconds", [0, 1, -1, 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize("seconds", [1e9, 1e300, float("inf"), None])
+def test_no_timeout_stops_the_server(answering, microseconds, seconds):
+    request = infer_request(latents())
+    request.parameters["timeout"].int64_param = microseconds
+    codes = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+    codes |= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    with contextlib.suppress(OverflowError, ValueError):  # gRPC's own client does not send it
+        assert answering.future(request.SerializeToString(), timeout=seconds).code() in codes
+    answering(infer_request(latents()).SerializeToString(), timeout=20)
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """ModelInfer of a server that has nothing else to do."""
+    bundle = example.write(tmp_path_factory.mktemp("bundle") / "a")
+    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
+        yield example.raw_method(channel, "ModelInfer")

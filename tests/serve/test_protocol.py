@@ -1,5 +1,7 @@
 """What a client sees: tritonclient as it is published, and messages of our own making."""
 
+import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -15,9 +17,12 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
+from bottlefit_jax.serve.telemetry import TOGETHER
 from tests.bundle.example import HEAD, TAIL
 from tests.serve import example
 from tests.serve.example import infer_request, latents, logits_of, status_of
+
+FREE_PORTS = ("--metrics-port", "0", "--repository-port", "0")
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +36,20 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with example.serving("--bundles", folder, "--max-batch", "4", "--metrics-port", "0", "--threads", "1") as running:
+    with example.serving("--bundles", folder, "--max-batch", "4", "--threads", "1", *FREE_PORTS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def client(server):
     with triton.InferenceServerClient(server.address) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def operator(server):
+    """A client of the port that loads."""
+    with triton.InferenceServerClient(f"127.0.0.1:{server.repository_port}") as found:
         yield found
 
 
@@ -72,7 +84,7 @@ def test_tritonclient_asks_for_everything(client):
         "tail": TAIL,
         "format": "2",
     }
-    assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (4, 2000)
+    assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (4, 0)
     assert ([*config.input[0].dims], [*config.output[0].dims]) == ([5, 6, 3], [4])
     index = client.get_model_repository_index(as_json=True)["models"]
     assert [(line["name"], line["version"], line["state"]) for line in index] == [
@@ -187,7 +199,7 @@ def test_unknown_models_and_methods(infer, server, client):
     with pytest.raises(InferenceServerException, match="no model 'nope' is loaded; loaded: digits, other"):
         client.get_model_metadata("nope")
     with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-        client.get_inference_statistics()
+        client.get_trace_settings()
 
 
 def test_a_message_over_the_limit_is_refused_before_it_is_parsed(infer):
@@ -209,7 +221,7 @@ def test_the_largest_batch_fits_raw_and_typed(infer):
     assert infer(infer_request(latent, inputs=[tensor], raw_input_contents=[])).outputs[0].shape == [4, 4]
 
 
-def test_load_and_unload_while_requests_run(folder, server, client, infer):
+def test_load_and_unload_while_requests_run(folder, operator, client, infer):
     example.write(folder / "digits" / "20", version=20, seed=20)
     stop, codes = threading.Event(), []
 
@@ -221,13 +233,13 @@ def test_load_and_unload_while_requests_run(folder, server, client, infer):
         senders = [pool.submit(send) for _ in range(4)]
         try:
             for _ in range(3):
-                client.load_model("digits")
+                operator.load_model("digits")
                 assert client.is_model_ready("digits", "20")
                 example.write(folder / "digits" / "12", version=12, seed=int(time.time_ns() % 1000))
             assert set(codes) == {grpc.StatusCode.OK}
-            client.unload_model("digits")
+            operator.unload_model("digits")
             assert not client.is_model_ready("digits")
-            client.load_model("digits")
+            operator.load_model("digits")
         finally:
             stop.set()
     assert all(sender.result() is None for sender in senders)
@@ -235,28 +247,105 @@ def test_load_and_unload_while_requests_run(folder, server, client, infer):
     assert infer(infer_request(latents())).model_version == "20"
 
 
-def test_a_damaged_bundle_is_a_status_and_the_old_version_stays(folder, client, infer):
+def test_a_damaged_bundle_is_a_status_and_the_old_version_stays(folder, operator, infer):
     before = infer(infer_request(latents(), name="other"))
     path = example.write(folder / "other", name="other", labels=[], seed=8) / "tail.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(InferenceServerException, match=r"FAILED_PRECONDITION.*tail.onnx was changed or damaged"):
-        client.load_model("other")
+        operator.load_model("other")
     assert logits_of(infer(infer_request(latents(), name="other"))).tolist() == logits_of(before).tolist()
 
 
-def test_a_client_cannot_bring_files_of_its_own(client):
+def test_a_client_cannot_bring_files_of_its_own(operator):
     with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
-        client.load_model("digits", config="{}", files={"file:1/model.onnx": b"x"})
+        operator.load_model("digits", config="{}", files={"file:1/model.onnx": b"x"})
     with pytest.raises(InferenceServerException, match="NOT_FOUND"):
-        client.load_model("../../etc")
+        operator.load_model("../../etc")
+
+
+@contextlib.contextmanager
+def logged(caplog, count):
+    """Collects the records of the calls within, once there are `count` of them; those of calls before are not there."""
+    example.on_loop(asyncio.sleep(2 * TOGETHER))  # then the lines of the calls before are written
+    found = []
+    with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
+        caplog.clear()
+        yield found
+        deadline = time.monotonic() + 5
+        while len(found) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+            found[:] = [record for record in caplog.records if record.getMessage() == "call"]
+
+
+def test_only_the_port_on_the_loopback_loads_and_unloads(server, client, caplog):
+    with logged(caplog, 2) as records:
+        for change in (client.load_model, client.unload_model):
+            with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*--repository-port"):
+                change("digits")
+    assert client.is_model_ready("digits")
+    for record, method in zip(records, ("RepositoryModelLoad", "RepositoryModelUnload"), strict=True):
+        fields = record.fields
+        assert (fields["method"], fields["model"], fields["status"]) == (method, "digits", "PERMISSION_DENIED")
+        assert re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", fields["peer"])
+    refused = 'bottlefit_refused_calls_total{method="RepositoryModelUnload",status="PERMISSION_DENIED"} 1.0'
+    assert refused in metrics_of(server)
+
+
+def test_the_log_says_who_loaded_and_unloaded_what(operator, caplog):
+    with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
+        operator.unload_model("digits")
+        operator.load_model("digits")
+    events = [(record.getMessage(), record.fields) for record in caplog.records if record.getMessage() != "call"]
+    assert [(event, fields["model"], fields["versions"]) for event, fields in events] == [
+        ("unloaded", "digits", []),
+        ("loaded", "digits", [3, 12, 20]),
+    ]
+    assert all(fields["peer"].startswith("ipv4:127.0.0.1:") for _, fields in events)
+
+
+def test_statistics_count_what_was_answered_and_what_was_not(client, infer):
+    def of_other():
+        (found,) = client.get_inference_statistics("other").model_stats
+        return found
+
+    before = of_other()
+    infer(infer_request(latents(3), name="other"))
+    infer(infer_request(latents(), name="other"))
+    status_of(infer, infer_request(latents(), name="other", raw_input_contents=[b"short"]))
+    after = of_other()
+    assert (after.name, after.version) == ("other", "3")
+    assert after.inference_count - before.inference_count == 4
+    assert after.execution_count - before.execution_count == 2
+    stats, earlier = after.inference_stats, before.inference_stats
+    for name in ("success", "queue", "compute_infer"):
+        assert getattr(stats, name).count - getattr(earlier, name).count == 2, name
+    assert stats.fail.count - earlier.fail.count == 1
+    assert stats.success.ns > earlier.success.ns
+    assert stats.success.ns >= stats.queue.ns + stats.compute_infer.ns
+    sizes = {batch.batch_size: batch.compute_infer.count for batch in after.batch_stats}
+    assert sum(sizes.values()) == after.execution_count
+    assert sizes[3] >= 1
+    assert after.last_inference >= before.last_inference
+    everything = client.get_inference_statistics(as_json=True)["model_stats"]
+    assert [(one["name"], one["version"]) for one in everything] == [
+        ("digits", "3"),
+        ("digits", "12"),
+        ("digits", "20"),
+        ("other", "3"),
+    ]
+    with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+        client.get_inference_statistics("nope")
+
+
+def metrics_of(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as response:
+        return response.read().decode()
 
 
 def test_metrics(server, infer):
     assert status_of(infer, infer_request(latents(), name="a" * 50))[0] == grpc.StatusCode.NOT_FOUND
     infer(infer_request(latents(2), name="other"))
-    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
-    with urllib.request.urlopen(url, timeout=5) as response:
-        text = response.read().decode()
+    text = metrics_of(server)
     labels = 'model="other",version="3"'
     assert re.search(r'bottlefit_requests_total{model="other",status="OK",version="3"} \d', text)
     assert 'bottlefit_requests_total{model="",status="NOT_FOUND",version=""}' in text
@@ -264,21 +353,22 @@ def test_metrics(server, infer):
         assert re.search(rf'bottlefit_{name}_bucket{{le="[^"]+",{labels}}} \d', text), name
     for name in ("queue_length", "received_bytes_total", "sent_bytes_total"):
         assert re.search(rf"bottlefit_{name}{{{labels}}} \d", text), name
+    assert 'bottlefit_refused_calls_total{method="ModelInfer",status="NOT_FOUND"}' in text
+    assert "bottlefit_bundles_left_out 0.0" in text
     assert "aaaa" not in text
 
 
 def test_each_call_is_a_line_of_json(infer, caplog):
     from bottlefit_jax.serve.telemetry import JsonFormatter
 
-    with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
+    with logged(caplog, 2) as records:
         infer(infer_request(latents(), id="my-7"))
         status_of(infer, infer_request(latents(), name="nope\n"))
-        deadline = time.monotonic() + 5
-        while len(caplog.records) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    good, bad = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    good, bad = (json.loads(JsonFormatter().format(record)) for record in records)
     assert (good["request"], good["model"], good["status"], good["batch"]) == ("my-7", "digits", "OK", 1)
     assert {"queue_us", "tail_us", "total_us", "bytes_in", "bytes_out", "time", "version"} <= good.keys()
     assert bad["request"].startswith("made-")
     assert bad["status"] == "NOT_FOUND"
-    assert "\n" not in JsonFormatter().format(caplog.records[1])
+    assert (good["level"], bad["level"]) == ("info", "warning")
+    assert bad["peer"].startswith("ipv4:127.0.0.1:")
+    assert "\n" not in JsonFormatter().format(records[1])

@@ -144,3 +144,87 @@ def test_the_index_tells_what_is_broken(tmp_path):
         ("c", None, False),
     ]
     assert "is no manifest" in lines[-1].reason
+
+
+def names(found):
+    return [(model.manifest.name, model.manifest.version) for model in found.models()]
+
+
+def left_out(found, parent):
+    return {str(folder.relative_to(parent)): str(error) for folder, error in found.left_out.items()}
+
+
+def test_what_is_damaged_or_hidden_is_left_out_and_the_rest_is_served(tmp_path):
+    example.write(tmp_path / "good", name="good")
+    flip(example.write(tmp_path / "digits" / "3") / "tail.onnx")
+    example.write(tmp_path / "digits" / "4", version=4)
+    (example.write(tmp_path / "cut", name="cut") / "head.onnx").unlink()
+    (example.write(tmp_path / "no-json", name="no-json") / "manifest.json").write_text("{")
+    example.write(tmp_path / ".digits.part", name="digits", version=5)
+    example.write(tmp_path / "digits" / ".6", version=6)
+    (tmp_path / "copied" / "half").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "note.txt").write_text("")
+    found = repository(parents=[tmp_path])
+    assert names(found) == [("digits", 4), ("good", 3)]
+    problems = left_out(found, tmp_path)
+    assert problems.keys() == {"digits/3", "cut", "no-json", ".digits.part", "digits/.6", "copied"}
+    assert "tail.onnx was changed or damaged" in problems["digits/3"]
+    assert "head.onnx is missing" in problems["cut"]
+    assert "is hidden: rename it" in problems[".digits.part"]
+    assert "has no manifest.json" in problems["copied"]
+    reasons = [line.reason for line in found.index() if line.reason]
+    assert sorted(reasons) == sorted(problems.values())
+
+
+def test_a_link_into_a_hidden_folder_is_served_and_its_target_is_no_problem(tmp_path):
+    example.write(tmp_path / "..2024" / "digits")
+    (tmp_path / "digits").symlink_to(tmp_path / "..2024" / "digits")
+    found = repository(parents=[tmp_path])
+    assert names(found) == [("digits", 3)]
+    assert not found.left_out
+
+
+def test_two_that_differ_under_one_version_are_both_left_out(tmp_path):
+    example.write(tmp_path / "digits")
+    example.write(tmp_path / "digits copy", seed=2)
+    example.write(tmp_path / "other", name="other")
+    found = repository(parents=[tmp_path])
+    assert names(found) == [("other", 3)]
+    assert all("are both version 3 of 'digits'" in error for error in left_out(found, tmp_path).values())
+
+
+def test_nothing_that_can_be_used_is_an_error(tmp_path):
+    flip(example.write(tmp_path / "a") / "tail.onnx")
+    example.write(tmp_path / ".b")
+    with pytest.raises(UserError, match=r"no bundle in .* can be used: .*tail.onnx was changed.*b is hidden"):
+        repository(parents=[tmp_path])
+    for number in range(9):
+        (tmp_path / str(number)).mkdir()
+    with pytest.raises(UserError, match=r"; and 6 more$"):
+        repository(parents=[tmp_path])
+
+
+def test_a_bundle_that_was_named_is_never_left_out(tmp_path):
+    example.write(tmp_path / "all" / "good", name="good")
+    damaged = example.write(tmp_path / "a")
+    flip(damaged / "tail.onnx")
+    with pytest.raises(UserError, match=r"tail\.onnx was changed or damaged"):
+        repository(damaged, parents=[tmp_path / "all"])
+    (damaged / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"has no manifest\.json"):
+        repository(damaged, parents=[tmp_path / "all"])
+
+
+def test_what_was_left_out_does_not_prevent_a_load_and_is_loaded_when_it_is_repaired(tmp_path):
+    flip(example.write(tmp_path / "1", version=1) / "tail.onnx")
+    example.write(tmp_path / "2", version=2)
+    found = repository(parents=[tmp_path])
+    example.write(tmp_path / "3", version=3)
+    found.load("digits")
+    assert names(found) == [("digits", 2), ("digits", 3)]
+    assert left_out(found, tmp_path).keys() == {"1"}
+    example.write(tmp_path / "1", version=1)
+    found.load("digits")
+    assert names(found) == [("digits", 1), ("digits", 2), ("digits", 3)]
+    assert not found.left_out

@@ -1,4 +1,7 @@
+import logging
+import re
 import subprocess
+import urllib.request
 
 import grpc
 import pytest
@@ -166,3 +169,43 @@ def test_plaintext_elsewhere_when_told(bundle):
 @pytest.mark.parametrize(("host", "loopback"), [("localhost", True), ("127.3.2.1", True), ("[::1]", True), ("", False)])
 def test_loopback(host, loopback):
     assert security.is_loopback(host) == loopback
+
+
+def of_calls(caplog):
+    return [record.fields for record in caplog.records if record.getMessage() == "call"]
+
+
+def test_refused_calls_are_logged_with_the_name_in_the_certificate(pki, bundle, caplog):
+    files = {"private_key": str(pki / "device.key"), "certificate_chain": str(pki / "device.pem")}
+    with (
+        caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"),
+        example.serving("--bundle", bundle, *tls_flags(pki), "--tls-client-ca", pki / "ca.pem") as running,
+        triton.InferenceServerClient(
+            f"localhost:{running.port}", ssl=True, root_certificates=str(pki / "ca.pem"), **files
+        ) as client,
+        pytest.raises(InferenceServerException, match="PERMISSION_DENIED"),
+    ):
+        client.unload_model("digits")
+    (fields,) = of_calls(caplog)
+    assert (fields["method"], fields["client"]) == ("RepositoryModelUnload", "device")
+    assert re.fullmatch(r"ipv[46]:.*:\d+", fields["peer"])
+
+
+def test_calls_without_the_token_are_logged_and_counted(bundle, tmp_path, caplog):
+    (tmp_path / "token").write_text("s3cret-t0ken")
+    flags = ("--token-file", tmp_path / "token", "--metrics-port", "0")
+    with (
+        caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"),
+        example.serving("--bundle", bundle, *flags) as running,
+        example.channel_to(running.address) as channel,
+    ):
+        for method in ("ModelInfer", "ModelInfer", "Made" + "Up" * 500):
+            assert status_of(example.raw_method(channel, method), b"")[0] == grpc.StatusCode.UNAUTHENTICATED
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=5) as response:
+            text = response.read().decode()
+    assert 'bottlefit_refused_calls_total{method="ModelInfer",status="UNAUTHENTICATED"} 2.0' in text
+    assert 'bottlefit_refused_calls_total{method="other",status="UNAUTHENTICATED"} 1.0' in text
+    calls = of_calls(caplog)
+    assert [fields["method"][:10] for fields in calls] == ["ModelInfer", "ModelInfer", "MadeUpUpUp"]
+    assert all(fields["peer"].startswith("ipv4:127.0.0.1:") for fields in calls)
+    assert all(fields["status"] == "UNAUTHENTICATED" and len(fields["method"]) <= 128 for fields in calls)

@@ -1,0 +1,41 @@
+"""A tail that says who it is: an ONNX model with a second output, for servers that cannot set parameters."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bottlefit_jax.bundle import Manifest
+
+IDENTITY = "identity"
+BYTES = 16  # of each id
+
+
+def identity_of(manifest: Manifest) -> np.ndarray:
+    """[32] uint8: the first BYTES bytes of the head's id, then those of the tail's."""
+    digits = manifest.head.id[: 2 * BYTES] + manifest.tail.id[: 2 * BYTES]
+    return np.frombuffer(bytes.fromhex(digits), np.uint8)
+
+
+def with_identity(tail: bytes, manifest: Manifest) -> onnx.ModelProto:
+    """The tail with the output IDENTITY, uint8 [batch, 32]: `identity_of` once for each latent of the batch.
+
+    The nodes that compute the logits are the tail's own. Opset 13 or newer.
+    """
+    model = onnx.load_from_string(tail)
+    graph = model.graph
+    latent, batch = graph.input[0].name, graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    row = identity_of(manifest)[None]
+    constants = {"row": row, "first": np.array([0]), "second": np.array([1]), "length": np.array([row.size])}
+    graph.initializer.extend(numpy_helper.from_array(value, f"{IDENTITY}_{name}") for name, value in constants.items())
+    step = {name: f"{IDENTITY}_{name}" for name in ("shape", "batch", "target")}
+    graph.node.extend(
+        [
+            helper.make_node("Shape", [latent], [step["shape"]]),
+            helper.make_node("Slice", [step["shape"], f"{IDENTITY}_first", f"{IDENTITY}_second"], [step["batch"]]),
+            helper.make_node("Concat", [step["batch"], f"{IDENTITY}_length"], [step["target"]], axis=0),
+            helper.make_node("Expand", [f"{IDENTITY}_row", step["target"]], [IDENTITY]),
+        ]
+    )
+    graph.output.append(helper.make_tensor_value_info(IDENTITY, TensorProto.UINT8, [batch, row.size]))
+    onnx.checker.check_model(model)
+    return model
