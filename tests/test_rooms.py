@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "command": set(),
     "codec": set(),
     "models": {"codec"},
-    "data": set(),
+    "images": set(),
+    "data": {"images"},
     "convert": {"command", "data", "models", "recipe", "training.checkpoint"},
     "recipe": set(),
     "training": {"models"},
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "arguments": {"command", "recipe", "training"},
     "main": {"arguments", "experiment", "recipe"},
     "bundle": set(),
-    "edge": {"bundle", "codec", "command"},
+    "edge": {"bundle", "codec", "command", "images"},
     "serve": {"bundle", "codec", "command"},
     "export": {
         "bundle",
@@ -72,6 +73,7 @@ ONLY_IN = {
     "litert_converter": ("export/litert.py",),
     "torch": ("convert/files.py",),
     "safetensors": ("convert/files.py",),
+    "simplejpeg": ("images/",),
 }
 
 
@@ -133,5 +135,7 @@ def test_what_runs_on_the_device_needs_no_jax():
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'tensorflow')))\n"
         "import bottlefit_jax.codec.quantizer, bottlefit_jax.codec.packing\n"
         "import bottlefit_jax.bundle, bottlefit_jax.edge.interpreter\n"
+        "sys.modules.update(dict.fromkeys(('cv2', 'grain')))\n"
+        "import bottlefit_jax.edge.picture\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

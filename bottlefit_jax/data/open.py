@@ -5,7 +5,11 @@ import os
 from bottlefit_jax.data.digits import Digits
 from bottlefit_jax.data.folder import Folder
 from bottlefit_jax.data.labelled import TABLE, Labelled
-from bottlefit_jax.data.source import Source, check_options
+from bottlefit_jax.data.source import SPLITS, Source, check_options
+
+
+def _splits(root: str) -> list[str]:
+    return [os.path.join(root, split) for split in SPLITS]
 
 
 def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "error") -> Source:
@@ -29,7 +33,8 @@ def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "e
     if name == "digits":
         return Digits(split=split, on_bad_image=on_bad_image)
     if name == "folder":
-        if os.path.isfile(os.path.join(root, TABLE)):
+        # A table beside train/ or val/ belongs to something else: people keep a contest's there.
+        if os.path.isfile(os.path.join(root, TABLE)) and not any(map(os.path.isdir, _splits(root))):
             return Labelled(root, split=split, on_bad_image=on_bad_image)
         return Folder(root, split=split, on_bad_image=on_bad_image)
     from bottlefit_jax.data.catalogue import Catalogue  # here, because importing TFDS takes a second
