@@ -95,15 +95,14 @@ def resize(
 
 
 def _filter_rows(image: np.ndarray, matrix: csr_array | None) -> np.ndarray:
-    """`matrix` times the rows of uint8 [H, W, 3], as float32 [h, W, 3]; in blocks, since floats are four times as large."""
+    """`matrix` times the rows of uint8 [H, W, 3]: float32 [h, W, 3]; in blocks, as floats take four times as much."""
     rows, columns = image.shape[:2]
     if matrix is None:
         return image.astype(np.float32)
     step = max(1, _BLOCK // rows)
-    blocks = [image[:, start : start + step].astype(np.float32) for start in range(0, columns, step)]
-    return np.concatenate(
-        [(matrix @ block.reshape(rows, -1)).reshape(matrix.shape[0], -1, 3) for block in blocks], axis=1
-    )
+    blocks = (image[:, start : start + step].astype(np.float32) for start in range(0, columns, step))
+    filtered = [(matrix @ block.reshape(rows, -1)).reshape(-1, block.shape[1], 3) for block in blocks]
+    return filtered[0] if len(filtered) == 1 else np.concatenate(filtered, axis=1)
 
 
 @functools.lru_cache(maxsize=1024)  # a few kB each; crops of ordinary pictures come in some hundred sizes

@@ -17,8 +17,8 @@ _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 class Folder(FileSource):
     """The pictures of one split of a folder, class by class in sorted order, files in sorted order within a class.
 
-    Names sort as text ('1', '10', '2'), as torchvision's ImageFolder sorts them. A class is known by its folder's name in
-    NFC, whatever form each split has; the pictures may lie in a folder `images` within.
+    Names sort as text ('1', '10', '2'), as torchvision's ImageFolder sorts them. A class is known by its folder's name
+    in NFC, whatever form each split has; the pictures may lie in a folder `images` within.
 
     Args of the constructor: `root` holds `train` and `val`, each with one folder per class.
 
@@ -97,7 +97,7 @@ def _split_entries(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _contents(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Names of the pictures, of other files, and of folders. A link that leads nowhere counts as what its suffix says."""
+    """Names of the pictures, of other files, and of folders. A link that leads nowhere is what its suffix says."""
     pictures, others, folders = [], [], []
     for entry in _visible(folder):
         if entry.is_dir():

@@ -44,7 +44,7 @@ class Labelled(FileSource):
 
 
 def _on_disk(root: str, files: list[str]) -> list[str]:
-    """The files' names as the disk spells them: é may be one character in the table and two on the disk, or the reverse."""
+    """The files' names as the disk spells them: é may be one character in the table and two there, or the reverse."""
     spelled: dict[str, dict[str, str]] = {}
     for folder in {os.path.dirname(file) for file in files}:
         path = os.path.join(root, folder)

@@ -155,7 +155,7 @@ class _TrainPicture(grain.transforms.RandomMap):
         raise UserError(f"none of the {len(source)} pictures of {_title(source)} can be decoded")
 
     def _augmented(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        example = self._source[index]
+        example: dict[str, Any] = self._source[index]
         options = {"size": self._size, "scale": self._scale, "flip": self._flip}
         return augment.random_resized_crop(example["image"], rng, **options), example["label"]
 

@@ -1,7 +1,7 @@
 """What a readable image is, said once: training, evaluation and the device decode with this room and nothing else.
 
-- **Format**: by content, not by suffix. JPEG by libjpeg-turbo (`simplejpeg`), all else by Pillow; of several images in a
-  file the first.
+- **Format**: by content, not by suffix. JPEG by libjpeg-turbo (`simplejpeg`), all else by Pillow; of several images in
+  a file the first.
 - **Whole**: truncated or damaged data is an error. A JPEG of which libjpeg warns, or which lacks a scan, is damaged.
 - **Size**: at most `MAX_PIXELS`. A JPEG above `REDUCE_ABOVE` is decoded at 1/2, 1/4 or 1/8, on both sides alike.
 - **Upright**: an orientation that EXIF gives is applied.

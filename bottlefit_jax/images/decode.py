@@ -1,8 +1,8 @@
 """Encoded images -> uint8 RGB, upright.
 
-JPEG goes through simplejpeg: libjpeg-turbo, whose warnings become errors, which neither OpenCV nor Pillow offers. It frees
-Python's lock and gives Pillow's pixels to the bit. CMYK JPEGs and those with unusual sampling, and all other formats,
-are decoded by Pillow.
+JPEG goes through simplejpeg: libjpeg-turbo, whose warnings become errors, which neither OpenCV nor Pillow offers. It
+frees Python's lock and gives Pillow's pixels to the bit. CMYK JPEGs and those with unusual sampling, and all other
+formats, are decoded by Pillow.
 """
 
 import io
