@@ -116,7 +116,7 @@ def _check_order(class_names: Sequence[str]) -> None:
 
 
 def _more(names: Sequence[str]) -> str:
-    return ", …" if len(names) > _SHOWN else ""
+    return ", ..." if len(names) > _SHOWN else ""
 
 
 def _is_wnid(word: str) -> bool:

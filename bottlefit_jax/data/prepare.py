@@ -26,6 +26,7 @@ from etils import epath
 from bottlefit_jax.data.check import check_images
 from bottlefit_jax.data.folder import Folder
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.images import printable
 
 VERSION = "1.0.0"
 _STORED_SPLITS = {"train": "train", "val": "validation"}
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(path)
+    print(printable(path))
     return 0
 
 

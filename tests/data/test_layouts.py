@@ -1,4 +1,4 @@
-"""Folders as people have them: numbers as names, links, subfolders, tables, Unicode in two forms, bytes that are none."""
+"""Folders as people have them: numbers as names, links, subfolders, tables, odd Unicode, bytes that are no text."""
 
 import os
 import unicodedata
@@ -31,9 +31,7 @@ def open_folder(root, split="val", **options):
 def test_numbers_sort_as_text_and_weights_without_labels_are_refused(tmp_path):
     source = open_folder(make_folder(tmp_path, classes=NUMBERS, train=1, val=1))
     assert source.class_names == tuple(sorted(NUMBERS))
-    with pytest.raises(
-        UserError, match=r"as text \(1, 10, 11, 2, 3, …\) and as numbers \(1, 2, 3, 4, 5, …\): set config"
-    ):
+    with pytest.raises(UserError, match=r"as text \(1, 10, 11, 2, 3, \.\.\.\) and as numbers \(1, 2, 3, 4, 5, \."):
         class_columns(source.class_names, (), 11)
     assert class_columns(source.class_names, [[name] for name in NUMBERS], 11) == (0, 9, 10, *range(1, 9))
 
@@ -54,7 +52,7 @@ def test_numbers_within_names_are_a_question_too(names):
 
 def test_the_assumed_order_is_said():
     assert describe_order(["ant", "bee"]).endswith("their outputs are taken to be 0 'ant', 1 'bee'")
-    assert describe_order([str(n) for n in range(9)]).endswith("3 '3', 4 '4', …")
+    assert describe_order([str(n) for n in range(9)]).endswith("3 '3', 4 '4', ...")
 
 
 def test_a_prepared_set_keeps_its_order(tmp_path):
