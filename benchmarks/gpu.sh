@@ -46,7 +46,8 @@ import sys
 WANTED = {  # module -> distribution
     "absl": "absl-py", "array_record": "array-record", "cv2": "opencv-python-headless", "flax": "flax", "grain": "grain",
     "jax": "jax", "matplotlib": "matplotlib", "ml_collections": "ml-collections", "optax": "optax",
-    "orbax": "orbax-checkpoint", "PIL": "pillow", "scipy": "scipy", "tensorboardX": "tensorboardX", "torch": "torch",
+    "orbax": "orbax-checkpoint", "PIL": "pillow", "scipy": "scipy", "simplejpeg": "simplejpeg",
+    "tensorboardX": "tensorboardX", "torch": "torch",
     "tqdm": "tqdm",
 }  # fmt: skip
 missing = [name for module, name in WANTED.items() if importlib.util.find_spec(module) is None]

@@ -19,6 +19,7 @@ from bottlefit_jax.preparation import (
     Variables,
     claim_workdir,
     create_networks,
+    describe_data,
     needs_calibration,
     open_source,
     open_training,
@@ -62,6 +63,8 @@ def run(
     claim_workdir(workdir, config)
     log = RunLog(workdir, primary=jax.process_index() == 0)
     log.say(sharding.describe(mesh))
+    for line in describe_data(networks, eval_source, train_source):
+        log.say(line)
     experiment = _Experiment(
         config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log, stop or loop.StopSignal()
     )

@@ -102,6 +102,13 @@ def open_training(config: Config, networks: Networks, eval_source: data.Source) 
     return source
 
 
+def describe_data(networks: Networks, eval_source: data.Source, train_source: data.Source | None) -> list[str]:
+    """What a user should know of the pictures, a line each: what is left out, and an unconfirmed order."""
+    sources = [source for source in (train_source, eval_source) if source is not None]
+    lines = [f"left out of {source.split}: {left_out}" for source in sources if (left_out := source.left_out())]
+    return lines if networks.labels else [*lines, data.describe_order(eval_source.class_names)]
+
+
 def needs_calibration(student_variables: Variables | None) -> bool:
     """Whether these variables have a static range that nobody has measured yet."""
     ranges = jax.tree.leaves((student_variables or {}).get("ranges", {}))

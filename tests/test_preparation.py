@@ -11,11 +11,20 @@ from sklearn.datasets import load_digits
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.preparation import claim_workdir, create_networks, needs_calibration, open_training, stages_to_run
+from bottlefit_jax.preparation import (
+    claim_workdir,
+    create_networks,
+    describe_data,
+    needs_calibration,
+    open_source,
+    open_training,
+    stages_to_run,
+)
 from bottlefit_jax.recipe import BOTTLENECK, IMAGENET_MEAN, base_config
 from bottlefit_jax.results import resolved
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
 from bottlefit_jax.training.sharding import to_host
+from tests.data.pictures import make_folder
 from tests.test_main import ROOT, run, start
 from tests.training.test_resume import wait_for
 
@@ -60,6 +69,33 @@ def test_labels_from_a_file_take_the_place_of_the_teachers_own(config, teacher, 
     names.write_text("\n".join(f"name{i}" for i in range(11)))
     with pytest.raises(UserError, match="11 names for a teacher of 12 classes"):
         create_networks(config, ["name2"])
+
+
+@pytest.fixture
+def nameless(teacher, tmp_path):
+    """The teacher of twelve classes, without their names."""
+    variables, meta = load_variables(teacher)
+    save_variables(tmp_path / "nameless", variables, {**meta, "labels": []})
+    return tmp_path / "nameless"
+
+
+def test_the_order_of_nameless_classes_is_said_or_refused(config, nameless, tmp_path):
+    config.teacher.weights = str(nameless)
+    config.dataset.name, config.dataset.root = "folder", str(make_folder(tmp_path / "pictures", classes="abcdefghijkl"))
+    (tmp_path / "pictures" / "val" / "a" / "notes.txt").touch()
+    source = open_source(config, "val")
+    assert describe_data(create_networks(config, source.class_names), source, None) == [
+        "left out of val: 1 without a picture's suffix, first a/notes.txt",
+        "the weights do not name their classes; their outputs are taken to be 0 'a', 1 'b', 2 'c', 3 'd', 4 'e', ...",
+    ]
+    numbers = sorted(str(number) for number in range(12))
+    with pytest.raises(
+        UserError, match=r"sort as text \(0, 1, 10, 11, 2, \.\.\.\) and as numbers .*config\.teacher\.labels"
+    ):
+        create_networks(config, numbers)
+    (tmp_path / "labels.txt").write_text("\n".join(sorted(numbers, key=int)))
+    config.teacher.labels = str(tmp_path / "labels.txt")
+    assert create_networks(config, numbers).class_indices == (0, 1, 10, 11, *range(2, 10))
 
 
 def test_weights_of_another_model_are_told(config, teacher):

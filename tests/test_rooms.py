@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "command": {"paths"},
     "codec": set(),
     "models": {"codec"},
-    "data": {"paths"},
+    "images": set(),
+    "data": {"images", "paths"},
     "convert": {"command", "data", "models", "paths", "recipe", "training.checkpoint"},
     "recipe": {"paths"},
     "training": {"models"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "arguments": {"command", "config_file", "paths", "recipe", "training"},
     "main": {"arguments", "experiment", "recipe"},
     "bundle": set(),
-    "edge": {"bundle", "codec", "command"},
+    "edge": {"bundle", "codec", "command", "images"},
     "serve": {"bundle", "codec", "command"},
     "export": {
         "bundle",
@@ -74,6 +75,7 @@ ONLY_IN = {
     "litert_converter": ("export/litert.py",),
     "torch": ("convert/files.py",),
     "safetensors": ("convert/files.py",),
+    "simplejpeg": ("images/",),
 }
 
 
@@ -135,5 +137,7 @@ def test_what_runs_on_the_device_needs_no_jax():
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'tensorflow')))\n"
         "import bottlefit_jax.codec.quantizer, bottlefit_jax.codec.packing\n"
         "import bottlefit_jax.bundle, bottlefit_jax.edge.interpreter\n"
+        "sys.modules.update(dict.fromkeys(('cv2', 'grain')))\n"
+        "import bottlefit_jax.edge.picture\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,7 +2,7 @@
 
 from bottlefit_jax.data.augment import default_resize
 from bottlefit_jax.data.check import check_images
-from bottlefit_jax.data.labels import class_columns, match_labels, read_labels
+from bottlefit_jax.data.labels import class_columns, describe_order, match_labels, read_labels
 from bottlefit_jax.data.loader import eval_batches, spread, steps_per_epoch, train_batches
 from bottlefit_jax.data.open import open_source
 from bottlefit_jax.data.source import Source
@@ -12,6 +12,7 @@ __all__ = [
     "check_images",
     "class_columns",
     "default_resize",
+    "describe_order",
     "eval_batches",
     "match_labels",
     "open_source",

@@ -1,18 +1,24 @@
 """A folder of pictures: ROOT/{train,val}/CLASS/PICTURE. What is wrong with its layout is found when it is opened."""
 
 import os
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from bottlefit_jax.data.source import SPLITS, FileSource
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.images import SUFFIXES, is_hidden, printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_INNER = "images"  # Tiny ImageNet has CLASS/images/*.JPEG
+_LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
 class Folder(FileSource):
     """The pictures of one split of a folder, class by class in sorted order, files in sorted order within a class.
+
+    Names sort as text ('1', '10', '2'), as torchvision's ImageFolder sorts them. A class is known by its folder's name
+    in NFC, whatever form each split has; the pictures may lie in a folder `images` within.
 
     Args of the constructor: `root` holds `train` and `val`, each with one folder per class.
 
@@ -20,52 +26,99 @@ class Folder(FileSource):
     """
 
     def __init__(self, root: str, *, split: str, on_bad_image: str = "error"):
-        classes = _check_classes(root)
-        super().__init__("folder", split=split, class_names=classes, on_bad_image=on_bad_image)
+        folders = _class_folders(root, on_bad_image)
+        super().__init__("folder", split=split, class_names=tuple(folders["train"]), on_bad_image=on_bad_image)
         self.root = root
-        self._files: list[str] = []
-        labels = []
-        for label, name in enumerate(classes):
-            files = sorted(_pictures(os.path.join(root, split, name)))
-            self._files += files
+        self._folders, self._files, labels = [], [], []
+        beside = (name for name, is_class in _split_entries(os.path.join(root, split)) if not is_class)
+        self._leave_out(beside, "beside the class folders")
+        for label, name in enumerate(self.class_names):
+            folder = folders[split][name]
+            path = os.path.join(root, split, folder)
+            files, others, subfolders = _contents(path)
+            if not files and _INNER in subfolders:
+                folder, subfolders = os.path.join(folder, _INNER), [s for s in subfolders if s != _INNER]
+                files, more_others, more_subfolders = _contents(os.path.join(path, _INNER))
+                others, subfolders = others + more_others, subfolders + more_subfolders
+            self._leave_out((os.path.join(folder, other) for other in others), "without a picture's suffix")
+            self._leave_out((os.path.join(folder, inner) for inner in subfolders), "folders within a class")
+            self._folders.append(folder)
+            self._files += sorted(files)
             labels += [label] * len(files)
         self._labels = np.asarray(labels, np.int32)
 
-    def picture_name(self, index: int) -> str:
-        """The file's path."""
-        return os.path.join(self.root, self.split, self.class_names[self._labels[index]], self._files[index])
+    def path(self, index: int) -> str:
+        """Where the file lies."""
+        return os.path.join(self.root, self.split, self._folders[self._labels[index]], self._files[index])
 
 
-def _check_classes(root: str) -> list[str]:
-    """The classes, which both splits must share; every class needs a picture in both."""
+def _class_folders(root: str, on_bad_image: str) -> dict[str, dict[str, str]]:
+    """For each split {class: its folder's name}, in the order of `train`; both splits have the same classes."""
     if not root:
         raise UserError("source 'folder' needs a root: the folder that holds train/ and val/")
     if not os.path.isdir(root):
-        raise UserError(f"folder {root!r} does not exist; root must hold train/CLASS/*.jpg and val/CLASS/*.jpg")
-    classes: dict[str, list[str]] = {}
-    for split in SPLITS:
-        folder = os.path.join(root, split)
-        if not os.path.isdir(folder):
-            raise UserError(f"folder {root!r} has no {split}/; it must hold train/CLASS/*.jpg and val/CLASS/*.jpg")
-        with os.scandir(folder) as entries:
-            classes[split] = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-        if not classes[split]:
-            raise UserError(f"folder {folder!r} is empty; it must hold one folder of pictures per class")
-        for name in classes[split]:
-            if next(iter(_pictures(os.path.join(folder, name))), None) is None:
-                path = os.path.join(folder, name)
-                raise UserError(f"class folder {path!r} holds no picture (looked for {' '.join(EXTENSIONS)})")
-    if classes["train"] != classes["val"]:
-        only = [f"{s}/{n}" for s, o in (SPLITS, SPLITS[::-1]) for n in classes[s] if n not in set(classes[o])]
+        raise UserError(f"folder {root!r} does not exist; root must hold {_LAYOUT}")
+    folders = {split: _folders_of(root, split, on_bad_image) for split in SPLITS}
+    if folders["train"].keys() != folders["val"].keys():
+        only = [f"{s}/{n}" for s, o in (SPLITS, SPLITS[::-1]) for n in folders[s] if n not in folders[o]]
         raise UserError(f"folder {root!r}: train and val must have the same classes; unpaired: {_some(only)}")
-    return classes["train"]
+    return folders
 
 
-def _pictures(folder: str) -> Iterable[str]:
+def _folders_of(root: str, split: str, on_bad_image: str) -> dict[str, str]:
+    folder = os.path.join(root, split)
+    if not os.path.isdir(folder):
+        raise UserError(f"folder {root!r} has no {split}/; it must hold {_LAYOUT}")
+    entries = dict(_split_entries(folder))
+    classes: dict[str, str] = {}
+    for raw in sorted(name for name, is_class in entries.items() if is_class):
+        name, path = printable(unicodedata.normalize("NFC", raw)), os.path.join(folder, raw)
+        if name in classes:
+            raise UserError(f"folder {folder!r} has the class {name!r} twice, in two forms of Unicode; merge them")
+        if not _has_picture(path) and not _has_picture(os.path.join(path, _INNER)):
+            looked_for = " ".join(sorted(SUFFIXES))
+            raise UserError(f"class folder {printable(path)!r} holds no picture (looked for {looked_for})")
+        classes[name] = raw
+    if on_bad_image != "skip":
+        for name, is_class in entries.items():
+            if not is_class and not os.path.exists(os.path.join(folder, name)):
+                raise UserError(f"{printable(os.path.join(folder, name))} is a link that leads nowhere")
+    if not classes:
+        raise UserError(f"folder {folder!r} is empty; it must hold one folder of pictures per class")
+    return classes
+
+
+def _split_entries(folder: str) -> Iterator[tuple[str, bool]]:
+    """(name, whether it is a class) of what is in a split's folder and not hidden."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".") and entry.is_file():
-                yield entry.name
+            if not is_hidden(entry.name):
+                yield entry.name, entry.is_dir()
+
+
+def _contents(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Names of the pictures, of other files, and of folders. A link that leads nowhere is what its suffix says."""
+    pictures, others, folders = [], [], []
+    for entry in _visible(folder):
+        if entry.is_dir():
+            folders.append(entry.name)
+        else:
+            (pictures if _is_picture(entry) else others).append(entry.name)
+    return pictures, others, folders
+
+
+def _has_picture(folder: str) -> bool:
+    return os.path.isdir(folder) and any(_is_picture(entry) for entry in _visible(folder))
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()
+    return suffix in SUFFIXES and (entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
+
+
+def _visible(folder: str) -> Iterable[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not is_hidden(entry.name))
 
 
 def _some(names: list[str], limit: int = 10) -> str:

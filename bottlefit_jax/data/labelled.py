@@ -2,10 +2,12 @@
 
 import csv
 import os
+import unicodedata
 
 from bottlefit_jax.data.labels import read_labels
 from bottlefit_jax.data.source import FileSource
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.images import SUFFIXES, is_hidden
 
 TABLE = "labels.csv"
 NAMES = "synset_words.txt"
@@ -30,17 +32,34 @@ class Labelled(FileSource):
         classes, labels = _classes(root, rows)
         super().__init__("folder", split=split, class_names=classes, on_bad_image=on_bad_image)
         self.root = root
-        self._files = [row["filename"] for row in rows]
+        self._files = _on_disk(root, [row["filename"] for row in rows])
         self._labels = labels
+        named = set(self._files)
+        pictures = (name for name in os.listdir(root) if os.path.splitext(name)[1].lower() in SUFFIXES)
+        self._leave_out((n for n in pictures if n not in named and not is_hidden(n)), f"not named in {TABLE}")
 
-    def picture_name(self, index: int) -> str:
-        """The file's path."""
+    def path(self, index: int) -> str:
+        """Where the file lies."""
         return os.path.join(self.root, self._files[index])
+
+
+def _on_disk(root: str, files: list[str]) -> list[str]:
+    """The files' names as the disk spells them: é may be one character in the table and two there, or the reverse."""
+    spelled: dict[str, dict[str, str]] = {}
+    for folder in {os.path.dirname(file) for file in files}:
+        path = os.path.join(root, folder)
+        names = os.listdir(path) if os.path.isdir(path) else []
+        spelled[folder] = {unicodedata.normalize("NFC", name): name for name in names} | {name: name for name in names}
+    split = [os.path.split(file) for file in files]
+    return [
+        os.path.join(folder, spelled[folder].get(name) or spelled[folder].get(unicodedata.normalize("NFC", name), name))
+        for folder, name in split
+    ]
 
 
 def _read_table(path: str) -> list[dict[str, str]]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # Excel begins with a byte order mark
             table = csv.DictReader(file)
             rows, columns = list(table), table.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:

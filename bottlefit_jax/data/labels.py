@@ -1,5 +1,7 @@
 """Which of the teacher's classes is which of the data's: by wnid or by name."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from bottlefit_jax.errors import UserError
 
 _WNID_LENGTH = 9
+_SHOWN = 5
 
 
 def read_labels(path: str) -> tuple[tuple[str, ...], ...]:
@@ -19,7 +22,7 @@ def read_labels(path: str) -> tuple[tuple[str, ...], ...]:
       UserError: the file cannot be read, is empty, or has an empty line among the classes.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # Excel and Notepad begin with a byte order mark
             lines = file.read().rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"labels {path!r} cannot be read: {error}") from None
@@ -77,12 +80,14 @@ def class_columns(
       num_classes: of the network.
 
     Raises:
-      UserError: the classes cannot be matched, or there are not as many labels as classes.
+      UserError: the classes cannot be matched, there are not as many labels as classes, or nobody knows the labels and
+        the data's classes have numbers that sort in another way than their text.
     """
     if [(name,) for name in class_names] == [tuple(names) for names in labels] and len(labels) == num_classes:
         return None
     if not labels:
         if len(class_names) == num_classes:
+            _check_order(class_names)
             return None
         raise UserError(
             f"the teacher has {num_classes} classes and the dataset {len(class_names)}: "
@@ -93,9 +98,30 @@ def class_columns(
     return tuple(int(index) for index in match_labels(class_names, labels))
 
 
+def describe_order(class_names: Sequence[str]) -> str:
+    """What is assumed of a network whose classes nobody has named."""
+    named = ", ".join(f"{index} {name!r}" for index, name in enumerate(class_names[:_SHOWN]))
+    return f"the weights do not name their classes; their outputs are taken to be {named}{_more(class_names)}"
+
+
+def _check_order(class_names: Sequence[str]) -> None:
+    """That counts agree proves nothing where '1', '10', '2' may have been 1, 2, 10 when the network was trained."""
+    by_number = sorted(class_names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
+    if list(class_names) == sorted(class_names) and list(class_names) != by_number:
+        as_text, as_numbers = (", ".join(names[:_SHOWN]) + _more(names) for names in (class_names, by_number))
+        raise UserError(
+            f"the weights do not name their classes, and the dataset's sort as text ({as_text}) and as numbers "
+            f"({as_numbers}): set config.teacher.labels to a file with the class names in the order of the outputs"
+        )
+
+
+def _more(names: Sequence[str]) -> str:
+    return ", ..." if len(names) > _SHOWN else ""
+
+
 def _is_wnid(word: str) -> bool:
     return len(word) == _WNID_LENGTH and word[0] == "n" and word[1:].isdigit()
 
 
 def _key(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+    return " ".join(unicodedata.normalize("NFC", name.replace("_", " ").casefold()).split())

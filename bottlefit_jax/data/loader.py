@@ -5,7 +5,6 @@ included, so nothing but the step needs saving, and the number of workers, threa
 The hosts' shards are consecutive rows of the single host's batch, in the order of their index.
 """
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 from absl import flags
 
 from bottlefit_jax.data import augment
-from bottlefit_jax.data.decode import decode_image, image_size
 from bottlefit_jax.data.source import Source
 from bottlefit_jax.errors import UserError
 
@@ -157,16 +155,9 @@ class _TrainPicture(grain.transforms.RandomMap):
         raise UserError(f"none of the {len(source)} pictures of {_title(source)} can be decoded")
 
     def _augmented(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        stored, label = self._source.read(index)
-        name = self._source.picture_name(index)
-        shape = image_size(stored) if isinstance(stored, bytes) else None
-        if isinstance(stored, bytes) and shape is not None:
-            first_rows = functools.partial(_decode_rows, stored, name)
-        else:  # already pixels, or a format that has to be decoded to know its size
-            pixels = decode_image(stored, name) if isinstance(stored, bytes) else stored
-            shape, first_rows = (pixels.shape[0], pixels.shape[1]), lambda count: pixels[:count]
+        example: dict[str, Any] = self._source[index]
         options = {"size": self._size, "scale": self._scale, "flip": self._flip}
-        return augment.random_resized_crop(first_rows, shape, rng, **options), label
+        return augment.random_resized_crop(example["image"], rng, **options), example["label"]
 
 
 class _EvalPicture(grain.transforms.Map):
@@ -187,10 +178,6 @@ class _EvalPicture(grain.transforms.Map):
             bad, label = _GOOD, example["label"]
         mask = np.bool_(example is not None)
         return {"image": image, "label": np.int32(label), "mask": mask, "bad": np.int64(bad)}
-
-
-def _decode_rows(data: bytes, name: str, count: int) -> np.ndarray:
-    return decode_image(data, name, rows=count)
 
 
 def _read(source: Source, index: int) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from etils import epath
 from bottlefit_jax.data.check import check_images
 from bottlefit_jax.data.folder import Folder
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.images import printable
 from bottlefit_jax.paths import local_path
 
 VERSION = "1.0.0"
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(path)
+    print(printable(path))
     return 0
 
 
@@ -102,7 +103,9 @@ def prepare_folder(folder: str, name: str, *, data_dir: str) -> str:
         raise UserError(f"set {name!r} exists already; remove {target!r} or take another name")
     sources = [Folder(folder, split=split) for split in _STORED_SPLITS]
     for source in sources:
-        check_images(source, at_most=len(source))
+        check_images(source, at_most=len(source), decode_bytes=sys.maxsize)
+        if left_out := source.left_out():
+            print(f"left out of {source.split}: {left_out}", file=sys.stderr)
     os.makedirs(data_dir, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=data_dir)
     try:
@@ -146,7 +149,7 @@ def _write(sources: Iterable[Folder], name: str, path: str) -> None:
 
 def _write_split(source: Folder, features: tfds.features.FeaturesDict, template) -> tuple[list[int], int]:
     """Writes a split in the source's order; returns the number of records of each shard, and the bytes."""
-    total = sum(os.path.getsize(source.picture_name(index)) for index in range(len(source)))
+    total = sum(os.path.getsize(source.path(index)) for index in range(len(source)))
     shards = min(len(source), math.ceil(total / _SHARD_BYTES))
     bounds = [round(len(source) * shard / shards) for shard in range(shards + 1)]
     size = 0

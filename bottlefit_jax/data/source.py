@@ -1,12 +1,13 @@
 """What every data source is: a fixed list of labelled pictures, read by index from any thread or process."""
 
 import abc
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bottlefit_jax.data.decode import decode_image
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.images import decode_image, printable
 
 SPLITS = ("train", "val")
 ON_BAD_IMAGE = ("error", "skip")
@@ -28,6 +29,7 @@ class Source(abc.ABC):
         self.class_names = tuple(class_names)
         self.on_bad_image = on_bad_image
         self._bad: set[int] = set()
+        self._left_out: dict[str, tuple[int, str]] = {}
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def picture_name(self, index: int) -> str:
-        """What a person would look for: a file's path, or the set's name and the position in it."""
+        """What a person would look for: a file's path, or the set's name and the position in it; printable."""
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray | int]:
         """The decoded picture: `{'image': uint8 [H, W, 3] RGB, 'label': int}`.
@@ -68,23 +70,42 @@ class Source(abc.ABC):
         """The names of the pictures skipped so far (by this process's iterators or `check_images`), in order."""
         return tuple(self.picture_name(index) for index in sorted(self._bad))
 
+    def left_out(self) -> str:
+        """How many of the files that lie there are none of the pictures, by reason, and the first of each; or ''."""
+        return "; ".join(f"{count} {reason}, first {name}" for reason, (count, name) in self._left_out.items())
+
+    def _leave_out(self, names: Iterable[str], reason: str) -> None:
+        """Counts files that are not used."""
+        for name in sorted(names):
+            count, first = self._left_out.get(reason, (0, printable(name)))
+            self._left_out[reason] = (count + 1, first)
+
 
 class FileSource(Source):
-    """A source whose pictures are files: a subclass sets `_labels`, and says in `picture_name` where each file is."""
+    """A source whose pictures are files: a subclass sets `_labels`, and says in `path` where each file is."""
 
     _labels: Sequence[int] | np.ndarray
+
+    @abc.abstractmethod
+    def path(self, index: int) -> str:
+        """Where the file lies, as the system spells it."""
+
+    def picture_name(self, index: int) -> str:
+        """The file's path, printable."""
+        return printable(self.path(index))
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def read(self, index: int) -> tuple[bytes, int]:
         """The file's bytes and its label; UserError where the file cannot be read."""
-        path = self.picture_name(index)
+        path = self.path(index)
         try:
             with open(path, "rb", buffering=0) as file:
                 return file.read(), int(self._labels[index])
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+            reason = "a link that leads nowhere" if os.path.islink(path) else error.strerror
+            raise UserError(f"{printable(path)}: cannot be read ({reason})") from None
 
 
 def check_options(split: str, on_bad_image: str) -> None:

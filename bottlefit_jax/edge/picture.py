@@ -1,8 +1,8 @@
-"""Pictures as the head takes them: what evaluation does in training (`data/augment.py`, `data/decode.py`), by Pillow.
+"""Pictures as the head takes them: what evaluation does in training (`data/augment.py`), resized by Pillow.
 
-The short side is resized with Pillow's antialiased bilinear filter, the middle is cut out, EXIF orientation is
-ignored. Training's filter rounds once where Pillow rounds twice: tests/edge/test_picture.py holds the two within one
-grey level of each other.
+Files are decoded by `images`, as in training. The short side is resized with Pillow's antialiased bilinear filter, the
+middle is cut out. Training's filter rounds once where Pillow rounds twice: tests/edge/test_picture.py holds the two
+within one grey level of each other.
 """
 
 import os
@@ -14,8 +14,7 @@ from PIL import Image as pillow
 
 from bottlefit_jax.bundle.manifest import Image
 from bottlefit_jax.errors import UserError
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+from bottlefit_jax.images import SUFFIXES, decode_image, is_hidden, orientation_of, printable, to_rgb, upright
 
 
 class PictureError(UserError):
@@ -33,7 +32,7 @@ def prepare(image: Any, wanted: Image) -> np.ndarray:
       uint8 [wanted.height, wanted.width, 3].
 
     Raises:
-      PictureError: no such file, truncated, damaged or not a picture; an array of another shape or type.
+      PictureError: no such file, truncated, damaged, too large or not a picture; an array of another shape or type.
     """
     picture = _open(image)
     width, height = picture.size
@@ -50,7 +49,9 @@ def prepare(image: Any, wanted: Image) -> np.ndarray:
 
 
 def files_in(paths: list[Path]) -> list[Path]:
-    """The pictures that paths name, folders with all that is below them, in order.
+    """The pictures that paths name, folders with all that is below them and not hidden, in order.
+
+    A link that leads nowhere is among them, so that its turn says so.
 
     Raises:
       UserError: nothing is there, or a folder has no picture.
@@ -58,7 +59,7 @@ def files_in(paths: list[Path]) -> list[Path]:
     found = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            inside = sorted(file for file in path.rglob("*") if _is_picture(file, path))
             if not inside:
                 raise UserError(f"{path} has no picture: none of {', '.join(sorted(SUFFIXES))}")
             found += inside
@@ -69,8 +70,14 @@ def files_in(paths: list[Path]) -> list[Path]:
     return found
 
 
+def _is_picture(file: Path, folder: Path) -> bool:
+    if file.suffix.lower() not in SUFFIXES or any(map(is_hidden, file.relative_to(folder).parts)):
+        return False
+    return file.is_file() or (file.is_symlink() and not file.exists())
+
+
 def _open(image: Any) -> pillow.Image:
-    """An RGB picture, decoded."""
+    """An RGB picture, decoded and upright."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise PictureError(
@@ -78,31 +85,25 @@ def _open(image: Any) -> pillow.Image:
             )
         return pillow.fromarray(np.ascontiguousarray(image))
     if isinstance(image, pillow.Image):
-        return _rgb(image, "the picture")
+        return _rgb(image)
     if not isinstance(image, str | os.PathLike):
         raise PictureError(f"a picture is a path, a Pillow image or an array, not {type(image).__name__}")
     try:
-        with open(image, "rb") as stream, pillow.open(stream) as picture:
-            return _rgb(picture, os.fspath(image))
-    except PictureError:
-        raise
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others
-        raise PictureError(_complaint(os.fspath(image), error)) from None
-
-
-def _rgb(picture: pillow.Image, name: str) -> pillow.Image:
-    """As RGB; 16-bit grey keeps its high byte, which Pillow alone would clip."""
+        data = Path(image).read_bytes()
+    except OSError as error:
+        reason = "a link that leads nowhere" if os.path.islink(image) else error.strerror
+        raise PictureError(f"{printable(image)}: cannot be read ({reason})") from None
     try:
-        if picture.mode.startswith("I"):
-            pixels = np.asarray(picture)
-            picture = pillow.fromarray((np.clip(pixels, 0, 65535) >> 8).astype(np.uint8))
-        return picture.convert("RGB")
-    except Exception as error:  # truncated data is found only here
-        raise PictureError(_complaint(name, error)) from None
+        return pillow.fromarray(decode_image(data, printable(image)))
+    except UserError as error:
+        raise PictureError(str(error)) from None
 
 
-def _complaint(name: str | bytes, error: Exception) -> str:
-    reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
-    if "cannot identify" in reason:
-        reason = "not a picture that Pillow knows"
-    return f"{os.fsdecode(name)}: truncated, damaged or not a picture ({reason})"
+def _rgb(picture: pillow.Image) -> pillow.Image:
+    """A Pillow image as it would be decoded from its file; what it still holds encoded may turn out to be truncated."""
+    try:
+        pixels = to_rgb(picture)  # first: Pillow turns a TIFF when it loads it
+        return pillow.fromarray(upright(pixels, orientation_of(picture.info.get("exif", b""))))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise PictureError(f"the picture: truncated, damaged or not a picture ({reason})") from None

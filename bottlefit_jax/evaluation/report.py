@@ -169,7 +169,7 @@ def write_text(path: Path, text: str):
     """Replace a file in one step, so that a reader or a crash never meets half of it."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

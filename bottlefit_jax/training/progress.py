@@ -57,9 +57,10 @@ class RunLog:
         )
 
     def say(self, line: str) -> None:
-        """Prints a line without breaking the bar."""
+        """Prints a line without breaking the bar; what the terminal cannot show is escaped."""
         if self._primary:
-            tqdm.write(line, file=sys.stdout)
+            encoding = sys.stdout.encoding or "utf-8"
+            tqdm.write(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
             sys.stdout.flush()
 
     def bar(self, stage: str, *, total: int, initial: int, batch_size: int) -> tqdm:

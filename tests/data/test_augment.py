@@ -1,4 +1,5 @@
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_random_crop_flips_half_of_the_time_or_never():
     def flipped(flip, seed):
         rng = np.random.default_rng(seed)
         options = {"size": 32, "scale": (1.0, 1.0), "flip": flip}
-        crop = augment.random_resized_crop(lambda rows: image[:rows], (32, 32), rng, **options)
+        crop = augment.random_resized_crop(image, rng, **options)
         box = augment.sample_crop(32, 32, np.random.default_rng(seed), scale=(1.0, 1.0))
         plain = augment.resize(image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]], 32, 32)
         return not np.array_equal(crop, plain)
@@ -76,3 +77,33 @@ def test_resize_of_224_is_256():
 def test_centre_crop_must_fit():
     with pytest.raises(UserError, match="resize 30 is smaller than image_size 32"):
         augment.check_eval_sizes(32, 30)
+
+
+@pytest.mark.parametrize("shape", [(10, 100_000), (100_000, 10), (2, 3_000_000), (5, 7)])
+def test_memory_is_that_of_the_crop(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    tracemalloc.start()
+    crop = augment.resize_center_crop(image, size=224, short_side=256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert crop.shape == (224, 224, 3)
+    assert peak < 10e6
+
+
+def test_a_window_is_cut_from_the_whole_to_the_bit():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        height, width, new_height, new_width = (int(n) for n in rng.integers(2, 200, 4))
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        window = (slice(new_height // 3, new_height), slice(0, 1 + new_width // 2))
+        for flip in (False, True):
+            whole = augment.resize(image, new_height, new_width, flip=flip)
+            part = augment.resize(image, new_height, new_width, flip=flip, window=window)
+            np.testing.assert_array_equal(part, whole[window])
+
+
+def test_large_pictures_are_filtered_in_blocks_without_a_change(monkeypatch):
+    image = picture(300, 200)
+    whole = augment.resize(image, 64, 90)
+    monkeypatch.setattr(augment, "_BLOCK", 300 * 7)
+    np.testing.assert_array_equal(augment.resize(image, 64, 90), whole)

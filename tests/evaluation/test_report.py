@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.report import _duration, count_text, versions, write_report
+from bottlefit_jax.evaluation.report import _duration, count_text, versions, write_report, write_text
 
 
 @pytest.fixture
@@ -221,3 +221,8 @@ def test_numbers_are_written_for_people():
         "1 h 00 min",
         "3 h 05 min",
     ]
+
+
+def test_a_name_that_no_text_can_hold_is_escaped(tmp_path):
+    write_text(tmp_path / "x.md", "caf\udce9 é\n")
+    assert (tmp_path / "x.md").read_bytes() == b"caf\\udce9 \xc3\xa9\n"

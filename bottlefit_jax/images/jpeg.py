@@ -1,0 +1,123 @@
+"""What a JPEG says of itself before its pixels, and whether all its scans are there."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bottlefit_jax.images.exif import orientation_of
+
+START = b"\xff\xd8\xff"
+# Start-of-frame markers: C0..CF without DHT (C4), JPG (C8) and DAC (CC).
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+_SCAN, _END, _APP1, _HUFFMAN = 0xDA, 0xD9, 0xE1, 0xC4
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # within coded data: neither a stuffed zero nor a restart
+_UNSENT = 0xFF
+_END_OF_BLOCK = 0
+_ZEROS = bytes(64)  # more than a block of zero bits
+
+
+class JpegHeader(NamedTuple):
+    """What stands before the first scan.
+
+    Attributes:
+      height, width: as stored, pixels.
+      components: their identifiers.
+      progressive: or else each coefficient is sent at once.
+      orientation: EXIF's, 1 to 8.
+      shortest: of each Huffman table for AC coefficients, the symbol whose code is zero bits.
+      scan_offset: where the first scan begins.
+    """
+
+    height: int
+    width: int
+    components: bytes
+    progressive: bool
+    orientation: int = 1
+    shortest: bytes = b""
+    scan_offset: int = 0
+
+
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """Walks a JPEG's segments up to its first scan; None where they are not in order."""
+    frame, orientation, shortest = None, None, b""
+    for offset, marker in _segments(data, 2):
+        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4])
+        if marker == _SCAN:
+            return frame and frame._replace(orientation=orientation or 1, shortest=shortest, scan_offset=offset)
+        if marker in _FRAMES:
+            height, width = int.from_bytes(data[offset + 5 : offset + 7]), int.from_bytes(data[offset + 7 : offset + 9])
+            components = data[offset + 10 : offset + 10 + 3 * data[offset + 9] : 3]
+            frame = JpegHeader(height, width, components, marker in _PROGRESSIVE)
+        elif marker == _HUFFMAN:
+            shortest += _shortest_codes(data[offset + 4 : end])
+        elif marker == _APP1 and orientation is None and data[offset + 4 : offset + 10] == b"Exif\0\0":
+            orientation = orientation_of(data[offset + 4 : end])
+    return None
+
+
+def has_zeroed_data(data: bytes, header: JpegHeader) -> bool:
+    """Whether coded data was overwritten with zeros, as after a power cut.
+
+    Zero bits are valid codes, and now and then as many blocks as stood there before: libjpeg does not warn of those. A
+    block of them is no block of an image, unless they are the code for its end.
+    """
+    all_in_one = data[header.scan_offset + 4] == len(header.components)
+    if header.progressive or not all_in_one or not any(symbol != _END_OF_BLOCK for symbol in header.shortest):
+        return False
+    end = data.find(bytes([0xFF, _END]), header.scan_offset)
+    return data.find(_ZEROS, header.scan_offset, end if end >= 0 else len(data)) >= 0
+
+
+def has_all_scans(data: bytes, header: JpegHeader) -> bool:
+    """Whether every coefficient of every component is sent to its last bit.
+
+    libjpeg takes scans that are missing at the end for an image that is simple.
+    """
+    missing_bits = {component: bytearray([_UNSENT] * 64) for component in header.components}
+    offset: int | None = header.scan_offset
+    while offset is not None:
+        count = data[offset + 4]
+        components = data[offset + 5 : offset + 5 + 2 * count : 2]
+        first, last, bits = data[offset + 5 + 2 * count : offset + 8 + 2 * count]
+        if not header.progressive:
+            first, last, bits = 0, 63, 0
+        for component in components:
+            if component in missing_bits:
+                missing_bits[component][first : last + 1] = bytes([bits & 0x0F]) * (last + 1 - first)
+        if not any(map(any, missing_bits.values())):
+            return True
+        offset = _next_scan(data, offset)
+    return False
+
+
+def _next_scan(data: bytes, offset: int) -> int | None:
+    """Where the scan after the one at `offset` begins; None where there is none."""
+    coded = _MARKER.search(data, offset + 2 + int.from_bytes(data[offset + 2 : offset + 4]))
+    if coded is None:
+        return None
+    return next((position for position, marker in _segments(data, coded.start()) if marker == _SCAN), None)
+
+
+def _shortest_codes(tables: bytes) -> bytes:
+    """The first symbols of a segment's AC tables: their codes are zero bits."""
+    symbols, offset = b"", 0
+    while offset + 17 < len(tables):
+        count = sum(tables[offset + 1 : offset + 17])
+        if tables[offset] >> 4 and count:
+            symbols += tables[offset + 17 : offset + 18]
+        offset += 17 + count
+    return symbols
+
+
+def _segments(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    """(offset, marker) of each segment from `offset` on, as long as they are in order."""
+    while offset + 10 <= len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
+        if marker == 0xFF:  # a fill byte
+            offset += 1
+            continue
+        if marker == _END:
+            return
+        yield offset, marker
+        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4])
