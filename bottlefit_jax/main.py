@@ -9,21 +9,26 @@ SIGINT, everything saved: the same command goes on from there.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bottlefit_jax.arguments import carry_out
-from bottlefit_jax.recipe import Config
+from bottlefit_jax import command
+
+if TYPE_CHECKING:
+    from bottlefit_jax.recipe import Config
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (its first item is the program) and returns the exit code."""
+    from bottlefit_jax.arguments import carry_out
+
     return carry_out("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
 
 
-def _train(config: Config, workdir: Path, values: dict[str, str], command: str) -> int:
+def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
     del values
     from bottlefit_jax import experiment
 
-    if report := experiment.run(config, workdir, command=command):
+    if report := experiment.run(config, workdir, command=typed):
         summarise(report, workdir)
     return 0
 
@@ -42,4 +47,4 @@ def summarise(report: dict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    command.run(lambda: main(sys.argv), extra="train", note="; the same command goes on from here")

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bottlefit_jax import command
 from bottlefit_jax.command import Parser, in_place_of, tell
 from bottlefit_jax.errors import UserError
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(sys.argv[1:] if argv is None else argv)
         from export.assemble import export  # JAX takes seconds: what is above needs none
 
-        with in_place_of(args.output) as folder:
+        with in_place_of(args.output, overwrite=args.overwrite) as folder:
             told = export(args, folder)
         print(told)
         print(f"bundle: {args.output}")
@@ -100,4 +101,4 @@ def _quieten() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="export")

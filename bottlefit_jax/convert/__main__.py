@@ -18,10 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import logging as absl_logging
-
+from bottlefit_jax import command, lock
 from bottlefit_jax.command import Parser, in_place_of, tell
-from bottlefit_jax.convert import files
 from bottlefit_jax.errors import UserError
 
 CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
@@ -47,6 +45,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
     """
+    from bottlefit_jax.convert import files
+
     parser = Parser("bottlefit_jax.convert", __doc__)
     parser.add_argument("--to", choices=["torch"], help="write a finished network for PyTorch")
     parser.add_argument("--model", help="resnet152, densenet169, inception_v3, mobilenet_v2, custom_resnet152, ...")
@@ -80,6 +80,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def import_file(args: argparse.Namespace) -> None:
     """A file of weights becomes a folder."""
+    from bottlefit_jax.convert import files
+
     file = files.read(args.input)
     from bottlefit_jax.convert import network
     from bottlefit_jax.training import checkpoint
@@ -91,7 +93,7 @@ def import_file(args: argparse.Namespace) -> None:
     with args.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
-    with in_place_of(args.output) as temporary:
+    with in_place_of(args.output, overwrite=args.overwrite) as temporary:
         checkpoint.save_variables(temporary, found.variables, meta)
     kind = "student" if meta["bottleneck"] else "teacher"
     print(
@@ -105,13 +107,15 @@ def import_file(args: argparse.Namespace) -> None:
 
 def export_folder(args: argparse.Namespace) -> None:
     """A folder becomes a file for PyTorch."""
-    from bottlefit_jax.convert import network
+    from bottlefit_jax.convert import files, network
     from bottlefit_jax.training import checkpoint
 
     checkpoint.silence_echoes()
     variables, meta = checkpoint.load_variables(args.input)
     state_dict, notes = network.to_state_dict(variables, meta)
-    files.write(args.output, state_dict)
+    with lock.hold(lock.beside(args.output), args.output):
+        _check_output(args.output, args.overwrite, folder=False)  # again: another process may have written it meanwhile
+        files.write(args.output, state_dict)
     print(
         f"read {args.input}: {meta['name']}, a {'student' if meta['bottleneck'] else 'teacher'} of "
         f"{meta['num_classes']:,} classes, {network.parameters(variables):,} parameters"
@@ -151,10 +155,12 @@ def _quieten() -> None:
     """Libraries raise what they would log; and the processor is all that is needed here."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from absl import logging as absl_logging
+
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="train")

@@ -4,7 +4,8 @@
 
 Plaintext is spoken on the loopback alone, unless --allow-plaintext; elsewhere give --tls-cert and --tls-key, and
 --tls-client-ca to take only devices that have a certificate. One line says when it listens. SIGTERM or SIGINT: it takes
-no more, finishes what it took, and exits with code 0. Exit code 2: one line on standard error says what is wrong.
+no more, finishes what it took, and exits with code 0; before that line, with 143 or 130. Exit code 2: one line on
+standard error says what is wrong.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bottlefit_jax import command
 from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
@@ -26,16 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (without the program) and returns the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
-        try:
-            from bottlefit_jax.serve import telemetry
-        except ImportError as error:
-            raise UserError(f"{error.name} is not installed: pip install 'bottlefit-jax[serve]'") from error
+        from bottlefit_jax.serve import telemetry
+
         telemetry.log_json()
         asyncio.run(serve(args))
     except UserError as error:
         return tell(error)
-    except KeyboardInterrupt:  # while it was loading: nothing was taken yet
-        return 0
     return 0
 
 
@@ -112,4 +110,4 @@ def _cores() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="serve")
