@@ -19,7 +19,7 @@ from bottlefit_jax.errors import UserError, is_disk_full
 ROOT = Path(__file__).parents[1]  # of a clone, where it is one
 
 
-def run(main: Callable[[], int], *, extra: str, note: str = "") -> NoReturn:
+def run(main: Callable[[], int], *, extra: str) -> NoReturn:
     """Runs a command as the whole of this process, from its first moment to its exit code.
 
     SIGINT and SIGTERM end it at once (see `interrupt`), a mistake or a missing package is one line and exit code 2.
@@ -27,12 +27,11 @@ def run(main: Callable[[], int], *, extra: str, note: str = "") -> NoReturn:
     Args:
       main: imports what it needs, reads `sys.argv` and returns the exit code.
       extra: of the package, which brings what the command needs.
-      note: what follows "stopped by SIGINT".
     """
     if _asks_for_version(sys.argv[1:]):
         print(f"bottlefit-jax {__version__}")
         sys.exit(0)
-    interrupt.watch(note)
+    interrupt.watch()
     os.environ["MPLBACKEND"] = "agg"  # commands draw into files; a notebook's backend is not always installed
     try:
         code = main()

@@ -1,48 +1,56 @@
 """What SIGINT and SIGTERM do to a command: one line, exit code 130 or 143, nothing half done. Standard library only.
 
-`watch` is called before a command imports anything that takes time. From then on a signal ends the process at once,
-whatever its threads do: a thread of its own waits for it, since Python runs handlers in the main thread, which may be
-inside a compilation for a minute. Where there is something to finish first, `asked` and `raised` change what the first
-signal does; a second one always ends the process.
+A command calls `watch` before it imports anything else, and little is imported here. From then on a signal ends the
+process at once, whatever its threads do: a thread of its own waits for it, since Python runs handlers in the main
+thread, which may be inside a compilation for a minute. Where there is something to finish first, `asked` and `raised`
+change what the first signal does; a second one always ends the process.
 """
 
+from __future__ import annotations
+
 import contextlib
-import dataclasses
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FLUSH_SECONDS = 1.0  # for what was printed; whoever should read it may have stopped reading
 
 
-@dataclasses.dataclass
 class _Answer:
     """What the first signal does; `act` runs in the watching thread or the main one, perhaps in both."""
 
-    act: Callable[[int], None]
-    raises: bool
-    by_thread: int = 0  # signals that the watching thread has seen
-    by_handler: int = 0  # and Python's handler
+    def __init__(self, act: Callable[[int], None], *, raises: bool):
+        self.act, self.raises = act, raises
+        self.by_thread = 0  # signals that the watching thread has seen
+        self.by_handler = 0  # and Python's handler
 
 
 _answers: list[_Answer] = []
 _undo: list[Callable[[], object]] = []
 _leaving = threading.Lock()
 _note = ""
+_stderr = 2  # the terminal's, once it is watched: a library may have the other one redirected for a while
 
 
 def watch(note: str = "") -> None:
-    """Makes a signal end this process at once, by one line on standard error.
+    """Makes a signal end this process at once, by one line on standard error. A second call does nothing.
 
     Args:
       note: what follows in that line, such as "; the same command goes on from here".
     """
-    global _note
+    global _note, _stderr
+    if _stderr != 2:
+        return
     _note = note
+    with contextlib.suppress(OSError):  # it was closed before we started
+        _stderr = os.dup(2)
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
@@ -146,8 +154,8 @@ def _leave(signum: int) -> None:
         flushing.start()
         flushing.join(FLUSH_SECONDS)
     with contextlib.suppress(OSError):
-        line_break = "\n" if os.isatty(2) else ""  # after the terminal's ^C, or a progress bar
-        os.write(2, f"{line_break}stopped by {signal.Signals(signum).name}{_note}\n".encode())
+        line_break = "\n" if os.isatty(_stderr) else ""  # after the terminal's ^C, or a progress bar
+        os.write(_stderr, f"{line_break}stopped by {signal.Signals(signum).name}{_note}\n".encode())
     for undo in reversed(_undo):
         with contextlib.suppress(Exception):
             undo()

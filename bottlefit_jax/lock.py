@@ -5,11 +5,10 @@ by who held it.
 """
 
 import contextlib
-import datetime
 import errno
 import os
-import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,5 +108,5 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 
 def _self() -> str:
-    since = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return f"process {os.getpid()} on {os.uname().nodename} since {since}"

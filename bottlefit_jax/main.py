@@ -6,6 +6,11 @@ Exit codes: 0 done; 2 something given cannot be used (one line on standard error
 SIGINT, everything saved: the same command goes on from there.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch("; the same command goes on from here")
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,4 +52,4 @@ def summarise(report: dict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(lambda: main(sys.argv), extra="train", note="; the same command goes on from here")
+    command.run(lambda: main(sys.argv), extra="train")

@@ -8,6 +8,11 @@ Exit codes: 0 done; 1 the files do not do what the network does, and nothing was
 used (one line on standard error), and nothing was written.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import logging
 import os

@@ -16,6 +16,11 @@ Exit codes: 0 an engine was built; 1 nothing was built, as there is no TensorRT 
 printed; 2 something given cannot be used or TensorRT refused it (one line on standard error), and nothing was written.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import importlib
 import re
@@ -29,7 +34,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bottlefit_jax import command, interrupt
+from bottlefit_jax import command
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.command import Parser, file_in_place_of, tell
 from bottlefit_jax.errors import UserError

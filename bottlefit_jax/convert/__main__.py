@@ -10,6 +10,11 @@ student/ of a run, as a state dict: .pth, .pt or .safetensors. Exit code 2: one 
 wrong, and nothing was written.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import hashlib
 import logging

@@ -8,6 +8,11 @@ folder needs nothing more: its files are stored as they are, after each was chec
 complete or not at all. Afterwards `open_source(NAME, root=D, ...)` reads it, and so does `tfds.data_source`.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import importlib.util
 import itertools
 import math
@@ -18,7 +23,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from bottlefit_jax import command, interrupt, lock
+from bottlefit_jax import command, lock
 
 if __name__ == "__main__":  # before what takes seconds to import, or is not installed
     command.run(lambda: importlib.import_module("bottlefit_jax.data.prepare").main(), extra="train")

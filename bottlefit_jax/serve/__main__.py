@@ -8,6 +8,11 @@ no more, finishes what it took, and exits with code 0; before that line, with 14
 standard error says what is wrong.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import asyncio
 import contextlib

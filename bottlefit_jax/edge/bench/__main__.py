@@ -12,6 +12,11 @@ a row that says why. Exit code 2: one line on standard error says what is wrong;
 what was measured.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import contextlib
 import math
@@ -24,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax import command, interrupt
+from bottlefit_jax import command
 from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 

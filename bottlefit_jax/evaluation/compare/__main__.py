@@ -9,6 +9,11 @@ Exit codes: 0 done; 1 done, but a method failed, and its row says why; 2 somethi
 standard error); 143 or 130 stopped by SIGTERM or SIGINT, everything saved.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch("; the same command goes on from here")
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,4 +48,4 @@ def _compare(config: "Config", workdir: Path, values: dict[str, str], typed: str
 
 
 if __name__ == "__main__":
-    command.run(lambda: main(sys.argv), extra="train", note="; the same command goes on from here")
+    command.run(lambda: main(sys.argv), extra="train")
