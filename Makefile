@@ -1,5 +1,6 @@
 # Each target sets up what it needs: a virtual environment in .venv with the versions that passed (constraints.txt).
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first of these that runs and is 3.11 to 3.13.
+.DEFAULT_GOAL := help
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -9,7 +10,10 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 # The version that the tests passed with; on a machine without a GPU an index of CPU builds saves gigabytes.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow test-torch lint bench clean
+.PHONY: help demo test test-slow test-torch lint bench wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## train the digits classifier, its bottleneck, and write runs/digits/report.md
 	$(RUN) -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
@@ -36,6 +40,11 @@ bench: $(READY)  ## side-by-side measurements; needs PyTorch and torchvision
 	$(RUN) -m benchmarks.train_step
 	$(RUN) -m benchmarks.head
 	$(RUN) -m benchmarks.tail
+
+wheel: $(READY)  ## a wheel in dist/, for machines without a clone: pip install 'dist/FILE.whl[edge]'
+	rm -rf build dist
+	$(RUN) -m pip wheel -q --no-deps -w dist .
+	@ls dist/*.whl
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one with make PYTHON=/path/to/python"; exit 2; }

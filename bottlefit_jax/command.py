@@ -5,6 +5,7 @@ Standard library only, and quick to import: a command's file imports nothing els
 
 import argparse
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -69,8 +70,7 @@ def missing(error: ImportError, extra: str) -> str:
 
 def _asks_for_version(arguments: Sequence[str]) -> bool:
     """Whether --version is there without a value: with one it is the export's, of the model."""
-    following = [*arguments[1:], "--"]
-    return any(given == "--version" and after[:1] == "-" for given, after in zip(arguments, following, strict=True))
+    return any(given == "--version" and after[:1] == "-" for given, after in itertools.pairwise([*arguments, "-"]))
 
 
 def _platform_problem() -> str | None:

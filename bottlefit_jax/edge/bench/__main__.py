@@ -268,4 +268,4 @@ def _draw(path: Path, rows: list, title: str) -> str | None:
 
 
 if __name__ == "__main__":
-    command.run(main, extra="edge")
+    command.run(main, extra="edge,serve")
