@@ -48,6 +48,7 @@ def start(main, *, cwd):
 def interrupted(process, signum=signal.SIGINT, times=1):
     """Signals the whole group, as a terminal does, when the process is ready; its exit code and both outputs."""
     assert process.stdout.readline() == "ready\n", process.communicate()
+    time.sleep(0.1)  # it is a line further
     for _ in range(times):
         os.killpg(process.pid, signum)
         time.sleep(0.1)
