@@ -18,7 +18,7 @@ def dying(code):
     [
         (
             -signal.SIGBUS,
-            r"no room for its batches in /dev/shm, which has [\d,.]+ MiB: enlarge it .*worker_type=thread",
+            r"no room for its batches in /dev/shm, which has [\d,.]+ MiB: .*worker_type=thread",
         ),
         (-signal.SIGKILL, "ended by SIGKILL: memory is short"),
         (-signal.SIGSEGV, "ended by SIGSEGV$"),
