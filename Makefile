@@ -1,5 +1,6 @@
 # Each target sets up what it needs: a virtual environment in .venv with the versions that passed (constraints.txt).
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first of these that runs and is 3.11 to 3.13.
+.DEFAULT_GOAL := help
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -12,7 +13,10 @@ TORCH := torch==2.13.0
 # A process a core; a file's tests stay together, which share their fixtures.
 WORKERS := -n auto --dist loadfile
 
-.PHONY: demo test test-slow test-torch lint bench clean
+.PHONY: help demo test test-slow test-torch lint bench wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## train the digits classifier, its bottleneck, and write runs/digits/report.md
 	$(RUN) -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
@@ -39,6 +43,11 @@ bench: $(READY)  ## side-by-side measurements; needs PyTorch and torchvision
 	$(RUN) -m benchmarks.train_step
 	$(RUN) -m benchmarks.head
 	$(RUN) -m benchmarks.tail
+
+wheel: $(READY)  ## a wheel in dist/, for machines without a clone: pip install 'dist/FILE.whl[edge]'
+	rm -rf build dist
+	$(RUN) -m pip wheel -q --no-deps -w dist .
+	@ls dist/*.whl
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one with make PYTHON=/path/to/python"; exit 2; }

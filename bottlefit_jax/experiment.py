@@ -20,6 +20,7 @@ from bottlefit_jax.preparation import (
     claim_workdir,
     create_networks,
     describe_data,
+    hold_workdir,
     needs_calibration,
     open_source,
     open_training,
@@ -60,18 +61,19 @@ def run(
     train_source = open_training(config, networks, eval_source)
     mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages_to_run(config)))
     eval_batch_size = -(-config.eval_batch_size // mesh.size) * mesh.size
-    claim_workdir(workdir, config)
-    log = RunLog(workdir, primary=jax.process_index() == 0)
-    log.say(sharding.describe(mesh))
-    for line in describe_data(networks, eval_source, train_source):
-        log.say(line)
-    experiment = _Experiment(
-        config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log, stop or loop.StopSignal()
-    )
-    try:
-        return experiment.run(command)
-    finally:
-        log.close()
+    with hold_workdir(workdir):
+        claim_workdir(workdir, config)
+        log = RunLog(workdir, primary=jax.process_index() == 0)
+        log.say(sharding.describe(mesh))
+        for line in describe_data(networks, eval_source, train_source):
+            log.say(line)
+        experiment = _Experiment(
+            config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log, stop or loop.StopSignal()
+        )
+        try:
+            return experiment.run(command)
+        finally:
+            log.close()
 
 
 def _stage(config: Config, networks: Networks, name: str) -> stages.Stage:

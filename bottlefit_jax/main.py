@@ -6,24 +6,34 @@ Exit codes: 0 done; 2 something given cannot be used (one line on standard error
 SIGINT, everything saved: the same command goes on from there.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch("; the same command goes on from here")
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bottlefit_jax.arguments import carry_out
-from bottlefit_jax.recipe import Config
+from bottlefit_jax import command
+
+if TYPE_CHECKING:
+    from bottlefit_jax.recipe import Config
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (its first item is the program) and returns the exit code."""
+    from bottlefit_jax.arguments import carry_out
+
     return carry_out("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
 
 
-def _train(config: Config, workdir: Path, values: dict[str, str], command: str) -> int:
+def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
     del values
     from bottlefit_jax import experiment
 
-    if report := experiment.run(config, workdir, command=command):
+    if report := experiment.run(config, workdir, command=typed):
         summarise(report, workdir)
     return 0
 
@@ -42,4 +52,4 @@ def summarise(report: dict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    command.run(lambda: main(sys.argv), extra="train")

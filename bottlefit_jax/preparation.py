@@ -3,18 +3,20 @@
 Nearly every mistake in a config shows here, as one line.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
-from bottlefit_jax import data, models
+from bottlefit_jax import data, lock, models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.recipe import (
     IMAGENET_MEAN,
@@ -231,6 +233,27 @@ def _fitted(variables: Variables, module: models.Network, config: Config, folder
     return given
 
 
+@contextlib.contextmanager
+def hold_workdir(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of the workdir; of several hosts' processes the first holds it for all.
+
+    Raises:
+      UserError: another process trains there, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        problem = None
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(lock.hold(workdir / ".lock", workdir, hint=", or give another --workdir"))
+            except UserError as error:
+                problem = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(problem is not None)):
+            problem = problem or UserError(f"process 0 cannot take {workdir}, as its own message says")
+        if problem is not None:
+            raise problem
+        yield
+
+
 def claim_workdir(workdir: Path, config: Config) -> None:
     """Makes the workdir this config's, or sees that it is.
 
@@ -255,7 +278,7 @@ def claim_workdir(workdir: Path, config: Config) -> None:
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
             temporary.write_text(json.dumps(ours, indent=2) + "\n")
             os.replace(temporary, path)
         except OSError as error:

@@ -8,6 +8,11 @@ Exit codes: 0 done; 1 the files do not do what the network does, and nothing was
 used (one line on standard error), and nothing was written.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import logging
 import os
@@ -16,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bottlefit_jax import command
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.command import Parser, in_place_of, tell
 from bottlefit_jax.errors import UserError
@@ -36,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from export.assemble import export  # JAX takes seconds: what is above needs none
         from export.triton import check_fits, write_repository
 
-        with in_place_of(args.output) as folder:
+        with in_place_of(args.output, overwrite=args.overwrite) as folder:
             told = export(args, folder)
             if args.triton is not None:
                 check_fits(read_bundle(folder, verify=False), args.triton, overwrite=args.overwrite)
@@ -103,4 +109,4 @@ def _quieten() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="export")

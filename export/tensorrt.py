@@ -12,28 +12,32 @@ which needs TensorRT 10. TensorRT 11 has no fp16 switch any more: there it is --
 Written from the documentation of TensorRT 8.2, 10 and 11, and tested against stand-ins that record what they are asked.
 It was not run against a real TensorRT, and no engine's numbers were compared with the bundle's.
 
-Exit codes: 0 an engine was built, or the line to run was printed; 2 something given cannot be used or TensorRT refused
-it (one line on standard error), and nothing was written.
+Exit codes: 0 an engine was built; 1 nothing was built, as there is no TensorRT here, and the line to run elsewhere was
+printed; 2 something given cannot be used or TensorRT refused it (one line on standard error), and nothing was written.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
-import contextlib
 import importlib
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bottlefit_jax import command
 from bottlefit_jax.bundle import Bundle, read_bundle
-from bottlefit_jax.command import Parser, tell
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.command import Parser, file_in_place_of, tell
+from bottlefit_jax.errors import UserError
 
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 UINT8_SINCE = (10, 0)  # as input and output of a network
@@ -57,6 +61,10 @@ class Job:
     batch: tuple[int, ...] = ()
 
 
+class NotBuiltError(Exception):
+    """This machine has nothing that builds an engine; the message has the line to run where there is."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (without the program) and returns the exit code."""
     try:
@@ -64,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(run(_job(read_bundle(args.bundle), args)))
     except UserError as error:
         return tell(error)
+    except NotBuiltError as error:
+        print(error)
+        return 1
     return 0
 
 
@@ -97,6 +108,7 @@ def run(job: Job) -> str:
     """Builds the engine with what this machine has, and returns what to tell the user.
 
     Raises:
+      NotBuiltError: it has neither TensorRT's Python package nor trtexec.
       UserError: TensorRT is too old or too new for the job, refuses the graph, or the engine cannot be written.
     """
     try:
@@ -105,16 +117,16 @@ def run(job: Job) -> str:
         trt = None
     if trt is not None:
         engine = build(trt, job)
-        with _file_in_place_of(job.plan) as temporary:
+        with file_in_place_of(job.plan) as temporary:
             temporary.write_bytes(engine)
         return f"wrote {job.plan} with TensorRT {trt.__version__}"
     trtexec = shutil.which("trtexec") or shutil.which(JETPACK_TRTEXEC)
     if trtexec is not None:
-        with _file_in_place_of(job.plan) as temporary:
+        with file_in_place_of(job.plan) as temporary:
             call(trtexec, job, temporary)
         return f"wrote {job.plan} with {trtexec}"
     needs = "TensorRT 10 or newer" if job.part == "tail" else "TensorRT 8.2 to 10"
-    return (
+    raise NotBuiltError(
         "nothing was built: this machine has neither TensorRT's Python package nor trtexec\n"
         f"on one with {needs}, such as a Jetson (where trtexec is {JETPACK_TRTEXEC}), run\n\n"
         f"    {shlex.join(trtexec_line('trtexec', job, job.plan))}"
@@ -168,12 +180,14 @@ def call(trtexec: str, job: Job, plan: Path) -> None:
             check_version(version, job)
         line = trtexec_line(trtexec, job, plan, version=version)
         print(f"this takes minutes: {shlex.join(line)}", flush=True)
-        done = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        with subprocess.Popen(line, **pipes) as process, interrupt.undone(process.kill):
+            output, _ = process.communicate()
     except OSError as error:
         raise UserError(f"cannot run {trtexec}: {error.strerror}") from error
-    if done.returncode != 0 or not plan.is_file():
-        told = [text.split("[E]")[1].strip() for text in (done.stdout + done.stderr).splitlines() if "[E]" in text]
-        reason = "; ".join(told[:3]) or f"exit code {done.returncode}"
+    if process.returncode != 0 or not plan.is_file():
+        told = [text.split("[E]")[1].strip() for text in output.splitlines() if "[E]" in text]
+        reason = "; ".join(told[:3]) or f"exit code {process.returncode}"
         raise UserError(f"{trtexec} cannot build {job.onnx}: {reason}")
 
 
@@ -254,19 +268,5 @@ def _told(logger: Any, otherwise: object) -> str:
     return "; ".join(logger.errors[:3]) or str(otherwise)
 
 
-@contextlib.contextmanager
-def _file_in_place_of(plan: Path) -> Iterator[Path]:
-    """A file beside to write to, which takes the place of `plan` if all goes well and else leaves no trace."""
-    temporary = plan.with_name(f".{plan.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, plan)
-    except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
-        raise UserError(f"cannot write {plan}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="export")

@@ -3,13 +3,17 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from bottlefit_jax import lock
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -162,6 +166,44 @@ def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(tmp_path):
     code, out, _ = run(*SMALL, f"--workdir={workdir}", "--config.dataset.workers=1")
     assert code == 0
     assert "epoch" not in out
+
+
+def test_a_second_run_in_a_workdir_says_who_is_there_and_leaves_it_alone(tmp_path):
+    workdir = tmp_path / "run"
+    with lock.hold(workdir / ".lock", workdir):
+        code, out, err = run(*SMALL, f"--workdir={workdir}")
+        assert [path.name for path in workdir.iterdir()] == [".lock"]
+    assert (code, out) == (2, "")
+    who = rf"process {os.getpid()} on \S+ since [-\d]+ [:\d]+ \S+"
+    expected = rf"error: {workdir} is in use by {who}: wait until that has ended, or give another --workdir\n"
+    assert re.fullmatch(expected, err), err
+
+
+@pytest.mark.slow
+def test_of_two_runs_at_once_the_first_trains_and_the_second_exits(tmp_path):
+    arguments = (*SMALL, f"--workdir={tmp_path / 'run'}")
+    done = [(p.returncode, out, err) for p in [start(*arguments), start(*arguments)] for out, err in [p.communicate()]]
+    (_, _, err), (second, _, none) = sorted(done, key=lambda each: -each[0])
+    assert (second, none) == (0, "")
+    assert re.fullmatch(r"error: \S+ is in use by process .*\n", err), err
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+LATER = [pytest.param(seconds, marks=pytest.mark.slow) for seconds in (2, 6)]
+
+
+@pytest.mark.parametrize("seconds", [0, *LATER])
+def test_ctrl_c_is_one_line_from_the_beginning(tmp_path, seconds):
+    """While libraries are imported, while images are opened, while a step is compiled."""
+    process = start(f"--workdir={tmp_path / 'run'}")
+    status, sigterm = Path(f"/proc/{process.pid}/status"), 1 << (signal.SIGTERM - 1)
+    while not int(re.search(r"SigCgt:\s+(\w+)", status.read_text())[1], 16) & sigterm:  # Python itself has begun
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "stopped by SIGINT; the same command goes on from here\n")
 
 
 def test_an_epoch_is_evaluated_as_often_as_was_asked_and_the_last_one_always(tmp_path):

@@ -12,6 +12,11 @@ file, and the first command finds it there. Exit code 2: one line on standard er
 written.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import hashlib
 import logging
@@ -20,12 +25,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import logging as absl_logging
-
+from bottlefit_jax import command, lock
 from bottlefit_jax.command import Parser, in_place_of, tell
-from bottlefit_jax.convert import about, files
-from bottlefit_jax.convert.about import check_pixels
-from bottlefit_jax.convert.weight_sets import TOP
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import local_path
 
@@ -52,6 +53,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
     """
+    from bottlefit_jax.convert import files
+
     parser = Parser("bottlefit_jax.convert", __doc__)
     parser.add_argument("--to", choices=["torch"], help="write a finished network for PyTorch")
     parser.add_argument("--model", help="resnet152, densenet169, inception_v3, mobilenet_v2, custom_resnet152, ...")
@@ -93,6 +96,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def import_file(args: argparse.Namespace) -> None:
     """A file of weights becomes a folder."""
+    from bottlefit_jax.convert import files
+    from bottlefit_jax.convert.weight_sets import TOP
+
     file = files.read(args.input, args.weights)
     if args.model is None and not file.about:
         raise UserError("--model is missing, and the file does not say it; an example: --model resnet152")
@@ -107,7 +113,7 @@ def import_file(args: argparse.Namespace) -> None:
     with args.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
-    with in_place_of(args.output) as temporary:
+    with in_place_of(args.output, overwrite=args.overwrite) as temporary:
         checkpoint.save_variables(temporary, found.variables, meta)
     kind = "student" if meta["bottleneck"] else "teacher"
     print(
@@ -124,13 +130,15 @@ def import_file(args: argparse.Namespace) -> None:
 
 def export_folder(args: argparse.Namespace) -> None:
     """A folder becomes a file for PyTorch."""
-    from bottlefit_jax.convert import network
+    from bottlefit_jax.convert import about, files, network
     from bottlefit_jax.training import checkpoint
 
     checkpoint.silence_echoes()
     variables, meta = checkpoint.load_variables(args.input)
     state_dict, notes = network.to_state_dict(variables, meta)
-    files.write(args.output, state_dict, about.write(meta, variables))
+    with lock.hold(lock.beside(args.output), args.output):
+        _check_output(args.output, args.overwrite, folder=False)  # again: another process may have written it meanwhile
+        files.write(args.output, state_dict, about.write(meta, variables))
     print(
         f"read {args.input}: {meta['name']}, a {'student' if meta['bottleneck'] else 'teacher'} of "
         f"{meta['num_classes']:,} classes, {network.parameters(variables):,} parameters"
@@ -158,6 +166,8 @@ def _pixels(flag: str, text: str | None) -> tuple[float, float, float] | None:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"--{flag} is {text!r}; it must be R,G,B such as 0.485,0.456,0.406") from None
+    from bottlefit_jax.convert.about import check_pixels
+
     return check_pixels(f"--{flag}", values)
 
 
@@ -181,10 +191,12 @@ def _quieten() -> None:
     """Libraries raise what they would log; and the processor is all that is needed here."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from absl import logging as absl_logging
+
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="train")

@@ -1,11 +1,15 @@
 """Pictures in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
 
-from bottlefit_jax.data.augment import default_resize
-from bottlefit_jax.data.check import check_images
-from bottlefit_jax.data.labels import class_columns, describe_order, match_labels, read_labels
-from bottlefit_jax.data.loader import eval_batches, spread, steps_per_epoch, train_batches
-from bottlefit_jax.data.open import open_source
-from bottlefit_jax.data.source import Source
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bottlefit_jax.data.augment import default_resize
+    from bottlefit_jax.data.check import check_images
+    from bottlefit_jax.data.labels import class_columns, describe_order, match_labels, read_labels
+    from bottlefit_jax.data.loader import eval_batches, spread, steps_per_epoch, train_batches
+    from bottlefit_jax.data.open import open_source
+    from bottlefit_jax.data.source import Source
 
 __all__ = [
     "Source",
@@ -21,3 +25,20 @@ __all__ = [
     "steps_per_epoch",
     "train_batches",
 ]
+
+_FILES = {
+    "augment": ("default_resize",),
+    "check": ("check_images",),
+    "labels": ("class_columns", "describe_order", "match_labels", "read_labels"),
+    "loader": ("eval_batches", "spread", "steps_per_epoch", "train_batches"),
+    "open": ("open_source",),
+    "source": ("Source",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name, when it is asked for: before OpenCV and Grain are imported, a command can say that they are missing."""
+    for file, names in _FILES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{file}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

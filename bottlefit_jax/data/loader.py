@@ -15,6 +15,7 @@ from absl import flags
 
 from bottlefit_jax.data import augment
 from bottlefit_jax.data.source import Source
+from bottlefit_jax.data.workers import supervised
 from bottlefit_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -208,7 +209,7 @@ def _iterate(source: Source, dataset: grain.MapDataset, workers: int, worker_typ
 
     def generate() -> Iterator[Batch]:
         try:
-            for batch in iterator:
+            for batch in supervised(iterator) if worker_type == "process" and workers else iterator:
                 for index in batch.pop("bad"):
                     if index != _GOOD:
                         source.mark_bad(int(index))

@@ -8,7 +8,11 @@ folder needs nothing more: its files are stored as they are, after each was chec
 complete or not at all. Afterwards `open_source(NAME, root=D, ...)` reads it, and so does `tfds.data_source`.
 """
 
-import argparse
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import importlib.util
 import itertools
 import math
@@ -18,6 +22,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from pathlib import Path
+
+from bottlefit_jax import command, lock
+
+if __name__ == "__main__":  # before what takes seconds to import, or is not installed
+    command.run(lambda: importlib.import_module("bottlefit_jax.data.prepare").main(), extra="train")
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -38,21 +48,18 @@ _RESERVED = ("digits", "folder")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code, 2 for what the user got wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bottlefit_jax.data.prepare", description="Write a set as ArrayRecord."
-    )
+    parser = command.Parser("bottlefit_jax.data.prepare", __doc__)
     parser.add_argument("--name", required=True, help="a set of TFDS's catalogue, or with --folder any new name")
     parser.add_argument("--data_dir", required=True, help="where to write; later the root of open_source")
     parser.add_argument("--folder", default="", help="a folder with {train,val}/CLASS/*.jpg to take the pictures from")
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(argv)
         if options.folder:
             path = prepare_folder(options.folder, options.name, data_dir=options.data_dir)
         else:
             path = prepare_catalogue(options.name, data_dir=options.data_dir)
     except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return command.tell(error)
     print(printable(path))
     return 0
 
@@ -77,7 +84,8 @@ def prepare_catalogue(name: str, *, data_dir: str) -> str:
         if "File format is already set" in reason:
             reason = f"{data_dir!r} holds it in another format; take another data_dir"
         raise UserError(f"TFDS cannot open {name!r}: {reason}") from None
-    builder.download_and_prepare(file_format="array_record")
+    with lock.hold(_lock(data_dir, name), f"{name!r} in {data_dir}"):
+        builder.download_and_prepare(file_format="array_record")
     return str(builder.data_dir)
 
 
@@ -106,17 +114,25 @@ def prepare_folder(folder: str, name: str, *, data_dir: str) -> str:
         check_images(source, at_most=len(source), decode_bytes=sys.maxsize)
         if left_out := source.left_out():
             print(f"left out of {source.split}: {left_out}", file=sys.stderr)
-    os.makedirs(data_dir, exist_ok=True)
-    scratch = tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=data_dir)
-    try:
-        _write(sources, name, scratch)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.chmod(scratch, 0o755)  # mkdtemp's folder is private
-        os.rename(scratch, target)  # from here on the set exists
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    with lock.hold(_lock(data_dir, name), f"{name!r} in {data_dir}"):
+        if os.path.exists(target):
+            raise UserError(f"set {name!r} exists already: another process has just written {target!r}")
+        scratch = tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=data_dir)
+        with interrupt.undone(lambda: shutil.rmtree(scratch, ignore_errors=True)):
+            try:
+                _write(sources, name, scratch)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                os.chmod(scratch, 0o755)  # mkdtemp's folder is private
+                os.rename(scratch, target)  # from here on the set exists
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
     return target
+
+
+def _lock(data_dir: str, name: str) -> Path:
+    """The lock file of a set that is being written."""
+    return lock.beside(Path(data_dir) / name)
 
 
 def _write(sources: Iterable[Folder], name: str, path: str) -> None:
@@ -163,7 +179,3 @@ def _write_split(source: Folder, features: tfds.features.FeaturesDict, template)
             size += len(record)
         writer.close()
     return [stop - start for start, stop in itertools.pairwise(bounds)], size
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,9 +5,14 @@
 Plaintext is spoken on the loopback alone, unless --allow-plaintext; elsewhere give --tls-cert and --tls-key, and
 --tls-client-ca to take only devices that have a certificate. With --repository-port, `python -m
 bottlefit_jax.serve.load` loads bundles that are put into FOLDER later. One line says when it listens. SIGTERM or
-SIGINT: it takes no more, finishes what it took, and exits with code 0. Exit code 2: one line on standard error says
-what is wrong.
+SIGINT: it takes no more, finishes what it took, and exits with code 0; before that line, with 143 or 130. Exit code 2:
+one line on standard error says what is wrong.
 """
+
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
 
 import argparse
 import asyncio
@@ -18,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bottlefit_jax import command
 from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
@@ -30,17 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (without the program) and returns the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
-        try:
-            from bottlefit_jax.serve import assembly, telemetry  # noqa: F401  all that the extra brings is needed
-        except ImportError as error:
-            raise UserError(f"{error.name} is not installed: pip install 'bottlefit-jax[serve]'") from error
+        from bottlefit_jax.serve import telemetry
+
         with telemetry.all_json():
             telemetry.logger.setLevel(args.log_level.upper())
             asyncio.run(serve(args))
     except UserError as error:
         return tell(error)
-    except KeyboardInterrupt:  # while it was loading: nothing was taken yet
-        return 0
     return 0
 
 
@@ -124,4 +126,4 @@ def _cores() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="serve")

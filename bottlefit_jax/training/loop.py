@@ -1,9 +1,11 @@
 """The one loop: runs any stage, resumes it at any step, stops it cleanly."""
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from bottlefit_jax import interrupt
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.training.checkpoint import Saved, StageCheckpoints
 from bottlefit_jax.training.progress import RunLog
@@ -37,20 +40,25 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """SIGTERM or SIGINT asks; the loop answers after the step that runs. A second SIGINT does not wait."""
+    """SIGTERM or SIGINT asks; the loop answers after the step that runs. A second signal does not wait."""
 
     def __init__(self) -> None:
-        """Installs the handlers."""
+        """Nobody has asked yet."""
         self.signum = 0
-        signal.signal(signal.SIGINT, self._receive)
-        if jax.process_count() == 1:  # several hosts: jax.distributed listens, and tells all of them
-            signal.signal(signal.SIGTERM, self._receive)
 
-    def _receive(self, signum: int, frame: Any) -> None:
-        del frame
-        if self.signum and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """While there is something to save; outside of it a signal ends the process at once."""
+        if jax.process_count() == 1:
+            return interrupt.asked(self._receive)
+        return interrupt.asked(self._tell_all_hosts, signals=(signal.SIGINT,))
+
+    def _receive(self, signum: int) -> None:
         self.signum = signum
+
+    def _tell_all_hosts(self, signum: int) -> None:
+        """jax.distributed listens to SIGTERM, and makes all hosts stop at the same step."""
+        self._receive(signum)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
         """Whether to stop at `step`; all hosts agree on it."""
@@ -168,7 +176,8 @@ class _Runner:
         batch = next(batches)
         compiled = self.train_step.lower(state, self.teacher_variables, batch, self.key).compile()
         batches = itertools.chain([batch], batches)
-        with self.log.bar(self.stage.name, total=total, initial=step, batch_size=size) as bar:
+        shown = self.log.bar(self.stage.name, total=total, initial=step, batch_size=size)
+        with self.stop.listening(), shown as bar:
             while step < total:
                 end, first, started = (step // per_epoch + 1) * per_epoch, step, time.monotonic()
                 for new in self._steps(compiled, state, itertools.islice(batches, end - step), bar):
@@ -180,8 +189,11 @@ class _Runner:
                 rate = (step - first) * size / (time.monotonic() - started)
                 state = self._end_epoch(state, step, rate)
                 self.seconds = before + time.monotonic() - begin
-                if step < total and self.stop.reached(step):
+                if self.stop.reached(step):
                     self._leave()
+            self.checkpoints.wait()
+            if self.stop.signum:  # it came after the last step; the next stage shall not begin
+                self._leave()
         return state
 
     def _steps(

@@ -12,19 +12,24 @@ a row that says why. Exit code 2: one line on standard error says what is wrong;
 what was measured.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import argparse
 import contextlib
 import math
 import os
 import platform
 import shlex
-import signal
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bottlefit_jax import command
 from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
@@ -39,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return bench(parse(given), given)
     except UserError as error:
         return tell(error)
-    except KeyboardInterrupt:  # before there was anything to report
+    except KeyboardInterrupt:  # while it started the servers
+        print("stopped before anything was measured", file=sys.stderr)
         return 130
 
 
@@ -124,7 +130,7 @@ def bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
     meter = find_meter() if args.device_slower == 1 else None  # a meter knows nothing of a modelled device
     stated = None if args.watts_compute is None else Watts(args.watts_compute, args.watts_send, args.watts_idle)
     watts = None if meter else stated
-    with open_link(args.shaper) as (link, how):
+    with interrupt.raised(), open_link(args.shaper) as (link, how), interrupt.undone(link.__exit__):
         rows, stopped, notes = _measured(args, manifest, link, images, meter, watts)
     setting = report.Setting(
         bundle=f"{manifest.name} version {manifest.version}",
@@ -140,10 +146,12 @@ def bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
         notes=notes,
     )
     model = "" if args.device_slower == 1 else f", device {args.device_slower:g} times slower (model)"
-    picture = _draw(args.output / "latency.png", rows, setting.bundle + model)
-    report.write(args.output, setting, rows, picture=picture)
+    late: list[int] = []
+    with interrupt.asked(late.append):  # what was measured is written all the same
+        picture = _draw(args.output / "latency.png", rows, setting.bundle + model)
+        report.write(args.output, setting, rows, picture=picture)
     print(f"wrote {args.output / 'bench.md'}")
-    return 130 if stopped else 0
+    return 130 if stopped or late else 0
 
 
 def _measured(args: argparse.Namespace, manifest: Any, link: Any, images: list, meter: Any, watts: Any) -> Any:
@@ -153,8 +161,11 @@ def _measured(args: argparse.Namespace, manifest: Any, link: Any, images: list, 
     from bottlefit_jax.edge.client import EdgeClient
 
     with contextlib.ExitStack() as stack:
-        tail = stack.enter_context(servers.edge_server(args.bundle, link))
-        whole = stack.enter_context(servers.jpeg_server(args.bundle, link, tail))
+        tail = servers.edge_server(args.bundle, link)
+        whole = servers.jpeg_server(args.bundle, link, tail)
+        for server in (tail, whole):
+            stack.enter_context(interrupt.undone(server.stop))
+            stack.enter_context(server)
         (host, split_port), (_, jpeg_port) = link.through(tail.port), link.through(whole.port)
         options = {"deadline_ms": args.deadline_ms, "threads": cores()}
         client = stack.enter_context(EdgeClient(args.bundle, f"{host}:{split_port}", **options))
@@ -257,5 +268,4 @@ def _draw(path: Path, rows: list, title: str) -> str | None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it tidies up, as after Ctrl-C
-    sys.exit(main())
+    command.run(main, extra="edge,serve")

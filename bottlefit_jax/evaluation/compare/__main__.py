@@ -9,25 +9,37 @@ Exit codes: 0 done; 1 done, but a method failed, and its row says why; 2 somethi
 standard error); 143 or 130 stopped by SIGTERM or SIGINT, everything saved.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch("; the same command goes on from here")
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bottlefit_jax.arguments import carry_out
-from bottlefit_jax.evaluation.compare.items import FLAGS, Options
-from bottlefit_jax.recipe import Config
+from bottlefit_jax import command
+
+if TYPE_CHECKING:
+    from bottlefit_jax.recipe import Config
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (its first item is the program) and returns the exit code."""
+    from bottlefit_jax.arguments import carry_out
+    from bottlefit_jax.evaluation.compare.items import FLAGS
+
     return carry_out("bottlefit_jax.evaluation.compare", argv, _compare, usage=str(__doc__), own=FLAGS)
 
 
-def _compare(config: Config, workdir: Path, values: dict[str, str], command: str) -> int:
+def _compare(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
+    from bottlefit_jax.evaluation.compare.items import Options
+
     options = Options.parse(values)
     from bottlefit_jax.evaluation.compare.run import compare
 
-    told = compare(config, workdir, options, command=command)
+    told = compare(config, workdir, options, command=typed)
     failed = [row for row in told["rows"] if row["error"]]
     print(f"report: {workdir / 'compare.md'}")
     if failed:
@@ -36,4 +48,4 @@ def _compare(config: Config, workdir: Path, values: dict[str, str], command: str
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    command.run(lambda: main(sys.argv), extra="train")

@@ -1,5 +1,6 @@
 """The comparison, item by item: what is finished is kept, what fails is remembered, the report grows seed by seed."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax import experiment
+from bottlefit_jax import experiment, lock
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.compare import plots, timing
 from bottlefit_jax.evaluation.compare.exits import evaluate_exits
@@ -23,7 +24,7 @@ from bottlefit_jax.evaluation.compare.setting import Setting, open_setting
 from bottlefit_jax.evaluation.cost import count_params, device_cost, macs
 from bottlefit_jax.evaluation.report import versions
 from bottlefit_jax.preparation import Variables, claim_workdir, create_networks
-from bottlefit_jax.recipe import Config, check_config
+from bottlefit_jax.recipe import Config, bottleneck_options, check_config
 from bottlefit_jax.results import latent_payload, resolved
 from bottlefit_jax.training.loop import Stopped, StopSignal
 
@@ -45,9 +46,17 @@ def compare(config: Config, workdir: Path, options: Options, *, command: str) ->
       Stopped: a signal came; everything is saved.
     """
     check_config(config)
-    claim_workdir(workdir, config)
-    stop = StopSignal()  # one for all trainings and for what lies between them
-    return _Comparison(open_setting(config, workdir, stop), workdir, options, command, stop).run()
+    folder = workdir / "compare"
+    with lock.hold(folder / ".claim.lock", workdir, wait=True):
+        claim_workdir(workdir, config)
+    items = to_measure(options, options.channels or (bottleneck_options(config)["channels"],))
+    stop = StopSignal()
+    with contextlib.ExitStack() as stack:  # two processes may share a workdir, but no training
+        for item in items:
+            if item.seed is not None and not (folder / "results" / f"{item.name}.json").exists():
+                hint = ", or choose other --methods, --seeds or --channels"
+                stack.enter_context(lock.hold(folder / f".{item.name}.lock", f"{item.name} in {workdir}", hint=hint))
+        return _Comparison(open_setting(config, workdir, stop), workdir, options, items, command, stop).run()
 
 
 @dataclasses.dataclass
@@ -55,6 +64,7 @@ class _Comparison:
     setting: Setting
     workdir: Path
     options: Options
+    items: Sequence[Item]
     command: str
     stop: StopSignal
     results: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by an item's name
@@ -70,12 +80,10 @@ class _Comparison:
     def run(self) -> dict[str, Any]:
         """Everything, and the report after each seed."""
         (self.folder / "results").mkdir(parents=True, exist_ok=True)
-        items = to_measure(self.options, self.options.channels or (self.setting.channels,))
+        items = self.items
         jpeg95 = jpeg_mean(self.setting)
         for number, item in enumerate(items):
             self._finish(item)
-            if self.stop.signum:
-                raise Stopped(self.stop.signum)
             if not self.results.get("local"):
                 raise UserError(f"the teacher cannot be evaluated: {self.failures['local']}")
             if number + 1 < len(items) and items[number + 1].seed != item.seed:
@@ -98,7 +106,7 @@ class _Comparison:
             self.failures[item.name] = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
             print(f"  failed: {self.failures[item.name]}", flush=True)
             return
-        temporary = path.with_suffix(".part")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # JPEG's are measured by every process
         temporary.write_text(json.dumps(found, indent=2) + "\n")
         os.replace(temporary, path)
         self.results[item.name] = found
@@ -191,8 +199,9 @@ class _Comparison:
             "versions": versions(),
             "config": resolved(self.setting.config, self.setting.networks),
         }
-        plots.rate_accuracy(self.workdir / RATE_ACCURACY, told)
-        if not plots.latency(self.workdir / LATENCY, told):
-            (self.workdir / LATENCY).unlink(missing_ok=True)
-        write_comparison(self.workdir, told, command=self.command)
+        with lock.hold(self.folder / ".report.lock", self.workdir / "compare.md", wait=True):
+            plots.rate_accuracy(self.workdir / RATE_ACCURACY, told)
+            if not plots.latency(self.workdir / LATENCY, told):
+                (self.workdir / LATENCY).unlink(missing_ok=True)
+            write_comparison(self.workdir, told, command=self.command)
         return told

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from bottlefit_jax import data, experiment, models
+from bottlefit_jax import data, experiment, lock, models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.compare.methods import student_epochs
 from bottlefit_jax.preparation import Networks, create_networks, open_source
@@ -118,6 +118,7 @@ def _teacher(config: Config, workdir: Path, stop: StopSignal) -> Path:
     for name in ("stage1", "stage2"):
         alone.stages[name].epochs = 0
     folder = workdir / "compare" / "teacher"
-    if not (folder / "report.json").exists():
-        experiment.run(alone, folder, stop=stop)
+    with lock.hold(workdir / "compare" / ".teacher.lock", f"the teacher in {workdir}", wait=True):
+        if not (folder / "report.json").exists():
+            experiment.run(alone, folder, stop=stop)
     return folder / "teacher"
