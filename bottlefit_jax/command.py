@@ -43,10 +43,10 @@ def run(main: Callable[[], int], *, extra: str) -> NoReturn:
         if (error.name or "").partition(".")[0] in ("bottlefit_jax", "export"):
             raise
         code = tell(missing(error, extra))
-    except Exception as error:
+    except Exception:
         if not (problem := _platform_problem()):
             raise
-        code = tell(f"{problem} ({type(error).__name__})")
+        code = tell(problem)
     sys.exit(code)
 
 
