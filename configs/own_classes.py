@@ -8,6 +8,9 @@ ROOT holds train/CLASS/*.jpg and val/CLASS/*.jpg. The teacher's training begins 
 of ROOT's classes, and trains all of it at a small rate: 0.01 made a MobileNetV2 forget (13 % where 2e-3 gave 94 % after
 two epochs on 303 images of 8 classes). Image size and normalisation are the weights'; on a CPU
 `--config.dataset.image_size=128` takes a third of the time.
+
+Result on 8 classes of Caltech-101 (303 images to train, 151 to evaluate) at 96 px with 4 + 16 + 8 epochs, from
+ImageNet's MobileNetV2: teacher 98.0 %, student 90.1 %.
 """
 
 from bottlefit_jax.recipe import base_config
