@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from bottlefit_jax.evaluation.compare.labels import ABOVE, BESIDE, PIXELS, Labels, frame, label, size, stacked
 from bottlefit_jax.evaluation.compare.report import OURS, best, measured, named, within_goal
 from bottlefit_jax.evaluation.plots import BLUE, GREEN, GREY, ORANGE, RED, figure, save
-from bottlefit_jax.evaluation.report import DROP_GOAL
+from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
 LOOKS = {  # method -> colour and marker; blue is BottleFit's
     "local": ("black", "s"),

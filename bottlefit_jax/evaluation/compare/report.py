@@ -11,14 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax.evaluation.report import (
-    DROP_GOAL,
-    bytes_text,
-    count_text,
-    markdown_table,
-    plain_values,
-    write_text,
-)
+from bottlefit_jax.evaluation.markdown import bytes_text, count_text, markdown_table
+from bottlefit_jax.evaluation.report import plain_values, write_text
+from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
 RATE_ACCURACY, LATENCY = "compare_rate_accuracy.png", "compare_latency.png"
 OURS = ("bottlefit", "bottlefit-patch")
