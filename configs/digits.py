@@ -2,8 +2,8 @@
 
     python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
 
-The real scans that come with scikit-learn, at 32 px; a narrow ResNet-18 as the teacher. With the encoder `patch` the device
-computes an eighth of what the teacher takes, and sends 84 bytes; a WebP of quality 5 has 120.
+The real scans that come with scikit-learn, at 32 px; a narrow ResNet-18 as the teacher. With the encoder `patch` the
+device computes an eighth of what the teacher takes, and sends 84 bytes; a WebP of quality 5 has 120.
 """
 
 from bottlefit_jax.recipe import base_config
