@@ -54,10 +54,7 @@ def write_results(
     """
     jpeg, labels, shown = _look_at(pictures, classes=len(class_names))
     jpeg_mean, count = float(jpeg.mean()), len(labels)
-    accuracy = {
-        name: {**found, "images": count, "top1_interval95": interval(found["top1"], count)}
-        for name, found in accuracy.items()
-    }
+    accuracy = {name: {**found, **_certainty(found["top1"], count)} for name, found in accuracy.items()}
     if history:
         plots.training_curves(workdir / "training_curves.png", history)
     teacher = {"name": networks.name, **accuracy["teacher"]} if "teacher" in accuracy else None
@@ -105,6 +102,11 @@ def _of_student(
         },
         "encoder": device_cost(networks.student, variables, size),
     }
+
+
+def _certainty(top1: float, count: int) -> dict[str, Any]:
+    """How well an accuracy is known: the number of images and the 95 % interval."""
+    return {"images": count, "top1_interval95": interval(top1, count)}
 
 
 def _local(networks: Networks, size: int, accuracy: dict[str, dict[str, float]], count: int) -> list[dict[str, Any]]:
