@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -137,9 +138,10 @@ def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
     """Draw the losses of one stage, and a dotted line where the learning rate drops."""
     drawn = []
     # The second is dashed and hollow, so that equal curves are both seen.
-    second = {"linestyle": (0, (3, 2)), "markersize": 7, "markerfacecolor": "none"}
+    first: dict[str, Any] = {"markersize": 4}
+    second: dict[str, Any] = {"linestyle": (0, (3, 2)), "markersize": 7, "markerfacecolor": "none"}
     for key, name, colour, marker, look in (
-        ("train_loss", "training", BLUE, "o", {"markersize": 4}),
+        ("train_loss", "training", BLUE, "o", first),
         ("eval_loss", "evaluation", ORANGE, "s", second),
     ):
         epochs, values = _series(entries, key)

@@ -92,7 +92,7 @@ def _lines(axes: Axes, lines: dict[str, list[Row]], names: dict[str, str]) -> di
         measured = [row for row in lines[method] if row.p(50) is not None]
         if not measured:
             continue
-        rates = [row.rate_mbit for row in lines[method]]
+        rates = [row.rate_mbit or float("nan") for row in lines[method]]
         middle = [float("nan") if (p := row.p(50)) is None else p for row in lines[method]]
         high = [float("nan") if (p := row.p(95)) is None else p for row in lines[method]]
         (drawn[names[method]],) = axes.plot(rates, middle, label=names[method], **LOOKS[method])
