@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from bottlefit_jax import data
+from bottlefit_jax.evaluation import alternatives
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
 from bottlefit_jax.models import folded_norms, with_body_of, with_measured_norms, with_stem_of, with_tail_of
 from bottlefit_jax.preparation import (
@@ -232,13 +233,13 @@ class _Experiment:
     def _pixels(self) -> dict[str, Any]:
         return {"mean": self.networks.mean, "std": self.networks.std}
 
-    def _evaluate(self, module: nn.Module, variables: Variables) -> dict[str, float]:
-        """Top-1 and top-5 on all evaluation pictures; a compiled step is kept for each network."""
+    def _evaluate(self, module: nn.Module, variables: Variables, batches: Any = None) -> dict[str, float]:
+        """Top-1 and top-5 on `batches`, or all evaluation pictures; a compiled step is kept for each network."""
         name = "teacher" if module is self.networks.teacher else "student"
         if name not in self.eval_steps:
             indices = self.networks.class_indices
             self.eval_steps[name] = create_eval_step(module, mesh=self.mesh, class_indices=indices, **self._pixels())
-        batches = self._eval_batches(self.eval_source)
+        batches = self._eval_batches(self.eval_source) if batches is None else batches
         return evaluate(self.eval_steps[name], variables, batches, mesh=self.mesh, name=name)
 
     def _calibrated(self, student: Variables) -> Variables:
@@ -271,6 +272,15 @@ class _Experiment:
         }
         checkpoint.save_variables(self.workdir / name, variables, meta)
 
+    def _sent_as_files(self, teacher: Variables) -> list[dict[str, Any]]:
+        """What the teacher makes of images that were sent as files."""
+        variables = sharding.put_replicated(self.mesh, teacher)
+        limit = alternatives.image_limit(self.config.dataset.image_size)
+        return alternatives.sent_as_files(
+            lambda batches: self._evaluate(self.networks.teacher, variables, batches),
+            self._eval_batches(self.eval_source, limit=limit),
+        )
+
     def _report(
         self,
         teacher: Variables | None,
@@ -283,6 +293,7 @@ class _Experiment:
             for name, variables in (("teacher", teacher), ("student", student))
             if variables is not None
         }
+        files = [] if teacher is None else self._sent_as_files(teacher)
         for source in (self.train_source, self.eval_source):
             if source is not None and (bad := source.bad_images()):
                 self.log.say(f"skipped {len(bad)} of {len(source)} pictures of {source.split}, first {bad[0]}")
@@ -294,6 +305,7 @@ class _Experiment:
             networks=self.networks,
             student_variables=None if student is None else sharding.to_host(student),
             accuracy=accuracy,
+            files=files,
             pictures=self._eval_batches(self.eval_source, alone=True),
             class_names=self.eval_source.class_names,
             stages=summaries,

@@ -9,6 +9,7 @@ import numpy as np
 
 from bottlefit_jax.codec.packing import payload_bytes
 from bottlefit_jax.evaluation import plots
+from bottlefit_jax.evaluation.alternatives import interval, network_macs, row
 from bottlefit_jax.evaluation.cost import device_cost
 from bottlefit_jax.evaluation.evaluate import send_and_classify
 from bottlefit_jax.evaluation.report import versions, write_report
@@ -26,6 +27,7 @@ def write_results(
     networks: Networks,
     student_variables: Variables | None,
     accuracy: dict[str, dict[str, float]],
+    files: list[dict[str, Any]],
     pictures: Iterable[dict[str, np.ndarray]],
     class_names: Sequence[str],
     stages: list[dict[str, Any]],
@@ -40,6 +42,7 @@ def write_results(
       networks: a teacher, a student or both.
       student_variables: on the host; None without a student.
       accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
+      files: the teacher's accuracy on images sent as files, of `alternatives.sent_as_files`; [] without a teacher.
       pictures: all evaluation batches, from the first.
       class_names: of the dataset.
       stages: the stages' summaries.
@@ -49,8 +52,9 @@ def write_results(
     Returns:
       The report (DESIGN, interface 1).
     """
-    jpeg, shown = _look_at(pictures, classes=len(class_names))
-    jpeg_mean = float(jpeg.mean())
+    jpeg, labels, shown = _look_at(pictures, classes=len(class_names))
+    jpeg_mean, count = float(jpeg.mean()), len(labels)
+    accuracy = {name: {**found, **_certainty(found["top1"], count)} for name, found in accuracy.items()}
     if history:
         plots.training_curves(workdir / "training_curves.png", history)
     classes = {"classes": len(class_names)}
@@ -62,6 +66,8 @@ def write_results(
         "student": None,
         "bytes_per_image": {"latent_payload": None, "jpeg": jpeg_mean, "saving_percent": None},
         "encoder": None,
+        "evaluation": {"images": count, "chance_percent": 100 * float(np.bincount(labels).max()) / count},
+        "alternatives": [*_local(networks, config.dataset.image_size, accuracy, count), *files],
         "stages": stages,
         "versions": versions(),
     }
@@ -70,6 +76,7 @@ def write_results(
         size = config.dataset.image_size
         report.update(_of_student(networks, student_variables, size, accuracy, jpeg_mean))
         report["student"].update(classes)
+        report["alternatives"].append(_student_row(report, count))
     write_report(workdir, report, command=command)
     return report
 
@@ -114,20 +121,42 @@ def _of_student(
     }
 
 
+def _certainty(top1: float, count: int) -> dict[str, Any]:
+    """How well an accuracy is known: the number of images and the 95 % interval."""
+    return {"images": count, "top1_interval95": interval(top1, count)}
+
+
+def _local(networks: Networks, size: int, accuracy: dict[str, dict[str, float]], count: int) -> list[dict[str, Any]]:
+    """The teacher on the device as a row of the alternatives; no row without a teacher."""
+    if "teacher" not in accuracy:
+        return []
+    top1, cost = accuracy["teacher"]["top1"], network_macs(networks.teacher, size)
+    return [row("local", "", sent=0.0, top1=top1, images=count, device_macs=cost)]
+
+
+def _student_row(report: dict[str, Any], count: int) -> dict[str, Any]:
+    """The student as a row of the alternatives."""
+    student, sent = report["student"], report["bytes_per_image"]["latent_payload"]
+    setting = f"{student['latent_shape'][-1]} channels"
+    return row("student", setting, sent=sent, top1=student["top1"], images=count, device_macs=report["encoder"]["macs"])
+
+
 def _look_at(
     batches: Iterable[dict[str, np.ndarray]], *, classes: int
-) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """The JPEG size of every picture, and a few (label, picture) to show, of as many classes as there can be."""
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
+    """JPEG size and label of every picture, and a few (label, picture) to show, of as many classes as there can be."""
     jpeg: list[np.ndarray] = []
+    every_label: list[np.ndarray] = []
     found: list[list[np.ndarray]] = [[] for _ in range(classes)]
     for batch in batches:
         images, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
         jpeg.append(jpeg_bytes(images))
+        every_label.append(labels)
         for image, label in zip(images, labels, strict=True):
             if len(found[label]) < -(-SHOWN // classes):
                 found[label].append(image)
     every = [(label, image) for label, kept in enumerate(found) for image in kept]
-    return np.concatenate(jpeg), every[:: max(1, len(every) // SHOWN)][:SHOWN]
+    return np.concatenate(jpeg), np.concatenate(every_label), every[:: max(1, len(every) // SHOWN)][:SHOWN]
 
 
 def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:

@@ -150,9 +150,20 @@ def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(tmp_path):
         assert len(re.findall(rf"^{stage}  epoch 1/1  loss \S+  top-1 \S+ %  \d+ images/s$", out, re.M)) == 1
     report = json.loads((workdir / "report.json").read_text())
     keys = {"config", "dataset", "teacher", "student", "bytes_per_image", "encoder", "stages", "versions"}
-    assert set(report) == keys
-    assert report["bytes_per_image"]["latent_payload"] == 5 * 5 * 6 + 9  # 8 bits a value, and one range
-    assert report["encoder"]["params"] == 3 * 64 * 49 + 4 * 64 + 64 * 4 * 6
+    assert set(report) == keys | {"evaluation", "alternatives"}
+    assert report["bytes_per_image"]["latent_payload"] == 5 * 5 * 3 + 9  # 8 bits a value, and one range
+    norms, convolutions = 3 * 2 * 48, 48 * 3 * 16 + 48 * 9 + 48 * 48 + 48 * 4 * 3
+    assert report["encoder"]["params"] == norms + convolutions
+    assert report["evaluation"] == {"images": 355, "chance_percent": pytest.approx(100 * 36 / 355)}
+    rows = {(row["method"], row["setting"]): row for row in report["alternatives"]}
+    assert len(rows) == 2 + 2 * 4
+    assert rows["student", "3 channels"]["bytes"] == 84
+    assert rows["student", "3 channels"]["device_macs"] == report["encoder"]["macs"]
+    assert rows["webp", "quality 5"]["bytes"] < rows["jpeg", "quality 5"]["bytes"] < report["bytes_per_image"]["jpeg"]
+    assert rows["jpeg", "quality 95"]["bytes"] == pytest.approx(report["bytes_per_image"]["jpeg"])
+    assert rows["local", ""]["top1"] == report["teacher"]["top1"]
+    low, high = report["teacher"]["top1_interval95"]
+    assert low < report["teacher"]["top1"] < high
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "stage1", "stage2"]
     for name in ("report.md", "training_curves.png", "latents.png", "metrics.jsonl", "teacher", "student"):
         assert (workdir / name).exists(), name

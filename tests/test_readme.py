@@ -26,6 +26,14 @@ def test_every_file_and_command_it_names_is_there():
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
+def test_the_picture_of_the_demo_says_how_many_channels_it_shows():
+    (shown,) = re.findall(
+        r"!\[[^]]*beside each the (\w+) channels that are sent\]\(docs/images/digits_latents.png\)", README
+    )
+    (channels,) = re.findall(r"channels=(\d+)", (ROOT / "configs" / "digits.py").read_text())
+    assert {"three": 3, "four": 4, "six": 6}[shown] == int(channels)
+
+
 @pytest.mark.slow
 def test_its_code_runs_and_prints_what_it_says():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -43,3 +51,7 @@ def test_the_demo_reaches_its_figures(tmp_path):
     assert report["student"]["top1_drop_points"] <= 0.6
     assert report["student"]["bits"] == 8
     assert report["bytes_per_image"]["saving_percent"] >= 77.1
+    rows = {(row["method"], row["setting"]): row for row in report["alternatives"]}
+    student = rows["student", "3 channels"]
+    assert student["bytes"] < min(row["bytes"] for row in rows.values() if row["method"] in ("jpeg", "webp"))
+    assert student["device_macs"] < rows["local", ""]["device_macs"] / 7

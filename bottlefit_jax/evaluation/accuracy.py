@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -54,3 +55,20 @@ def percentages(counts: Mapping) -> dict[str, float]:
     if count < 1:
         raise UserError(f"{count} pictures were evaluated; an accuracy needs at least 1")
     return {name: 100.0 * int(counts[name]) / count for name in ("top1", "top5")}
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of an accuracy, in percent, by Wilson's score.
+
+    It holds for few images and near 100 %, where the normal approximation does not.
+
+    Raises:
+        UserError: no images, or more correct ones than there are.
+    """
+    if not 0 <= correct <= count or not count:
+        raise UserError(f"{correct} of {count} images are correct; an interval needs at least 1 image")
+    z = 1.959963985  # the normal distribution has 95 % of its mass within so many standard deviations
+    share = correct / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(100.0 * (middle - half), 0.0), min(100.0 * (middle + half), 100.0)

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def latents(
         class_names_true: N names.
         class_names_predicted: N names, as the student sees them.
         bytes_latent: what is sent per picture; one number, or N.
-        bytes_jpeg: the same picture as JPEG; one number, or N.
+        bytes_jpeg: the same picture as JPEG of quality 95; one number, or N.
         bits: per value of the latents; their common scale is 0 .. 2**bits - 1.
 
     Raises:
@@ -136,10 +137,16 @@ def _series(entries: Sequence[Mapping], key: str) -> tuple[list[int], list[float
 def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
     """Draw the losses of one stage, and a dotted line where the learning rate drops."""
     drawn = []
-    for key, name, colour, marker in (("train_loss", "training", BLUE, "o"), ("eval_loss", "evaluation", ORANGE, "s")):
+    # The second is dashed and hollow, so that equal curves are both seen.
+    first: dict[str, Any] = {"markersize": 4}
+    second: dict[str, Any] = {"linestyle": (0, (3, 2)), "markersize": 7, "markerfacecolor": "none"}
+    for key, name, colour, marker, look in (
+        ("train_loss", "training", BLUE, "o", first),
+        ("eval_loss", "evaluation", ORANGE, "s", second),
+    ):
         epochs, values = _series(entries, key)
         if values:
-            axes.plot(epochs, values, color=colour, marker=marker, markersize=4, linewidth=1.6, label=name)
+            axes.plot(epochs, values, color=colour, marker=marker, linewidth=1.6, label=name, **look)
             drawn += values
     _decorate(axes, entries)
     if log and drawn and min(drawn) > 0:
@@ -154,7 +161,7 @@ def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
         name = None if number else "learning rate drops"
         axes.axvline(epoch - 0.5, color=GREY, linestyle=":", linewidth=1, label=name)
     if drawn:
-        axes.legend(frameon=False, fontsize=8, loc="upper right")
+        axes.legend(facecolor="white", edgecolor="none", framealpha=1, fontsize=8, loc="upper right")
     else:
         _say_nothing_measured(axes)
 
@@ -203,14 +210,19 @@ def _short(value: float, _position=None) -> str:
 
 
 def _rate_drops(entries: Sequence[Mapping]) -> list[int]:
-    """Return the epochs in which a step-wise learning rate is lower than before; none for a smooth schedule."""
-    rates = [(entry["epoch"], entry.get("learning_rate")) for entry in entries]
-    drops = [
-        epoch
-        for (epoch, rate), (_, before) in zip(rates[1:], rates[:-1], strict=True)
-        if rate is not None and before is not None and rate < 0.9 * before
-    ]
-    return drops if len(drops) <= 4 else []
+    """Return the epochs in which a step-wise learning rate is lower than before; none for a smooth schedule.
+
+    A step has a level on one side at least: before it two epochs of one rate, or after it.
+    """
+    known = [(entry["epoch"], float(entry["learning_rate"])) for entry in entries if entry.get("learning_rate")]
+    drops = []
+    for index in range(1, len(known)):
+        (_, before), (epoch, rate) = known[index - 1 : index + 1]
+        level = [known[index - 2][1] == before] if index > 1 else []
+        level += [known[index + 1][1] == rate] if index + 1 < len(known) else []
+        if rate < 0.9 * before and any(level):
+            drops.append(epoch)
+    return drops
 
 
 def _say_nothing_measured(axes: Axes):
@@ -255,7 +267,7 @@ def _captions(left: Axes, right: Axes, true: str, predicted: str, sent: float, j
     verdict.set_in_layout(False)
     change = f"{100 * (sent / jpeg - 1):+.0f} %".replace("-", "−")
     left.set_xlabel(
-        f"{sent:,.0f} bytes sent, JPEG {jpeg:,.0f} ({change})", fontsize=8.5, color=GREY, loc="left", labelpad=3
+        f"{sent:,.0f} bytes; JPEG q95: {jpeg:,.0f} ({change})", fontsize=8.5, color=GREY, loc="left", labelpad=3
     )
 
 

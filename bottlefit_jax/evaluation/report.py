@@ -7,7 +7,9 @@ These keys are optional, and only change what the text says:
 * `student.bits`: bits per value of the latent; None where it is sent as float32;
 * `student.latent_shape`: (h, w, c) of one picture's latent;
 * `classes` of teacher and student: how many they are told apart by; with five or fewer, top-5 says nothing;
-* any other key of `teacher` or `student` is kept in `report.json` and not shown.
+* any other key of `teacher` or `student` is kept in `report.json` and not shown;
+* `evaluation`: how many images were evaluated, and what always giving their most frequent class would reach;
+* `alternatives`: the rows of `evaluation.alternatives`, the student among them.
 """
 
 from __future__ import annotations
@@ -27,13 +29,7 @@ import jax
 
 import bottlefit_jax
 from bottlefit_jax.errors import UserError
-
-DROP_GOAL = 0.6  # points of top-1: the largest loss on ImageNet in the abstract of BottleFit (Matsubara et al., 2022)
-
-PICTURES = {
-    "training_curves.png": "Loss and top-1 by epoch, one column per stage",
-    "latents.png": "Pictures, and beside each what the bottleneck sends of it",
-}
+from bottlefit_jax.evaluation.report_text import PICTURES, report_text
 
 # None stands for "any value"; a type for that type (float: any finite number); a list for any number of such entries.
 _STRUCTURE: dict[str, Any] = {
@@ -45,6 +41,20 @@ _STRUCTURE: dict[str, Any] = {
     "encoder": {"params": int, "macs": int},
     "stages": [{"name": str, "epochs": int, "seconds": float, "images_per_second": float}],
     "versions": None,
+}
+_OPTIONAL: dict[str, Any] = {
+    "evaluation": {"images": int, "chance_percent": float},
+    "alternatives": [
+        {
+            "method": str,
+            "setting": str,
+            "bytes": float,
+            "top1": float,
+            "top1_interval95": [float],
+            "images": int,
+            "device_macs": int,
+        }
+    ],
 }
 _EXTENSIBLE = ("teacher", "student")
 _OF_STUDENT = ("encoder", "bytes_per_image.latent_payload", "bytes_per_image.saving_percent")
@@ -65,12 +75,13 @@ def write_report(workdir: str | os.PathLike, report: Mapping, *, command: str | 
         UserError: the files cannot be written (full disk, no such folder, no permission).
     """
     plain = plain_values(report)
-    problems = _problems(plain, _STRUCTURE, "report") or _contradictions(plain)
+    given = {key: shape for key, shape in _OPTIONAL.items() if key in plain}
+    problems = _problems(plain, {**_STRUCTURE, **given}, "report") or _contradictions(plain)
     if problems:
         raise ValueError("not a report: " + "; ".join(problems))
     workdir = Path(workdir)
     pictures = [name for name in PICTURES if (workdir / name).exists()]
-    write_text(workdir / "report.md", _markdown(plain, pictures, command))
+    write_text(workdir / "report.md", report_text(plain, pictures, command))
     write_text(workdir / "report.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
@@ -178,166 +189,3 @@ def write_text(path: Path, text: str):
         with contextlib.suppress(OSError):  # what kept us from writing may keep us from tidying up
             partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _markdown(report: dict, pictures: list[str], command: str | None) -> str:
-    """Put the whole text together."""
-    subject = report["student"] or report["teacher"]
-    blocks = [
-        f"# {subject['name']} on {_dataset_name(report['dataset'])}",
-        _headline(report),
-        *_remarks(report),
-        _summary_table(report),
-        *(f"![{PICTURES[name]}]({name})" for name in pictures),
-        "## Training",
-        _stage_table(report),
-        "## Reproduce",
-        _how_to_repeat(command),
-        "## Made with",
-        ", ".join(f"{name} {value}" for name, value in report["versions"].items())
-        if isinstance(report["versions"], dict)
-        else str(report["versions"]),
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _dataset_name(dataset: Any) -> str:
-    """Return the name of a dataset that is given as a text or as a mapping with a name."""
-    return str(dataset.get("name", "its dataset")) if isinstance(dataset, dict) else str(dataset)
-
-
-def _headline(report: dict) -> str:
-    """Say in one sentence what a picture costs and how often the answer is right."""
-    size, student, teacher = report["bytes_per_image"], report["student"], report["teacher"]
-    if student is None:
-        first_five = f", and for {teacher['top5']:.2f} % the right class is among the first five"
-        return (
-            f"**{teacher['top1']:.2f} %** of the pictures are classified correctly"
-            f"{first_five if _has_top5(teacher) else ''}. A picture is {bytes_text(size['jpeg'])} as JPEG."
-        )
-    saving = size["saving_percent"]
-    compared = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'} than a JPEG ({bytes_text(size['jpeg'])})"
-    right = f"**{student['top1']:.2f} %** of the pictures are classified correctly{_against(teacher, student)}"
-    return f"The device sends **{bytes_text(size['latent_payload'])}** per picture, {compared}, and {right}."
-
-
-def _against(teacher: dict | None, student: dict) -> str:
-    """Set the student's accuracy against the teacher's, where there is one."""
-    if teacher is None:
-        return ""
-    drop = round(student["top1_drop_points"], 2)
-    if not drop:
-        return ", as many as its teacher"
-    return f", {abs(drop):.2f} points {'less' if drop > 0 else 'more'} than its teacher ({teacher['top1']:.2f} %)"
-
-
-def _remarks(report: dict) -> list[str]:
-    """Say plainly what a reader should know before quoting the headline."""
-    student, size, remarks = report["student"], report["bytes_per_image"], []
-    if student is not None:
-        drop = round(student["top1_drop_points"] or 0.0, 2)
-        if drop > DROP_GOAL:
-            remarks.append(
-                f"The student loses {drop:.2f} points of top-1. That is more than the {DROP_GOAL} points that "
-                "BottleFit's authors report at most on ImageNet; more epochs or more channels may help."
-            )
-        elif drop < 0:
-            remarks.append(
-                f"The student beats its teacher by {-drop:.2f} points. Look at the teacher's own curve, and at how "
-                "many pictures were evaluated, before you read this as a gain from the bottleneck."
-            )
-        if size["saving_percent"] <= 0:
-            remarks.append(
-                "At this picture size the latent is no smaller than a JPEG: sending the picture costs no more."
-            )
-        if "bits" in student and student["bits"] is None:
-            remarks.append("There is no quantiser: the latent is counted as it is sent, in 32-bit floats.")
-    if report["teacher"] is not None and not any(stage["name"] == "teacher" for stage in report["stages"]):
-        remarks.append(f"The teacher, {report['teacher']['name']}, was trained elsewhere and only evaluated here.")
-    return remarks
-
-
-def _summary_table(report: dict) -> str:
-    """Set teacher, student, bytes and encoder side by side, or show the one that there is."""
-    rows = [["", "top-1", "top-5", "sent per picture", "on the device"]]
-    teacher, student, size, encoder = (report[key] for key in ("teacher", "student", "bytes_per_image", "encoder"))
-    if teacher is not None:
-        rows.append(
-            [f"teacher: {teacher['name']}", *_accuracies(teacher), f"{bytes_text(size['jpeg'])} (JPEG)", "nothing"]
-        )
-    if student is not None:
-        latent = ["latent"]
-        if student.get("latent_shape"):
-            latent.append(" × ".join(str(length) for length in student["latent_shape"]))
-        if student.get("bits"):
-            latent.append(f"{student['bits']} bits per value")
-        cost = f"{count_text(encoder['params'])} parameters, {count_text(encoder['macs'])} multiply-adds"
-        sent = f"{bytes_text(size['latent_payload'])} ({', '.join(latent)})"
-        rows.append([f"student: {student['name']}", *_accuracies(student), sent, cost])
-    return markdown_table(list(zip(*rows, strict=True)), "l" + "r" * (len(rows) - 1))
-
-
-def _accuracies(network: dict) -> list[str]:
-    top5 = f"{network['top5']:.2f} %" if _has_top5(network) else f"– ({network['classes']} classes)"
-    return [f"{network['top1']:.2f} %", top5]
-
-
-def _has_top5(network: dict) -> bool:
-    """Return whether top-5 can be anything but 100 %."""
-    return network.get("classes", 1000) > 5
-
-
-def _stage_table(report: dict) -> str:
-    """List what was trained, for how long and how fast."""
-    if not report["stages"]:
-        return "Nothing was trained in this run."
-    rows = [("stage", "epochs", "time", "pictures per second")]
-    for stage in report["stages"]:
-        speed = stage["images_per_second"]
-        rows.append(
-            (
-                stage["name"],
-                f"{stage['epochs']:,}",
-                _duration(stage["seconds"]),
-                f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}",
-            )
-        )
-    return markdown_table(rows, "lrrr")
-
-
-def _how_to_repeat(command: str | None) -> str:
-    """Give the command, or say where the configuration is."""
-    kept = "Every setting of this run is under `config` in [report.json](report.json)"
-    if command is None:
-        return f"{kept}; `python -m bottlefit_jax.main` with a config file of these values repeats it."
-    return f"```sh\n{command.strip()}\n```\n\n{kept}."
-
-
-def markdown_table(rows: list[tuple[str, ...]], align: str) -> str:
-    """Write a Markdown table whose first row is its heading; `align` has an l or r per column."""
-    rule = ["---:" if side == "r" else ":---" for side in align]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [cells[0], rule, *cells[1:]])
-
-
-def bytes_text(value: float) -> str:
-    """Write a size in whole bytes: 1,008 bytes."""
-    return f"{value:,.0f} bytes"
-
-
-def count_text(value: int) -> str:
-    """Write a large count with three digits: 118 M, 22.1 k."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * limit:
-            return f"{float(f'{value / limit:.3g}'):g} {unit}"
-    return str(value)
-
-
-def _duration(seconds: float) -> str:
-    """Write a duration as a person would: 8.2 s, 4 min 12 s, 3 h 05 min."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bottlefit_jax.edge.bench.link import ProcessLink
+from bottlefit_jax.edge.bench.servers import edge_server, jpeg_server
 from export import litert
 from tests.serve import example
 
@@ -156,3 +159,32 @@ def test_an_interrupted_measurement_reports_and_leaves_nothing_running(bundle, p
     assert errors[0] is None
     assert errors[-1] == "interrupted"
     assert "interrupted" in (tmp_path / "bench.md").read_text()
+
+
+def test_servers_elsewhere_are_measured_over_the_link_as_it_is(bundle, pictures, tmp_path):
+    with contextlib.ExitStack() as stack:
+        link = stack.enter_context(ProcessLink())
+        tail = stack.enter_context(edge_server(bundle, link))
+        whole = stack.enter_context(jpeg_server(bundle, link, tail))
+        addresses = [f"127.0.0.1:{server.port}" for server in (tail, whole)]
+        (tmp_path / "device").mkdir()
+        for name in ("manifest.json", "head.tflite", "local.tflite"):
+            shutil.copy(bundle / name, tmp_path / "device")
+        words = ["-m", "bottlefit_jax.edge.bench", "--bundle", tmp_path / "device", "--pictures", pictures]
+        words += ["--output", tmp_path / "out", "--count", 20, "--server", addresses[0]]
+        command = [sys.executable, *map(str, words)]
+        both = subprocess.run([*command, "--jpeg-server", addresses[1]], capture_output=True, text=True)
+        again = subprocess.run(command, capture_output=True, text=True)
+        alone = subprocess.run([*command, "--overwrite"], capture_output=True, text=True)
+    assert both.returncode == 0, both.stderr
+    assert "jpeg: " in both.stderr
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "already holds bench.json" in again.stderr
+    assert alone.returncode == 0, alone.stderr
+    found = read(tmp_path / "out")
+    rows = {row["method"]: row for row in found["rows"]}
+    assert [rows[name]["pictures"] for name in ("split", "local", "jpeg")] == [20, 20, 0]
+    assert "python -m bottlefit_jax.edge.bench.jpeg_server" in rows["jpeg"]["error"]
+    assert (found["link"], rows["split"]["rate_mbit"], rows["split"]["bytes_sent"]) == ("direct", None, None)
+    assert not (tmp_path / "out" / "latency.png").exists()
+    assert "as fast as the server" not in (tmp_path / "out" / "bench.md").read_text()

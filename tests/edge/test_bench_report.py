@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -10,8 +11,10 @@ from PIL import Image
 from bottlefit_jax.edge.bench import __main__ as command
 from bottlefit_jax.edge.bench import measure, report
 from bottlefit_jax.edge.bench.energy import Watts
+from bottlefit_jax.edge.bench.flags import parse
 from bottlefit_jax.edge.bench.jpeg_server import uncut
-from bottlefit_jax.edge.bench.summary import METHODS, Row, Sample, crossings, percentiles, winner
+from bottlefit_jax.edge.bench.link import DirectLink
+from bottlefit_jax.edge.bench.summary import METHODS, Row, Sample, crossings, median_interval, percentiles, winner
 from bottlefit_jax.edge.picture import prepare
 from bottlefit_jax.errors import UserError
 
@@ -21,9 +24,10 @@ SETTING = report.Setting(
 )
 
 
-def row(method, rate, p50, *, delay=5.0, error=None):
+def row(method, rate, p50, *, delay=5.0, error=None, spread=0.01):
     ms = {} if error else {"total": {"p50": p50, "p95": 1.2 * p50, "p99": 1.3 * p50}}
-    return Row(method, rate, delay, 0 if error else 5, ms, 100.0, 200.0, None, error)
+    interval = None if error else (p50 * (1 - spread), p50 * (1 + spread))
+    return Row(method, rate, delay, 0 if error else 50, ms, 100.0, 200.0, None, error, interval)
 
 
 def example(delay=5.0):
@@ -102,6 +106,80 @@ def test_percentiles_are_those_of_numpy():
     assert found["head"] == {"p50": 51, "p95": 96, "p99": 100}
     assert found["total"]["p95"] == 192
     assert set(found) == {"head", "total"}
+    assert set(percentiles(samples[:99])["head"]) == {"p50", "p95"}
+    assert set(percentiles(samples[:19])["head"]) == {"p50"}
+
+
+def test_the_interval_of_a_median_is_that_of_the_binomial_distribution():
+    values = [float(value) for value in range(1, 51)]
+    # of 25 values the 8th and the 18th, of 10 the 2nd and the 9th (tables of the sign test)
+    assert median_interval(sorted(values, key=lambda value: value % 2)) == (15, 36)
+    assert median_interval(values[:10]) == (2, 9)
+    assert median_interval(values[:6]) == (1, 6)
+    assert median_interval(values[:5]) is None
+
+
+def test_a_disturbance_of_half_a_row_widens_its_interval():
+    assert median_interval([10.0] * 26 + [90.0] * 24) == (10, 90)
+
+
+def test_medians_that_are_within_the_noise_cross_nowhere_and_nobody_wins():
+    rows = [row("split", rate, p50, spread=0.3) for rate, p50 in ((5, 10.0), (20, 9.0), (100, 8.0))]
+    rows += [row("jpeg", rate, p50, spread=0.3) for rate, p50 in ((5, 9.5), (20, 9.4), (100, 7.9))]
+    assert crossings(rows) == []
+    assert winner(rows[::3]) is None
+
+
+def test_a_crossing_is_between_the_rates_at_which_the_intervals_part():
+    split = [row("split", rate, p50, spread=0.02) for rate, p50 in ((1, 20.0), (5, 11.0), (20, 10.0), (100, 10.0))]
+    jpeg = [row("jpeg", rate, p50, spread=0.02) for rate, p50 in ((1, 80.0), (5, 11.2), (20, 9.9), (100, 5.0))]
+    (found,) = crossings([*split, *jpeg])
+    assert (found.below, found.above, found.between) == ("split", "jpeg", (1, 100))
+    assert 5 < found.rate_mbit < 20
+    assert 9.9 < found.ms < 11.2
+
+
+def test_the_report_says_what_is_not_distinguished_and_what_was_disturbed(tmp_path):
+    rows = [row("split", 1, 20.0), row("jpeg", 1, 80.0), row("split", 5, 10.0), row("jpeg", 5, 10.1)]
+    rows[3].ms["total"]["p95"] = 121.2
+    report.write(tmp_path, SETTING, rows, picture=None)
+    text = (tmp_path / "bench.md").read_text()
+    assert "Split is faster than JPEG at 1 Mbit/s." in text
+    assert "**Split and JPEG are not distinguished at 5 Mbit/s**" in text
+    assert "**Disturbed**: 1 of 4 rows have a p95 above 3 times their p50, JPEG at 5 Mbit/s 12 times." in text
+    assert "From " not in text
+
+
+def test_few_pictures_have_neither_far_percentiles_nor_a_comparison(tmp_path):
+    rows, *_ = run([Steady("split", 3.0), Steady("jpeg", 9.0)], rates=(1,))
+    report.write(tmp_path, dataclasses.replace(SETTING, count=4), rows, picture=None)
+    text = (tmp_path / "bench.md").read_text()
+    assert "Times are p50 in ms; p95 takes 20 pictures a row; p99 takes 100 pictures a row." in text
+    assert "| 1 | split | 3.00 | – |" in text
+    assert "Split and JPEG are not compared: an interval takes 6 pictures a row" in text
+    assert "faster than" not in text.split("## ")[1]
+
+
+def test_a_link_that_nobody_shapes_is_one_table_without_rates(tmp_path):
+    rows, *_ = run([Steady("split", 3.0), Steady("jpeg", 9.0)], rates=(None,), delays=(None,), count=30)
+    assert [(one.rate_mbit, one.delay_ms) for one in rows] == [(None, None)] * 2
+    setting = dataclasses.replace(SETTING, link="direct", link_how="from this machine to pi:8001 as it is")
+    report.write(tmp_path, setting, rows, picture=None)
+    text = (tmp_path / "bench.md").read_text()
+    assert "## The link as it is" in text
+    assert "| – | **split** | **3.00 / 3.00** | 3.00 to 3.00 |" in text
+    assert "Split is faster than JPEG on this link." in text
+    assert "added in each direction" not in text
+
+
+def test_where_nobody_counts_bytes_the_payload_is_given_and_no_energy_is_modelled(tmp_path):
+    images = [np.zeros((4, 4, 3), np.uint8)]
+    rows, _ = measure.measure_all(
+        {"jpeg": Steady("jpeg", 9.0)}, [], DirectLink(), images, rates=[None], delays=[None], count=6
+    )
+    assert (rows[0].bytes_sent, rows[0].payload, rows[0].energy_mj) == (None, 10, None)
+    report.write(tmp_path, SETTING, rows, picture=None)
+    assert "| 10 |" in (tmp_path / "bench.md").read_text()
 
 
 def test_lines_cross_where_they_are_drawn_to():
@@ -250,6 +328,55 @@ def test_the_picture_is_drawn_with_gaps_and_crossings(tmp_path):
         plot.draw(tmp_path / "none.png", rows[-3:], [], report.NAMES, "nothing")
 
 
+def figure_of(rows, title="a title"):
+    plot = pytest.importorskip("bottlefit_jax.edge.bench.plot")
+    drawing = plot._figure(rows, crossings(rows), report.NAMES, title)
+    drawing.draw_without_rendering()
+    return drawing
+
+
+def test_the_legend_has_the_measured_methods_alone():
+    rows = [one for one in example() if one.method != "local"] + [row("local", 1, 0, error="export it with --local")]
+    (legend,) = figure_of(rows).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["split", "JPEG"]
+
+
+@pytest.mark.parametrize("delays", [[5.0], [5.0, 40.0]])
+def test_title_and_legend_are_within_the_picture(delays):
+    rows = [one for delay in delays for one in example(delay)]
+    drawing = figure_of(rows, "a_bundle_of_a_long_name_int8 version 1, device 8 times slower (model): latency " * 2)
+    for one in (drawing._suptitle, *drawing.legends, *drawing.axes):
+        box = one.get_tightbbox(drawing.canvas.get_renderer())
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= drawing.bbox.width + 1
+        assert box.y1 <= drawing.bbox.height + 1
+
+
+def test_the_words_of_crossings_never_overlap_and_equal_ones_are_there_once():
+    split = dict(zip(RATES, (271, 110, 140, 45, 45), strict=True))
+    rows = []
+    for rate, jpeg in zip(RATES, (700, 215, 75, 53, 42), strict=True):
+        rows += [row("split", rate, split[rate]), row("jpeg", rate, jpeg), row("local", rate, 134)]
+        rows += [row(method, rate, split[rate], delay=40.0) for method in ("split", "jpeg")]
+        rows += [row("local", rate, 134, delay=40.0)]
+    drawing = figure_of(rows)
+    assert [len(axes.texts) for axes in drawing.axes] == [7, 3]
+    for axes in drawing.axes:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        lowest = axes.transData.transform((1, 42))[1]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        assert all(box.y1 < lowest for box in boxes)
+
+
+def test_equal_lines_are_both_seen():
+    rows = [row(method, rate, 10 * rate) for rate in (1, 5) for method in ("split", "jpeg")]
+    (axes,) = figure_of(rows).axes
+    below, above = axes.lines[:2]
+    assert below.get_linewidth() > above.get_linewidth()
+    assert (above.get_linestyle(), above.get_markerfacecolor()) == ("--", "none")
+
+
 def test_without_matplotlib_there_is_a_line_instead_of_a_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "bottlefit_jax.edge.bench.plot", None)
     monkeypatch.delattr("bottlefit_jax.edge.bench.plot", raising=False)  # where another test has imported it
@@ -281,6 +408,10 @@ def test_prepare_cuts_the_jpeg_out_of_its_margin_to_the_bit():
         (["--watts-compute", "-5"], "--watts-compute is -5"),
         (["--shaper", "magic"], "invalid choice"),
         (["--what"], "--help lists the flags"),
+        (["--server", "pi:8001", "--rates", "5"], "--rates does not go with --server"),
+        (["--server", "pi:8001", "--shaper", "netem"], "--shaper does not go with --server"),
+        (["--jpeg-server", "pi:8002"], "--jpeg-server goes with --server HOST:PORT only"),
+        (["--token-file", "t"], "--token-file goes with --server HOST:PORT only"),
         ([], "no folder"),
     ],
 )
@@ -293,6 +424,35 @@ def test_a_wrong_flag_is_one_line(flags, complaint, tmp_path, capsys):
 
 
 def test_rates_are_sorted_and_single():
-    args = command.parse(["--bundle", "b", "--pictures", "p", "--output", "o", "--rates", "5,1,5", "--delays", "40,5"])
+    flags = ["--bundle", "b", "--pictures", "p", "--output", "o", "--rates", "5,1,5", "--delays", "40,5"]
+    args = parse(flags, None)
     assert (args.rates, args.delays) == ([1, 5], [5, 40])
     assert math.isclose(args.deadline_ms, 20_000)
+
+
+@pytest.mark.parametrize("name", ["bench.json", "bench.md", "latency.png"])
+def test_an_earlier_report_is_not_overwritten_without_a_word(tmp_path, name, capsys):
+    (tmp_path / name).write_text("earlier")
+    flags = ["--bundle", str(tmp_path / "none"), "--pictures", "p", "--output", str(tmp_path)]
+    assert command.main(flags) == 2
+    message = capsys.readouterr().err
+    assert f"already holds {name} of a measurement; name another folder, or give --overwrite" in message
+    assert (tmp_path / name).read_text() == "earlier"
+    assert parse([*flags, "--overwrite"], None).overwrite
+
+
+@pytest.mark.parametrize(("slower", "server"), [(1.0, None), (8.0, None), (1.0, "pi:8001")])
+def test_the_notes_fit_how_it_was_measured(slower, server, tmp_path):
+    from bottlefit_jax.bundle import read_bundle
+    from tests.bundle import example as bundles
+
+    folder = tmp_path / "bundle"
+    bundles.write(folder)
+    manifest = read_bundle(folder).manifest
+    flags = ["--bundle", "b", "--pictures", "p", "--output", "o", "--device-slower", str(slower)]
+    args = parse([*flags, *(["--server", server] if server else [])], None)
+    notes = " ".join(command._notes(args, manifest, None if server else [1.0]))
+    assert ("as fast as the server" in notes) == (slower == 1 and server is None)
+    assert ("counted 8 times" in notes) == (slower == 8)
+    assert ("The device is this machine, the edge server is at pi:8001." in notes) == (server is not None)
+    assert ("JPEG" in notes) == (server is None)

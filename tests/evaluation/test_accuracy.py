@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
+from bottlefit_jax.evaluation.accuracy import correct_counts, percentages, wilson_interval
 
 
 def counted(*args, **options):
@@ -65,3 +65,17 @@ def test_no_pictures_are_no_accuracy():
     assert percentages({"top1": np.int32(1), "top5": 2, "count": 3}) == pytest.approx(
         {"top1": 100 / 3, "top5": 200 / 3}
     )
+
+
+@pytest.mark.parametrize(
+    ("correct", "count", "low", "high"),
+    [(352, 355, 97.546, 99.712), (0, 10, 0.0, 27.753), (10, 10, 72.247, 100.0), (500, 1000, 46.907, 53.093)],
+)
+def test_wilson_intervals_are_those_of_statsmodels(correct, count, low, high):
+    assert wilson_interval(correct, count) == pytest.approx((low, high), abs=1e-3)
+
+
+@pytest.mark.parametrize(("correct", "count"), [(1, 0), (3, 2), (-1, 5)])
+def test_an_interval_of_impossible_counts_is_refused(correct, count):
+    with pytest.raises(UserError, match="an interval needs at least 1 image"):
+        wilson_interval(correct, count)

@@ -4,6 +4,7 @@ from PIL import Image
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation import plots
+from bottlefit_jax.training.optimizer import create_schedule
 
 
 def epochs(stage, count, **columns):
@@ -43,6 +44,32 @@ def test_only_drops_of_a_stepwise_rate_are_marked():
     assert plots._rate_drops(steps) == [4]
     assert plots._rate_drops(smooth) == []
     assert plots._rate_drops(epochs("a", 3)) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 16])
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_a_cosine_schedule_has_no_drops_however_short_it_is(count, warmup):
+    rate = create_schedule("cosine", learning_rate=0.1, epochs=count, steps_per_epoch=45, warmup_epochs=warmup)
+    cosine = epochs("a", count, learning_rate=lambda i: float(rate(45 * (i + 1) - 1)))
+    assert plots._rate_drops(cosine) == []
+
+
+def test_every_drop_of_a_stepwise_schedule_with_a_warm_up_is_marked():
+    rate = create_schedule(
+        "multistep", learning_rate=0.1, epochs=9, steps_per_epoch=10, milestones=(3, 6, 8), gamma=0.1, warmup_epochs=1
+    )
+    steps = epochs("a", 9, learning_rate=lambda i: float(rate(10 * (i + 1) - 1)))
+    assert plots._rate_drops(steps) == [4, 7, 9]
+
+
+def test_equal_curves_are_both_seen(tmp_path):
+    drawing = plots.figure(5, 4)
+    axes = drawing.subplots()
+    plots._loss_panel(axes, epochs("a", 3, train_loss=lambda i: 1.0, eval_loss=lambda i: 1.0), log=False)
+    below, above = axes.lines
+    assert (below.get_linestyle(), above.get_linestyle()) == ("-", "--")
+    assert above.get_markerfacecolor() == "none"
+    assert above.get_markersize() > below.get_markersize()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.report import _duration, count_text, versions, write_report, write_text
+from bottlefit_jax.evaluation import alternatives
+from bottlefit_jax.evaluation.markdown import count_text, duration_text
+from bottlefit_jax.evaluation.report import versions, write_report, write_text
 
 
 @pytest.fixture
@@ -66,8 +68,8 @@ def test_the_text_says_the_numbers(tmp_path, report):
     text = text_of(tmp_path, report, command="python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/d")
     assert text.startswith("# resnet50-3ch on digits\n")
     assert (
-        "The device sends **252 bytes** per picture, 75.0 % less than a JPEG (1,008 bytes), and **98.20 %** of the "
-        "pictures are classified correctly, 0.30 points less than its teacher (98.50 %)." in text
+        "The device sends **252 bytes** per picture, 75.0 % less than a JPEG at quality 95 (1,008 bytes), and "
+        "**98.20 %** of the pictures are classified correctly, 0.30 points less than its teacher (98.50 %)." in text
     )
     assert "| on the device | nothing | 22.1 k parameters, 118 M multiply-adds |" in text
     assert "| teacher | 12 | 6 min 12 s | 1,234 |" in text
@@ -102,7 +104,7 @@ def test_the_text_fits_an_unusual_run(tmp_path, report):
     report["dataset"] = {"name": "my|pictures", "classes": 3}
     text = text_of(tmp_path, report)
     assert text.startswith("# resnet50-3ch on my|pictures\n")
-    assert "50.0 % **more** than a JPEG" in text
+    assert "50.0 % **more** than a JPEG at quality 95" in text
     assert "sending the picture costs no more" in text
     assert "no quantiser" in text
     assert "latent, 9 × 9 × 3)" in text
@@ -159,7 +161,7 @@ def test_a_teacher_alone_is_reported_without_what_a_student_adds(tmp_path, repor
     report["stages"] = []
     text = text_of(tmp_path, report)
     assert text.startswith("# resnet50 on digits\n\n**98.50 %** of the pictures are classified correctly")
-    assert "| sent per picture | 1,008 bytes (JPEG) |" in text
+    assert "| sent per picture | 1,008 bytes (JPEG, quality 95) |" in text
     assert "was trained elsewhere and only evaluated here" in text
     assert "None" not in text.split("## Made")[0]
     assert json.loads((tmp_path / "report.json").read_text())["student"] is None
@@ -173,6 +175,59 @@ def test_a_student_alone_is_compared_with_nobody(tmp_path, report):
     text = text_of(tmp_path, report)
     assert "**98.20 %** of the pictures are classified correctly." in text
     assert "teacher" not in text.split("## Training")[0]
+
+
+def with_alternatives(report, *, webp_bytes, webp_top1, encoder=118_013_952):
+    """The report with rows of a teacher on the device, a JPEG, a WebP and the student, each of 1,000 images."""
+    report["evaluation"] = {"images": 1000, "chance_percent": 10.0}
+    report["encoder"]["macs"] = encoder
+    report["alternatives"] = [
+        alternatives.row("local", "", sent=0.0, top1=98.5, images=1000, device_macs=1_000_000_000),
+        alternatives.row("jpeg", "quality 5", sent=673.4, top1=60.0, images=1000, device_macs=0),
+        alternatives.row("webp", "quality 5", sent=webp_bytes, top1=webp_top1, images=1000, device_macs=0),
+        alternatives.row("student", "3 channels", sent=252, top1=98.2, images=1000, device_macs=encoder),
+    ]
+    return report
+
+
+def test_the_student_stands_beside_the_teacher_on_the_device_and_beside_files(tmp_path, report):
+    text = text_of(tmp_path, with_alternatives(report, webp_bytes=315.0, webp_top1=98.0))
+    assert "| teacher on the device | 0 bytes | 98.50 % | 97.54 to 99.09 % | 1,000 | 1 G |" in text
+    assert "| JPEG, quality 5 | 673 bytes | 60.00 % | 56.93 to 62.99 % | 1,000 | 0 |" in text
+    assert "| student, 3 channels | 252 bytes | 98.20 % | 97.17 to 98.86 % | 1,000 | 118 M |" in text
+    assert "is WebP, quality 5, with 315 bytes; the student sends 20 % less." in text
+    assert "The encoder has 12 % of the teacher's multiply-adds." in text
+    assert "**" not in text.split("## What else")[1].split("##")[0]
+    assert json.loads((tmp_path / "report.json").read_text())["alternatives"][1]["bytes"] == 673.4
+
+
+def test_a_file_that_beats_the_student_and_an_encoder_as_dear_as_the_teacher_are_named(tmp_path, report):
+    text = text_of(tmp_path, with_alternatives(report, webp_bytes=120.0, webp_top1=98.9, encoder=884_000_000))
+    assert "**Splitting saves no bytes here**: WebP, quality 5 sends 120 bytes, no more than the student's 252" in text
+    assert "98.90 % are classified correctly (student: 98.20 %)" in text
+    assert "**Splitting saves little computing here**: the encoder has 88 % of the teacher's multiply-adds" in text
+
+
+def test_a_smaller_file_that_is_measurably_worse_does_not_beat_the_student(tmp_path, report):
+    text = text_of(tmp_path, with_alternatives(report, webp_bytes=120.0, webp_top1=90.0))
+    assert "All of these files are measurably worse than the student." in text
+
+
+@pytest.mark.parametrize(("top1", "warned"), [(9.0, True), (20.0, True), (30.0, False)])
+def test_a_teacher_near_chance_is_warned_of(tmp_path, report, top1, warned):
+    report["teacher"]["top1"] = top1
+    lose(report, top1 - 98.2)
+    report["evaluation"] = {"images": 355, "chance_percent": 10.4}
+    text = text_of(tmp_path, report)
+    assert ("**The teacher is near chance**" in text) == warned
+    assert (f"{top1:.2f} % of 355 images, and the most frequent class alone gives 10.40 %" in text) == warned
+    assert "The student is near chance" not in text
+
+
+def test_a_row_of_another_structure_is_refused(tmp_path, report):
+    del with_alternatives(report, webp_bytes=1.0, webp_top1=50.0)["alternatives"][2]["images"]
+    with pytest.raises(ValueError, match=r"report.alternatives\[2\] lacks 'images'"):
+        write_report(tmp_path, report)
 
 
 def test_a_full_disk_leaves_the_old_report_and_no_scraps(tmp_path, report, monkeypatch):
@@ -213,7 +268,7 @@ def test_numbers_are_written_for_people():
         "118 M",
         "4.12 G",
     ]
-    assert [_duration(s) for s in (0.04, 59.94, 59.96, 372.4, 3599.7, 11100)] == [
+    assert [duration_text(s) for s in (0.04, 59.94, 59.96, 372.4, 3599.7, 11100)] == [
         "0.0 s",
         "59.9 s",
         "1 min 00 s",

@@ -1,13 +1,15 @@
 """What a user would do instead of splitting: a server that takes a JPEG and runs the whole network.
 
-    python -m bottlefit_jax.edge.bench.jpeg_server --bundle B --host H --port P --tail HOST:PORT
+    python -m bottlefit_jax.edge.bench.jpeg_server --bundle BUNDLE --port 8002 --tail localhost:8001 [--host HOST]
+
+The measurement starts it itself; only for a server on another machine (--server) start it there, with the --host that
+the device reaches. It has no encryption and asks for no name: end it after the measurement.
 
 The network is the bundle's head.tflite, run here, and the tail on the edge server beside it, so that split and JPEG
 have the same tail in the same runtime. One gRPC method takes the file's bytes and returns JSON: the label's `index`,
 `server_us` in all, and `hop_us` of it that went by between this server and the tail's.
 """
 
-import argparse
 import io
 import json
 import os
@@ -25,6 +27,7 @@ import numpy as np
 from PIL import Image as pillow
 
 from bottlefit_jax.bundle.manifest import Image
+from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.errors import UserError
 
@@ -99,14 +102,18 @@ def start(client: EdgeClient, address: str) -> grpc.Server:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until SIGTERM; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bottlefit_jax.edge.bench.jpeg_server")
-    for flag in ("--bundle", "--host", "--port", "--tail"):
-        parser.add_argument(flag, required=True, type=Path if flag == "--bundle" else str)
-    args = parser.parse_args(argv)
+    """Serves until SIGTERM or Ctrl-C; returns the exit code."""
+    parser = Parser("bottlefit_jax.edge.bench.jpeg_server", __doc__)
+    add = parser.add_argument
+    add("--bundle", required=True, type=Path, help="the folder that the edge server serves")
+    add("--host", default="127.0.0.1", help="to listen on (default: %(default)s)")
+    add("--port", required=True, help="to listen on")
+    add("--tail", required=True, metavar="HOST:PORT", help="the edge server")
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: stop.set())
     try:
+        args = parser.parse_args(argv)
         with EdgeClient(args.bundle, args.tail, deadline_ms=DEADLINE_MS, threads=cores()) as client:
             client.connect()
             server = start(client, f"{args.host}:{args.port}")
@@ -114,8 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stop.wait()
             server.stop(1).wait()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return tell(error)
     return 0
 
 

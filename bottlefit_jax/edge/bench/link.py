@@ -187,6 +187,29 @@ class ProcessLink:
         far.close()
 
 
+class DirectLink:
+    """The link to servers elsewhere, as it is: nothing shapes it, and nobody counts its bytes.
+
+    Attributes:
+        kind: "direct".
+        counts: what is known of the bytes instead, in words.
+    """
+
+    kind = "direct"
+    counts = "the latent or the JPEG alone, without headers, which nobody counts on this link"
+
+    def shape(self, rate_mbit: float, delay_ms: float) -> None:
+        """Refuses: this link is what it is.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"the link to a server elsewhere cannot be shaped to {rate_mbit:g} Mbit/s and {delay_ms:g} ms")
+
+    def sent(self) -> None:
+        """Returns None: nobody counts."""
+
+
 def check_shape(rate_mbit: float, delay_ms: float) -> None:
     """Raises UserError for a link that cannot be."""
     if not 0 < rate_mbit <= 100_000:

@@ -12,8 +12,8 @@ import numpy as np
 from bottlefit_jax.edge.bench.energy import Meter, Watts
 from bottlefit_jax.edge.bench.methods import Method
 from bottlefit_jax.edge.bench.servers import Server
-from bottlefit_jax.edge.bench.shaper import Link
-from bottlefit_jax.edge.bench.summary import Row, Sample, percentiles
+from bottlefit_jax.edge.bench.shaper import AnyLink
+from bottlefit_jax.edge.bench.summary import Row, Sample, median_interval, percentiles
 from bottlefit_jax.errors import UserError
 
 WARM_UP = 2  # pictures before the measured ones: connections, caches, TCP's window
@@ -22,11 +22,11 @@ INTERRUPTED = "interrupted"
 
 def measure(
     method: Method,
-    link: Link,
+    link: AnyLink,
     images: Sequence[np.ndarray],
     *,
-    rate_mbit: float,
-    delay_ms: float,
+    rate_mbit: float | None,
+    delay_ms: float | None,
     count: int,
     meter: Meter | None = None,
     watts: Watts | None = None,
@@ -36,7 +36,7 @@ def measure(
 
     Args:
         images: uint8 [H, W, 3] each, taken in turns.
-        rate_mbit, delay_ms: the link's, for the row.
+        rate_mbit, delay_ms: the link's, for the row; None where nobody shapes it.
         count: pictures to measure.
         meter: reads the energy; without one, watts model it.
         slower: how many times as long the device is to compute as it did.
@@ -44,7 +44,7 @@ def measure(
     row = Row(method.name, rate_mbit, delay_ms)
     pictures = itertools.cycle(images)
     samples: list[Sample] = []
-    joules, sent = None, 0
+    joules, sent = None, None
     try:
         for _ in range(WARM_UP):
             method.once(next(pictures))
@@ -53,29 +53,37 @@ def measure(
             for _ in range(count):
                 samples.append(method.once(next(pictures)))
         joules = meter.joules if meter else None
-        sent = link.sent() - before
+        after = link.sent()
+        sent = None if before is None or after is None else after - before
     except (UserError, KeyboardInterrupt) as error:
         why = INTERRUPTED if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
         row = replace(row, error=f"{why}, after {len(samples)} of {count} pictures")
     if not samples:
         return row
     samples = [sample.on_a_slower_device(slower) for sample in samples]
-    row = replace(row, pictures=len(samples), ms=percentiles(samples), payload=_mean([one.payload for one in samples]))
+    row = replace(
+        row,
+        pictures=len(samples),
+        ms=percentiles(samples),
+        payload=_mean([one.payload for one in samples]),
+        interval=median_interval([sample.ms["total"] for sample in samples]),
+    )
     if row.error:
         return row
     if not row.payload:
         sent = 0  # what went by meanwhile are the other methods' idle connections
-    return replace(row, bytes_sent=sent / count, energy_mj=_energy(samples, joules, sent / count, rate_mbit, watts))
+    each = None if sent is None else sent / count
+    return replace(row, bytes_sent=each, energy_mj=_energy(samples, joules, each, rate_mbit, watts))
 
 
 def measure_all(
     methods: dict[str, Method | str],
     servers: Sequence[Server],
-    link: Link,
+    link: AnyLink,
     images: Sequence[np.ndarray],
     *,
-    rates: Sequence[float],
-    delays: Sequence[float],
+    rates: Sequence[float | None],
+    delays: Sequence[float | None],
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     **options: Any,
 ) -> tuple[list[Row], bool]:
@@ -84,7 +92,7 @@ def measure_all(
     Args:
         methods: by name; in the place of one that cannot be had, a line that says why.
         servers: that the methods need. One that is lost is started again before the next link.
-        rates, delays: Mbit/s, and ms in each direction.
+        rates, delays: Mbit/s, and ms in each direction; [None] for a link that nobody shapes.
         tell: takes a line of progress.
         options: count, meter, watts and slower, as in measure.
 
@@ -117,7 +125,7 @@ def measure_all(
 def _cell(
     method: Method,
     servers: Sequence[Server],
-    link: Link,
+    link: AnyLink,
     images: Sequence[np.ndarray],
     *,
     row: Row,
@@ -127,7 +135,8 @@ def _cell(
     """Shapes the link as `row` says and measures; a failed row also says which servers are no more."""
     try:
         _ready(servers, tell)
-        link.shape(row.rate_mbit, row.delay_ms)
+        if row.rate_mbit is not None and row.delay_ms is not None:
+            link.shape(row.rate_mbit, row.delay_ms)
         row = measure(method, link, images, rate_mbit=row.rate_mbit, delay_ms=row.delay_ms, **options)
     except UserError as error:
         return replace(row, error=str(error))
@@ -147,12 +156,12 @@ def _ready(servers: Sequence[Server], tell: Callable[[str], None]) -> None:
 
 
 def _energy(
-    samples: list[Sample], joules: float | None, sent: float, rate_mbit: float, watts: Watts | None
+    samples: list[Sample], joules: float | None, sent: float | None, rate_mbit: float | None, watts: Watts | None
 ) -> float | None:
     """mJ of one picture."""
     if joules is not None:
         return 1e3 * joules / len(samples)
-    if watts is None:
+    if watts is None or sent is None or rate_mbit is None:
         return None
     return _mean(
         [
@@ -173,5 +182,5 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _progress(row: Row) -> str:
-    where = f"{row.delay_ms:g} ms, {row.rate_mbit:g} Mbit/s, {row.method}"
-    return f"{where}: {row.error}" if row.error else f"{where}: {row.p(50):.1f} ms"
+    shaped = "" if row.rate_mbit is None else f"{row.delay_ms:g} ms, {row.rate_mbit:g} Mbit/s, "
+    return f"{shaped}{row.method}: {row.error}" if row.error else f"{shaped}{row.method}: {row.p(50):.1f} ms"

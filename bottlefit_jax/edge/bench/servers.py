@@ -123,7 +123,7 @@ def jpeg_server(bundle: Path, link: Link, tail: Server) -> Server:
 def _read(process: subprocess.Popen[str], lines: "queue.Queue[str]") -> None:
     """Passes on the first line, "" at the end, and drops what follows, so that the pipe is never full."""
     assert process.stdout is not None
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError), process.stdout:
         for line in process.stdout:
             lines.put(line)
     lines.put("")

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bottlefit_jax.edge.bench.link import ProcessLink
+from bottlefit_jax.edge.bench.link import DirectLink, ProcessLink
 from bottlefit_jax.edge.bench.namespace import NetemLink
 from bottlefit_jax.errors import UserError
 
-Link = NetemLink | ProcessLink
+Link = NetemLink | ProcessLink  # in front of servers on this machine
+AnyLink = Link | DirectLink
 KINDS = ("netem", "process")
 
 

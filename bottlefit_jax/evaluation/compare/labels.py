@@ -66,11 +66,15 @@ class Labels:
         """Stack the names of markers that stand above each other, on the side where there is room."""
         _, low, _, high = frame(self._axes)
         sizes = [size(text) for text in texts]
-        bottoms = stacked(sizes, places, low + 4, high)
         tried = []
         for far, side in itertools.product((10, 16, 30, 46, 70, 100), (1, -1)):
             edge = max(x for x, _ in places) if side > 0 else min(x for x, _ in places)
             near = edge + side * far * PIXELS
+            free = [
+                (place[0], self._free(place[1], near if side > 0 else near - width, width, height))
+                for (width, height), place in zip(sizes, places, strict=True)
+            ]
+            bottoms = stacked(sizes, free, low + 4, high)
             boxes = [
                 (near if side > 0 else near - width, bottom, near + width if side > 0 else near, bottom + height)
                 for (width, height), bottom in zip(sizes, bottoms, strict=True)
@@ -113,6 +117,14 @@ class Labels:
             arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
             pixels = "figure pixels"
             self._axes.annotate("", (place[0], place[1]), (x, y), pixels, pixels, arrow, annotation_clip=False)
+
+    def _free(self, middle: float, left: float, width: float, height: float) -> float:
+        """Return the height nearest to `middle` at which a label hides nothing; `middle` where none is near."""
+        for step in sorted(range(-9, 10), key=abs):
+            low = middle + 4 * step * PIXELS - height / 2
+            if not self._hidden((left, low, left + width, low + height)):
+                return middle + 4 * step * PIXELS
+        return middle
 
     def _hidden(self, box: Box) -> int:
         """Count what a label would hide."""

@@ -11,25 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bottlefit_jax.evaluation.compare.labels import ABOVE, BESIDE, PIXELS, Labels, frame, label, size, stacked
+from bottlefit_jax.evaluation.compare.looks import decorate, look, name, taking_turns, title
 from bottlefit_jax.evaluation.compare.report import OURS, best, measured, named, within_goal
-from bottlefit_jax.evaluation.plots import BLUE, GREEN, GREY, ORANGE, RED, figure, save
-from bottlefit_jax.evaluation.report import DROP_GOAL
+from bottlefit_jax.evaluation.plots import GREEN, figure, save
+from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
-LOOKS = {  # method -> colour and marker; blue is BottleFit's
-    "local": ("black", "s"),
-    "jpeg": (ORANGE, "s"),
-    "webp": (RED, "D"),
-    "vanilla": ("#8c8c8c", "v"),
-    "kd": ("#8a7a12", "^"),
-    "hnd": ("#59a14f", "P"),
-    "ghnd": ("#1c6b43", "X"),
-    "bottlefit": (BLUE, "o"),
-    "bottlefit-patch": ("#1e9bd7", "h"),
-    "cr-bq": ("#7a4fa3", ">"),
-    "autoencoder": ("#c2558f", "<"),
-    "spinn": ("#7b5a3a", "d"),
-}
-DEPTH = 15.0  # points under the teacher that are always shown
+DEPTH = 15.0  # points under the teacher within which every setting is shown
 DEEPEST = 40.0  # and how far a poor method may stretch that, before it too leaves the frame
 RATES = np.geomspace(0.1, 100, 61)  # Mbit/s
 
@@ -84,7 +71,7 @@ def _rate_accuracy(comparison: dict) -> Figure | None:
     _rate_axes(axes, comparison, rows, bottom)
     methods = _by_method(rows)
     for found in methods.values():
-        _curve(axes, found, bottom)
+        _curve(axes, found, bottom, beneath=_beneath(found, list(methods.values())))
     drawing.draw_without_rendering()
     drawing.set_layout_engine("none")  # from here on a pixel stays where it is
     _name_all(axes, methods, comparison["teacher"]["top1"], bottom)
@@ -92,9 +79,14 @@ def _rate_accuracy(comparison: dict) -> Figure | None:
 
 
 def _floor(teacher: float, rows: Sequence[dict]) -> float:
-    """Return the lowest top-1 that is shown: every trained method at its best setting, and no abyss."""
-    trained = [best(found)["top1"]["mean"] for found in _by_method(rows).values() if found[0]["trained"]]
-    return max(min([teacher - DEPTH, *(top1 - 1 for top1 in trained)]), teacher - DEEPEST, 0)
+    """Return the lowest top-1 that is shown, a little under the last thing there.
+
+    That is every trained method at its best setting, other settings within DEPTH, and the paper's claim; no abyss.
+    """
+    trained = [best(found)["top1"] for found in _by_method(rows).values() if found[0]["trained"]]
+    near = [row["top1"] for row in rows if row["top1"]["mean"] >= teacher - DEPTH]
+    lowest = min([teacher - DROP_GOAL, *(top1["mean"] - (top1["std"] or 0) for top1 in (*trained, *near))])
+    return max(lowest - min(0.15 * (teacher - lowest), 1), teacher - DEEPEST, 0)
 
 
 def _by_method(rows: Sequence[dict]) -> dict[str, list[dict]]:
@@ -127,33 +119,34 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
         color=GREEN,
         **beside,
     )
-    _decorate(axes)
+    decorate(axes)
     axes.set_xlabel("sent per picture, kB (mean, logarithmic)")
     axes.set_ylabel("top-1, %")
-    title = f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left"
-    axes.set_title(title, fontsize=11, fontweight="bold", loc="left", pad=10, parse_math=False)
+    title(axes, f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left")
 
 
-def _decorate(axes: Axes):
-    """Give a logarithmic x axis plain numbers, a quiet grid and no box."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8.5, color=GREY)
+def _beneath(rows: Sequence[dict], every: Sequence[Sequence[dict]]) -> int:
+    """Count the methods drawn later that have a marker on this method's only one."""
+    if len(rows) > 1:
+        return 0
+    later = every[[found is rows for found in every].index(True) + 1 :]
+    return sum(any(_same_place(rows[0], other) for other in found) for found in later)
 
 
-def _look(method: str) -> tuple[str, str, float]:
-    """Return colour, marker and its size in points."""
-    return (*LOOKS.get(method, (GREY, "o")), 9.5 if method in OURS else 6.5)
+def _same_place(one: dict, other: dict) -> bool:
+    """Return whether two markers hide each other: within 2 % of their bytes and a twentieth of a point."""
+    near = abs(one["top1"]["mean"] - other["top1"]["mean"]) < 0.05
+    return near and abs(one["bytes"]["mean"] - other["bytes"]["mean"]) <= 0.02 * one["bytes"]["mean"]
 
 
-def _curve(axes: Axes, rows: Sequence[dict], bottom: float):
-    """Draw one method: a line where it has several settings, error bars, and a triangle where it leaves the frame."""
+def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
+    """Draw one method: a line where it has several settings, error bars, and a triangle where it leaves the frame.
+
+    Its marker is larger by the number of those that it lies `beneath`, so that it is seen around them.
+    """
     method = rows[0]["method"]
-    colour, marker, size = _look(method)
+    colour, marker, size = look(method)
+    size += 5.0 * beneath
     sending = [row for row in rows if row["bytes"]["mean"] > 0]
     axes.errorbar(
         [row["bytes"]["mean"] / 1000 for row in sending],
@@ -168,7 +161,8 @@ def _curve(axes: Axes, rows: Sequence[dict], bottom: float):
         elinewidth=1.1,
         capsize=2.5,
         label=rows[0]["title"],
-        zorder=3 if method in OURS else 4,  # ours are larger: what stands on them is seen
+        # ours are larger: what stands on them is seen
+        zorder=2.5 - 0.1 * beneath if beneath else 3 if method in OURS else 4,
     )
     for row in rows:
         edge = _edge(row, bottom)
@@ -196,31 +190,26 @@ def _name_all(axes: Axes, methods: dict[str, list[dict]], teacher: float, bottom
     left, _, right, _ = frame(axes)
     labels.avoid_point((left, labels.pixel(1, teacher)[1]), right - left, 2)
     for column in _columns([rows[0] for rows in methods.values() if len(rows) == 1], at):
-        labels.column([_name(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
+        labels.column([name(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
     lines = [rows for rows in methods.values() if len(rows) > 1]
     for rows in lines:
         inside = [row for row in rows if not _edge(row, bottom)] or rows
         middle = (len(inside) - 1) / 2
         anchors = [inside[index] for index in sorted(range(len(inside)), key=lambda index: abs(index - middle))]
-        labels.nearest(_name(axes, rows[0], rows[0]["title"], 10), [at[id(row)] for row in anchors])
+        labels.nearest(name(axes, rows[0], rows[0]["title"], 10), [at[id(row)] for row in anchors])
     for row in (row for rows in lines for row in rows):
         edge, words = _edge(row, bottom), row["setting"].replace("quality ", "q")
         beyond = ["0 bytes"] * (edge == "<") + [f"{row['top1']['mean']:.0f} %"] * (row["top1"]["mean"] < bottom)
         words = f"{words}: {', '.join(beyond)}" if beyond else words
         upright = edge == "v"
-        text = label(axes, words, _look(row["method"])[0], 7.5, upright=upright)
+        text = label(axes, words, look(row["method"])[0], 7.5, upright=upright)
         labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, must=bool(edge))
-
-
-def _name(axes: Axes, row: dict, words: str, points: float):
-    ours = row["method"] in OURS
-    return label(axes, words, _look(row["method"])[0], points + ours, bold=ours)
 
 
 def _avoid(labels: Labels, methods: dict[str, list[dict]], at: dict):
     """Keep the labels off markers, error bars and lines."""
     for rows in methods.values():
-        half = (_look(rows[0]["method"])[2] / 2 + 1) * PIXELS
+        half = (look(rows[0]["method"])[2] / 2 + 1) * PIXELS
         for row in rows:
             std = row["top1"]["std"] or 0
             labels.avoid_point(at[id(row)], half, max(half, labels.pixel(1, std)[1] - labels.pixel(1, 0)[1]))
@@ -247,13 +236,16 @@ def _latency(comparison: dict) -> Figure | None:
     drawing = figure(9.6, 6.4)
     axes = drawing.subplots()
     texts, ends = [], []
-    for number, rows in enumerate(timed.values()):
-        row = best(rows)
-        ends.append((RATES[-1], _line(axes, row, comparison["device_slower"], first_marker=5 * number % 12)))
+    chosen = [best(rows) for rows in timed.values()]
+    dashes = taking_turns([_times(row, comparison["device_slower"]) for row in chosen])
+    for number, (row, dash) in enumerate(zip(chosen, dashes, strict=True)):
+        times = _times(row, comparison["device_slower"])
+        _line(axes, row, times, dash, first_marker=5 * number % 12)
+        ends.append((RATES[-1], times[-1]))
         several = sum(measured(other) and other["method"] == row["method"] for other in comparison["rows"]) > 1
         words = named(row) if several else row["title"]
         words += "" if within_goal(row) else f" (−{row['drop_points']:.1f} points)"
-        texts.append(_name(axes, row, words, 9))
+        texts.append(name(axes, row, words, 9))
     _link_axes(axes, comparison)
     margin = (max(size(text)[0] for text in texts) + 30 * PIXELS) / drawing.bbox.width
     drawing.set_layout_engine("constrained", rect=(0, 0, 1 - margin, 1))
@@ -274,11 +266,16 @@ def _ms(row: dict) -> tuple[float | None, float | None]:
     return ms.get("device"), ms.get("server")
 
 
-def _line(axes: Axes, row: dict, slower: float, *, first_marker: int) -> float:
-    """Draw the time of one row over all rates, dashed where it loses too much; return it at the fastest."""
+def _times(row: dict, slower: float) -> np.ndarray:
+    """Return the milliseconds of one row at all rates."""
     device, server = _ms(row)
-    colour, marker, size = _look(row["method"])
-    times = (device or 0) * slower + row["bytes"]["mean"] * 8 / (RATES * 1000) + (server or 0)
+    return (device or 0) * slower + row["bytes"]["mean"] * 8 / (RATES * 1000) + (server or 0)
+
+
+def _line(axes: Axes, row: dict, times: np.ndarray, dash: tuple | None, *, first_marker: int):
+    """Draw the time of one row over all rates, dashed where it loses too much, or in turns with others at its place."""
+    colour, marker, size = look(row["method"])
+    alone = "-" if within_goal(row) else "--"
     axes.plot(
         RATES,
         times,
@@ -288,25 +285,28 @@ def _line(axes: Axes, row: dict, slower: float, *, first_marker: int) -> float:
         markevery=(first_marker, 12),
         markeredgecolor="white",
         markeredgewidth=0.5,
-        linewidth=2.2 if row["method"] in OURS else 1.4,
-        linestyle="-" if within_goal(row) else "--",
+        linewidth=(2.2 if row["method"] in OURS else 1.4) if dash is None else 2.2,
+        linestyle=alone if dash is None else dash,
+        dash_capstyle="butt",
         label=named(row),
         zorder=5 if row["method"] in OURS else 3,
     )
-    return times[-1]
 
 
 def _link_axes(axes: Axes, comparison: dict):
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(RATES[0], RATES[-1])
-    _decorate(axes)
+    decorate(axes)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"link rate, Mbit/s\nsolid: within {DROP_GOAL} points of the teacher; dashed: loses more")
+    axes.set_xlabel(
+        f"link rate, Mbit/s\nsolid: within {DROP_GOAL} points of the teacher; dashed: loses more\n"
+        "several colours: methods that take the same time"
+    )
     axes.set_ylabel("time for a picture, ms: device + link + server")
     slower = comparison["device_slower"]
-    title = f"{comparison['teacher']['name']} on {comparison['dataset']}: latency against link rate"
-    title += f"\ndevice {slower:g} times slower than the measuring core" if slower != 1 else ""
-    axes.set_title(title, fontsize=11, fontweight="bold", loc="left", pad=10, parse_math=False)
+    words = f"{comparison['teacher']['name']} on {comparison['dataset']}: latency against link rate"
+    words += f"\ndevice {slower:g} times slower than the measuring core" if slower != 1 else ""
+    title(axes, words)

@@ -11,14 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax.evaluation.report import (
-    DROP_GOAL,
-    bytes_text,
-    count_text,
-    markdown_table,
-    plain_values,
-    write_text,
-)
+from bottlefit_jax.evaluation.alternatives import interval
+from bottlefit_jax.evaluation.markdown import bytes_text, count_text, markdown_table
+from bottlefit_jax.evaluation.report import plain_values, write_text
+from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
 RATE_ACCURACY, LATENCY = "compare_rate_accuracy.png", "compare_latency.png"
 OURS = ("bottlefit", "bottlefit-patch")
@@ -314,9 +310,11 @@ def _legend(comparison: dict) -> str:
         trained = f" Trained rows are mean ± standard deviation over the seeds {_joined(seeds)}."
     else:
         trained = f" Trained rows are from seed {seeds[0]} alone." if seeds else ""
+    low, high = interval(teacher["top1"], comparison["pictures"])
     return (
         f"{comparison['pictures']:,} pictures of {comparison['dataset']} at {comparison['image_size']} pixels. The "
-        f"teacher, {teacher['name']}, has {teacher['top1']:.2f} % top-1 and {teacher['top5']:.2f} % top-5.{trained} "
+        f"teacher, {teacher['name']}, has {teacher['top1']:.2f} % top-1 (95 % interval for so many pictures: {low:.2f} "
+        f"to {high:.2f}) and {teacher['top5']:.2f} % top-5.{trained} "
         f"Bytes are per picture, {bytes_text(comparison['jpeg95_bytes'])} as JPEG at quality 95. Times are medians on "
         f"one core of the measuring machine. {NOTHING} is not measured."
     )

@@ -68,10 +68,11 @@ def test_the_teacher_is_a_line_that_stands_for_local():
 
 def test_a_codec_that_falls_far_leaves_the_frame_with_a_triangle_that_says_its_value():
     axes = panel(plots._rate_accuracy(comparison(BOTTLEFIT, *JPEG)))
-    assert axes.get_ylim()[0] == pytest.approx(70.1)
+    bottom = 77.1  # a point below what lies within 15 points of the teacher
+    assert axes.get_ylim()[0] == pytest.approx(bottom)
     (edge,) = [line for line in axes.lines if line.get_gid() == "edge"]
     assert edge.get_marker() == "v"
-    assert (edge.get_xdata()[0], edge.get_ydata()[0]) == pytest.approx((0.69, 70.1))
+    assert (edge.get_xdata()[0], edge.get_ydata()[0]) == pytest.approx((0.69, bottom))
     assert "q5: 15 %" in words(axes)
 
 
@@ -79,7 +80,48 @@ def test_a_poor_trained_method_stretches_the_frame_but_not_without_end():
     poor = row("kd", "KD", top1=62.0, sent=656.0)
     assert plots._floor(85.1, [poor, *JPEG]) == pytest.approx(61.0)
     assert plots._floor(85.1, [row("kd", "KD", top1=10.0, sent=656.0)]) == pytest.approx(45.1)
-    assert plots._floor(10.0, JPEG) == 0
+    assert plots._floor(10.0, JPEG) == pytest.approx(9.4 - 0.15 * 0.6)
+    assert plots._floor(0.5, JPEG) == 0
+
+
+def test_the_frame_ends_where_the_data_ends():
+    near = [row("bottlefit", "BottleFit", top1=84.9, std=0.1, sent=656.0), *codec("webp", "WebP", (5, 85.0, 420))]
+    axes = panel(plots._rate_accuracy(comparison(*near)))
+    lowest, highest = 84.5, 85.1  # the paper's claim and the teacher
+    low, high = axes.get_ylim()
+    assert low < lowest
+    assert high > highest
+    assert (highest - lowest) / (high - low) > 0.7
+
+
+def test_markers_at_one_place_are_all_seen():
+    same = [row(method, method, "3 channels", top1=84.0, sent=84.0) for method in ("hnd", "kd", "bottlefit")]
+    axes = panel(plots._rate_accuracy(comparison(*same, row("cr-bq", "CR+BQ", top1=84.0, sent=90.0))))
+    sizes = [bars.lines[0].get_markersize() for bars in axes.containers]
+    orders = [bars.lines[0].get_zorder() for bars in axes.containers]
+    assert sizes == [16.5, 11.5, 9.5, 6.5]
+    assert orders[0] < orders[1] < orders[2]
+
+
+def test_lines_of_the_same_time_take_turns():
+    same = [row(method, method, "3 channels", top1=84.8, sent=84.0) for method in ("kd", "ghnd", "bottlefit")]
+    drawn = lines(panel(plots._latency(comparison(*same, row("cr-bq", "CR+BQ", top1=84.8, sent=200.0)))))
+    patterns = [drawn[f"{name}, 3 channels"]._unscaled_dash_pattern for name in ("kd", "ghnd", "bottlefit")]
+    assert [pattern[1] for pattern in patterns] == [(5.0, 10.0)] * 3
+    assert [pattern[0] % 15 for pattern in patterns] == [0.0, 10.0, 5.0]  # each in the gaps of the others
+    assert drawn["CR+BQ"].get_linestyle() == "-"
+
+
+@pytest.mark.parametrize("draw", [plots._rate_accuracy, plots._latency])
+def test_no_word_leaves_the_picture(draw):
+    drawing = draw(everything() | {"dataset": "a-folder-with-a-name-that-is-longer-than-any-picture-is-wide " * 2})
+    drawing.draw_without_rendering()
+    axes = panel(drawing)
+    texts = [text for text in axes.texts if text.get_text()]
+    for text in (*texts, axes._left_title, axes.xaxis.label, axes.yaxis.label):
+        box = text.get_window_extent()
+        assert box.x0 >= 0, text
+        assert box.x1 <= drawing.bbox.width + 1, text
 
 
 def test_a_setting_that_sends_nothing_stands_at_the_left_border():

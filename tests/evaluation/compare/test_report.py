@@ -37,6 +37,7 @@ def test_a_row_says_all_that_was_measured(tmp_path):
         "| 12.3 k | 18 M | 0.30 | 2.20 |",
     ]
     assert "3,925 pictures of imagenette160 at 64 pixels" in text
+    assert "85.10 % top-1 (95 % interval for so many pictures: 83.95 to 86.18)" in text
     assert "over the seeds 0, 1 and 2" in text
     assert "- SPINN sends nothing where its exit is sure." in text
     assert "python 3.11.7, device cpu" in text

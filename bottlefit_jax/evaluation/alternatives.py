@@ -1,0 +1,124 @@
+"""What a user could do without a bottleneck: run the teacher on the device, or send the image as a JPEG or WebP file.
+
+Each is a row beside the student: bytes, accuracy with its 95 % interval, and what the device computes. The files'
+accuracy is the teacher's on the decoded images, of which at most `MOST_IMAGES` are taken, spread over all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from PIL import features
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation.accuracy import wilson_interval
+from bottlefit_jax.evaluation.cost import macs
+from bottlefit_jax.evaluation.traffic import decode_pictures, encode_pictures
+
+Batch = dict[str, np.ndarray]
+FORMATS = {"JPEG": "jpg", "WEBP": "webp"}  # Pillow's name of a format, and of the feature that it needs
+TITLES = {"local": "teacher on the device", "jpeg": "JPEG", "webp": "WebP", "student": "student"}
+QUALITIES = (5, 20, 50, 95)
+MOST_IMAGES = 1000
+MOST_BYTES = 1 << 28  # of decoded images, which are kept while all qualities are measured
+
+
+def image_limit(image_size: int) -> int:
+    """Return how many images are sent as files, fewer where they are large."""
+    return max(1, min(MOST_IMAGES, MOST_BYTES // (3 * image_size * image_size)))
+
+
+def sent_as_files(
+    accuracy: Callable[[Iterable[Batch]], Mapping[str, float]], batches: Iterable[Batch]
+) -> list[dict[str, Any]]:
+    """Measure the teacher on images that were sent as files, at every format and quality.
+
+    Args:
+        accuracy: batches -> {"top1", "top5"} in percent, over all hosts.
+        batches: this host's, from `data.eval_batches`, no more than `image_limit` images.
+
+    Returns:
+        A row for each; none of a format that this Pillow cannot write.
+
+    Raises:
+        UserError: there are no images.
+    """
+    kept, rows = list(batches), []
+    for picture_format in (name for name, feature in FORMATS.items() if features.check(feature)):
+        for quality in QUALITIES:
+            sizes, received = [], []
+            for batch in kept:
+                files = encode_pictures(batch["image"], picture_format=picture_format, quality=quality)
+                sizes += [len(file) for file, real in zip(files, batch["mask"], strict=True) if real]
+                received.append({**batch, "image": decode_pictures(files)})
+            top1 = accuracy(received)["top1"]
+            mean, count = _over_hosts(sizes)
+            method = picture_format.lower()
+            rows.append(row(method, f"quality {quality}", sent=mean, top1=top1, images=count, device_macs=0))
+    return rows
+
+
+def row(method: str, setting: str, *, sent: float, top1: float, images: int, device_macs: int) -> dict[str, Any]:
+    """Make one row.
+
+    Args:
+        method: a key of `TITLES`.
+        setting: "quality 50", or "" where there is no choice.
+        sent: mean bytes of an image.
+        top1: percent.
+        images: that were evaluated.
+        device_macs: multiply-adds of the network's part on the device.
+    """
+    return {
+        "method": method,
+        "setting": setting,
+        "bytes": sent,
+        "top1": top1,
+        "top1_interval95": interval(top1, images),
+        "images": images,
+        "device_macs": device_macs,
+    }
+
+
+def interval(top1: float, images: int) -> list[float]:
+    """Return the 95 % interval of an accuracy in percent."""
+    return list(wilson_interval(round(top1 * images / 100), images))
+
+
+def network_macs(network: Any, image_size: int) -> int:
+    """Count the multiply-adds of a whole network for one square image; `network` is a `models.Network`."""
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), image)
+    return macs(lambda given, x: network.apply(given, x)[0], variables, image)
+
+
+def as_good(rows: Sequence[Mapping]) -> list[Mapping]:
+    """Return the files that send no more bytes than the student and are right as often, or not measurably less."""
+    student = next((one for one in rows if one["method"] == "student"), None)
+    if student is None:
+        return []
+    return [
+        one
+        for one in rows
+        if one["method"] in ("jpeg", "webp")
+        and one["bytes"] <= student["bytes"]
+        and one["top1_interval95"][1] >= student["top1"]
+    ]
+
+
+def name_of(one: Mapping) -> str:
+    """Return what a person calls a row: "JPEG, quality 50"."""
+    return ", ".join(part for part in (TITLES[one["method"]], one["setting"]) if part)
+
+
+def _over_hosts(sizes: Sequence[int]) -> tuple[float, int]:
+    """Return mean and number of all hosts' sizes."""
+    each = multihost_utils.process_allgather(np.asarray([sum(sizes), len(sizes)], np.float32))
+    total, count = np.asarray(each, np.float64).reshape(-1, 2).sum(0)
+    if not count:
+        raise UserError("there are no images to send as files")
+    return float(total / count), int(count)
