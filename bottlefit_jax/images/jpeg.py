@@ -65,8 +65,8 @@ def has_zeroed_data(data: bytes, header: JpegHeader) -> bool:
     all_in_one = data[header.scan_offset + 4] == len(header.components)
     if header.progressive or not all_in_one or not any(symbol != _END_OF_BLOCK for symbol in header.shortest):
         return False
-    end = data.find(bytes([0xFF, _END]), header.scan_offset)
-    return data.find(_ZEROS, header.scan_offset, end if end >= 0 else len(data)) >= 0
+    zeros = data.find(_ZEROS, header.scan_offset)
+    return zeros >= 0 and data.find(bytes([0xFF, _END]), header.scan_offset, zeros) < 0  # behind the end they are legal
 
 
 def has_all_scans(data: bytes, header: JpegHeader) -> bool:
