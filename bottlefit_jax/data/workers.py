@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from bottlefit_jax import interrupt
@@ -25,6 +26,7 @@ def supervised(iterator: Iterator[T]) -> Iterator[T]:
     filters = os.environ.get("PYTHONWARNINGS", "")
     if SILENCE not in filters:
         os.environ["PYTHONWARNINGS"] = f"{filters},{SILENCE}".strip(",")
+    resource_tracker.ensure_running()  # its start would unblock SIGINT again
     while True:
         try:
             with interrupt.not_inherited():
