@@ -42,7 +42,8 @@ def carry_out(
         sharding.start_devices()
         sharding.use_compilation_cache()
         checkpoint.silence_echoes()
-        for folder in [config[key].weights for key in ("teacher", "student") if config[key].weights]:
+        given = [config[key].weights for key in ("teacher", "student")]
+        for folder in [folder for folder in given if folder and Path(folder).is_dir()]:  # `act` says what is missing
             typed = {argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in argv[1:]}
             for note in meet_weights(config, checkpoint.load_meta(Path(folder)), folder, typed=typed):
                 print(note, flush=True)

@@ -56,7 +56,8 @@ def watch(note: str = "") -> None:
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(receiver,), name="signals", daemon=True).start()
     for signum in SIGNALS:
-        signal.signal(signum, _handle)
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as a shell has it for a background job: Ctrl-C is not for it
+            signal.signal(signum, _handle)
 
 
 @contextlib.contextmanager

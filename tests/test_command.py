@@ -21,6 +21,8 @@ COMMANDS = {
     "bottlefit_jax.data.prepare": (["--name=a", "--data_dir=none"], "train"),
     "export.bundle": (["--workdir=tests", "--output=none"], "export"),
     "bottlefit_jax.serve": (["--bundle=none", "--port=0"], "serve"),
+    "bottlefit_jax.serve.load": (["--server=localhost:1"], "serve"),
+    "bottlefit_jax.edge": (["--bundle=none", "--server=localhost:1", "none.jpg"], "edge"),
     "bottlefit_jax.edge.bench": (["--bundle=none", "--pictures=none", "--output=none"], "edge,serve"),
 }
 # A command whose main does as the test says, so that a signal comes at a moment that is known.

@@ -9,11 +9,16 @@ says; the others were classified. Exit code 2: one line on standard error says w
 Ctrl-C, the way to end a camera's run.
 """
 
-import contextlib
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch()
+
 import os
-import signal
 import sys
 from collections.abc import Sequence
+
+from bottlefit_jax import command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,24 +37,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _interrupt_with(line: bytes) -> None:
-    """Makes Ctrl-C end the process at once with a line on standard error, whatever it is doing.
-
-    Every line of output was flushed. A KeyboardInterrupt instead may be swallowed by a library, or come twice.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, which Ctrl-C is not for
-        return
-    with contextlib.suppress(OSError):  # closed from the start: nobody reads it
-        errors = os.dup(2)  # a library that is being loaded may have its messages silenced
-
-        def end(*_: object) -> None:
-            with contextlib.suppress(OSError):
-                os.write(errors, line)
-            os._exit(130)
-
-        signal.signal(signal.SIGINT, end)
-
-
 if __name__ == "__main__":
-    _interrupt_with(b"interrupted\n")  # before anything else is imported, which takes a moment
-    sys.exit(main())
+    command.run(main, extra="edge")

@@ -8,12 +8,18 @@ those that are gone are unloaded, and the others go on. Without a name it lists 
 standard error says what is wrong, and what was served is served as before.
 """
 
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch("; the server goes on with what it was asked for")
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bottlefit_jax import command
 from bottlefit_jax.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
@@ -27,9 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = run(args)
     except UserError as error:
         return tell(error)
-    except KeyboardInterrupt:
-        print("interrupted: the server goes on with what it was asked for", file=sys.stderr)
-        return 130
     print("\n".join(lines))
     return 0
 
@@ -57,13 +60,11 @@ def run(args: argparse.Namespace) -> list[str]:
     Raises:
       UserError: the server does not answer, or refuses.
     """
-    try:
-        import grpc
+    import grpc
 
-        from bottlefit_jax.serve.messages import pb
-        from bottlefit_jax.serve.security import read_token
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'bottlefit-jax[serve]'") from error
+    from bottlefit_jax.serve.messages import pb
+    from bottlefit_jax.serve.security import read_token
+
     token = None if args.token_file is None else read_token(args.token_file)
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)
     done = "Unload" if args.unload else "Load"
@@ -91,4 +92,4 @@ def _line(model: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, extra="serve")

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.training.losses import LOSSES, Terms
@@ -70,7 +70,7 @@ class Stage:
 
 
 def create_stage(
-    name: str, settings: ConfigDict, *, parts: Sequence[str], matched: Sequence[str], drift: bool = False
+    name: str, settings: Any, *, parts: Sequence[str], matched: Sequence[str], drift: bool = False
 ) -> Stage:
     """Meets the declaration of `name` with a network's parts.
 
@@ -117,7 +117,7 @@ def create_stage(
     )
 
 
-def _matched(name: str, settings: ConfigDict, parts: Sequence[str], matched: Sequence[str]) -> tuple[str, ...]:
+def _matched(name: str, settings: Any, parts: Sequence[str], matched: Sequence[str]) -> tuple[str, ...]:
     features = tuple(settings.matched) or tuple(matched)
     unknown = [feature for feature in features if feature not in (*parts, *matched)]
     if unknown:

@@ -46,7 +46,8 @@ def test_a_table_is_aligned_and_a_bad_picture_does_not_end_it(bundle, server, fo
     assert len({len(line) for line in [lines[0], *lines[1::2]]}) == 1
     assert len({line.index("class") for line in lines[1:]}) == 1
     assert [line.split()[0] for line in lines[1::2]] == [str(folder / f"{index}.png") for index in range(3)]
-    assert err == f"error: {folder}/1a.png: truncated, damaged or not a picture (not a picture that Pillow knows)\n"
+    reason = "truncated, damaged or not a picture (5 bytes; not a picture that Pillow knows)"
+    assert err == f"error: {folder}/1a.png: {reason}\n"
 
 
 def test_json_is_an_object_a_line(bundle, server, folder, capsys):
@@ -170,7 +171,7 @@ sys.meta_path.insert(0, Interrupt())
         if moment == "infer":
             running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=30)
-    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+    assert (running.returncode, out, err) == (130, "", "stopped by SIGINT\n")
     tail.seconds = 0.0
 
 
@@ -201,7 +202,7 @@ def test_ctrl_c_keeps_the_lines_that_were_printed(bundle, server, tail, folder):
         assert json.loads(running.stdout.readline())["file"] == str(folder / "0.png")
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=30)
-    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+    assert (running.returncode, out, err) == (130, "", "stopped by SIGINT\n")
 
 
 def test_the_camera_gives_frames_until_told(bundle, server, image, capsys, monkeypatch):
