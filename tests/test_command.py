@@ -39,7 +39,7 @@ command.run(main, extra="train")
 def start(main, *, cwd):
     lines = main.strip().replace("\n", "\n    ")
     argv = [sys.executable, "-c", SCRIPT.format(main=lines)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
     return subprocess.Popen(
         argv, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
