@@ -27,7 +27,7 @@ COMMANDS = {
 }
 # A command whose main does as the test says, so that a signal comes at a moment that is known.
 SCRIPT = """
-import sys, threading, time
+import os, sys, threading, time
 from pathlib import Path
 from bottlefit_jax import command, interrupt, lock
 def ready(): print("ready", flush=True)
@@ -41,7 +41,7 @@ command.run(main, extra="train")
 def start(main, *, cwd):
     lines = main.strip().replace("\n", "\n    ")
     argv = [sys.executable, "-c", SCRIPT.format(main=lines)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
     return subprocess.Popen(
         argv, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
@@ -50,7 +50,6 @@ def start(main, *, cwd):
 def interrupted(process, signum=signal.SIGINT, times=1):
     """Signals the whole group, as a terminal does, when the process is ready; its exit code and both outputs."""
     assert process.stdout.readline() == "ready\n", process.communicate()
-    time.sleep(0.1)  # it is a line further
     for _ in range(times):
         os.killpg(process.pid, signum)
         time.sleep(0.1)
@@ -95,9 +94,9 @@ def test_every_command_has_a_version(module):
 def test_a_signal_ends_a_command_whatever_its_threads_do(tmp_path, signum):
     """A main thread in C code that no exception reaches, and a thread that would print one."""
     main = """
-threading.Thread(target=time.sleep, args=(600,)).start()
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 lock = threading.Lock(); lock.acquire()
-ready(); print("not yet flushed", end="")
+print("not yet flushed", end=""); os.write(1, b"ready" + bytes([10]))
 try: lock.acquire()
 except BaseException: print("an exception", file=sys.stderr)
 """
