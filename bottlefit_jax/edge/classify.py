@@ -72,11 +72,9 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Classifies what the command line names; 1 where a picture failed."""
-    try:
-        from bottlefit_jax.edge.client import AnswerError, EdgeClient, NoAnswer, PictureError
-        from bottlefit_jax.edge.picture import files_in
-    except ImportError as error:
-        raise UserError(f"{error}: pip install 'bottlefit-jax[edge]'") from None
+    from bottlefit_jax.edge.client import AnswerError, EdgeClient, NoAnswer, PictureError
+    from bottlefit_jax.edge.picture import files_in
+
     _print_any_name()
     files = files_in(args.pictures)
     client = EdgeClient(
