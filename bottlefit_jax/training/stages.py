@@ -8,8 +8,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-
-
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.training.losses import LOSSES, Terms
 
