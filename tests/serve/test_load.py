@@ -17,7 +17,16 @@ from tests.serve.example import infer_request, latents, status_of
 
 
 @pytest.fixture
-def slow(tmp_path, monkeypatch):
+def hold():
+    """The slow tail's batches end while this is set, as it is at first."""
+    hold = threading.Event()
+    hold.set()
+    yield hold
+    hold.set()
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch, hold):
     """A server whose tail takes 0.2 s a batch."""
     ran = []
 
@@ -25,6 +34,7 @@ def slow(tmp_path, monkeypatch):
         def tail(latent):
             ran.append(len(latent))
             time.sleep(0.2)
+            hold.wait(30)
             return example.expected(latent)
 
         return tail
@@ -52,15 +62,19 @@ def test_a_request_past_its_deadline_is_not_run(slow):
     assert ran == [1, 1]
 
 
-def test_a_cancelled_request_is_not_run(slow):
+def test_a_cancelled_request_is_not_run(slow, hold):
     _, method, ran = slow
     data = infer_request(latents()).SerializeToString()
-    first = method.future(data, timeout=10)
-    time.sleep(0.05)
+    hold.clear()
+    first = method.future(data, timeout=30)
+    while not ran:
+        time.sleep(0.01)
     others = [method.future(data, timeout=10) for _ in range(5)]
     time.sleep(0.05)
     for call in others:
         call.cancel()
+    time.sleep(0.5)  # the server hears of it while the first one runs
+    hold.set()
     first.result()
     method(data, timeout=10)
     assert ran == [1, 1]
