@@ -48,7 +48,9 @@ def hold(path: Path, name: object, *, hint: str = "", wait: bool = False) -> Ite
     except OSError as error:
         if is_disk_full(error):
             raise UserError(f"no space left on the disk of {path.parent}") from error
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        # mkdir's own words for a file in the way are "File exists"
+        reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror or error
+        raise UserError(f"cannot write {path.parent}: {reason}") from error
     if descriptor is None:
         yield
         return
