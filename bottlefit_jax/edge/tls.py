@@ -74,9 +74,10 @@ def check_files(
         if cert is not None:
             name = f"{cert} with {key}"
             context.load_cert_chain(cert, key, password=lambda: "")
-    except OSError as error:  # an SSLError is one
-        reason = "no PEM file of a certificate and its key" if isinstance(error, ssl.SSLError) else error.strerror
-        raise UserError(f"cannot use {name} for TLS: {reason} ({error.args[-1]})") from None
+    except ssl.SSLError as error:
+        raise UserError(f"cannot use {name} for TLS: no PEM file of a certificate and its key ({error})") from None
+    except OSError as error:
+        raise UserError(f"cannot use {name} for TLS: {error.strerror}") from None
     return Files(*(None if path is None else Path(path) for path in (ca, cert, key)))
 
 

@@ -86,7 +86,7 @@ def test_tls_files_that_cannot_be_used_are_one_line(bundle, certificates, tmp_pa
     (tmp_path / "no.pem").write_text("hello")
     device = certificates / "device.pem"
     for files, told in (
-        ({"tls_ca": tmp_path / "none.pem"}, "none.pem for TLS: No such file"),
+        ({"tls_ca": tmp_path / "none.pem"}, "none.pem for TLS: No such file or directory$"),
         ({"tls_ca": tmp_path / "no.pem"}, "no.pem for TLS: no PEM file"),
         ({"tls_cert": device}, "go together"),
         ({"tls_cert": device, "tls_key": tmp_path / "no.pem"}, "device.pem with .*no.pem for TLS"),
