@@ -57,27 +57,38 @@ def _distilled(config: Config, matched: tuple[str, ...]) -> None:
     config.stages.stage2.epochs = 0
 
 
+def _with_reference_encoder(config: Config) -> None:
+    """Where the config has our encoder, which is a row of its own, the others take the reference's."""
+    if config.student.bottleneck.design == "patch":
+        config.student.bottleneck.design = "bottlefit"
+
+
 def _vanilla(config: Config, cut: str) -> None:
     del cut
+    _with_reference_encoder(config)
     _from_labels(config)
 
 
 def _kd(config: Config, cut: str) -> None:
     del cut
+    _with_reference_encoder(config)
     _from_labels(config, loss="distillation")
 
 
 def _hnd(config: Config, cut: str) -> None:
+    _with_reference_encoder(config)
     _distilled(config, (cut,))
 
 
 def _ghnd(config: Config, cut: str) -> None:
     del cut
+    _with_reference_encoder(config)
     _distilled(config, config.stages.stage1.matched)
 
 
 def _bottlefit(config: Config, cut: str) -> None:
-    del config, cut  # it is what the config says
+    del cut
+    _with_reference_encoder(config)  # everything else is what the config says
 
 
 def _patch(config: Config, cut: str) -> None:

@@ -15,6 +15,7 @@ from bottlefit_jax import lock
 ROOT = Path(__file__).parents[3]
 SMALL = (
     "--config=configs/digits.py",
+    "--config.student.bottleneck.channels=6",
     "--config.stages.teacher.epochs=1",
     "--config.stages.stage1.epochs=1",
     "--config.stages.stage2.epochs=1",
@@ -58,10 +59,10 @@ def test_help_lists_the_commands_own_flags():
 
 
 def test_a_training_that_another_process_does_is_refused_before_anything_runs(tmp_path):
-    with lock.hold(tmp_path / "compare" / ".bottlefit-3ch-seed0.lock", "it"):
+    with lock.hold(tmp_path / "compare" / ".bottlefit-6ch-seed0.lock", "it"):
         code, out, err = run(*SMALL, f"--workdir={tmp_path}", "--methods=bottlefit")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(f"error: bottlefit-3ch-seed0 in {tmp_path} is in use by process {os.getpid()} on ")
+    assert err.startswith(f"error: bottlefit-6ch-seed0 in {tmp_path} is in use by process {os.getpid()} on ")
     assert err.endswith("or choose other --methods, --seeds or --channels\n")
 
 
@@ -72,7 +73,7 @@ def test_two_processes_with_different_methods_share_a_workdir(tmp_path):
         _, err = process.communicate(timeout=900)
         assert (process.returncode, err) == (0, "")
     found = {path.stem for path in (tmp_path / "compare" / "results").iterdir() if "seed" in path.stem}
-    assert found == {"bottlefit-3ch-seed0", "kd-6ch-seed0"}
+    assert found == {"bottlefit-6ch-seed0", "kd-6ch-seed0"}
     assert not list((tmp_path / "compare").glob(".*.lock"))
 
 

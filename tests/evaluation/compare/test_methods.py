@@ -51,6 +51,14 @@ def test_methods_differ_in_what_they_minimise_and_freeze():
     }
 
 
+@pytest.mark.parametrize("name", ["vanilla", "kd", "hnd", "ghnd", "bottlefit", "bottlefit-patch"])
+def test_where_the_config_has_our_encoder_only_its_own_row_does(name):
+    config = base_config()
+    config.student.bottleneck.design = "patch"
+    METHODS[name].change(config, "layer2")
+    assert config.student.bottleneck.design == ("patch" if name == "bottlefit-patch" else "bottlefit")
+
+
 @pytest.mark.parametrize("name", ["vanilla", "kd", "cr-bq", "spinn"])
 def test_what_learns_from_labels_alone_has_the_teachers_optimiser(name):
     config = changed(name)
