@@ -293,7 +293,8 @@ class _Experiment:
             for name, variables in (("teacher", teacher), ("student", student))
             if variables is not None
         }
-        files = [] if teacher is None else self._sent_as_files(teacher)
+        # where there is no student to compare with, a teacher of ImageNet would be evaluated eight times for nothing
+        files = [] if teacher is None or student is None else self._sent_as_files(teacher)
         for source in (self.train_source, self.eval_source):
             if source is not None and (bad := source.bad_images()):
                 self.log.say(f"skipped {len(bad)} of {len(source)} pictures of {source.split}, first {bad[0]}")

@@ -42,7 +42,7 @@ def write_results(
       networks: a teacher, a student or both.
       student_variables: on the host; None without a student.
       accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
-      files: the teacher's accuracy on images sent as files, of `alternatives.sent_as_files`; [] without a teacher.
+      files: the teacher on images sent as files, of `alternatives.sent_as_files`; [] without teacher or student.
       pictures: all evaluation batches, from the first.
       class_names: of the dataset.
       stages: the stages' summaries.

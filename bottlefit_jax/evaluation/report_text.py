@@ -115,7 +115,7 @@ def _near_chance(report: dict) -> list[str]:
 def _alternatives(report: dict) -> list[str]:
     """Set the student beside the teacher on the device and beside files, and say whether splitting pays."""
     rows = report.get("alternatives")
-    if not rows:
+    if not rows or report["student"] is None:
         return []
     cells = [("", "sent per image", "top-1", "95 % interval", "images", "multiply-adds on the device")]
     for one in rows:
