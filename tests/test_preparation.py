@@ -337,5 +337,5 @@ def test_a_teacher_from_a_folder_a_static_range_and_skipped_pictures_make_a_whol
     assert (code, err) == (0, ""), err
     assert f"skipped 1 of 18 pictures of train, first {victim}" in out
     report = (tmp_path / "run" / "report.md").read_text()
-    assert "resnet18 + 6-channel bottleneck" in report
+    assert "resnet18 + 3-channel bottleneck" in report
     assert ROOT.name not in report.split("```")[0]
