@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
 STAGES = ("teacher", "stage1", "stage2")

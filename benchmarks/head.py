@@ -35,9 +35,9 @@ from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.paths import local_path
 from bottlefit_jax.recipe import IMAGENET_MEAN, IMAGENET_STD
-from bottlefit_jax.training.step import normalise
 from export import litert
 from export.folding import fold_encoder
 from export.head import float_head, integer_head

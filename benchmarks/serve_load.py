@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.serve import BATCH, cores, latents, serving
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.messages import pb
+from bottlefit_jax.protocol.stubs import pb
 
 TIMES = (1.3, 2.0, 5.0)  # of the capacity
 IN_TIME, REFUSED_MS = 0.9, 20.0  # what must be reached

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottlefit_jax import command
+from bottlefit_jax.cli import command
 
 if TYPE_CHECKING:
     from bottlefit_jax.recipe import Config
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (its first item is the program) and returns the exit code."""
-    from bottlefit_jax.arguments import carry_out
+    from bottlefit_jax.cli.config_command import carry_out
 
     return carry_out("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
 
 
 def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
     del values
-    from bottlefit_jax import experiment
+    from bottlefit_jax.experiment.run import run as experiment
 
     if report := experiment.run(config, workdir, command=typed):
         summarise(report, workdir)

@@ -15,11 +15,10 @@ from bottlefit_jax.bundle import FORMAT, identity, write_manifest
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.edge.interpreter import Interpreter
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import ParityError, UserError
 from bottlefit_jax.training import checkpoint
 from export import litert, parity
-from export.bundle import DepartureError
-from export.departure import first_departure
+from export.divergence import first_divergence
 from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
 from export.latent import latent_range
@@ -38,7 +37,7 @@ def export(args: argparse.Namespace, folder: Path) -> str:
 
     Raises:
       UserError: the run, its data or the flags cannot be used.
-      DepartureError: the files do not do what the student does.
+      ParityError: the files do not do what the student does.
     """
     student = read_student(args.workdir)
     check_exportable(student.module)
@@ -56,10 +55,10 @@ def export(args: argparse.Namespace, folder: Path) -> str:
         _write_local(folder, student, half=args.head != "float32")
     result = parity.measure(folder, student, reference, evaluation, affine=affine, bits=bits, head=args.head)
     if found := parity.complaints(result):
-        where = first_departure(
+        where = first_divergence(
             student, reference, folded, images=evaluation.images, calibration=calibration, precision=args.head
         )
-        raise DepartureError(f"{'; '.join(found)}; {where}")
+        raise ParityError(f"{'; '.join(found)}; {where}")
     parity.write(folder / "parity.json", result)
     write_manifest(folder, _manifest(args, student, calibration, affine, bits))
     return parity.table(result)

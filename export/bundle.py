@@ -21,17 +21,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bottlefit_jax import command
 from bottlefit_jax.bundle import read_bundle
-from bottlefit_jax.command import Parser, in_place_of, tell
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, in_place_of, tell
+from bottlefit_jax.errors import ParityError, UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as in manifest.schema.json
 PRECISIONS = ("float32", "float16", "int8")
-
-
-class DepartureError(Exception):
-    """The files of a bundle do not do what the network does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Triton model repository: {args.triton}")
     except UserError as error:
         return tell(error)
-    except DepartureError as error:
+    except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

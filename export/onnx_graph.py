@@ -12,7 +12,7 @@ import bottlefit_jax
 from export.onnx_fold import fold
 from export.onnx_operations import Node, Shape
 from export.onnx_trace import ordered, trace
-from export.operators import check_operators
+from export.tensorrt_operators import check_operators
 
 OPSET, IR_VERSION = 13, 8  # the newest that TensorRT 8.2 reads
 BATCH = "batch"

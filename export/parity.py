@@ -17,7 +17,7 @@ from bottlefit_jax import data
 from bottlefit_jax.codec.quantizer import Affine, dequantize, quantize
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export.student import Pictures, Student
 
 AGREEMENT = 99.0  # percent of the pictures that a float bundle must give the class that Flax gives

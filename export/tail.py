@@ -11,7 +11,7 @@ import onnx
 from bottlefit_jax.codec.quantizer import Affine, dequantize
 from bottlefit_jax.models.bottleneck import Size
 from bottlefit_jax.models.network import Network
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export.onnx_graph import to_onnx
 
 PLATFORMS = ("cpu", "cuda")  # of the StableHLO

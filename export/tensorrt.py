@@ -34,9 +34,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bottlefit_jax import command
 from bottlefit_jax.bundle import Bundle, read_bundle
-from bottlefit_jax.command import Parser, file_in_place_of, tell
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, file_in_place_of, tell
 from bottlefit_jax.errors import UserError
 
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle
-from bottlefit_jax.command import in_place_of
+from bottlefit_jax.cli.command import in_place_of
 from bottlefit_jax.errors import UserError, is_disk_full
 
 CONFIG = "config.pbtxt"

@@ -25,8 +25,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bottlefit_jax import command, lock
-from bottlefit_jax.command import Parser, in_place_of, tell
+from bottlefit_jax import lock
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, in_place_of, tell
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import local_path
 

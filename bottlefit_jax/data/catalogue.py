@@ -63,7 +63,7 @@ class Catalogue(Source):
 
 def prepare_command(name: str, data_dir: str) -> str:
     """The command that would write the set."""
-    return f"python -m bottlefit_jax.data.prepare --name {name} --data_dir {data_dir or '~/tensorflow_datasets'}"
+    return f"python -m bottlefit_jax.prepare --name {name} --data_dir {data_dir or '~/tensorflow_datasets'}"
 
 
 def _open_builder(name: str, data_dir: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Classifies what the command line names; 1 where a picture failed."""
-    from bottlefit_jax.edge.client import AnswerError, EdgeClient, NoAnswer, PictureError
-    from bottlefit_jax.edge.picture import files_in
+    from bottlefit_jax.edge.client import EdgeClient, ImageError, ProtocolError, Unavailable
+    from bottlefit_jax.edge.image import files_in
 
     _print_any_name()
     files = files_in(args.pictures)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         for name, image in _images(args, files):
             try:
                 prediction = client.infer_local(image) if args.local else client.infer(image)
-            except (PictureError, NoAnswer, AnswerError) as error:
+            except (ImageError, Unavailable, ProtocolError) as error:
                 failed = True
                 tell(error if name in str(error) else f"{name}: {error}")
             else:

@@ -13,16 +13,16 @@ import numpy as np
 
 from bottlefit_jax.bundle import Manifest, read_bundle
 from bottlefit_jax.codec import quantizer
-from bottlefit_jax.edge import message
 from bottlefit_jax.edge import tls as tls_files
 from bottlefit_jax.edge.connection import Connection
+from bottlefit_jax.edge.image import ImageError, prepare
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.edge.link import Answer, Deadline
-from bottlefit_jax.edge.picture import PictureError, prepare
-from bottlefit_jax.edge.statuses import AnswerError, NoAnswer
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
+from bottlefit_jax.protocol.request import infer_request
+from bottlefit_jax.protocol.response import logits_of, microseconds
 
-__all__ = ["AnswerError", "BytesSent", "EdgeClient", "NoAnswer", "PictureError", "Prediction", "Timings"]
+__all__ = ["BytesSent", "EdgeClient", "ImageError", "Prediction", "ProtocolError", "Timings", "Unavailable"]
 
 LONGEST_DEADLINE_MS, MOST_THREADS = 3_600_000, 1024
 
@@ -139,7 +139,7 @@ class EdgeClient:
         """Finds out within the deadline whether the server's tail belongs to the head; `infer` does it otherwise.
 
         Raises:
-          NoAnswer: the server did not answer within the deadline.
+          Unavailable: the server did not answer within the deadline.
           UserError: the tail belongs to another head, or the server refuses us.
         """
         self._server().connect(Deadline(self._deadline))
@@ -148,9 +148,9 @@ class EdgeClient:
         """Classifies a picture: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
 
         Raises:
-          PictureError: the picture cannot be used.
-          NoAnswer: the server did not answer within the deadline.
-          AnswerError: its answer to this picture is an error or nonsense.
+          ImageError: the picture cannot be used.
+          Unavailable: the server did not answer within the deadline.
+          ProtocolError: its answer to this picture is an error or nonsense.
           UserError: the tail belongs to another head, or the server refuses us; the next picture would end alike.
         """
         connection, began = self._server(), time.perf_counter()
@@ -163,9 +163,9 @@ class EdgeClient:
         if self._head.scale is None:
             latent = quantizer.quantize(latent, _affine(self.manifest), bits=self.manifest.latent.bits)
             quantized = time.perf_counter()
-        request = message.infer_request(self.manifest, latent)
+        request = infer_request(self.manifest, latent)
         answer = connection.infer(request, deadline)
-        probabilities = _softmax(message.logits_of(answer.response, self.manifest))
+        probabilities = _softmax(logits_of(answer.response, self.manifest))
         answered = time.perf_counter()
         queue, tail = _on_the_server(answer)
         timings = Timings(
@@ -183,7 +183,7 @@ class EdgeClient:
         """Classifies a picture with the whole network on this device, from the bundle's local file.
 
         Raises:
-          PictureError: the picture cannot be used.
+          ImageError: the picture cannot be used.
           UserError: the bundle has no local file, or it cannot be used.
         """
         if self._whole is None:
@@ -266,7 +266,7 @@ def _affine(manifest: Manifest) -> quantizer.Affine:
 
 def _on_the_server(answer: Answer) -> tuple[float | None, float | None]:
     """Milliseconds in the queue and in the tail; None where the server does not say, or says what cannot be."""
-    queue, tail = (message.microseconds(answer.response, name) for name in ("queue_us", "tail_us"))
+    queue, tail = (microseconds(answer.response, name) for name in ("queue_us", "tail_us"))
     if tail is None or (queue or 0) + tail > 1e6 * answer.seconds:
         return None, None
     return None if queue is None else queue / 1000, tail / 1000

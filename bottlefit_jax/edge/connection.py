@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 import grpc
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.edge import message, tls
+from bottlefit_jax.edge import tls
 from bottlefit_jax.edge.address import parse_server
 from bottlefit_jax.edge.link import Answer, Deadline, Link
-from bottlefit_jax.edge.statuses import BROKEN, AnswerError, Kind, NoAnswer, NotYet, kind_of
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.edge.statuses import BROKEN, Kind, NotYet, kind_of
+from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, UserError
+from bottlefit_jax.protocol.response import largest_response, printable, status_line
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts: doubled each time, of which a random half is waited
 SILENT_SHARE = 1 / 8  # of the time left: so long without an answer, then so long without one to a ping
@@ -75,7 +76,7 @@ class Connection:
         """Makes sure that the server is there and has a tail of our head.
 
         Raises:
-          NoAnswer: not within the deadline.
+          Unavailable: not within the deadline.
           UserError: it has none, or refuses us.
         """
         self._attempt(lambda link: link.verify(deadline), deadline)
@@ -84,7 +85,7 @@ class Connection:
         """Sends a ModelInferRequest, as often as it takes.
 
         Raises:
-          NoAnswer, AnswerError: the next image may be answered.
+          Unavailable, ProtocolError: the next image may be answered.
           UserError: it will not.
         """
         answer = self._attempt(lambda link: link.infer(request, deadline), deadline)
@@ -102,7 +103,7 @@ class Connection:
         options: list[tuple[str, Any]] = [
             ("grpc.enable_retries", 0),  # retries are ours
             ("grpc.use_local_subchannel_pool", 1),  # two channels to one server would share a socket
-            ("grpc.max_receive_message_length", message.largest_response(self._manifest)),
+            ("grpc.max_receive_message_length", largest_response(self._manifest)),
         ]
         if self._address.is_local:
             options.append(("grpc.enable_http_proxy", 0))
@@ -133,7 +134,7 @@ class Connection:
             pause = min(random.uniform(delay / 2, delay), deadline.left() - last)
             if pause <= 0:
                 words = f": {reason}" if reason else ""
-                raise NoAnswer(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{words}")
+                raise Unavailable(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{words}")
             time.sleep(pause)
             delay = min(2 * delay, LONGEST_DELAY)
 
@@ -156,7 +157,7 @@ class Connection:
     def _first_answer(self, first: Future[T], link: Link, second: Future[T], other: Link) -> T:
         """The answer on whichever link it comes; the second link decides where the first one fails."""
         wait((first, second), return_when=FIRST_COMPLETED)
-        answered = first.done() and (first.exception() is None or isinstance(first.exception(), UserError))
+        answered = first.done() and (first.exception() is None or isinstance(first.exception(), BottleFitError))
         result, kept, dropped = (first, link, other) if answered else (second, other, link)
         wait((result,))
         self._link = kept
@@ -175,11 +176,11 @@ class Connection:
         Raises:
           UserError: no other attempt would.
         """
-        code, details = error.code(), message.printable(error.details() or "")
-        line = message.status_line(error)
+        code, details = error.code(), printable(error.details() or "")
+        line = status_line(error)
         kind = kind_of(code, details)
         if kind is not Kind.RETRYABLE:
-            failure = AnswerError if kind is Kind.THIS_IMAGE else UserError
+            failure = ProtocolError if kind is Kind.THIS_IMAGE else UserError
             raise failure(f"{self.server} answered {line}") from None
         if code in BROKEN and not self._is_alive(details, deadline):
             self.close()

@@ -8,11 +8,14 @@ import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.edge import message
 from bottlefit_jax.edge.address import Address
 from bottlefit_jax.edge.statuses import THIS_IMAGE, NotYet, code_of
-from bottlefit_jax.edge.traffic import Meter, Sent
+from bottlefit_jax.edge.tcp_counters import Meter, Sent
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.model_config import check_config, head_of
+from bottlefit_jax.protocol.request import addressed
+from bottlefit_jax.protocol.response import identity_problem, status_line
+from bottlefit_jax.protocol.stubs import pb
 
 _VERSIONS = 32  # of a model that are asked for their head, the newest first
 
@@ -90,7 +93,7 @@ class Link:
         except grpc.RpcError as error:
             if code_of(error) not in THIS_IMAGE:
                 raise
-            raise NotYet(message.status_line(error)) from None  # no image is the reason
+            raise NotYet(status_line(error)) from None  # no image is the reason
         self._meter.find()
 
     def infer(self, request: Any, deadline: Deadline) -> Answer:
@@ -101,7 +104,7 @@ class Link:
         """
         self.verify(deadline)
         version = self._version or ""
-        sent = message.addressed(request, version, deadline.left())
+        sent = addressed(request, version, deadline.left())
         before, start = self._meter.sent(), time.perf_counter()
         try:
             response = self._stub.ModelInfer(
@@ -114,7 +117,7 @@ class Link:
         seconds = time.perf_counter() - start
         self._meter.find()
         answer = Answer(response, seconds, sent.ByteSize(), before, self._meter.sent())
-        problem = message.identity_problem(response, self._manifest, self._server.text, self._pinned)
+        problem = identity_problem(response, self._manifest, self._server.text, self._pinned)
         if problem is not None:
             self._replace(version, problem, deadline)
         return answer
@@ -122,9 +125,7 @@ class Link:
     def ping(self, seconds: float) -> bool:
         """Whether the server answers anything within `seconds`, over a new connection if the old one broke."""
         try:
-            self._stub.ServerLive(
-                message.pb.ServerLiveRequest(), timeout=seconds, metadata=self._metadata, wait_for_ready=True
-            )
+            self._stub.ServerLive(pb.ServerLiveRequest(), timeout=seconds, metadata=self._metadata, wait_for_ready=True)
         except grpc.RpcError as error:
             return code_of(error) not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
         except ValueError:  # the channel was closed meanwhile
@@ -154,32 +155,32 @@ class Link:
         stub, options = self._stub, {"timeout": deadline.left(), "metadata": self._metadata}
         model = {"name": self._manifest.name, "version": self._pinned}
         # all three at once: one round trip on a slow link
-        live = stub.ServerLive.future(message.pb.ServerLiveRequest(), **options)
-        ready = stub.ModelReady.future(message.pb.ModelReadyRequest(**model), **options)
-        config = stub.ModelConfig.future(message.pb.ModelConfigRequest(**model), **options)
+        live = stub.ServerLive.future(pb.ServerLiveRequest(), **options)
+        ready = stub.ModelReady.future(pb.ModelReadyRequest(**model), **options)
+        config = stub.ModelConfig.future(pb.ModelConfigRequest(**model), **options)
         if not live.result().live:
             raise NotYet("it says that it is not live")
         if not ready.result().ready:
             version = f" version {self._pinned}" if self._pinned else ""
             raise NotYet(f"it does not have {self._manifest.name}{version} ready")
         found = config.result().config
-        if not self._pinned and message.head_of(found) != self._manifest.head.id:
+        if not self._pinned and head_of(found) != self._manifest.head.id:
             older = self._older_version(deadline)
             if older is not None:
                 return older
-        message.check_config(found, self._manifest, self._server.text)
+        check_config(found, self._manifest, self._server.text)
         return self._pinned
 
     def _older_version(self, deadline: Deadline) -> str | None:
         """The newest version of our head among all that are served; None where there is none."""
         name = self._manifest.name
-        request = message.pb.ModelMetadataRequest(name=name)
+        request = pb.ModelMetadataRequest(name=name)
         metadata = self._stub.ModelMetadata(request, timeout=deadline.left(), metadata=self._metadata)
         versions = sorted((int(one) for one in metadata.versions if one.isdecimal()), reverse=True)
         for version in map(str, versions[:_VERSIONS]):
-            request = message.pb.ModelConfigRequest(name=name, version=version)
+            request = pb.ModelConfigRequest(name=name, version=version)
             config = self._stub.ModelConfig(request, timeout=deadline.left(), metadata=self._metadata).config
-            if message.head_of(config) == self._manifest.head.id:
-                message.check_config(config, self._manifest, self._server.text)
+            if head_of(config) == self._manifest.head.id:
+                check_config(config, self._manifest, self._server.text)
                 return version
         return None

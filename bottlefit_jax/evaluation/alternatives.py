@@ -17,7 +17,7 @@ from PIL import features
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.accuracy import wilson_interval
 from bottlefit_jax.evaluation.cost import macs
-from bottlefit_jax.evaluation.traffic import decode_pictures, encode_pictures
+from bottlefit_jax.evaluation.image_bytes import decode_pictures, encode_pictures
 
 Batch = dict[str, np.ndarray]
 FORMATS = {"JPEG": "jpg", "WEBP": "webp"}  # Pillow's name of a format, and of the feature that it needs

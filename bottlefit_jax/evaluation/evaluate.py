@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from bottlefit_jax.codec.quantizer import dequantize, dynamic_range, quantize, static_range
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.training.sharding import put_batch, replicated, split
-from bottlefit_jax.training.step import normalise
 
 Batches = Iterable[dict[str, np.ndarray]]
 

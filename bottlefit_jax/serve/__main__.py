@@ -23,8 +23,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bottlefit_jax import command
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
 GRACE = 60  # seconds that the last requests may take

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.checks import Refused
+from bottlefit_jax.protocol.request_checks import Refused
 from bottlefit_jax.serve.protocol import SERVICE, Call, Protocol
 from bottlefit_jax.serve.security import caller_of
 from bottlefit_jax.serve.telemetry import CallLog, Metrics, log

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax import command
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, tell
 from bottlefit_jax.errors import UserError
 
 TIMEOUT = 600  # seconds: loading verifies every file, and waits until what an old version had taken is done
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> list[str]:
     """
     import grpc
 
-    from bottlefit_jax.serve.messages import pb
+    from bottlefit_jax.protocol.stubs import pb
     from bottlefit_jax.serve.security import read_token
 
     token = None if args.token_file is None else read_token(args.token_file)

@@ -4,8 +4,8 @@ import time
 from collections import Counter
 from typing import Any
 
+from bottlefit_jax.protocol.stubs import pb
 from bottlefit_jax.serve.batching import Result
-from bottlefit_jax.serve.messages import pb
 
 
 class Statistics:

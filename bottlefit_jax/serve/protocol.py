@@ -16,11 +16,8 @@ from grpc import StatusCode
 
 from bottlefit_jax import __version__
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
-from bottlefit_jax.serve.checks import (
-    ID_DIGITS,
-    INPUT,
-    OUTPUT,
+from bottlefit_jax.protocol.names import ID_DIGITS, INPUT, OUTPUT
+from bottlefit_jax.protocol.request_checks import (
     Refused,
     deadline_of,
     head_of,
@@ -28,7 +25,8 @@ from bottlefit_jax.serve.checks import (
     latent_of,
     version_of,
 )
-from bottlefit_jax.serve.messages import config_pb, pb
+from bottlefit_jax.protocol.stubs import config_pb, pb
+from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
 from bottlefit_jax.serve.repository import HeadMissing, Model, NoSuchModel, OtherHead, Repository
 from bottlefit_jax.serve.telemetry import Metrics, log
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle, Manifest, read_bundle
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.names import ID_DIGITS
 from bottlefit_jax.serve.batching import Batcher
-from bottlefit_jax.serve.checks import ID_DIGITS
 from bottlefit_jax.serve.discovery import Found, find_bundles
 from bottlefit_jax.serve.model_statistics import Statistics
 

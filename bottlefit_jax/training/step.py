@@ -11,6 +11,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.training.sharding import replicated, split, to_host
 from bottlefit_jax.training.stages import Stage
 
@@ -61,21 +62,6 @@ def initial_state(stage: Stage, variables: Variables, *, tx: optax.GradientTrans
 def trained_params(variables: Variables, stage: Stage) -> dict[str, Any]:
     """The parameters of the stage's trained parts."""
     return {part: tree for part, tree in variables["params"].items() if part in stage.trained}
-
-
-def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Pictures as the networks take them.
-
-    Args:
-      image: [B, H, W, 3] uint8.
-      mean, std: per channel, of pictures scaled to 0..1.
-
-    Returns:
-      [B, H, W, 3] float32.
-    """
-    scale = jnp.asarray([1.0 / (255.0 * s) for s in std], jnp.float32)
-    shift = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], jnp.float32)
-    return image.astype(jnp.float32) * scale - shift
 
 
 def loss_terms(

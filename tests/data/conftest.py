@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.data import pictures
+from tests.data import images as pictures
 
 
 @pytest.fixture

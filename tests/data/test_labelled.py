@@ -4,7 +4,7 @@ import pytest
 
 from bottlefit_jax.data import open_source
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import encode, noise
+from tests.data.images import encode, noise
 
 NAMES = "n00000001 ant, emmet\nn00000002 bee\nn00000003 cat\n"
 TABLE = "filename,class_index,wnid\nb.JPEG,2,n00000003\na.JPEG,0,n00000001\n"

@@ -13,11 +13,11 @@ from bottlefit_jax.data import (
     eval_batches,
     match_labels,
     open_source,
-    prepare,
     read_labels,
+    tfds_writer,
 )
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import encode, make_folder, noise
+from tests.data.images import encode, make_folder, noise
 from tests.images.files import UPRIGHT, turned, unreadable
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -57,7 +57,7 @@ def test_the_assumed_order_is_said():
 
 def test_a_prepared_set_keeps_its_order(tmp_path):
     root = make_folder(tmp_path / "pictures", classes=NUMBERS, train=1, val=1)
-    prepare.prepare_folder(str(root), "numbers", data_dir=str(tmp_path))
+    tfds_writer.write_folder_set(str(root), "numbers", data_dir=str(tmp_path))
     assert open_source("numbers", split="val", root=str(tmp_path)).class_names == open_folder(root).class_names
 
 
@@ -207,7 +207,7 @@ def test_a_prepared_set_keeps_the_bytes_and_turns_the_image(tmp_path, orientatio
     for split in ("train", "val"):
         (tmp_path / "pictures" / split / "ant").mkdir(parents=True)
         (tmp_path / "pictures" / split / "ant" / "x.jpg").write_bytes(turned(orientation, "JPEG"))
-    prepare.prepare_folder(str(tmp_path / "pictures"), "ants", data_dir=str(tmp_path))
+    tfds_writer.write_folder_set(str(tmp_path / "pictures"), "ants", data_dir=str(tmp_path))
     source = open_source("ants", split="val", root=str(tmp_path))
     assert source.read(0)[0] == turned(orientation, "JPEG")
     squares = np.asarray(source[0]["image"])[8::16, 8::16, 0].astype(int)
@@ -216,5 +216,5 @@ def test_a_prepared_set_keeps_the_bytes_and_turns_the_image(tmp_path, orientatio
 
 def test_preparing_says_what_it_leaves_out(folder, tmp_path, capsys):
     (folder / "val" / "ant" / "notes.txt").touch()
-    prepare.prepare_folder(str(folder), "insects", data_dir=str(tmp_path / "data"))
+    tfds_writer.write_folder_set(str(folder), "insects", data_dir=str(tmp_path / "data"))
     assert capsys.readouterr().err == "left out of val: 1 without a picture's suffix, first ant/notes.txt\n"

@@ -5,7 +5,7 @@ import pytest
 
 from bottlefit_jax.data import check_images, eval_batches, open_source, steps_per_epoch, train_batches
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import make_folder, truncate
+from tests.data.images import make_folder, truncate
 
 TRAIN = {"batch_size": 4, "image_size": 24, "seed": 5}
 EVAL = {"batch_size": 4, "image_size": 24, "resize": 28}

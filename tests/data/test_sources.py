@@ -10,7 +10,7 @@ import pytest
 import bottlefit_jax.data
 from bottlefit_jax.data import check_images, open_source
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import SHARED, encode, noise, truncate
+from tests.data.images import SHARED, encode, noise, truncate
 
 
 def test_digits_have_two_fixed_splits_of_all_classes():

@@ -8,7 +8,7 @@ import time
 import grpc
 import pytest
 
-from bottlefit_jax.edge.client import EdgeClient, NoAnswer
+from bottlefit_jax.edge.client import EdgeClient, Unavailable
 from bottlefit_jax.edge.link import Link
 from tests.edge.server import serve
 
@@ -71,7 +71,7 @@ def test_a_deadline_too_short_for_a_second_connection_costs_one_image(bundle, pr
     with EdgeClient(bundle, proxy.address, deadline_ms=290) as client:
         client.infer(image)
         proxy.freeze()
-        with pytest.raises(NoAnswer):
+        with pytest.raises(Unavailable):
             client.infer(image)
         client.infer(image)
     assert proxy.connections == 2
@@ -91,7 +91,7 @@ def test_a_slow_answer_over_a_live_connection_is_waited_for(bundle, proxy, tail,
         tail.seconds = 0.8
         client.infer(image)
         tail.seconds = 3.0
-        with pytest.raises(NoAnswer):
+        with pytest.raises(Unavailable):
             client.infer(image)
         tail.seconds = 0.0
         client.infer(image)
@@ -117,7 +117,7 @@ def test_the_last_attempt_is_near_the_end_of_the_deadline(bundle, image, monkeyp
     monkeypatch.setattr(Link, "infer", lambda *args: times.append(time.monotonic()) or original(*args))
     with EdgeClient(bundle, "127.0.0.1:9", deadline_ms=1000) as client:
         start = time.monotonic()
-        with pytest.raises(NoAnswer, match=r"within 1000 ms: UNAVAILABLE: .*Connection refused"):
+        with pytest.raises(Unavailable, match=r"within 1000 ms: UNAVAILABLE: .*Connection refused"):
             client.infer(image)
     assert times[-1] - start >= 0.94
 

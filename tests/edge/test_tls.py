@@ -10,7 +10,7 @@ import time
 import grpc
 import pytest
 
-from bottlefit_jax.edge.client import EdgeClient, NoAnswer
+from bottlefit_jax.edge.client import EdgeClient, Unavailable
 from bottlefit_jax.errors import UserError
 from tests.edge.server import serve
 
@@ -102,7 +102,7 @@ def refusal(bundle, server, image, *, deadline_ms=10_000, **files):
     with EdgeClient(bundle, server, deadline_ms=deadline_ms, **files) as client:
         with pytest.raises(UserError) as caught:
             client.infer(image)
-        assert not isinstance(caught.value, NoAnswer)
+        assert not isinstance(caught.value, Unavailable)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -131,7 +131,7 @@ def test_a_missing_or_foreign_client_certificate_says_so(bundle, tail, image, ce
             (foreign, f"like a server that does not accept the device's certificate, {certificates}/foreign.pem"),
         ):
             client = EdgeClient(bundle, server, tls_ca=certificates / "ca.pem", deadline_ms=400, **files)
-            with client, pytest.raises(NoAnswer) as caught:
+            with client, pytest.raises(Unavailable) as caught:
                 client.infer(image)
             assert words in str(caught.value)
 

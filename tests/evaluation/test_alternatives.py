@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation import alternatives
-from bottlefit_jax.evaluation.traffic import decode_pictures, encode_pictures
+from bottlefit_jax.evaluation.image_bytes import decode_pictures, encode_pictures
 
 
 def batch(count=6, real=5):

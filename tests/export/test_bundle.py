@@ -13,8 +13,8 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.bundle import identity, read_bundle
+from bottlefit_jax.cli.command import in_place_of
 from bottlefit_jax.codec.quantizer import Affine, quantize
-from bottlefit_jax.command import in_place_of
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.training.checkpoint import save_variables

@@ -7,7 +7,7 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.bottleneck import Half
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export.folding import Affine, Convolution, fold_encoder
 from export.head import float_head
 from tests.export.encoders import MEAN, STD, pictures, relative, student

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export.folding import fold_encoder
 from export.head import float_head, integer_head, on_grid
 from tests.export.encoders import DESIGNS, MEAN, STD, pictures, relative, student

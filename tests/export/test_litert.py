@@ -7,7 +7,7 @@ from bottlefit_jax import models
 from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export import litert
 from export.folding import fold_encoder
 from export.head import float_head, integer_head, on_grid

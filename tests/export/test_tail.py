@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from bottlefit_jax.training.step import normalise
-from export.operators import check_operators
+from bottlefit_jax.models.normalise import normalise
 from export.tail import head_onnx, tail_function, tail_onnx, tail_stablehlo
+from export.tensorrt_operators import check_operators
 from tests.export.encoders import MEAN, STD, pictures, relative
 from tests.export.tails import (
     SCALE,

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from tests.data.pictures import encode, noise
+from tests.data.images import encode, noise
 
 PICTURE = Image.fromarray(noise(120, 160, seed=0))
 

@@ -10,7 +10,7 @@ from PIL import Image
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.images import check_image, decode, decode_image, orientation_of
 from bottlefit_jax.images.jpeg import jpeg_header
-from tests.data.pictures import encode, noise
+from tests.data.images import encode, noise
 from tests.images.files import UPRIGHT, make_png, readable, turned, unreadable
 
 PICTURE = Image.fromarray(noise(45, 62, seed=0))
