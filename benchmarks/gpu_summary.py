@@ -69,7 +69,7 @@ def speed_rows(result: dict[str, Any]) -> list[str]:
     options, speed = result["options"], result["speed"]
     rows = [
         f"{options['model']}, {options['size']} px, batch {options['batch']}, {options['dtype']}; losses agree to "
-        f"{speed['losses_differ']:.1e}; {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP a picture",
+        f"{speed['losses_differ']:.1e}; {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP an image",
         "",
         "| | images/s, median | range | share of the product's rate |",
         "| --- | ---: | ---: | ---: |",
@@ -108,7 +108,7 @@ def training_rows(workdir: Path, report: dict[str, Any] | None) -> list[str]:
     return [
         *rows,
         f"- teacher {report['teacher']['top1']:.2f} %, student {report['student']['top1']:.2f} % top-1, "
-        f"{traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG "
+        f"{traffic['latent_payload']:,} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG "
         f"({traffic['saving_percent']:.1f} % less)",
     ]
 

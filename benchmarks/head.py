@@ -7,7 +7,7 @@
 The head of our own encoder, design `patch` with a latent of the same size, takes its turns among them.
 
 Weights are drawn by a fixed rule, a tenth of the batch norms' scales negative. Before anything is timed, all sides must
-give the same latent. Ours begin with a raw uint8 picture; PyTorch and onnxruntime are spared that part and begin with a
+give the same latent. Ours begin with a raw uint8 image; PyTorch and onnxruntime are spared that part and begin with a
 normalised float32 tensor. The process stays on one core, and what is measured is its CPU time, which other load
 on the machine disturbs little. A round gives one number per side, the median of a few runs; reported are medians over
 the rounds, and the ratios within each round.
@@ -46,7 +46,7 @@ from export.tracing import plain_convolutions
 
 MODEL, CHANNELS, SIZE = "resnet152", 12, 224
 SHAPE = (1, SIZE, SIZE, 3)
-CALIBRATION = 16  # pictures
+CALIBRATION = 16  # images
 RUNS = 5  # of a side in a round, after one that is not counted
 WHOLE_ROUNDS = 5  # of those with the whole ResNet-152
 INT8, FLOAT32, FLOAT16 = "LiteRT int8", "LiteRT float32", "LiteRT float16"
@@ -125,7 +125,7 @@ def create_encoder(design: str = "bottlefit") -> tuple[Network, dict[str, Any]]:
     return module, variables
 
 
-def pictures(count: int) -> np.ndarray:
+def images(count: int) -> np.ndarray:
     """Random crops of scikit-learn's two photographs, `[count, SIZE, SIZE, 3]` uint8."""
     from sklearn.datasets import load_sample_images
 
@@ -139,15 +139,15 @@ def export_files(module: Network, variables: Mapping[str, Any]) -> dict[str, byt
     """The three LiteRT files, as a bundle has them."""
     folded = fold_encoder(module, variables, mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=(SIZE, SIZE))
     float32 = litert.to_tflite(float_head(folded), SHAPE)
-    int8 = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), list(pictures(CALIBRATION)))
+    int8 = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), list(images(CALIBRATION)))
     return {INT8: int8, FLOAT32: float32, FLOAT16: litert.to_float16(float32)}
 
 
 def create_sides(
     module: Network, variables: Mapping[str, Any], files: Mapping[str, bytes], *, with_torch: bool
 ) -> dict[str, Side]:
-    """A function for each side that makes the latent of the same picture, after a check that it is the same latent."""
-    image = pictures(CALIBRATION + 1)[-1]
+    """A function for each side that makes the latent of the same image, after a check that it is the same latent."""
+    image = images(CALIBRATION + 1)[-1]
     normalised = np.asarray(normalise(jnp.asarray(image[None]), IMAGENET_MEAN, IMAGENET_STD))
     want = np.asarray(module.apply(variables, normalised, method="encode"))[0]
     interpreters = {name: Interpreter(blob) for name, blob in files.items()}
@@ -177,7 +177,7 @@ def create_sides(
 def patch_sides(files: Mapping[str, bytes]) -> dict[str, Side]:
     """Functions that make the latent of the patch encoder, after a check that it is the network's."""
     module, variables = create_encoder("patch")
-    image = pictures(CALIBRATION + 1)[-1]
+    image = images(CALIBRATION + 1)[-1]
     normalised = normalise(jnp.asarray(image[None]), IMAGENET_MEAN, IMAGENET_STD)
     interpreters = {name: Interpreter(blob) for name, blob in files.items()}
     latents = {name: made.run(image) for name, made in interpreters.items()}

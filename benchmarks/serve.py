@@ -144,7 +144,7 @@ def one_client(bundle: Bundle, address: str, rounds: int, requests: int) -> dict
 
 
 def many_clients(bundle: Bundle, address: str, rounds: int) -> dict[str, Any]:
-    """Pictures per second: the tail alone at batch 8, and 32 clients that each send one picture after the other."""
+    """Images per second: the tail alone at batch 8, and 32 clients that each send one image after the other."""
     tail, latent = own_tail(bundle), latents(bundle, BATCH)
     tail(latent)
     alone, served, lost, sent, batches = [], [], 0, 0, []
@@ -317,8 +317,8 @@ def report(bundle: Bundle, found: dict[str, Any]) -> None:
         numbers = [f"p{q} {value:8.2f}" for q, value in zip(PERCENTILES, found[name], strict=True)]
         print(f"{said + ', ms':<28} {'  '.join(numbers)}")
     rows = [("added at p50, ms", found["added_ms"][0], f"<= {ADDED_MS}", found["added_ms"][0] <= ADDED_MS)]
-    print(f"{'tail alone, batch 8':<28} {found['tail_batch8_per_s']:8.1f} pictures/s")
-    print(f"{'32 clients':<28} {found['clients32_per_s']:8.1f} pictures/s, mean batch {found['mean_batch']:.1f}")
+    print(f"{'tail alone, batch 8':<28} {found['tail_batch8_per_s']:8.1f} images/s")
+    print(f"{'32 clients':<28} {found['clients32_per_s']:8.1f} images/s, mean batch {found['mean_batch']:.1f}")
     ratio, lost = found["throughput_ratio"], found["lost"]
     rows += [("32 clients / batch 8", ratio, f">= {THROUGHPUT}", ratio >= THROUGHPUT)]
     rows += [(f"lost of {found['sent']:,}", lost, "0", lost == 0)]

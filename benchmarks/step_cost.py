@@ -28,12 +28,12 @@ SIDE_ON_CPU, PRODUCTS_ON_CPU = 1024, 2
 def stage1_flops(
     teacher: Network, student: Network, teacher_variables: Any, variables: Any, image_size: int
 ) -> dict[str, int]:
-    """Operations of one step for one picture.
+    """Operations of one step for one image.
 
     Args:
         teacher, student: the networks of the stage.
         teacher_variables, variables: theirs, arrays or shapes.
-        image_size: side of the square pictures, pixels.
+        image_size: side of the square images, pixels.
 
     Returns:
         {"teacher", "student", "backward", "step"}; the last is the sum of the others.
@@ -49,7 +49,7 @@ def stage1_flops(
 
 
 def share_of_peak(images_per_second: float, flops_per_image: float, peak: float) -> float:
-    """The operations of so many pictures a second, over those of the matrix product (`peak`, a second)."""
+    """The operations of so many images a second, over those of the matrix product (`peak`, a second)."""
     return images_per_second * flops_per_image / peak
 
 

@@ -12,7 +12,7 @@ KINDS = {"eager": torch.contiguous_format, "compiled": torch.channels_last}
 
 
 class TorchStep:
-    """Stage 1 in PyTorch, a step at a time on pictures that lie on the device.
+    """Stage 1 in PyTorch, a step at a time on images that lie on the device.
 
     Args:
         kind: "eager": NCHW, one kernel after the other. "compiled": channels_last, and the step as a whole given to

@@ -44,7 +44,7 @@ def summarise(report: dict, workdir: Path) -> None:
     line, traffic = f"{', '.join(found)} top-1", report["bytes_per_image"]
     if report["student"] is not None:
         line += (
-            f"; {traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG at quality 95 "
+            f"; {traffic['latent_payload']:,} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG at quality 95 "
             f"({traffic['saving_percent']:.1f} % less)"
         )
     print(line)

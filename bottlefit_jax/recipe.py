@@ -45,7 +45,7 @@ def base_config() -> Config:
                 "root": "",  # the folder, or TFDS's data_dir
                 "image_size": 224,  # 0: what the weights were trained with
                 "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
-                "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the picture's area
+                "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the image's area
                 "flip": True,
                 "mean": (),  # empty, like std: what the weights were trained with, or else ImageNet's
                 "std": (),
@@ -74,7 +74,7 @@ def base_config() -> Config:
                     "range": config_dict.placeholder(str),  # "dynamic", or "static": calibrated once, after training
                     "quantize_training": config_dict.placeholder(bool),  # also in training, straight-through gradient
                 },
-                "calibration_images": 256,  # training pictures that set a static range
+                "calibration_images": 256,  # training images that set a static range
             },
             "stages": {
                 "teacher": _stage(
@@ -216,7 +216,7 @@ def _check_new_classifier(config: Config) -> None:
 
 
 def _check_pixels(dataset: Config) -> None:
-    """Sizes, crops and normalisation of the pictures."""
+    """Sizes, crops and normalisation of the images."""
     if dataset.resize and dataset.resize < dataset.image_size:
         raise UserError(
             f"config.dataset.resize is {dataset.resize}, too small to cut {dataset.image_size} x {dataset.image_size} "
@@ -237,7 +237,7 @@ def _check_pixels(dataset: Config) -> None:
         if not all(map(possible, values)):
             hint = ", so divide them by 255" if max(values) > 1 else ""
             raise UserError(
-                f"config.dataset.{key} is {values}; each must be {words}: pictures are scaled to 0..1 first{hint}"
+                f"config.dataset.{key} is {values}; each must be {words}: images are scaled to 0..1 first{hint}"
             )
 
 

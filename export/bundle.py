@@ -67,9 +67,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--head", choices=PRECISIONS, default="int8", help="what the device computes in (int8)")
     parser.add_argument("--local", action="store_true", help="add the whole student, for a device without a link")
     parser.add_argument("--triton", type=Path, help="add it to this Triton model repository as well")
-    parser.add_argument("--data", type=Path, help="where the run's pictures lie now, if not where they lay then")
-    parser.add_argument("--calibration", type=int, default=200, help="training pictures that set the range (200)")
-    parser.add_argument("--pictures", type=int, default=1000, help="evaluation pictures of the proof, at most (1000)")
+    parser.add_argument("--data", type=Path, help="where the run's images lie now, if not where they lay then")
+    parser.add_argument("--calibration", type=int, default=200, help="training images that set the range (200)")
+    parser.add_argument("--images", type=int, default=1000, help="evaluation images of the proof, at most (1000)")
     parser.add_argument("--name", help="of the model on a server; otherwise the folder's name")
     parser.add_argument("--version", type=int, default=1, help="of the model on a server (1)")
     parser.add_argument(
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     args.name = args.name or args.output.absolute().name
-    for flag, what in (("calibration", "training pictures"), ("pictures", "evaluation pictures"), ("version", "")):
+    for flag, what in (("calibration", "training images"), ("images", "evaluation images"), ("version", "")):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} is {getattr(args, flag)}; it must be at least 1 {what}".rstrip())
     if not NAME.fullmatch(args.name):

@@ -10,12 +10,12 @@ from export import litert
 from export.folding import Folded
 from export.head import float_head, integer_head
 from export.parity import Reference, run_onnx, session_of
-from export.student import Pictures, Student
+from export.student import ImageSet, Student
 from export.tail import tail_function, tail_onnx
 
 # Error that a layer may have, root mean square relative to that of its values.
 ALLOWED = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
-SHOWN = 8  # pictures to look at
+SHOWN = 8  # images to look at
 
 
 def first_divergence(
@@ -24,7 +24,7 @@ def first_divergence(
     folded: Folded,
     *,
     images: np.ndarray,
-    calibration: Pictures,
+    calibration: ImageSet,
     precision: str,
 ) -> str:
     """One sentence that names the first layer that departs, or the one with the largest error where none does.
@@ -50,10 +50,10 @@ def _errors(
     reference: Reference,
     folded: Folded,
     images: np.ndarray,
-    calibration: Pictures,
+    calibration: ImageSet,
     precision: str,
 ) -> Iterator[tuple[str, float, float]]:
-    """(layer, error, allowed error) in the order in which a picture goes through."""
+    """(layer, error, allowed error) in the order in which an image goes through."""
     exact = np.concatenate([np.asarray(jax.jit(float_head(folded))(image[None])) for image in images])
     latents = np.asarray(reference.encode(images), np.float32)
     for number, name in enumerate(folded.layer_names, 1):
@@ -72,7 +72,7 @@ def _errors(
         yield name, _relative(got, np.asarray(expected[name])), ALLOWED["float32"]
 
 
-def _layer(folded: Folded, until: int, precision: str, calibration: Pictures) -> Callable[[np.ndarray], np.ndarray]:
+def _layer(folded: Folded, until: int, precision: str, calibration: ImageSet) -> Callable[[np.ndarray], np.ndarray]:
     """The exported head up to a layer, as float32 values."""
     head = integer_head if precision == "int8" else float_head
     blob = litert.to_tflite(head(folded, until=until), (1, *folded.image_size, 3))

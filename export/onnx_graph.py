@@ -29,7 +29,7 @@ def to_onnx(
     """Export a function whose parameters are constants of its own.
 
     Args:
-        function: takes the inputs in this order, pictures `[B, h, w, c]`; computes in float32.
+        function: takes the inputs in this order, images `[B, h, w, c]`; computes in float32.
         inputs: name -> shape and type.
         outputs: a name for each leaf of its result.
         name: of the graph.

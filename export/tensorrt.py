@@ -5,7 +5,7 @@
 
 An engine fits one GPU and one TensorRT, so no bundle carries one. This uses TensorRT's Python package where it is
 installed, else trtexec, from PATH or from where JetPack puts it; where there is neither, it prints the line to run on
-the Jetson and builds nothing. The head takes float32 pictures of 0 to 255 and gives the latent as float32, for the
+the Jetson and builds nothing. The head takes float32 images of 0 to 255 and gives the latent as float32, for the
 caller to quantise as the manifest says, so that TensorRT 8.2 (the Jetson Nano's last) builds it; the tail takes uint8,
 which needs TensorRT 10. TensorRT 11 has no fp16 switch any more: there it is --precision fp32.
 
@@ -50,7 +50,7 @@ WORKSPACE_MIB = 256  # before POOLS_SINCE; a Jetson Nano has 4 GiB for everythin
 class Job:
     """What to build. `shape` is that of the tail's latent without the batch; `batch` is min, opt, max.
 
-    The head has neither: its graph takes one picture.
+    The head has neither: its graph takes one image.
     """
 
     onnx: Path
@@ -94,7 +94,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.output = args.output or Path(f"{args.part}.plan")
     if args.batch is not None and args.part == "head":
-        raise UserError("--batch goes with --part tail: the head takes one picture")
+        raise UserError("--batch goes with --part tail: the head takes one image")
     if args.output.is_dir():
         raise UserError(f"{args.output} is a folder; --output is a file")
     if args.output.exists() and not args.overwrite:

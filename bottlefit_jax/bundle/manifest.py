@@ -34,7 +34,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Image:
-    """What the head takes: uint8 [height, width, 3], cut from the centre of a picture whose short side is `resize`."""
+    """What the head takes: uint8 [height, width, 3], cut from the centre of an image whose short side is `resize`."""
 
     height: int
     width: int

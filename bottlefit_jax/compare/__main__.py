@@ -1,8 +1,8 @@
-"""Compares what BottleFit saves with everything else a user could do, on the pictures and the teacher of a config.
+"""Compares what BottleFit saves with everything else a user could do, on the images and the teacher of a config.
 
     python -m bottlefit_jax.compare --config=configs/imagenette.py --workdir=runs/imagenette
 
-Trains every method that trains, three seeds each, with the same teacher, pictures and number of epochs, and writes
+Trains every method that trains, three seeds each, with the same teacher, images and number of epochs, and writes
 compare.md, compare.json and two plots into the workdir. The same command goes on where it was stopped.
 
 Exit codes: 0 done; 1 done, but a method failed, and its row says why; 2 something given cannot be used (one line on

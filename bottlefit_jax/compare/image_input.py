@@ -1,4 +1,4 @@
-"""The methods that train nothing: the teacher on the device, or pictures sent to it."""
+"""The methods that train nothing: the teacher on the device, or images sent to it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 
 from bottlefit_jax.compare.setting import Setting
 from bottlefit_jax.evaluation.evaluate import Batches, create_eval_step, evaluate
-from bottlefit_jax.evaluation.image_bytes import decode_pictures, encode_pictures, jpeg_bytes
+from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images, jpeg_bytes
 from bottlefit_jax.training import sharding
 
 
 class Teacher:
-    """The teacher, compiled once, over the evaluation pictures or over what is left of them after compression."""
+    """The teacher, compiled once, over the evaluation images or over what is left of them after compression."""
 
     def __init__(self, setting: Setting):
         """Puts its weights onto the devices."""
@@ -24,18 +24,18 @@ class Teacher:
         )
 
     def local(self) -> dict[str, Any]:
-        """Its accuracy on the pictures as they are: {"top1", "top5", "bytes"}."""
+        """Its accuracy on the images as they are: {"top1", "top5", "bytes"}."""
         return {**self._accuracy(self._setting.batches()), "bytes": {"mean": 0.0, "p95": 0.0}}
 
-    def over(self, picture_format: str, quality: int) -> dict[str, Any]:
-        """Its accuracy on pictures that were sent compressed, and their bytes: {"top1", "top5", "bytes"}."""
+    def over(self, image_format: str, quality: int) -> dict[str, Any]:
+        """Its accuracy on images that were sent compressed, and their bytes: {"top1", "top5", "bytes"}."""
         sizes: list[int] = []
 
         def received() -> Iterator[dict[str, np.ndarray]]:
             for batch in self._setting.batches():
-                files = encode_pictures(batch["image"], picture_format=picture_format, quality=quality)
+                files = encode_images(batch["image"], image_format=image_format, quality=quality)
                 sizes.extend(len(file) for file, real in zip(files, batch["mask"], strict=True) if real)
-                yield {**batch, "image": decode_pictures(files)}
+                yield {**batch, "image": decode_images(files)}
 
         return {**self._accuracy(received()), "bytes": summary(np.asarray(sizes))}
 
@@ -44,10 +44,10 @@ class Teacher:
 
 
 def summary(sizes: np.ndarray) -> dict[str, float]:
-    """Bytes per picture: {"mean", "p95"}."""
+    """Bytes per image: {"mean", "p95"}."""
     return {"mean": float(sizes.mean()), "p95": float(np.percentile(sizes, 95))}
 
 
 def jpeg_mean(setting: Setting) -> float:
-    """Mean bytes of the pictures as JPEG at quality 95, what the reports compare with."""
+    """Mean bytes of the images as JPEG at quality 95, what the reports compare with."""
     return float(np.concatenate([jpeg_bytes(batch["image"][batch["mask"]]) for batch in setting.batches()]).mean())

@@ -70,7 +70,7 @@ class Item:
 
     Attributes:
       method: a row of METHODS.
-      quality: of pictures.
+      quality: of images.
       channels: of BottleFit's latent, which this one is to have the bytes of; None where a method has its own.
       seed: of a training.
     """
@@ -93,8 +93,8 @@ class Item:
 def to_measure(options: Options, channels: Sequence[int]) -> list[Item]:
     """Every item: what is quick first, then seed by seed, so that a comparison that is stopped leaves whole tables."""
     chosen = [METHODS[name] for name in options.methods]
-    found = [Item(method) for method in chosen if not method.change and not method.picture_format]
-    found += [Item(method, quality) for method in chosen if method.picture_format for quality in QUALITIES]
+    found = [Item(method) for method in chosen if not method.change and not method.image_format]
+    found += [Item(method, quality) for method in chosen if method.image_format for quality in QUALITIES]
     for seed in options.seeds:
         for method in chosen:
             if method.change:

@@ -1,6 +1,6 @@
 """What is compared, a row each: how a method's config differs from the one that was given.
 
-All that is trained gets the same pictures, the same teacher and as many epochs as BottleFit has in its two stages.
+All that is trained gets the same images, the same teacher and as many epochs as BottleFit has in its two stages.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Method:
     Attributes:
       name: in paths, flags and compare.json.
       title: for people.
-      picture_format: Pillow's name, where pictures are sent.
+      image_format: Pillow's name, where images are sent.
       change: makes the config of a training out of a copy of the one that was given, where something is trained; called
         with the copy and the name of the feature at the cut.
       own_bytes: it sends what it sends, however many channels the others have.
@@ -30,7 +30,7 @@ class Method:
 
     name: str
     title: str
-    picture_format: str = ""
+    image_format: str = ""
     change: Callable[[Config, str], None] | None = None
     own_bytes: bool = False
     note: str = ""
@@ -118,7 +118,7 @@ METHODS = {
     method.name: method
     for method in (
         Method("local", "local", note="the teacher on the device; nothing is sent"),
-        Method("jpeg", "JPEG", "JPEG", note="the picture at the network's input size, the teacher on the server"),
+        Method("jpeg", "JPEG", "JPEG", note="the image at the network's input size, the teacher on the server"),
         Method("webp", "WebP", "WEBP", note="as JPEG"),
         Method("vanilla", "vanilla", change=_vanilla, note="BottleFit's student, by cross-entropy alone"),
         Method("kd", "KD", change=_kd, note="the same student, by labels and the teacher's logits"),

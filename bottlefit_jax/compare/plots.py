@@ -1,4 +1,4 @@
-"""The comparison's two pictures: accuracy against bytes, and latency against the rate of the link."""
+"""The comparison's two images: accuracy against bytes, and latency against the rate of the link."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RATES = np.geomspace(0.1, 100, 61)  # Mbit/s
 
 
 def rate_accuracy(path: str | os.PathLike, comparison: dict) -> bool:
-    """Draw top-1 against the bytes of a picture, with a name beside every method.
+    """Draw top-1 against the bytes of an image, with a name beside every method.
 
     Args:
         path: where to write the PNG.
@@ -41,7 +41,7 @@ def rate_accuracy(path: str | os.PathLike, comparison: dict) -> bool:
 
 
 def latency(path: str | os.PathLike, comparison: dict) -> bool:
-    """Draw the time for a picture against the rate of the link, a line per method.
+    """Draw the time for an image against the rate of the link, a line per method.
 
     A method with several settings is drawn at the one that sends the fewest bytes within the goal, or loses least.
 
@@ -120,7 +120,7 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
         **beside,
     )
     decorate(axes)
-    axes.set_xlabel("sent per picture, kB (mean, logarithmic)")
+    axes.set_xlabel("sent per image, kB (mean, logarithmic)")
     axes.set_ylabel("top-1, %")
     title(axes, f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left")
 
@@ -305,7 +305,7 @@ def _link_axes(axes: Axes, comparison: dict):
         f"link rate, Mbit/s\nsolid: within {DROP_GOAL} points of the teacher; dashed: loses more\n"
         "several colours: methods that take the same time"
     )
-    axes.set_ylabel("time for a picture, ms: device + link + server")
+    axes.set_ylabel("time for an image, ms: device + link + server")
     slower = comparison["device_slower"]
     words = f"{comparison['teacher']['name']} on {comparison['dataset']}: latency against link rate"
     words += f"\ndevice {slower:g} times slower than the measuring core" if slower != 1 else ""

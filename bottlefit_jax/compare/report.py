@@ -80,8 +80,8 @@ def named(row: dict) -> str:
 def _markdown(comparison: dict, workdir: Path, command: str | None) -> str:
     """Put the whole text together."""
     teacher, dataset = comparison["teacher"], comparison["dataset"]
-    rates = f"![Top-1 against bytes per picture, a marker per method and setting]({RATE_ACCURACY})"
-    links = f"![Time for a picture against the rate of the link, a line per method]({LATENCY})"
+    rates = f"![Top-1 against bytes per image, a marker per method and setting]({RATE_ACCURACY})"
+    links = f"![Time for an image against the rate of the link, a line per method]({LATENCY})"
     blocks = [
         f"# {teacher['name']} on {dataset}: what else a user could do",
         _headline(comparison),
@@ -118,7 +118,7 @@ def _headline(comparison: dict) -> str:
         row = best(rows)
         return (
             f"**Nothing that uses a link stays within {goal}**; the nearest is {named(row)}, which loses "
-            f"{row['drop_points']:.2f} points with {bytes_text(row['bytes']['mean'])} per picture, "
+            f"{row['drop_points']:.2f} points with {bytes_text(row['bytes']['mean'])} per image, "
             f"{_against_jpeg(row, jpeg)}."
         )
     stay = f"Within {goal} {'lies' if len(near) == 1 else 'lie'} {_listed(near)}"
@@ -129,7 +129,7 @@ def _headline(comparison: dict) -> str:
     who = _joined([named(row) for row in first])
     return (
         f"{stay}; of these **{who} {'sends' if len(first) == 1 else 'send'} the fewest bytes, {fewest:,} per "
-        f"picture**, {_against_jpeg(first[0], jpeg)}."
+        f"image**, {_against_jpeg(first[0], jpeg)}."
     )
 
 
@@ -145,7 +145,7 @@ def _verdict(comparison: dict) -> list[str]:
         f"{abs(loses):.2f} points {'less' if loses > 0 else 'more'} than the teacher" if loses else "as the teacher has"
     )
     stands = (
-        f"BottleFit's best row is {named(row)}: {bytes_text(row['bytes']['mean'])} per picture, "
+        f"BottleFit's best row is {named(row)}: {bytes_text(row['bytes']['mean'])} per image, "
         f"{_against_jpeg(row, comparison['jpeg95_bytes'])}, and {row['top1']['mean']:.2f} % top-1, {lost}."
     )
     others = [other for other in rows if other["method"] not in OURS]
@@ -310,11 +310,11 @@ def _legend(comparison: dict) -> str:
         trained = f" Trained rows are mean ± standard deviation over the seeds {_joined(seeds)}."
     else:
         trained = f" Trained rows are from seed {seeds[0]} alone." if seeds else ""
-    low, high = interval(teacher["top1"], comparison["pictures"])
+    low, high = interval(teacher["top1"], comparison["images"])
     return (
-        f"{comparison['pictures']:,} pictures of {comparison['dataset']} at {comparison['image_size']} pixels. The "
-        f"teacher, {teacher['name']}, has {teacher['top1']:.2f} % top-1 (95 % interval for so many pictures: {low:.2f} "
+        f"{comparison['images']:,} images of {comparison['dataset']} at {comparison['image_size']} pixels. The "
+        f"teacher, {teacher['name']}, has {teacher['top1']:.2f} % top-1 (95 % interval for so many images: {low:.2f} "
         f"to {high:.2f}) and {teacher['top5']:.2f} % top-5.{trained} "
-        f"Bytes are per picture, {bytes_text(comparison['jpeg95_bytes'])} as JPEG at quality 95. Times are medians on "
+        f"Bytes are per image, {bytes_text(comparison['jpeg95_bytes'])} as JPEG at quality 95. Times are medians on "
         f"one core of the measuring machine. {NOTHING} is not measured."
     )

@@ -118,7 +118,7 @@ class _Comparison:
             return self._train(item)
         self.teacher = self.teacher or Teacher(self.setting)
         if item.quality is not None:
-            return {**self.teacher.over(item.method.picture_format, item.quality), "params": 0, "macs": 0}
+            return {**self.teacher.over(item.method.image_format, item.quality), "params": 0, "macs": 0}
         networks, size = self.setting.networks, self.setting.image_size
         teacher, variables = networks.teacher, networks.teacher_variables
         assert variables is not None
@@ -162,10 +162,10 @@ class _Comparison:
         print("measuring milliseconds on one core, all methods in turns", flush=True)
         done = [item for item in items if item.name in self.results]
         standing = {same_network(self.results[item.name]): item for item in done if item.seed is not None}
-        pictures = {item.name: (item.method.picture_format, item.quality) for item in done if item.quality is not None}
+        images = {item.name: (item.method.image_format, item.quality) for item in done if item.quality is not None}
         try:
             students = {item.name: self._student(item)[:2] for item in standing.values()}
-            times = timing.measure(self.setting, pictures, students)
+            times = timing.measure(self.setting, images, students)
         except UserError as error:
             self.notes.append(f"No milliseconds were measured: {error}.")
             return {}
@@ -185,7 +185,7 @@ class _Comparison:
         chosen, teacher = self.setting.config.dataset, self.results["local"]
         told = {
             "dataset": Path(chosen.root).name if chosen.name == "folder" else chosen.name,
-            "pictures": len(self.setting.source),
+            "images": len(self.setting.source),
             "image_size": self.setting.image_size,
             "teacher": {"name": self.setting.networks.name, "top1": teacher["top1"], "top5": teacher["top5"]},
             "jpeg95_bytes": jpeg95,

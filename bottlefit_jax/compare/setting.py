@@ -1,4 +1,4 @@
-"""What all methods share: the teacher, the evaluation pictures, the devices."""
+"""What all methods share: the teacher, the evaluation images, the devices."""
 
 import dataclasses
 import math
@@ -25,7 +25,7 @@ class Setting:
 
     Attributes:
       config: with the teacher's weights named.
-      source: the evaluation pictures.
+      source: the evaluation images.
       networks: the teacher, and a student that is not trained.
       mesh: of all devices.
     """
@@ -42,7 +42,7 @@ class Setting:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures, pixels."""
+        """Side of the images, pixels."""
         return self.config.dataset.image_size
 
     @property
@@ -51,7 +51,7 @@ class Setting:
         return {"mean": self.networks.mean, "std": self.networks.std}
 
     def batches(self, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """The evaluation pictures as the networks see them: uint8, square."""
+        """The evaluation images as the networks see them: uint8, square."""
         chosen = self.config.dataset
         return data.eval_batches(
             self.source,
@@ -91,7 +91,7 @@ class Setting:
 
 
 def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
-    """Opens the pictures, and trains the teacher where the config names no weights and the workdir has none.
+    """Opens the images, and trains the teacher where the config names no weights and the workdir has none.
 
     Raises:
       UserError: anything that cannot be used; see `experiment.run`.

@@ -1,4 +1,4 @@
-"""How the comparison's two pictures look: colours, markers, titles, axes, and lines that lie on each other."""
+"""How the comparison's two images look: colours, markers, titles, axes, and lines that lie on each other."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 from bottlefit_jax.compare.setting import Setting
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.cost import on_device
-from bottlefit_jax.evaluation.image_bytes import decode_pictures, encode_pictures
+from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
 from bottlefit_jax.experiment.inputs import Variables
 from bottlefit_jax.models.normalise import normalise
 
@@ -26,14 +26,14 @@ Run = Callable[[], Any]
 
 def measure(
     setting: Setting,
-    pictures: Mapping[str, tuple[str, int]],
+    images: Mapping[str, tuple[str, int]],
     students: Mapping[str, tuple[Any, Variables]],
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of device and server by name; the teacher on the device is "local".
 
     Args:
       setting: of the comparison.
-      pictures: name -> (Pillow's format, quality).
+      images: name -> (Pillow's format, quality).
       students: name -> (network, variables).
 
     Raises:
@@ -41,7 +41,7 @@ def measure(
     """
     teacher = _of_teacher(setting)
     halves = {"local": {"device": teacher}}
-    halves |= {name: _of_pictures(setting, *sent, teacher) for name, sent in pictures.items()}
+    halves |= {name: _of_images(setting, *sent, teacher) for name, sent in images.items()}
     halves |= {name: _of_student(setting, *student) for name, student in students.items()}
     medians = _in_turns({(name, half): run for name, runs in halves.items() for half, run in runs.items()})
     return {name: {"server": 0.0, **{half: medians[name, half] for half in runs}} for name, runs in halves.items()}
@@ -61,10 +61,10 @@ def _in_turns(parts: Mapping[Any, Run]) -> dict[Any, float]:
 
 
 def _of_teacher(setting: Setting) -> Run:
-    """The whole teacher on one picture."""
+    """The whole teacher on one image."""
     teacher, variables = setting.networks.teacher, setting.networks.teacher_variables
     return _model(
-        lambda image: teacher.apply(variables, normalise(image, **setting.pixels), train=False)[0], _picture(setting)
+        lambda image: teacher.apply(variables, normalise(image, **setting.pixels), train=False)[0], _image(setting)
     )
 
 
@@ -83,26 +83,26 @@ def _of_student(setting: Setting, student: Any, variables: Any) -> dict[str, Run
         size = (setting.image_size, setting.image_size)
         return student.apply(variables, received, method="decode", image_size=size)[0]
 
-    return {"device": _model(before, _picture(setting)), "server": _model(after, latent)}
+    return {"device": _model(before, _image(setting)), "server": _model(after, latent)}
 
 
-def _of_pictures(setting: Setting, picture_format: str, quality: int, teacher: Run) -> dict[str, Run]:
-    """{"device", "server"}: compressing a picture; decompressing it and running the teacher."""
-    images = _picture(setting)[None]
-    files = encode_pictures(images, picture_format=picture_format, quality=quality)
+def _of_images(setting: Setting, image_format: str, quality: int, teacher: Run) -> dict[str, Run]:
+    """{"device", "server"}: compressing an image; decompressing it and running the teacher."""
+    images = _image(setting)[None]
+    files = encode_images(images, image_format=image_format, quality=quality)
 
     def server() -> None:
-        decode_pictures(files)
+        decode_images(files)
         teacher()
 
     return {
-        "device": lambda: encode_pictures(images, picture_format=picture_format, quality=quality),
+        "device": lambda: encode_images(images, image_format=image_format, quality=quality),
         "server": server,
     }
 
 
-def _picture(setting: Setting) -> np.ndarray:
-    """The first evaluation picture, [H, W, 3] uint8."""
+def _image(setting: Setting) -> np.ndarray:
+    """The first evaluation image, [H, W, 3] uint8."""
     return next(iter(setting.batches(limit=1)))["image"][0]
 
 

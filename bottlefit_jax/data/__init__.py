@@ -1,4 +1,4 @@
-"""Pictures in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
+"""Images in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

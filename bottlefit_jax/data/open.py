@@ -18,12 +18,12 @@ def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "e
     """Opens one split of a data source, and finds what is wrong with it before anything is compiled.
 
     Args:
-      name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg, or evaluation pictures with
+      name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg, or evaluation images with
         `root`/labels.csv beside them where there are no such folders), or a set that
         `python -m bottlefit_jax.prepare` wrote, under its TFDS name ('imagenet2012', 'imagenette/160px-v2').
       split: 'train' or 'val'.
       root: the folder of 'folder'; for a TFDS set its data_dir, where '' is TFDS's own default.
-      on_bad_image: 'error' stops at a picture that cannot be decoded; 'skip' leaves it out and counts it.
+      on_bad_image: 'error' stops at an image that cannot be decoded; 'skip' leaves it out and counts it.
 
     Returns:
       The source.

@@ -54,7 +54,7 @@ def write_catalogue_set(name: str, *, data_dir: str) -> str:
 
 
 def write_folder_set(folder: str, name: str, *, data_dir: str) -> str:
-    """Writes the pictures of a folder as a TFDS set; needs no TensorFlow.
+    """Writes the images of a folder as a TFDS set; needs no TensorFlow.
 
     Args:
       folder: holds train/CLASS/*.jpg and val/CLASS/*.jpg.
@@ -65,7 +65,7 @@ def write_folder_set(folder: str, name: str, *, data_dir: str) -> str:
       The path of the set.
 
     Raises:
-      UserError: the folder cannot be used, a picture cannot be decoded, or the name is taken or malformed.
+      UserError: the folder cannot be used, an image cannot be decoded, or the name is taken or malformed.
     """
     folder, data_dir = str(local_path(folder)), str(local_path(data_dir))
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or name in _RESERVED:

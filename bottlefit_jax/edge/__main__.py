@@ -1,10 +1,10 @@
-"""Classifies pictures: the head runs here, the tail on a server.
+"""Classifies images: the head runs here, the tail on a server.
 
-    python -m bottlefit_jax.edge --bundle BUNDLE --server HOST:PORT PICTURE_OR_FOLDER ... [--json]
+    python -m bottlefit_jax.edge --bundle BUNDLE --server HOST:PORT IMAGE_OR_FOLDER ... [--json]
     python -m bottlefit_jax.edge --bundle BUNDLE --server HOST:PORT --camera 0
-    python -m bottlefit_jax.edge --bundle BUNDLE --local PICTURE_OR_FOLDER ...
+    python -m bottlefit_jax.edge --bundle BUNDLE --local IMAGE_OR_FOLDER ...
 
-Exit code 1: a picture could not be read, or got no usable answer within the deadline, as a line on standard error
+Exit code 1: an image could not be read, or got no usable answer within the deadline, as a line on standard error
 says; the others were classified. Exit code 2: one line on standard error says what cannot be used. Exit code 130:
 Ctrl-C, the way to end a camera's run.
 """

@@ -1,7 +1,7 @@
-"""The device: a picture goes in, its head runs here, its tail on a server, and a Prediction comes out.
+"""The device: an image goes in, its head runs here, its tail on a server, and a Prediction comes out.
 
 with EdgeClient("bundles/digits", "localhost:8001") as client:
-    print(client.infer("picture.jpg"))
+    print(client.infer("image.jpg"))
 """
 
 import time
@@ -47,7 +47,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class BytesSent:
-    """Bytes of one picture that left the device; `total` is the sum of the three.
+    """Bytes of one image that left the device; `total` is the sum of the three.
 
     Attributes:
       latent: the values themselves, one byte each.
@@ -78,7 +78,7 @@ class Prediction:
 
 
 class EdgeClient:
-    """Classifies pictures with a bundle's head here and its tail on a server. For one thread at a time."""
+    """Classifies images with a bundle's head here and its tail on a server. For one thread at a time."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class EdgeClient:
         Args:
           bundle: the folder. Only manifest.json and the file that runs here need to be in it.
           server: HOST:PORT; None where only `infer_local` is called.
-          deadline_ms: milliseconds that a picture may take, retries included.
+          deadline_ms: milliseconds that an image may take, retries included.
           compress: requests, by gRPC's gzip.
           tls: encrypt, and trust public authorities; implied by the next three.
           tls_ca: PEM file of the only authorities to trust.
@@ -145,20 +145,20 @@ class EdgeClient:
         self._server().connect(Deadline(self._deadline))
 
     def infer(self, image: Any) -> Prediction:
-        """Classifies a picture: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
+        """Classifies an image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
 
         Raises:
-          ImageError: the picture cannot be used.
+          ImageError: the image cannot be used.
           Unavailable: the server did not answer within the deadline.
-          ProtocolError: its answer to this picture is an error or nonsense.
-          UserError: the tail belongs to another head, or the server refuses us; the next picture would end alike.
+          ProtocolError: its answer to this image is an error or nonsense.
+          UserError: the tail belongs to another head, or the server refuses us; the next image would end alike.
         """
         connection, began = self._server(), time.perf_counter()
         deadline = Deadline(self._deadline)
         assert self._head is not None
-        picture = prepare(image, self.manifest.image)
+        pixels = prepare(image, self.manifest.image)
         prepared = time.perf_counter()
-        latent = self._head.run(picture)
+        latent = self._head.run(pixels)
         ran = quantized = time.perf_counter()
         if self._head.scale is None:
             latent = quantizer.quantize(latent, _affine(self.manifest), bits=self.manifest.latent.bits)
@@ -180,18 +180,18 @@ class EdgeClient:
         return self._prediction(probabilities, timings, _bytes_sent(answer, latent.nbytes))
 
     def infer_local(self, image: Any) -> Prediction:
-        """Classifies a picture with the whole network on this device, from the bundle's local file.
+        """Classifies an image with the whole network on this device, from the bundle's local file.
 
         Raises:
-          ImageError: the picture cannot be used.
+          ImageError: the image cannot be used.
           UserError: the bundle has no local file, or it cannot be used.
         """
         if self._whole is None:
             self._whole = self._load_whole()
         began = time.perf_counter()
-        picture = prepare(image, self.manifest.image)
+        pixels = prepare(image, self.manifest.image)
         prepared = time.perf_counter()
-        probabilities = _softmax(self._whole.run(picture))
+        probabilities = _softmax(self._whole.run(pixels))
         ran = time.perf_counter()
         head, total = 1000 * (ran - prepared), 1000 * (ran - began)
         timings = Timings(total - head, head, quantizer=0.0, network=0.0, queue=0.0, tail=0.0, total=total)
@@ -249,12 +249,12 @@ def _check_head(head: Interpreter, manifest: Manifest) -> None:
 
 
 def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, dtypes: tuple) -> None:
-    """Raises UserError where a LiteRT file does not take the manifest's picture or gives something else."""
-    picture = (manifest.image.height, manifest.image.width, 3)
-    if file.input_shape != picture or file.output_shape != tuple(shape) or file.output_dtype not in dtypes:
+    """Raises UserError where a LiteRT file does not take the manifest's image or gives something else."""
+    image = (manifest.image.height, manifest.image.width, 3)
+    if file.input_shape != image or file.output_shape != tuple(shape) or file.output_dtype not in dtypes:
         raise UserError(
-            f"{name} makes {file.output_dtype} {list(file.output_shape)} of a picture of {list(file.input_shape)}; "
-            f"its manifest says {list(shape)} of {list(picture)}"
+            f"{name} makes {file.output_dtype} {list(file.output_shape)} of an image of {list(file.input_shape)}; "
+            f"its manifest says {list(shape)} of {list(image)}"
         )
 
 

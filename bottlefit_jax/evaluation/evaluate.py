@@ -1,4 +1,4 @@
-"""A network over a whole set of pictures: accuracy, the calibrated range of its latents, what it sends for a few."""
+"""A network over a whole set of images: accuracy, the calibrated range of its latents, what it sends for a few."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,7 +54,7 @@ def evaluate(
     mesh: Mesh,
     name: str = "network",
 ) -> dict[str, float]:
-    """Accuracy over all pictures.
+    """Accuracy over all images.
 
     Args:
       eval_step: from `create_eval_step`.
@@ -67,7 +67,7 @@ def evaluate(
       {"top1", "top5"} in percent.
 
     Raises:
-      UserError: no pictures, or logits that are not finite.
+      UserError: no images, or logits that are not finite.
     """
     total: dict[str, jax.Array] | None = None
     for batch in batches:
@@ -75,12 +75,12 @@ def evaluate(
         total = counts if total is None else jax.tree.map(jnp.add, total, counts)
         jax.block_until_ready(total)  # with many steps given ahead, XLA's CPU devices can wait for each other for ever
     if total is None:
-        raise UserError("there are no pictures to evaluate on")
+        raise UserError("there are no images to evaluate on")
     sums = {name: int(value) for name, value in jax.device_get(total).items()}
     if sums["bad"]:
         raise UserError(
             f"the {name} diverged when it was trained: its output is not finite for {sums['bad']} of {sums['count']} "
-            "evaluation pictures; a lower learning rate may help"
+            "evaluation images; a lower learning rate may help"
         )
     return percentages(sums)
 
@@ -99,7 +99,7 @@ def calibrate(
     Args:
       module: a student.
       variables: of the student.
-      batches: pictures of the training split, from `data.eval_batches`.
+      batches: images of the training split, from `data.eval_batches`.
       per_channel: a range for each channel instead of one.
       mean, std: for `normalise`.
 
@@ -121,7 +121,7 @@ def calibrate(
         least, most = jax.device_get(found)
         low, high = np.minimum(low, least), np.maximum(high, most)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise UserError("the latents of the calibration pictures are not finite")
+        raise UserError("the latents of the calibration images are not finite")
     return {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
 
 
@@ -144,7 +144,7 @@ def send_and_classify(
     std: Sequence[float],
     class_indices: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the student would send for a few pictures, and the classes it finds from that.
+    """What the student would send for a few images, and the classes it finds from that.
 
     Args:
       module: a student.

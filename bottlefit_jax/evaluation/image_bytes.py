@@ -12,29 +12,29 @@ from bottlefit_jax.errors import UserError
 
 
 def jpeg_bytes(images: np.ndarray, *, quality: int = 95) -> np.ndarray:
-    """Measure pictures as JPEG files, as Pillow writes them with only the quality set.
+    """Measure images as JPEG files, as Pillow writes them with only the quality set.
 
     Args:
         images: [N, H, W, 3] uint8, already cut to the network's input size.
         quality: 1 to 95, Pillow's scale.
 
     Returns:
-        [N] int64, bytes per picture.
+        [N] int64, bytes per image.
 
     Raises:
         UserError: another shape or dtype, or a quality outside the scale.
     """
     if not 1 <= quality <= 95:
         raise UserError(f"JPEG quality is {quality}; it must be 1 to 95")
-    return np.asarray([len(file) for file in encode_pictures(images, picture_format="JPEG", quality=quality)], np.int64)
+    return np.asarray([len(file) for file in encode_images(images, image_format="JPEG", quality=quality)], np.int64)
 
 
-def encode_pictures(images: np.ndarray, *, picture_format: str, quality: int) -> list[bytes]:
-    """Write pictures as files, with nothing but the quality set.
+def encode_images(images: np.ndarray, *, image_format: str, quality: int) -> list[bytes]:
+    """Write images as files, with nothing but the quality set.
 
     Args:
         images: [N, H, W, 3] uint8.
-        picture_format: Pillow's name: JPEG or WEBP.
+        image_format: Pillow's name: JPEG or WEBP.
         quality: on Pillow's scale.
 
     Raises:
@@ -42,22 +42,20 @@ def encode_pictures(images: np.ndarray, *, picture_format: str, quality: int) ->
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise UserError(
-            f"cannot write {images.dtype} {images.shape} as {picture_format}; pictures are uint8 [N, H, W, 3]"
-        )
+        raise UserError(f"cannot write {images.dtype} {images.shape} as {image_format}; images are uint8 [N, H, W, 3]")
     files = []
     for image in images:
         buffer = io.BytesIO()
         try:
-            Image.fromarray(image).save(buffer, format=picture_format, quality=quality)
+            Image.fromarray(image).save(buffer, format=image_format, quality=quality)
         except (KeyError, OSError) as error:
-            raise UserError(f"this Pillow cannot write {picture_format}: {error}") from error
+            raise UserError(f"this Pillow cannot write {image_format}: {error}") from error
         files.append(buffer.getvalue())
     return files
 
 
-def decode_pictures(files: Sequence[bytes]) -> np.ndarray:
-    """Read what `encode_pictures` wrote: [N, H, W, 3] uint8."""
+def decode_images(files: Sequence[bytes]) -> np.ndarray:
+    """Read what `encode_images` wrote: [N, H, W, 3] uint8."""
     return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
 
 

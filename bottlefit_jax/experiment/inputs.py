@@ -1,4 +1,4 @@
-"""What an experiment opens before anything is compiled: its pictures, its networks, its workdir.
+"""What an experiment opens before anything is compiled: its images, its networks, its workdir.
 
 Nearly every mistake in a config shows here, as one line.
 """
@@ -47,7 +47,7 @@ class Networks:
       teacher_body: read from a folder, where a new classifier is to be trained on it; else None.
       student_variables: likewise.
       bottleneck: the student's options; None without one.
-      mean, std: of the pictures, for `normalise`: the config's, or what the weights were trained with.
+      mean, std: of the images, for `normalise`: the config's, or what the weights were trained with.
       num_classes: of both.
       labels: for each class that the logits stand for, its names; () where nobody knows them.
       class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
@@ -75,7 +75,7 @@ def stages_to_run(config: Config) -> tuple[str, ...]:
 
 
 def open_source(config: Config, split: str) -> data.Source:
-    """The pictures of one split, looked through.
+    """The images of one split, looked through.
 
     Raises:
       UserError: see `data.open_source` and `data.check_images`.
@@ -90,22 +90,22 @@ def open_source(config: Config, split: str) -> data.Source:
 
 
 def open_training(config: Config, networks: Networks, eval_source: data.Source) -> data.Source | None:
-    """The training pictures, or None where nothing is trained or calibrated.
+    """The training images, or None where nothing is trained or calibrated.
 
     Raises:
-      UserError: see `open_source`; or they have other classes than the evaluation pictures.
+      UserError: see `open_source`; or they have other classes than the evaluation images.
     """
     if not stages_to_run(config) and not needs_calibration(networks.student_variables):
         return None
     source = open_source(config, "train")
     if source.class_names != eval_source.class_names:
         odd = sorted({*source.class_names} ^ {*eval_source.class_names})
-        raise UserError(f"training and evaluation pictures have different classes: {', '.join(odd[:5])}")
+        raise UserError(f"training and evaluation images have different classes: {', '.join(odd[:5])}")
     return source
 
 
 def describe_data(networks: Networks, eval_source: data.Source, train_source: data.Source | None) -> list[str]:
-    """What a user should know of the pictures, a line each: what is left out, and an unconfirmed order."""
+    """What a user should know of the images, a line each: what is left out, and an unconfirmed order."""
     sources = [source for source in (train_source, eval_source) if source is not None]
     lines = [f"left out of {source.split}: {left_out}" for source in sources if (left_out := source.left_out())]
     return lines if networks.labels else [*lines, data.describe_order(eval_source.class_names)]

@@ -1,4 +1,4 @@
-"""What a finished run shows: report.json, report.md, and two pictures."""
+"""What a finished run shows: report.json, report.md, and two images."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from bottlefit_jax.evaluation.report import versions, write_report
 from bottlefit_jax.experiment.inputs import Networks, Variables
 from bottlefit_jax.recipe import Config
 
-SHOWN = 6  # pictures in latents.png
+SHOWN = 6  # images in latents.png
 
 
 def write_results(
@@ -28,7 +28,7 @@ def write_results(
     student_variables: Variables | None,
     accuracy: dict[str, dict[str, float]],
     files: list[dict[str, Any]],
-    pictures: Iterable[dict[str, np.ndarray]],
+    images: Iterable[dict[str, np.ndarray]],
     class_names: Sequence[str],
     stages: list[dict[str, Any]],
     history: list[dict[str, Any]],
@@ -43,7 +43,7 @@ def write_results(
       student_variables: on the host; None without a student.
       accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
       files: the teacher on images sent as files, of `alternatives.sent_as_files`; [] without teacher or student.
-      pictures: all evaluation batches, from the first.
+      images: all evaluation batches, from the first.
       class_names: of the dataset.
       stages: the stages' summaries.
       history: the epochs' records.
@@ -52,7 +52,7 @@ def write_results(
     Returns:
       The report (DESIGN, interface 1).
     """
-    jpeg, labels, shown = _look_at(pictures, classes=len(class_names))
+    jpeg, labels, shown = _look_at(images, classes=len(class_names))
     jpeg_mean, count = float(jpeg.mean()), len(labels)
     accuracy = {name: {**found, **_certainty(found["top1"], count)} for name, found in accuracy.items()}
     if history:
@@ -144,7 +144,7 @@ def _student_row(report: dict[str, Any], count: int) -> dict[str, Any]:
 def _look_at(
     batches: Iterable[dict[str, np.ndarray]], *, classes: int
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
-    """JPEG size and label of every picture, and a few (label, picture) to show, of as many classes as there can be."""
+    """JPEG size and label of every image, and a few (label, image) to show, of as many classes as there can be."""
     jpeg: list[np.ndarray] = []
     every_label: list[np.ndarray] = []
     found: list[list[np.ndarray]] = [[] for _ in range(classes)]
@@ -160,7 +160,7 @@ def _look_at(
 
 
 def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
-    """Bytes that one picture sends: its packed latent, and its range where the receiver does not know it beforehand.
+    """Bytes that one image sends: its packed latent, and its range where the receiver does not know it beforehand.
 
     Args:
       shape: (h, w, c) of the latent.

@@ -234,7 +234,7 @@ class _Experiment:
         return {"mean": self.networks.mean, "std": self.networks.std}
 
     def _evaluate(self, module: nn.Module, variables: Variables, batches: Any = None) -> dict[str, float]:
-        """Top-1 and top-5 on `batches`, or all evaluation pictures; a compiled step is kept for each network."""
+        """Top-1 and top-5 on `batches`, or all evaluation images; a compiled step is kept for each network."""
         name = "teacher" if module is self.networks.teacher else "student"
         if name not in self.eval_steps:
             indices = self.networks.class_indices
@@ -249,7 +249,7 @@ class _Experiment:
         ranges = calibrate(
             self.networks.student,
             sharding.to_host(student),
-            # Every host looks at the same pictures, so that all come to the same range.
+            # Every host looks at the same images, so that all come to the same range.
             self._eval_batches(self.train_source, limit=self.config.student.calibration_images, alone=True),
             per_channel=self.networks.bottleneck["per"] == "channel",
             **self._pixels(),
@@ -297,7 +297,7 @@ class _Experiment:
         files = [] if teacher is None or student is None else self._sent_as_files(teacher)
         for source in (self.train_source, self.eval_source):
             if source is not None and (bad := source.bad_images()):
-                self.log.say(f"skipped {len(bad)} of {len(source)} pictures of {source.split}, first {bad[0]}")
+                self.log.say(f"skipped {len(bad)} of {len(source)} images of {source.split}, first {bad[0]}")
         if jax.process_index() != 0:
             return {}
         return write_results(
@@ -307,7 +307,7 @@ class _Experiment:
             student_variables=None if student is None else sharding.to_host(student),
             accuracy=accuracy,
             files=files,
-            pictures=self._eval_batches(self.eval_source, alone=True),
+            images=self._eval_batches(self.eval_source, alone=True),
             class_names=self.eval_source.class_names,
             stages=summaries,
             history=self.log.records,

@@ -88,7 +88,7 @@ def _explained(work: Callable[[bytes], T], data: bytes, name: str) -> T:
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others
         reason = " ".join(str(error).split()) or type(error).__name__
         size = f"{len(data)} bytes; {reason}"
-        raise UserError(f"{printable(name)}: truncated, damaged or not a picture ({size})") from None
+        raise UserError(f"{printable(name)}: truncated, damaged or not an image ({size})") from None
 
 
 class _TooLarge(Exception):
@@ -170,4 +170,4 @@ def _open(data: bytes) -> Image.Image:
                 return factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open: not this format
             continue
-    raise ValueError("not a picture that Pillow knows")
+    raise ValueError("not an image that Pillow knows")

@@ -1,10 +1,10 @@
 """Measures a bundle three ways over links of given rates and delays: split, local only, and sending JPEG.
 
-    python -m bottlefit_jax.links.bench --bundle BUNDLE --pictures FOLDER --output DIR
+    python -m bottlefit_jax.links.bench --bundle BUNDLE --images FOLDER --output DIR
         [--rates 0.25,1,5,20,100] [--delays 5,40] [--count 50] [--jpeg-quality 95] [--deadline-ms 20000]
         [--watts-compute W --watts-send W --watts-idle W] [--shaper netem|process] [--device-slower TIMES]
         [--overwrite]
-    python -m bottlefit_jax.links.bench --bundle BUNDLE --pictures FOLDER --output DIR --server HOST:PORT
+    python -m bottlefit_jax.links.bench --bundle BUNDLE --images FOLDER --output DIR --server HOST:PORT
         [--jpeg-server HOST:PORT] [--tls-ca PEM --tls-cert PEM --tls-key PEM] [--token-file FILE]
 
 It starts the edge server and a JPEG server itself, on this machine, behind a shaped link. Rates are Mbit/s; a delay is
@@ -14,7 +14,7 @@ one-way, in ms, added in each direction. As device and server are one machine, l
 With --server it runs on the device itself and measures the link as it is. The server is started there as for any
 device; JPEG needs its own beside it, `python -m bottlefit_jax.links.jpeg_server --help`, and else is left out.
 
-DIR/bench.md has the tables, DIR/bench.json all numbers, DIR/latency.png the picture. What failed or was interrupted is
+DIR/bench.md has the tables, DIR/bench.json all numbers, DIR/latency.png the plot. What failed or was interrupted is
 a row that says why. Two methods are compared where the 95 % intervals of their medians part, and nowhere else. Exit
 code 2: one line on standard error says what is wrong; 130: interrupted, with a report of what was measured.
 """
@@ -40,12 +40,12 @@ from bottlefit_jax.cli.command import tell
 from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.links.flags import parse, token
 
-MOST_PICTURES = 50  # different ones, decoded in memory
+MOST_IMAGES = 50  # different ones, decoded in memory
 NO_JPEG = (
     "no --jpeg-server: start one beside the edge server, python -m bottlefit_jax.links.jpeg_server "
     "--bundle BUNDLE --host HOST --port 8002 --tail HOST:PORT"
 )
-NO_PICTURE = "no latency.png: it needs matplotlib, pip install matplotlib"
+NO_FIGURE = "no latency.png: it needs matplotlib, pip install matplotlib"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     # beside a server elsewhere a bundle may hold the head alone
     manifest = read_bundle(args.bundle, verify=True if args.server is None else lambda manifest: []).manifest
-    images = _pictures(args.pictures, min(args.count, MOST_PICTURES))
+    images = _images(args.images, min(args.count, MOST_IMAGES))
     _make(args.output)
     meter = find_meter() if args.device_slower == 1 else None  # a meter knows nothing of a modelled device
     stated = None if args.watts_compute is None else Watts(args.watts_compute, args.watts_send, args.watts_idle)
@@ -95,19 +95,19 @@ def bench(args: argparse.Namespace, argv: Sequence[str]) -> int:
         energy=_energy(meter, watts, alone=args.server is not None),
         slower=args.device_slower,
         count=args.count,
-        pictures=len(images),
+        images=len(images),
         machine=_machine(),
         notes=notes,
     )
     model = "" if args.device_slower == 1 else f", device {args.device_slower:g} times slower (model)"
     late: list[int] = []
     with interrupt.asked(late.append):  # what was measured is written all the same
-        picture = _draw(args.output / "latency.png", rows, setting.bundle + model)
-        if picture is None:
+        figure = _draw(args.output / "latency.png", rows, setting.bundle + model)
+        if figure is None:
             (args.output / "latency.png").unlink(
                 missing_ok=True
             )  # that of an earlier measurement would be taken for ours
-        report.write(args.output, setting, rows, picture=picture)
+        report.write(args.output, setting, rows, figure=figure)
     print(f"wrote {args.output / 'bench.md'}")
     return 130 if stopped or late else 0
 
@@ -179,7 +179,7 @@ def _notes(args: argparse.Namespace, manifest: Any, hops: list[float] | None) ->
     if hops is not None:
         hop = f", which takes {statistics.median(hops):.1f} ms at p50 of its tail's time" if hops else ""
         notes.append(
-            f"JPEG: the picture at the network's input size, {manifest.image.width} x {manifest.image.height}, quality "
+            f"JPEG: the image at the network's input size, {manifest.image.width} x {manifest.image.height}, quality "
             f"{args.jpeg_quality}. Its server runs the bundle's own student, {manifest.head.litert} and, beside "
             f"it{hop}, the edge server's {manifest.tail.onnx}: the same tail as split has, in the same process."
         )
@@ -188,8 +188,8 @@ def _notes(args: argparse.Namespace, manifest: Any, hops: list[float] | None) ->
     return [*notes, f"{answers}{4 * manifest.model.num_classes:,} bytes of logits for split{label}."]
 
 
-def _pictures(folder: Path, most: int) -> list:
-    """At most `most` pictures spread over all that are there, decoded: uint8 [H, W, 3] each."""
+def _images(folder: Path, most: int) -> list:
+    """At most `most` images spread over all that are there, decoded: uint8 [H, W, 3] each."""
     import numpy as np
     from PIL import Image as pillow
 
@@ -200,10 +200,10 @@ def _pictures(folder: Path, most: int) -> list:
     found = []
     for file in chosen:
         try:
-            with pillow.open(file) as picture:
-                found.append(np.asarray(picture.convert("RGB")))
+            with pillow.open(file) as image:
+                found.append(np.asarray(image.convert("RGB")))
         except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others
-            raise UserError(f"{file} is not a picture that can be read: {error}") from error
+            raise UserError(f"{file} is not an image that can be read: {error}") from error
     return found
 
 
@@ -235,7 +235,7 @@ def _make(folder: Path) -> None:
 
 
 def _draw(path: Path, rows: list, title: str) -> str | None:
-    """The picture's file name; None without one, and a line that says why."""
+    """The image's file name; None without one, and a line that says why."""
     if all(row.rate_mbit is None for row in rows):
         return None  # a single link has no line over rates
     from bottlefit_jax.links import report
@@ -244,7 +244,7 @@ def _draw(path: Path, rows: list, title: str) -> str | None:
     try:
         from bottlefit_jax.links import plot
     except ImportError:
-        print(NO_PICTURE, file=sys.stderr)
+        print(NO_FIGURE, file=sys.stderr)
         return None
     try:
         plot.draw(path, rows, crossings(rows), report.NAMES, f"{title}: latency against link rate")

@@ -24,7 +24,7 @@ class Watts:
     idle: float
 
     def millijoules(self, *, compute_ms: float, network_ms: float, wait_ms: float, sent: float, mbit: float) -> float:
-        """The energy of one picture in mJ.
+        """The energy of one image in mJ.
 
         Args:
             compute_ms: that the device itself computes.

@@ -25,7 +25,7 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     parser = Parser("bottlefit_jax.links.bench", description)
     add = parser.add_argument
     add("--bundle", type=Path, required=True, help="the folder; exported with --local for the local row")
-    add("--pictures", type=Path, required=True, help="a picture, or a folder with all that is below it")
+    add("--images", type=Path, required=True, help="an image, or a folder with all that is below it")
     add("--output", type=Path, required=True, help="folder of the report; made where it is not there")
     add("--overwrite", action="store_true", help="replace the report that --output holds")
     add("--server", metavar="HOST:PORT", help="an edge server on another machine, over the link as it is")
@@ -34,9 +34,9 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     )
     add("--rates", help=f"Mbit/s (default: {RATES})")
     add("--delays", help=f"ms, one way (default: {DELAYS})")
-    add("--count", type=int, default=50, help="pictures of each row (default: %(default)s)")
+    add("--count", type=int, default=50, help="images of each row (default: %(default)s)")
     add("--jpeg-quality", type=int, default=95, help="1 to 95, as Pillow has it (default: %(default)s)")
-    add("--deadline-ms", type=float, default=20_000, help="that a picture may take (default: %(default)g)")
+    add("--deadline-ms", type=float, default=20_000, help="that an image may take (default: %(default)g)")
     for state, doing in (("compute", "computes"), ("send", "sends"), ("idle", "waits")):
         add(
             f"--watts-{state}", type=float, metavar="W", help=f"that the device takes while it {doing}, without a meter"

@@ -43,11 +43,11 @@ class Classifier:
         self._client = client
 
     def __call__(self, data: bytes, context: Any) -> bytes:
-        """The JSON for a JPEG's bytes; a picture or a tail that cannot be used is a status of gRPC."""
+        """The JSON for a JPEG's bytes; an image or a tail that cannot be used is a status of gRPC."""
         began = time.perf_counter()
         try:
-            with pillow.open(io.BytesIO(data), formats=["JPEG"]) as picture:
-                image = np.asarray(picture.convert("RGB"))
+            with pillow.open(io.BytesIO(data), formats=["JPEG"]) as opened:
+                image = np.asarray(opened.convert("RGB"))
             found = self._client.infer(uncut(image, self._client.manifest.image))
         except BottleFitError as error:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
@@ -59,7 +59,7 @@ class Classifier:
 
 
 def uncut(image: np.ndarray, wanted: Image) -> np.ndarray:
-    """The picture with a black margin, uint8 [resize, resize, 3], of which `prepare` cuts out `image` to the bit.
+    """The image with a black margin, uint8 [resize, resize, 3], of which `prepare` cuts out `image` to the bit.
 
     Args:
         image: uint8 [wanted.height, wanted.width, 3].
@@ -69,7 +69,7 @@ def uncut(image: np.ndarray, wanted: Image) -> np.ndarray:
         UserError: another size.
     """
     if image.shape != (wanted.height, wanted.width, 3):
-        raise UserError(f"the picture is {list(image.shape)}; this network takes {[wanted.height, wanted.width, 3]}")
+        raise UserError(f"the image is {list(image.shape)}; this network takes {[wanted.height, wanted.width, 3]}")
     canvas = np.zeros((wanted.resize, wanted.resize, 3), np.uint8)
     top, left = round((wanted.resize - wanted.height) / 2), round((wanted.resize - wanted.width) / 2)
     canvas[top : top + wanted.height, left : left + wanted.width] = image

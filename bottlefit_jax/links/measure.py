@@ -16,7 +16,7 @@ from bottlefit_jax.links.servers import Server
 from bottlefit_jax.links.shaper import AnyLink
 from bottlefit_jax.links.summary import Row, Sample, median_interval, percentiles
 
-WARM_UP = 2  # pictures before the measured ones: connections, caches, TCP's window
+WARM_UP = 2  # images before the measured ones: connections, caches, TCP's window
 INTERRUPTED = "interrupted"
 
 
@@ -37,33 +37,33 @@ def measure(
     Args:
         images: uint8 [H, W, 3] each, taken in turns.
         rate_mbit, delay_ms: the link's, for the row; None where nobody shapes it.
-        count: pictures to measure.
+        count: images to measure.
         meter: reads the energy; without one, watts model it.
         slower: how many times as long the device is to compute as it did.
     """
     row = Row(method.name, rate_mbit, delay_ms)
-    pictures = itertools.cycle(images)
+    turns = itertools.cycle(images)
     samples: list[Sample] = []
     joules, sent = None, None
     try:
         for _ in range(WARM_UP):
-            method.once(next(pictures))
+            method.once(next(turns))
         before = link.sent()
         with meter or contextlib.nullcontext():
             for _ in range(count):
-                samples.append(method.once(next(pictures)))
+                samples.append(method.once(next(turns)))
         joules = meter.joules if meter else None
         after = link.sent()
         sent = None if before is None or after is None else after - before
     except (BottleFitError, KeyboardInterrupt) as error:
         why = INTERRUPTED if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
-        row = replace(row, error=f"{why}, after {len(samples)} of {count} pictures")
+        row = replace(row, error=f"{why}, after {len(samples)} of {count} images")
     if not samples:
         return row
     samples = [sample.on_a_slower_device(slower) for sample in samples]
     row = replace(
         row,
-        pictures=len(samples),
+        images=len(samples),
         ms=percentiles(samples),
         payload=_mean([one.payload for one in samples]),
         interval=median_interval([sample.ms["total"] for sample in samples]),
@@ -158,7 +158,7 @@ def _ready(servers: Sequence[Server], tell: Callable[[str], None]) -> None:
 def _energy(
     samples: list[Sample], joules: float | None, sent: float | None, rate_mbit: float | None, watts: Watts | None
 ) -> float | None:
-    """mJ of one picture."""
+    """mJ of one image."""
     if joules is not None:
         return 1e3 * joules / len(samples)
     if watts is None or sent is None or rate_mbit is None:

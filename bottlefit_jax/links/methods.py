@@ -1,4 +1,4 @@
-"""The three ways of classifying a picture on the device: split, local only, and sending it as JPEG."""
+"""The three ways of classifying an image on the device: split, local only, and sending it as JPEG."""
 
 import io
 import json
@@ -23,7 +23,7 @@ class Method(Protocol):
     name: str
 
     def once(self, image: np.ndarray) -> Sample:
-        """Classifies a picture, uint8 [H, W, 3] of any size; a UserError says why it did not work in time."""
+        """Classifies a pixels, uint8 [H, W, 3] of any size; a UserError says why it did not work in time."""
         ...
 
 
@@ -56,7 +56,7 @@ class Local:
 
 
 class Jpeg:
-    """The picture, cut to the network's input, is sent as JPEG; the server does the rest.
+    """The image, cut to the network's input, is sent as JPEG; the server does the rest.
 
     `head` is making the JPEG, `tail` all that the server does.
 
@@ -78,10 +78,10 @@ class Jpeg:
     def once(self, image: np.ndarray) -> Sample:
         """As Method."""
         began = time.perf_counter()
-        picture = prepare(image, self._image)
+        pixels = prepare(image, self._image)
         prepared = time.perf_counter()
         buffer = io.BytesIO()
-        pillow.fromarray(picture).save(buffer, format="JPEG", quality=self._quality)
+        pillow.fromarray(pixels).save(buffer, format="JPEG", quality=self._quality)
         data = buffer.getvalue()
         encoded = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""The picture of a measurement: latency against link rate, a panel per delay. Needs matplotlib."""
+"""The image of a measurement: latency against link rate, a panel per delay. Needs matplotlib."""
 
 import contextlib
 import math
@@ -37,7 +37,7 @@ ROW_POINTS = 26  # of a crossing's two lines of words
 
 
 def draw(path: Path, rows: Sequence[Row], crossings: Sequence[Crossing], names: dict[str, str], title: str) -> None:
-    """Writes the picture as PNG.
+    """Writes the image as PNG.
 
     Args:
         path: where to.
@@ -50,12 +50,12 @@ def draw(path: Path, rows: Sequence[Row], crossings: Sequence[Crossing], names: 
     """
     figure = _figure(rows, crossings, names, title)
     if figure is None:
-        raise UserError("there is nothing to draw: no picture was measured")
+        raise UserError("there is nothing to draw: no image was measured")
     _save(figure, path)
 
 
 def _figure(rows: Sequence[Row], crossings: Sequence[Crossing], names: dict[str, str], title: str) -> Figure | None:
-    """The picture, laid out; None where nothing was measured."""
+    """The image, laid out; None where nothing was measured."""
     values = [value for row in rows for p in (50, 95) if (value := row.p(p)) is not None]
     if not values:
         return None
@@ -75,7 +75,7 @@ def _figure(rows: Sequence[Row], crossings: Sequence[Crossing], names: dict[str,
         _mark(axes, panel)
         axes.set_title(f"{delay:g} ms each way", fontsize=10, loc="left")
     far = ", band to p95" if any(row.p(95) is not None for row in rows) else ""
-    panels[0].set_ylabel(f"latency of a picture, ms: p50{far}")
+    panels[0].set_ylabel(f"latency of an image, ms: p50{far}")
     panels[0].tick_params(labelleft=True)
     letters = int(72 * (width - 0.3) / (TITLE_POINTS * LETTER))
     figure.suptitle(

@@ -37,8 +37,8 @@ class Setting:
         link, link_how, counts: kind of the link, how it is shaped, what its bytes are, in words.
         energy: where it is from, in words; None without.
         slower: how many times as long the device is taken to compute as it did; 1: all was measured.
-        count: pictures of each row.
-        pictures: different ones that were taken in turns.
+        count: images of each row.
+        images: different ones that were taken in turns.
         machine: in words.
         notes: what a reader has to know, a sentence each.
     """
@@ -51,13 +51,13 @@ class Setting:
     energy: str | None
     slower: float
     count: int
-    pictures: int
+    images: int
     machine: str
     notes: Sequence[str]
 
 
-def write(folder: Path, setting: Setting, rows: Sequence[Row], *, picture: str | None) -> None:
-    """Writes bench.json and bench.md, which shows `picture` where there is one.
+def write(folder: Path, setting: Setting, rows: Sequence[Row], *, figure: str | None) -> None:
+    """Writes bench.json and bench.md, which shows `figure` where there is one.
 
     Raises:
         UserError: they cannot be written.
@@ -68,17 +68,17 @@ def write(folder: Path, setting: Setting, rows: Sequence[Row], *, picture: str |
         "crossings": [asdict(x) for x in crossings(rows)],
     }
     _write(folder / "bench.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
-    _write(folder / "bench.md", "\n".join(_lines(setting, rows, picture)) + "\n")
+    _write(folder / "bench.md", "\n".join(_lines(setting, rows, figure)) + "\n")
 
 
-def _lines(setting: Setting, rows: Sequence[Row], picture: str | None) -> Iterator[str]:
+def _lines(setting: Setting, rows: Sequence[Row], figure: str | None) -> Iterator[str]:
     """The report."""
     yield f"# {setting.bundle}: split, local only, or JPEG"
     yield ""
     yield f"    {setting.command}"
     yield ""
-    if picture:
-        yield f"![latency against link rate]({picture})"
+    if figure:
+        yield f"![latency against link rate]({figure})"
         yield ""
     yield from (f"- {note}" for note in _how(setting))
     for delay in delays(rows):
@@ -94,7 +94,7 @@ def _lines(setting: Setting, rows: Sequence[Row], picture: str | None) -> Iterat
 
 def _how(setting: Setting) -> Iterator[str]:
     """What a reader has to know before the numbers."""
-    yield f"{setting.count} pictures a row, {setting.pictures} different ones in turns, on {setting.machine}."
+    yield f"{setting.count} images a row, {setting.images} different ones in turns, on {setting.machine}."
     shaped = "" if setting.link == "direct" else " The delay is one-way and added in each direction."
     yield f"Link ({setting.link}): {setting.link_how}.{shaped}"
     yield f"Sent: {setting.counts}; mean of the row."
@@ -106,13 +106,13 @@ def _how(setting: Setting) -> Iterator[str]:
             "and quantizer are measured times multiplied; network, queue and tail are as measured."
         )
     given = [f"p{p}" for p, least in PERCENTILES.items() if setting.count >= least]
-    fewer = [f"p{p} takes {least:,} pictures a row" for p, least in PERCENTILES.items() if setting.count < least]
+    fewer = [f"p{p} takes {least:,} images a row" for p, least in PERCENTILES.items() if setting.count < least]
     yield (
         f"Times are {' / '.join(given)} in ms{''.join(f'; {one}' for one in fewer)}. The interval holds the median of "
         "the total with 95 %; a method is called faster, and is bold, only where its interval lies below the other's."
     )
     yield (
-        "prepare: to the network's input size, from a decoded picture. head: what the device computes, for JPEG "
+        "prepare: to the network's input size, from a decoded image. head: what the device computes, for JPEG "
         "writing the file, for local only the whole network. network: from leaving to answer, without the server's "
         "queue and tail. tail: the rest of the network on the server, for JPEG all of it."
     )
@@ -170,7 +170,7 @@ def _sentences(rows: Sequence[Row], delay: float | None) -> Iterator[str]:
         both = pairs(lines, first, second)
         if both and any(row.interval is None for pair in both for row in pair):
             sentences.append(
-                f"{_beginning(first)} and {NAMES[second]} are not compared: an interval takes {LEAST_IMAGES} pictures "
+                f"{_beginning(first)} and {NAMES[second]} are not compared: an interval takes {LEAST_IMAGES} images "
                 "a row, better --count 50."
             )
         elif both:
@@ -198,7 +198,7 @@ def _compared(both: Sequence[tuple[Row, Row]], *, crossed: bool) -> Iterator[str
     if rates[0]:
         yield (
             f"**{_beginning(first)} and {NAMES[second]} are not distinguished{_at(rates[0], of=len(both))}**: their "
-            "intervals overlap; more pictures (--count) or a quieter machine may part them."
+            "intervals overlap; more images (--count) or a quieter machine may part them."
         )
 
 

@@ -22,7 +22,7 @@ NOISY = 3.0  # times p50: a p95 beyond this is a disturbance, not the method
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture: ms by step, where the method has the step, and the bytes that it asked the link to carry."""
+    """One image: ms by step, where the method has the step, and the bytes that it asked the link to carry."""
 
     ms: dict[str, float]
     payload: int = 0
@@ -44,19 +44,19 @@ class Row:
 
     Attributes:
         rate_mbit, delay_ms: None on a link that nobody shapes.
-        pictures: that were measured.
+        images: that were measured.
         ms: step -> "p50", "p95", "p99", of which only those are there that so many images give; empty without any.
         payload: mean bytes of latent or JPEG.
-        bytes_sent: mean bytes that the device sent, all counted; None where some pictures failed or nobody counts.
-        energy_mj: mean energy of one picture in mJ, None without meter and watts.
-        error: why pictures are missing.
+        bytes_sent: mean bytes that the device sent, all counted; None where some images failed or nobody counts.
+        energy_mj: mean energy of one image in mJ, None without meter and watts.
+        error: why images are missing.
         interval: (low, high) in ms, 95 % of the median of the total; None with fewer images than LEAST_IMAGES.
     """
 
     method: str
     rate_mbit: float | None
     delay_ms: float | None
-    pictures: int = 0
+    images: int = 0
     ms: dict[str, dict[str, float]] = field(default_factory=dict)
     payload: float | None = None
     bytes_sent: float | None = None

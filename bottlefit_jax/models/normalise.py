@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 
 def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Pictures as the networks take them.
+    """Images as the networks take them.
 
     Args:
       image: [B, H, W, 3] uint8.
-      mean, std: per channel, of pictures scaled to 0..1.
+      mean, std: per channel, of images scaled to 0..1.
 
     Returns:
       [B, H, W, 3] float32.

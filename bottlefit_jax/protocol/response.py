@@ -82,7 +82,7 @@ def logits_of(response: Any, manifest: Manifest) -> np.ndarray:
     if output.datatype != "FP32" or list(output.shape) not in ([1, classes], [classes]) or len(raw) != 4 * classes:
         raise ProtocolError(
             f"the server answered with {printable(output.datatype)} {list(output.shape)} in {len(raw):,} raw bytes; "
-            f"one picture's logits are FP32 [1, {classes}] in {4 * classes:,}"
+            f"one image's logits are FP32 [1, {classes}] in {4 * classes:,}"
         )
     values = np.frombuffer(raw, "<f4").astype(np.float32)
     if not np.isfinite(values).all():

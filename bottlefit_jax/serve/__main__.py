@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     add("--backend", choices=["onnx", "jax"], default="onnx", help="what runs the tail (default: onnx)")
     add("--threads", type=int, default=_cores(), help="that run one batch (default: all cores)")
-    add("--max-batch", type=int, default=8, help="pictures that are run at once (default: 8)")
+    add("--max-batch", type=int, default=8, help="images that are run at once (default: 8)")
     # what comes while the tail runs goes together anyway; 2 ms made 4 clients of a tail of 0.3 ms wait 2.7 ms, not 0.8
     add("--batch-delay-ms", type=float, default=0, help="that an idle tail waits for more requests (default: 0)")
     add("--queue", type=int, default=1024, help="requests that wait at most, whatever their deadlines (default: 1024)")

@@ -43,7 +43,7 @@ class TailFailed(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """logits: [b, classes] float32; microseconds in the queue and in the tail; pictures that the tail ran at once."""
+    """logits: [b, classes] float32; microseconds in the queue and in the tail; images that the tail ran at once."""
 
     logits: np.ndarray
     queue_us: int
@@ -64,7 +64,7 @@ class Batcher:
     """Runs `tail` in a thread of its own until `close`.
 
     Args:
-      max_batch: pictures that the tail runs at once; a request may have several.
+      max_batch: images that the tail runs at once; a request may have several.
       delay: seconds that a request may wait for others.
       limit: requests that may wait, beside those being run, whatever their deadlines.
       ran: told the size of each batch, from the batcher's thread.

@@ -64,7 +64,7 @@ class Repository:
       folders: bundles.
       parents: folders of bundles, FOLDER/BUNDLE or FOLDER/NAME/VERSION; they are looked through at each load.
       start: makes the Batcher of a bundle that was verified; may raise UserError.
-      max_batch: pictures in one request at most.
+      max_batch: images in one request at most.
     """
 
     def __init__(

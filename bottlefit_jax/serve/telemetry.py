@@ -36,7 +36,7 @@ class Metrics:
             "tail": Histogram("tail_seconds", "Time of the batch in the tail", MODEL, buckets=SECONDS, **kept),
             "total": Histogram("total_seconds", "Time from request to response", MODEL, buckets=SECONDS, **kept),
         }
-        self.batch = Histogram("batch_size", "Pictures run at once", MODEL, buckets=(1, 2, 4, 8, 16, 32, 64), **kept)
+        self.batch = Histogram("batch_size", "Images run at once", MODEL, buckets=(1, 2, 4, 8, 16, 32, 64), **kept)
         self.queue = Gauge("queue_length", "Requests that wait", MODEL, **kept)
         self.received = Counter("received_bytes", "Bytes of ModelInfer requests", MODEL, **kept)
         self.refused = Counter("refused_calls", "Calls without an answer, by status", ("method", "status"), **kept)

@@ -127,7 +127,7 @@ def run_stage(
 
     Raises:
       Stopped: after saving, when a signal came.
-      UserError: a loss that is not finite, a full disk, a picture that cannot be read.
+      UserError: a loss that is not finite, a full disk, an image that cannot be read.
     """
     total = stage.epochs * plan.steps_per_epoch
     saved = checkpoints.latest(state)

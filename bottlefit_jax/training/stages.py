@@ -53,7 +53,7 @@ class Stage:
       terms: names of the loss's terms.
       loss_fn: (student outputs, teacher outputs or None, label) -> terms.
       needs_teacher: whether `loss_fn` looks at the teacher's outputs.
-      epochs, batch_size: length, and pictures in a step over all devices.
+      epochs, batch_size: length, and images in a step over all devices.
     """
 
     name: str

@@ -42,7 +42,7 @@ def comparison(*rows):
     """A comparison of rows."""
     return {
         "dataset": "imagenette160",
-        "pictures": 3925,
+        "images": 3925,
         "image_size": 64,
         "teacher": {"name": "resnet18", "top1": TEACHER, "top5": 98.7},
         "jpeg95_bytes": 2968.2,

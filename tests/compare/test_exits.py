@@ -28,7 +28,7 @@ def student(setting):
 
 @pytest.fixture(scope="module")
 def alone(setting, student):
-    """The exit's own logits for every picture, and the labels."""
+    """The exit's own logits for every image, and the labels."""
     module, variables, _ = student
     images = np.concatenate([batch["image"][batch["mask"]] for batch in setting.batches()])
     labels = np.concatenate([batch["label"][batch["mask"]] for batch in setting.batches()])

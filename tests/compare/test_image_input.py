@@ -1,10 +1,10 @@
-"""Pictures sent to the teacher: as much accuracy as they keep, as many bytes as the files have."""
+"""Images sent to the teacher: as much accuracy as they keep, as many bytes as the files have."""
 
 import numpy as np
 import pytest
 
 from bottlefit_jax.compare.image_input import Teacher, jpeg_mean, summary
-from bottlefit_jax.evaluation.image_bytes import decode_pictures, encode_pictures, jpeg_bytes
+from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images, jpeg_bytes
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def test_a_lossless_format_costs_bytes_and_no_accuracy(setting, teacher):
     assert png["bytes"]["p95"] >= png["bytes"]["mean"] > 100
 
 
-def test_bytes_are_those_of_every_picture_and_of_no_filling(setting, teacher):
+def test_bytes_are_those_of_every_image_and_of_no_filling(setting, teacher):
     images = np.concatenate([batch["image"][batch["mask"]] for batch in setting.batches()])
     assert len(images) == len(setting.source)
     sizes = jpeg_bytes(images, quality=95)
@@ -27,11 +27,11 @@ def test_bytes_are_those_of_every_picture_and_of_no_filling(setting, teacher):
     assert jpeg_mean(setting) == pytest.approx(sizes.mean())
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "WEBP"])
-def test_less_quality_is_fewer_bytes_and_another_picture(setting, picture_format):
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
+def test_less_quality_is_fewer_bytes_and_another_image(setting, image_format):
     images = next(iter(setting.batches(limit=4)))["image"][:4]
-    poor, good = (encode_pictures(images, picture_format=picture_format, quality=quality) for quality in (5, 95))
+    poor, good = (encode_images(images, image_format=image_format, quality=quality) for quality in (5, 95))
     assert sum(map(len, poor)) < sum(map(len, good))
-    error = [np.abs(decode_pictures(files).astype(int) - images).mean() for files in (poor, good)]
+    error = [np.abs(decode_images(files).astype(int) - images).mean() for files in (poor, good)]
     assert error[0] > error[1]
     assert error[1] < 8

@@ -31,7 +31,7 @@ def overlaps(axes):
 
 
 @pytest.mark.parametrize("draw", [plots.rate_accuracy, plots.latency])
-def test_twelve_methods_make_a_picture(tmp_path, draw):
+def test_twelve_methods_make_a_image(tmp_path, draw):
     assert draw(tmp_path / "p.png", everything())
     with Image.open(tmp_path / "p.png") as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -113,8 +113,8 @@ def test_lines_of_the_same_time_take_turns():
 
 
 @pytest.mark.parametrize("draw", [plots._rate_accuracy, plots._latency])
-def test_no_word_leaves_the_picture(draw):
-    drawing = draw(everything() | {"dataset": "a-folder-with-a-name-that-is-longer-than-any-picture-is-wide " * 2})
+def test_no_word_leaves_the_image(draw):
+    drawing = draw(everything() | {"dataset": "a-folder-with-a-name-that-is-longer-than-any-image-is-wide " * 2})
     drawing.draw_without_rendering()
     axes = panel(drawing)
     texts = [text for text in axes.texts if text.get_text()]
@@ -135,7 +135,7 @@ def test_a_setting_that_sends_nothing_stands_at_the_left_border():
     assert "threshold 0.5: 0 bytes" in words(axes)
 
 
-def test_a_failed_method_is_not_drawn_and_nothing_at_all_is_no_picture(tmp_path):
+def test_a_failed_method_is_not_drawn_and_nothing_at_all_is_no_image(tmp_path):
     broken = failed("webp", "WebP", "quality 5", "no WebP")
     assert "WebP" not in words(panel(plots._rate_accuracy(comparison(BOTTLEFIT, broken))))
     assert not plots.rate_accuracy(tmp_path / "p.png", comparison(local(), broken))

@@ -36,8 +36,8 @@ def test_a_row_says_all_that_was_measured(tmp_path):
         "| BottleFit | 8 channels | 84.70 ± 0.20 | 98.00 ± 0.10 | 0.40 | 656 | 820 | 77.9 "
         "| 12.3 k | 18 M | 0.30 | 2.20 |",
     ]
-    assert "3,925 pictures of imagenette160 at 64 pixels" in text
-    assert "85.10 % top-1 (95 % interval for so many pictures: 83.95 to 86.18)" in text
+    assert "3,925 images of imagenette160 at 64 pixels" in text
+    assert "85.10 % top-1 (95 % interval for so many images: 83.95 to 86.18)" in text
     assert "over the seeds 0, 1 and 2" in text
     assert "- SPINN sends nothing where its exit is sure." in text
     assert "python 3.11.7, device cpu" in text
@@ -64,7 +64,7 @@ def test_the_headline_names_who_is_near_the_teacher_and_sends_least(tmp_path):
     text = text_of(tmp_path, local(), *jpeg, BOTTLEFIT)
     assert (
         "Within 0.6 points of the teacher (85.10 % top-1) lie JPEG (quality 90, 95) and BottleFit, 8 channels; "
-        "of these **BottleFit, 8 channels sends the fewest bytes, 656 per picture**, 77.9 % less than JPEG at "
+        "of these **BottleFit, 8 channels sends the fewest bytes, 656 per image**, 77.9 % less than JPEG at "
         "quality 95 (2,968 bytes)." in text
     )
     assert "No other method sends as little." in text
@@ -73,7 +73,7 @@ def test_the_headline_names_who_is_near_the_teacher_and_sends_least(tmp_path):
 
 def test_methods_that_send_as_much_share_the_headline(tmp_path):
     text = text_of(tmp_path, row("ghnd", "GHND", top1=84.6, std=0.1, sent=656.2), BOTTLEFIT)
-    assert "**GHND and BottleFit, 8 channels send the fewest bytes, 656 per picture**" in text
+    assert "**GHND and BottleFit, 8 channels send the fewest bytes, 656 per image**" in text
     assert (
         "No other method with as few bytes is right more often; the nearest is GHND (656 bytes, 84.60 %), 0.10" in text
     )
@@ -84,7 +84,7 @@ def test_nobody_near_the_teacher_is_said_plainly(tmp_path):
     poor = row("bottlefit", "BottleFit", top1=80.0, std=0.2, sent=6000.0)
     text = text_of(tmp_path, local(), poor, *codec("jpeg", "JPEG", (5, 15.0, 690)))
     assert "**Nothing that uses a link stays within 0.6 points of the teacher (85.10 % top-1)**; the nearest is" in text
-    assert "BottleFit, which loses 5.10 points with 6,000 bytes per picture, 102.1 % **more** than JPEG" in text
+    assert "BottleFit, which loses 5.10 points with 6,000 bytes per image, 102.1 % **more** than JPEG" in text
     assert "lies" not in text
 
 
@@ -154,7 +154,7 @@ def test_a_comparison_without_bottlefit_or_without_anything_has_a_text(tmp_path)
     assert "none of them sends anything" in text_of(tmp_path, row("spinn", "SPINN", top1=85.0, sent=0))
 
 
-def test_only_pictures_that_exist_are_shown_around_the_table(tmp_path):
+def test_only_images_that_exist_are_shown_around_the_table(tmp_path):
     assert ".png" not in text_of(tmp_path, BOTTLEFIT)
     for name in ("compare_rate_accuracy.png", "compare_latency.png"):
         (tmp_path / name).touch()

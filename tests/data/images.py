@@ -1,4 +1,4 @@
-"""Folders of small pictures for the tests of this room."""
+"""Folders of small images for the tests of this room."""
 
 import io
 import pathlib
@@ -10,13 +10,13 @@ SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 
 def noise(height: int, width: int, seed: int) -> np.ndarray:
-    """A blurred random picture, uint8 [height, width, 3]."""
+    """A blurred random image, uint8 [height, width, 3]."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def encode(image: np.ndarray | Image.Image, kind: str = "JPEG", **options) -> bytes:
-    """The picture as a file."""
+    """The image as a file."""
     file = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(file, kind, **options)
@@ -24,7 +24,7 @@ def encode(image: np.ndarray | Image.Image, kind: str = "JPEG", **options) -> by
 
 
 def make_folder(root: pathlib.Path, *, classes=("ant", "bee"), train: int = 6, val: int = 5) -> pathlib.Path:
-    """root/{train,val}/CLASS/N.jpg (every third a PNG), each picture different and of its own size."""
+    """root/{train,val}/CLASS/N.jpg (every third a PNG), each image different and of its own size."""
     for split, count in (("train", train), ("val", val)):
         for label, name in enumerate(classes):
             folder = root / split / name

@@ -38,7 +38,7 @@ def test_folder_is_in_sorted_order_with_labels(folder):
     assert source.class_names == ("ant", "bee")
     assert len(source) == 10
     assert [source[index]["label"] for index in range(10)] == [0] * 5 + [1] * 5
-    assert source.picture_name(2) == str(folder / "val" / "ant" / "02.png")
+    assert source.image_name(2) == str(folder / "val" / "ant" / "02.png")
     np.testing.assert_array_equal(source[2]["image"], noise(46, 50, seed=102))
     with pytest.raises(IndexError):
         source[10]
@@ -60,7 +60,7 @@ def test_sources_survive_pickling(folder):
 
 
 def broken(folder, what):
-    if what == "class without pictures":
+    if what == "class without images":
         for file in (folder / "val" / "bee").iterdir():
             file.unlink()
     elif what == "other classes":
@@ -80,7 +80,7 @@ def broken(folder, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("class without pictures", "val/bee' holds no picture"),
+        ("class without images", "val/bee' holds no image"),
         ("other classes", "same classes; unpaired: train/bee, val/wasp"),
         ("empty split", "val' is empty"),
         ("no val", "has no val/"),
@@ -117,11 +117,11 @@ def test_unprepared_set_says_the_command(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_check_names_every_truncated_picture(folder):
+def test_check_names_every_truncated_image(folder):
     for name in ("ant/00.jpg", "bee/02.png"):
         truncate(folder / "train" / name)
     source = open_source("folder", split="train", root=str(folder))
-    with pytest.raises(UserError, match="2 of 12 pictures") as error:
+    with pytest.raises(UserError, match="2 of 12 images") as error:
         check_images(source)
     assert str(folder / "train" / "ant" / "00.jpg") in str(error.value)
     assert str(folder / "train" / "bee" / "02.png") in str(error.value)

@@ -93,7 +93,7 @@ def test_a_crash_leaves_nothing(folder, tmp_path, monkeypatch):
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_truncated_picture_is_not_prepared(folder, tmp_path):
+def test_truncated_image_is_not_prepared(folder, tmp_path):
     truncate(folder / "val" / "bee" / "00.jpg")
     with pytest.raises(UserError, match=r"bee/00\.jpg"):
         tfds_writer.write_folder_set(str(folder), "insects", data_dir=str(tmp_path / "data"))

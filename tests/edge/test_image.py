@@ -17,7 +17,7 @@ def wanted(size, resize):
 
 @pytest.mark.parametrize(("size", "resize"), [(224, 256), (32, 32), (64, 73)])
 @pytest.mark.parametrize("shape", [(375, 500), (500, 333), (32, 32), (20, 31), (64, 73), (700, 90), (900, 901)])
-def test_a_picture_is_what_evaluation_sees_within_one_grey_level(shape, size, resize):
+def test_a_image_is_what_evaluation_sees_within_one_grey_level(shape, size, resize):
     rng = np.random.default_rng(sum(shape))
     coarse = pillow.fromarray(rng.integers(0, 256, (shape[0] // 4, shape[1] // 4, 3), np.uint8))
     for image in (np.asarray(coarse.resize(shape[::-1])), rng.integers(0, 256, (*shape, 3), np.uint8)):
@@ -34,7 +34,7 @@ def as_evaluation_sees(folder, name, size, resize):
         (folder / split).mkdir(exist_ok=True)
         (folder / split / "class").symlink_to(folder / "files", target_is_directory=True)
     source = open_source("folder", split="val", root=str(folder))
-    (index,) = [i for i in range(len(source)) if source.picture_name(i).endswith(name)]
+    (index,) = [i for i in range(len(source)) if source.image_name(i).endswith(name)]
     return resize_center_crop(source[index]["image"], size=size, short_side=resize).astype(int)
 
 
@@ -85,12 +85,12 @@ def test_a_file_is_decoded_as_evaluation_does(tmp_path):
         assert np.array_equal(prepare(path, wanted(40, 40)), expected), path.name
 
 
-def test_a_long_thin_picture_does_not_fill_the_memory():
+def test_a_long_thin_image_does_not_fill_the_memory():
     assert prepare(np.full((1, 60_000, 3), 9, np.uint8), wanted(224, 256)).max() == 9
 
 
 @pytest.mark.parametrize("shape", [(10, 60_000), (60_000, 10), (3, 90), (90, 3)])
-def test_a_thin_picture_is_what_evaluation_sees_within_one_grey_level(shape):
+def test_a_thin_image_is_what_evaluation_sees_within_one_grey_level(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     expected = resize_center_crop(image, size=224, short_side=256).astype(int)
     assert np.abs(prepare(image, wanted(224, 256)).astype(int) - expected).max() <= 1
@@ -119,12 +119,12 @@ def test_arrays_of_another_kind_are_refused():
         assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_picture_is_one_line_with_its_name(tmp_path):
+def test_what_is_no_image_is_one_line_with_its_name(tmp_path):
     good = tmp_path / "good.jpg"
     pillow.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(good)
     for name, data in (("half.jpg", good.read_bytes()[:900]), ("empty.png", b""), ("text.png", b"hello")):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(ImageError, match=rf"{name}: truncated, damaged or not a picture \(.+\)"):
+        with pytest.raises(ImageError, match=rf"{name}: truncated, damaged or not an image \(.+\)"):
             prepare(tmp_path / name, wanted(32, 32))
     with pytest.raises(ImageError, match=r"none.png: .*No such file"):
         prepare(tmp_path / "none.png", wanted(32, 32))
@@ -141,7 +141,7 @@ def test_folders_are_searched_in_order(tmp_path):
         "notes.txt",
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty has no picture"):
+    with pytest.raises(UserError, match="empty has no image"):
         files_in([tmp_path / "empty"])
     with pytest.raises(UserError, match=r"no file or folder .*none"):
         files_in([tmp_path / "none"])

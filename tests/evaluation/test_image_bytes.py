@@ -27,7 +27,7 @@ def test_a_lower_quality_is_smaller():
     assert jpeg_bytes(images, quality=50) == len(buffer.getvalue())
 
 
-def test_no_pictures_have_no_sizes():
+def test_no_images_have_no_sizes():
     assert jpeg_bytes(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0,)
 
 

@@ -81,11 +81,11 @@ def nameless(teacher, tmp_path):
 
 def test_the_order_of_nameless_classes_is_said_or_refused(config, nameless, tmp_path):
     config.teacher.weights = str(nameless)
-    config.dataset.name, config.dataset.root = "folder", str(make_folder(tmp_path / "pictures", classes="abcdefghijkl"))
-    (tmp_path / "pictures" / "val" / "a" / "notes.txt").touch()
+    config.dataset.name, config.dataset.root = "folder", str(make_folder(tmp_path / "images", classes="abcdefghijkl"))
+    (tmp_path / "images" / "val" / "a" / "notes.txt").touch()
     source = open_source(config, "val")
     assert describe_data(create_networks(config, source.class_names), source, None) == [
-        "left out of val: 1 without a picture's suffix, first a/notes.txt",
+        "left out of val: 1 without an image's suffix, first a/notes.txt",
         "the weights do not name their classes; their outputs are taken to be 0 'a', 1 'b', 2 'c', 3 'd', 4 'e', ...",
     ]
     numbers = sorted(str(number) for number in range(12))
@@ -261,8 +261,8 @@ def digit_images(root, digits, *, each):
         for index, image in enumerate(images[labels == digit][: each + each // 2]):
             folder = root / ("train" if index < each else "val") / f"my {digit}"
             folder.mkdir(parents=True, exist_ok=True)
-            picture = cv2.resize((image.reshape(8, 8) * 15.9).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(folder / f"{index}.png"), picture)
+            large = cv2.resize((image.reshape(8, 8) * 15.9).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / f"{index}.png"), large)
     return root
 
 
@@ -309,8 +309,8 @@ def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_teacher_from_a_folder_a_static_range_and_skipped_pictures_make_a_whole_run(teacher, tmp_path):
-    """Two of the teacher's twelve classes; one training picture is truncated."""
+def test_a_teacher_from_a_folder_a_static_range_and_skipped_images_make_a_whole_run(teacher, tmp_path):
+    """Two of the teacher's twelve classes; one training image is truncated."""
     rng = np.random.default_rng(0)
     for split, name in (("train", "thing 4"), ("train", "thing 7"), ("val", "thing 4"), ("val", "thing 7")):
         folder = tmp_path / "set" / split / name
@@ -335,7 +335,7 @@ def test_a_teacher_from_a_folder_a_static_range_and_skipped_pictures_make_a_whol
         ),
     )
     assert (code, err) == (0, ""), err
-    assert f"skipped 1 of 18 pictures of train, first {victim}" in out
+    assert f"skipped 1 of 18 images of train, first {victim}" in out
     report = (tmp_path / "run" / "report.md").read_text()
     assert "resnet18 + 3-channel bottleneck" in report
     assert ROOT.name not in report.split("```")[0]

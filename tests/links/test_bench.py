@@ -39,8 +39,8 @@ def bundle(tmp_path, models):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
@@ -49,9 +49,9 @@ def pictures(tmp_path):
 
 
 @contextlib.contextmanager
-def started(bundle, pictures, output, *flags):
+def started(bundle, images, output, *flags):
     """The running process; its progress comes from stderr."""
-    words = ["-m", "bottlefit_jax.links.bench", "--bundle", bundle, "--pictures", pictures, "--output", output]
+    words = ["-m", "bottlefit_jax.links.bench", "--bundle", bundle, "--images", images, "--output", output]
     with subprocess.Popen(
         [sys.executable, *map(str, [*words, "--shaper", "process", *flags])],
         stdout=subprocess.PIPE,
@@ -83,10 +83,10 @@ def until(process, word):
     pytest.fail(f"no {word}")
 
 
-def test_a_measurement_has_every_row_and_all_three_files(bundle, pictures, tmp_path):
+def test_a_measurement_has_every_row_and_all_three_files(bundle, images, tmp_path):
     output = tmp_path / "a folder" / "out"
     flags = ["--rates", "5,50", "--delays", "2", "--count", "5", "--watts-compute", 6, "--watts-send", 4]
-    with started(bundle, pictures, output, *flags, "--watts-idle", 2) as process:
+    with started(bundle, images, output, *flags, "--watts-idle", 2) as process:
         said, complaints = process.communicate(timeout=60)
     assert process.returncode == 0, complaints
     assert said == f"wrote {output / 'bench.md'}\n"
@@ -96,7 +96,7 @@ def test_a_measurement_has_every_row_and_all_three_files(bundle, pictures, tmp_p
     ]
     for row in found["rows"]:
         total, network = row["ms"]["total"]["p50"], row["ms"].get("network", {"p50": 0})["p50"]
-        assert row["pictures"] == 5
+        assert row["images"] == 5
         assert total >= network
         assert row["energy_mj"] > 0
         assert (network > 2 * 2) == (row["method"] != "local")
@@ -106,9 +106,9 @@ def test_a_measurement_has_every_row_and_all_three_files(bundle, pictures, tmp_p
     assert "nothing was measured: time x the stated 6 W computing" in (output / "bench.md").read_text()
 
 
-def test_a_bundle_without_a_local_network_says_how_to_get_one(tmp_path, models, pictures):
+def test_a_bundle_without_a_local_network_says_how_to_get_one(tmp_path, models, images):
     bundle = example.write(tmp_path / "bundle", files={"head.tflite": models["head.tflite"]})
-    with started(bundle, pictures, tmp_path, "--rates", 50, "--delays", 0, "--count", 1) as process:
+    with started(bundle, images, tmp_path, "--rates", 50, "--delays", 0, "--count", 1) as process:
         assert process.wait(60) == 0
         process.stdout.read()
     row = next(row for row in read(tmp_path)["rows"] if row["method"] == "local")
@@ -116,11 +116,11 @@ def test_a_bundle_without_a_local_network_says_how_to_get_one(tmp_path, models, 
     assert "export it with --local" in (tmp_path / "bench.md").read_text()
 
 
-def test_a_server_that_cannot_start_is_one_line(tmp_path, models, pictures):
+def test_a_server_that_cannot_start_is_one_line(tmp_path, models, images):
     bundle = example.write(
         tmp_path / "bundle", files={**models, "tail.onnx": b"no tail"}, local={"litert": "local.tflite"}
     )
-    with started(bundle, pictures, tmp_path) as process:
+    with started(bundle, images, tmp_path) as process:
         _, complaints = process.communicate(timeout=60)
     assert process.returncode == 2
     assert complaints.startswith("error: the edge server did not start: it ended with exit code 2")
@@ -129,9 +129,9 @@ def test_a_server_that_cannot_start_is_one_line(tmp_path, models, pictures):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "method"), [("bottlefit_jax.serve", "split"), ("jpeg_server", "jpeg")])
-def test_a_killed_server_is_a_row_that_says_so_and_the_next_link_goes_on(bundle, pictures, tmp_path, name, method):
+def test_a_killed_server_is_a_row_that_says_so_and_the_next_link_goes_on(bundle, images, tmp_path, name, method):
     flags = ["--rates", "20,21,22", "--delays", 10, "--count", 60, "--deadline-ms", 1500]
-    with started(bundle, pictures, tmp_path, *flags) as process:
+    with started(bundle, images, tmp_path, *flags) as process:
         until(process, "20 Mbit/s, jpeg" if method == "split" else "21 Mbit/s, split")
         time.sleep(0.5)
         os.kill(servers(process)[name], signal.SIGKILL)
@@ -140,14 +140,14 @@ def test_a_killed_server_is_a_row_that_says_so_and_the_next_link_goes_on(bundle,
     assert "is started again" in complaints
     rows = {(row["rate_mbit"], row["method"]): row for row in read(tmp_path)["rows"]}
     assert "ended with signal 9" in rows[21, method]["error"]
-    assert 0 < rows[21, method]["pictures"] < 60
+    assert 0 < rows[21, method]["images"] < 60
     assert [rows[rate, method]["error"] for rate in (20, 22)] == [None, None]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_measurement_reports_and_leaves_nothing_running(bundle, pictures, tmp_path, signum):
-    with started(bundle, pictures, tmp_path, "--rates", "1,20", "--delays", 10, "--count", 100) as process:
+def test_an_interrupted_measurement_reports_and_leaves_nothing_running(bundle, images, tmp_path, signum):
+    with started(bundle, images, tmp_path, "--rates", "1,20", "--delays", 10, "--count", 100) as process:
         until(process, "split")
         children = servers(process)
         assert len(children) == 2
@@ -161,7 +161,7 @@ def test_an_interrupted_measurement_reports_and_leaves_nothing_running(bundle, p
     assert "interrupted" in (tmp_path / "bench.md").read_text()
 
 
-def test_servers_elsewhere_are_measured_over_the_link_as_it_is(bundle, pictures, tmp_path):
+def test_servers_elsewhere_are_measured_over_the_link_as_it_is(bundle, images, tmp_path):
     with contextlib.ExitStack() as stack:
         link = stack.enter_context(ProcessLink())
         tail = stack.enter_context(edge_server(bundle, link))
@@ -170,7 +170,7 @@ def test_servers_elsewhere_are_measured_over_the_link_as_it_is(bundle, pictures,
         (tmp_path / "device").mkdir()
         for name in ("manifest.json", "head.tflite", "local.tflite"):
             shutil.copy(bundle / name, tmp_path / "device")
-        words = ["-m", "bottlefit_jax.links.bench", "--bundle", tmp_path / "device", "--pictures", pictures]
+        words = ["-m", "bottlefit_jax.links.bench", "--bundle", tmp_path / "device", "--images", images]
         words += ["--output", tmp_path / "out", "--count", 20, "--server", addresses[0]]
         command = [sys.executable, *map(str, words)]
         both = subprocess.run([*command, "--jpeg-server", addresses[1]], capture_output=True, text=True)
@@ -183,7 +183,7 @@ def test_servers_elsewhere_are_measured_over_the_link_as_it_is(bundle, pictures,
     assert alone.returncode == 0, alone.stderr
     found = read(tmp_path / "out")
     rows = {row["method"]: row for row in found["rows"]}
-    assert [rows[name]["pictures"] for name in ("split", "local", "jpeg")] == [20, 20, 0]
+    assert [rows[name]["images"] for name in ("split", "local", "jpeg")] == [20, 20, 0]
     assert "python -m bottlefit_jax.links.jpeg_server" in rows["jpeg"]["error"]
     assert (found["link"], rows["split"]["rate_mbit"], rows["split"]["bytes_sent"]) == ("direct", None, None)
     assert not (tmp_path / "out" / "latency.png").exists()

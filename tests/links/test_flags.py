@@ -29,7 +29,7 @@ from bottlefit_jax.links.flags import parse
     ],
 )
 def test_a_wrong_flag_is_one_line(flags, complaint, tmp_path, capsys):
-    given = ["--bundle", str(tmp_path / "none"), "--pictures", str(tmp_path), "--output", str(tmp_path / "out")]
+    given = ["--bundle", str(tmp_path / "none"), "--images", str(tmp_path), "--output", str(tmp_path / "out")]
     assert command.main([*given, *flags]) == 2
     said = capsys.readouterr().err
     assert complaint in said
@@ -37,7 +37,7 @@ def test_a_wrong_flag_is_one_line(flags, complaint, tmp_path, capsys):
 
 
 def test_rates_are_sorted_and_single():
-    flags = ["--bundle", "b", "--pictures", "p", "--output", "o", "--rates", "5,1,5", "--delays", "40,5"]
+    flags = ["--bundle", "b", "--images", "p", "--output", "o", "--rates", "5,1,5", "--delays", "40,5"]
     args = parse(flags, None)
     assert (args.rates, args.delays) == ([1, 5], [5, 40])
     assert math.isclose(args.deadline_ms, 20_000)
@@ -46,7 +46,7 @@ def test_rates_are_sorted_and_single():
 @pytest.mark.parametrize("name", ["bench.json", "bench.md", "latency.png"])
 def test_an_earlier_report_is_not_overwritten_without_a_word(tmp_path, name, capsys):
     (tmp_path / name).write_text("earlier")
-    flags = ["--bundle", str(tmp_path / "none"), "--pictures", "p", "--output", str(tmp_path)]
+    flags = ["--bundle", str(tmp_path / "none"), "--images", "p", "--output", str(tmp_path)]
     assert command.main(flags) == 2
     message = capsys.readouterr().err
     assert f"already holds {name} of a measurement; name another folder, or give --overwrite" in message
@@ -62,7 +62,7 @@ def test_the_notes_fit_how_it_was_measured(slower, server, tmp_path):
     folder = tmp_path / "bundle"
     bundles.write(folder)
     manifest = read_bundle(folder).manifest
-    flags = ["--bundle", "b", "--pictures", "p", "--output", "o", "--device-slower", str(slower)]
+    flags = ["--bundle", "b", "--images", "p", "--output", "o", "--device-slower", str(slower)]
     args = parse([*flags, *(["--server", server] if server else [])], None)
     notes = " ".join(command._notes(args, manifest, None if server else [1.0]))
     assert ("as fast as the server" in notes) == (slower == 1 and server is None)

@@ -14,15 +14,15 @@ from bottlefit_jax.links.summary import METHODS, crossings
 from tests.links.test_report import RATES, example, row
 
 
-def test_the_picture_is_drawn_with_gaps_and_crossings(tmp_path):
+def test_the_plot_is_drawn_with_gaps_and_crossings(tmp_path):
     pytest.importorskip("matplotlib")
     from bottlefit_jax.links import plot
 
     rows = [*example(5.0), *example(20.0), *[row(method, 5, 0, delay=80.0, error="lost") for method in METHODS]]
     plot.draw(tmp_path / "latency.png", rows, crossings(rows), report.NAMES, "a $title")
-    with Image.open(tmp_path / "latency.png") as picture:
-        assert picture.width >= 1500
-        assert np.asarray(picture.convert("L")).std() > 10
+    with Image.open(tmp_path / "latency.png") as image:
+        assert image.width >= 1500
+        assert np.asarray(image.convert("L")).std() > 10
     with pytest.raises(UserError, match="nothing to draw"):
         plot.draw(tmp_path / "none.png", rows[-3:], [], report.NAMES, "nothing")
 
@@ -41,7 +41,7 @@ def test_the_legend_has_the_measured_methods_alone():
 
 
 @pytest.mark.parametrize("delays", [[5.0], [5.0, 40.0]])
-def test_title_and_legend_are_within_the_picture(delays):
+def test_title_and_legend_are_within_the_image(delays):
     rows = [one for delay in delays for one in example(delay)]
     drawing = figure_of(rows, "a_bundle_of_a_long_name_int8 version 1, device 8 times slower (model): latency " * 2)
     for one in (drawing._suptitle, *drawing.legends, *drawing.axes):
@@ -76,8 +76,8 @@ def test_equal_lines_are_both_seen():
     assert (above.get_linestyle(), above.get_markerfacecolor()) == ("--", "none")
 
 
-def test_without_matplotlib_there_is_a_line_instead_of_a_picture(tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_there_is_a_line_instead_of_a_image(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "bottlefit_jax.links.plot", None)
     monkeypatch.delattr("bottlefit_jax.links.plot", raising=False)  # where another test has imported it
     assert command._draw(tmp_path / "latency.png", example(), "b") is None
-    assert capsys.readouterr().err == f"{command.NO_PICTURE}\n"
+    assert capsys.readouterr().err == f"{command.NO_FIGURE}\n"

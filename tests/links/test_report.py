@@ -34,7 +34,7 @@ def example(delay=5.0):
 
 
 class Steady:
-    """A method of a fixed time, which fails at one picture."""
+    """A method of a fixed time, which fails at one image."""
 
     def __init__(self, name, ms, error=None, at=0):
         self.name, self.ms, self.error, self.at, self.calls = name, ms, error, at, 0
@@ -136,7 +136,7 @@ def test_a_crossing_is_between_the_rates_at_which_the_intervals_part():
 def test_the_report_says_what_is_not_distinguished_and_what_was_disturbed(tmp_path):
     rows = [row("split", 1, 20.0), row("jpeg", 1, 80.0), row("split", 5, 10.0), row("jpeg", 5, 10.1)]
     rows[3].ms["total"]["p95"] = 121.2
-    report.write(tmp_path, SETTING, rows, picture=None)
+    report.write(tmp_path, SETTING, rows, figure=None)
     text = (tmp_path / "bench.md").read_text()
     assert "Split is faster than JPEG at 1 Mbit/s." in text
     assert "**Split and JPEG are not distinguished at 5 Mbit/s**" in text
@@ -144,13 +144,13 @@ def test_the_report_says_what_is_not_distinguished_and_what_was_disturbed(tmp_pa
     assert "From " not in text
 
 
-def test_few_pictures_have_neither_far_percentiles_nor_a_comparison(tmp_path):
+def test_few_images_have_neither_far_percentiles_nor_a_comparison(tmp_path):
     rows, *_ = run([Steady("split", 3.0), Steady("jpeg", 9.0)], rates=(1,))
-    report.write(tmp_path, dataclasses.replace(SETTING, count=4), rows, picture=None)
+    report.write(tmp_path, dataclasses.replace(SETTING, count=4), rows, figure=None)
     text = (tmp_path / "bench.md").read_text()
-    assert "Times are p50 in ms; p95 takes 20 pictures a row; p99 takes 100 pictures a row." in text
+    assert "Times are p50 in ms; p95 takes 20 images a row; p99 takes 100 images a row." in text
     assert "| 1 | split | 3.00 | – |" in text
-    assert "Split and JPEG are not compared: an interval takes 6 pictures a row" in text
+    assert "Split and JPEG are not compared: an interval takes 6 images a row" in text
     assert "faster than" not in text.split("## ")[1]
 
 
@@ -158,7 +158,7 @@ def test_a_link_that_nobody_shapes_is_one_table_without_rates(tmp_path):
     rows, *_ = run([Steady("split", 3.0), Steady("jpeg", 9.0)], rates=(None,), delays=(None,), count=30)
     assert [(one.rate_mbit, one.delay_ms) for one in rows] == [(None, None)] * 2
     setting = dataclasses.replace(SETTING, link="direct", link_how="from this machine to pi:8001 as it is")
-    report.write(tmp_path, setting, rows, picture=None)
+    report.write(tmp_path, setting, rows, figure=None)
     text = (tmp_path / "bench.md").read_text()
     assert "## The link as it is" in text
     assert "| – | **split** | **3.00 / 3.00** | 3.00 to 3.00 |" in text
@@ -172,7 +172,7 @@ def test_where_nobody_counts_bytes_the_payload_is_given_and_no_energy_is_modelle
         {"jpeg": Steady("jpeg", 9.0)}, [], DirectLink(), images, rates=[None], delays=[None], count=6
     )
     assert (rows[0].bytes_sent, rows[0].payload, rows[0].energy_mj) == (None, 10, None)
-    report.write(tmp_path, SETTING, rows, picture=None)
+    report.write(tmp_path, SETTING, rows, figure=None)
     assert "| 10 |" in (tmp_path / "bench.md").read_text()
 
 
@@ -192,7 +192,7 @@ def test_a_failed_cell_crosses_and_wins_nothing():
 
 def test_every_crossing_and_every_winner_is_in_the_report(tmp_path):
     rows = [*example(5.0), *example(20.0)]
-    report.write(tmp_path, SETTING, rows, picture="latency.png")
+    report.write(tmp_path, SETTING, rows, figure="latency.png")
     text, found = (tmp_path / "bench.md").read_text(), json.loads((tmp_path / "bench.json").read_text())
     assert text.count("| **") == 2 * 2 * len(RATES)  # method and total, at each delay
     assert "## 5 ms each way" in text
@@ -206,7 +206,7 @@ def test_every_crossing_and_every_winner_is_in_the_report(tmp_path):
 
 
 def test_the_energy_column_is_there_only_where_energy_is_known(tmp_path):
-    report.write(tmp_path, SETTING, example(), picture=None)
+    report.write(tmp_path, SETTING, example(), figure=None)
     text = (tmp_path / "bench.md").read_text()
     assert "energy, mJ" not in text
     assert "--watts-compute" in text
@@ -241,9 +241,9 @@ def test_a_slower_device_computes_longer_and_all_else_is_as_measured():
 
 
 def test_a_report_of_a_slower_device_says_that_it_is_a_model(tmp_path):
-    report.write(tmp_path, dataclasses.replace(SETTING, slower=8.0), example(), picture=None)
+    report.write(tmp_path, dataclasses.replace(SETTING, slower=8.0), example(), figure=None)
     assert "A model of a device that computes 8 times as long" in (tmp_path / "bench.md").read_text()
-    report.write(tmp_path, SETTING, example(), picture=None)
+    report.write(tmp_path, SETTING, example(), figure=None)
     assert "A model of a device" not in (tmp_path / "bench.md").read_text()
 
 
@@ -258,10 +258,10 @@ def test_what_sends_nothing_is_not_charged_for_idle_connections():
 
 def test_a_failure_is_a_row_and_the_others_go_on():
     rows, stopped, *_ = run([Steady("split", 3.0, UserError("no answer"), at=measure.WARM_UP + 1), Steady("jpeg", 9.0)])
-    assert rows[0].error == "no answer, after 1 of 4 pictures"
-    assert rows[0].pictures == 1
+    assert rows[0].error == "no answer, after 1 of 4 images"
+    assert rows[0].images == 1
     assert (rows[0].ms["total"]["p50"], rows[0].p(50)) == (3, None)
-    assert rows[2].error == "no answer, after 0 of 4 pictures"
+    assert rows[2].error == "no answer, after 0 of 4 images"
     assert rows[1].p(50) == 9
     assert not stopped
 
@@ -269,7 +269,7 @@ def test_a_failure_is_a_row_and_the_others_go_on():
 def test_an_interruption_keeps_what_was_measured():
     rows, stopped, *_ = run([Steady("split", 3.0), Steady("jpeg", 9.0, KeyboardInterrupt(), at=measure.WARM_UP + 2)])
     assert stopped
-    assert [one.error for one in rows] == [None, "interrupted, after 2 of 4 pictures", "interrupted", "interrupted"]
+    assert [one.error for one in rows] == [None, "interrupted, after 2 of 4 images", "interrupted", "interrupted"]
 
 
 def test_an_interruption_between_two_rows_costs_none():
@@ -303,7 +303,7 @@ def test_a_method_that_cannot_be_had_says_so():
 
 
 def test_a_failed_row_keeps_the_table(tmp_path):
-    report.write(tmp_path, SETTING, [row("split", 1, 0, error="a | b"), row("jpeg", 1, 5)], picture=None)
+    report.write(tmp_path, SETTING, [row("split", 1, 0, error="a | b"), row("jpeg", 1, 5)], figure=None)
     lines = [line for line in (tmp_path / "bench.md").read_text().splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert "| a / b |" in lines[2]
