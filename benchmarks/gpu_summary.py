@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax.cli.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 STAGES = ("teacher", "stage1", "stage2")
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     try:
         return summarise(*parse(argv))
     except UserError as error:
-        return tell(error)
+        return print_error(error)
 
 
 def parse(argv: list[str]) -> tuple[Path, Path, str]:

@@ -9,8 +9,6 @@
 Messages say in one line what was given and what would be valid. Any other exception that leaves a command is a bug.
 """
 
-import errno
-
 
 class BottleFitError(Exception):
     """An error that is meant for a person: its text is one line."""
@@ -30,9 +28,3 @@ class ProtocolError(BottleFitError):
 
 class ParityError(BottleFitError):
     """Exported files compute something else than the network that they were made from."""
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, ours or a library's that only quotes the system's words, is about a full disk or quota."""
-    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or "No space left" in str(error) or "Disk quota exceeded" in str(error)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bottlefit_jax import interrupt
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
 
 try:
     import fcntl
@@ -46,7 +46,7 @@ def hold(path: Path, name: object, *, hint: str = "", wait: bool = False) -> Ite
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path, name, hint, wait)
     except OSError as error:
-        if is_disk_full(error):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"no space left on the disk of {path.parent}") from error
         # mkdir's own words for a file in the way are "File exists"
         reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror or error

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (its first item is the program) and returns the exit code."""
-    from bottlefit_jax.cli.config_command import carry_out
+    from bottlefit_jax.cli.config_command import run_command
 
-    return carry_out("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
+    return run_command("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
 
 
 def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:

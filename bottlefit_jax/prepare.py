@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             path = write_catalogue_set(options.name, data_dir=options.data_dir)
     except UserError as error:
-        return command.tell(error)
+        return command.print_error(error)
     print(printable(path))
     return 0
 

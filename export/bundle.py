@@ -23,8 +23,9 @@ from pathlib import Path
 
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.cli import command
-from bottlefit_jax.cli.command import Parser, in_place_of, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import ParityError, UserError
+from bottlefit_jax.files import atomic_directory
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as in manifest.schema.json
 PRECISIONS = ("float32", "float16", "int8")
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from export.assemble import export  # JAX takes seconds: what is above needs none
         from export.triton import check_fits, write_repository
 
-        with in_place_of(args.output, overwrite=args.overwrite) as folder:
+        with atomic_directory(args.output, overwrite=args.overwrite) as folder:
             told = export(args, folder)
             if args.triton is not None:
                 check_fits(read_bundle(folder, verify=False), args.triton, overwrite=args.overwrite)
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_repository(read_bundle(args.output), args.triton, overwrite=args.overwrite)
             print(f"Triton model repository: {args.triton}")
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

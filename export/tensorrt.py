@@ -36,8 +36,9 @@ from typing import Any
 
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.cli import command
-from bottlefit_jax.cli.command import Parser, file_in_place_of, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_file
 
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 UINT8_SINCE = (10, 0)  # as input and output of a network
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(sys.argv[1:] if argv is None else argv)
         print(run(_job(read_bundle(args.bundle), args)))
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     except NotBuiltError as error:
         print(error)
         return 1
@@ -117,12 +118,12 @@ def run(job: Job) -> str:
         trt = None
     if trt is not None:
         engine = build(trt, job)
-        with file_in_place_of(job.plan) as temporary:
+        with atomic_file(job.plan, exclusive=True) as temporary:
             temporary.write_bytes(engine)
         return f"wrote {job.plan} with TensorRT {trt.__version__}"
     trtexec = shutil.which("trtexec") or shutil.which(JETPACK_TRTEXEC)
     if trtexec is not None:
-        with file_in_place_of(job.plan) as temporary:
+        with atomic_file(job.plan, exclusive=True) as temporary:
             call(trtexec, job, temporary)
         return f"wrote {job.plan} with {trtexec}"
     needs = "TensorRT 10 or newer" if job.part == "tail" else "TensorRT 8.2 to 10"

@@ -8,13 +8,12 @@ FOLDER/NAME/VERSION/model.onnx      the bundle's tail.onnx, with the output iden
 All versions of a model belong to one head: devices name no version, and Triton answers them with the newest.
 """
 
-import os
 import re
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle
-from bottlefit_jax.cli.command import in_place_of
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_directory, write_error, write_text
 
 CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
@@ -54,7 +53,7 @@ def write_repository(
         if (place / CONFIG).exists() and _misfit(bundle, place) is None:
             _add_version(bundle, place)
             return
-        with in_place_of(place) as model:
+        with atomic_directory(place) as model:
             (model / CONFIG).write_text(config(bundle, max_batch_size=max_batch_size, delay_us=delay_us))
             if manifest.labels:
                 (model / LABELS).write_text(_labels(bundle), encoding="utf-8")
@@ -62,8 +61,7 @@ def write_repository(
             version.mkdir()
             _write_model(bundle, version)
     except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
-        raise UserError(f"cannot write {place}: {reason}") from error
+        raise write_error(place, error) from error
 
 
 def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> None:
@@ -116,17 +114,12 @@ def _add_version(bundle: Bundle, place: Path) -> None:
     """Adds or replaces one version; the config tells of the newest."""
     manifest = bundle.manifest
     others = [int(path.name) for path in place.iterdir() if path.name.isdecimal()]
-    with in_place_of(place / str(manifest.version)) as version:
+    with atomic_directory(place / str(manifest.version)) as version:
         _write_model(bundle, version)
     if manifest.version >= max(others, default=0):
         before = (place / CONFIG).read_text(encoding="utf-8")
         text = re.sub(ID.format(key="tail"), rf"\g<1>{manifest.tail.id}", before)
-        temporary = place / f".{CONFIG}.{os.getpid()}.part"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, place / CONFIG)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(place / CONFIG, text)
 
 
 def _write_model(bundle: Bundle, version: Path) -> None:

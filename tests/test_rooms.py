@@ -33,9 +33,11 @@ ORDER = (
     "data",
     "images",
     "recipe",
+    "files",
     "lock",
     "interrupt",
     "paths",
+    "lazy",
     "errors",
 )
 WITHOUT_JAX = ("links", "edge", "serve", "protocol", "bundle", "codec", "images")

@@ -6,7 +6,6 @@ What a bundle holds says manifest.schema.json. Every error is a UserError of one
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any, NoReturn
 
 from bottlefit_jax import __version__
 from bottlefit_jax.bundle import schema
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import write_text
 
 FORMAT = 2  # 1, which listed the names of the calibration's images, is read as well
 MANIFEST = "manifest.json"
@@ -179,15 +179,7 @@ def write_manifest(folder: Path | str, manifest: dict[str, Any]) -> Bundle:
     manifest = {**manifest, "files": files}
     checked = _checked(manifest, folder / MANIFEST)
     _refuse_if_any(_file_problems(folder, checked.files, verify=False), f"{folder} cannot be a bundle")
-    temporary = folder / f".{MANIFEST}.part"
-    try:
-        temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / MANIFEST)
-    except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror
-        raise UserError(f"cannot write {folder / MANIFEST}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
     return Bundle(folder, checked)
 
 

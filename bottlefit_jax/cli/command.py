@@ -1,21 +1,18 @@
-"""What our commands do alike: the outermost frame, flags, mistakes in one line, folders that appear whole.
+"""What our commands do alike: the outermost frame, flags, mistakes in one line.
 
 Standard library only, and quick to import: a command's file imports nothing else before `run` has been called.
 """
 
 import argparse
-import contextlib
 import itertools
 import os
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bottlefit_jax import __version__, interrupt, lock
-from bottlefit_jax.errors import BottleFitError, UserError, is_disk_full
+from bottlefit_jax import __version__, interrupt
+from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.paths import local_path
 
 ROOT = Path(__file__).parents[2]  # of a clone, where it is one
@@ -38,15 +35,15 @@ def run(main: Callable[[], int], *, extra: str) -> NoReturn:
     try:
         code = main()
     except BottleFitError as error:
-        code = tell(error)
+        code = print_error(error)
     except ImportError as error:
         if (error.name or "").partition(".")[0] in ("bottlefit_jax", "export"):
             raise
-        code = tell(missing(error, extra))
+        code = print_error(missing(error, extra))
     except Exception:
         if not (problem := _platform_problem()):
             raise
-        code = tell(problem)
+        code = print_error(problem)
     sys.exit(code)
 
 
@@ -104,67 +101,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the flags")
 
 
-def tell(error: object) -> int:
+def print_error(error: object) -> int:
     """Prints a mistake as one line on standard error, and returns the exit code that goes with it."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
-
-
-@contextlib.contextmanager
-def in_place_of(folder: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """A folder beside to write to, which takes the place of `folder` if all goes well and else leaves no trace.
-
-    Args:
-      folder: of which one process at a time writes a new one.
-      overwrite: replace it where it exists; else one that has appeared meanwhile is an error.
-
-    Raises:
-      UserError: it cannot be written, the disk is full, or another process is writing it.
-    """
-    folder = folder.resolve()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    with lock.hold(lock.beside(folder), folder), interrupt.undone(lambda: _remove(folder.parent, temporary.name)):
-        try:
-            if folder.exists() and not overwrite:
-                raise UserError(f"{folder} exists: it has just been written by another process")
-            temporary.mkdir(parents=True)
-            yield temporary
-            if folder.exists():
-                os.replace(folder, temporary.with_name(f"{temporary.name}.old"))
-            os.replace(temporary, folder)
-        except UserError as error:  # a person knows the folder by the name that was given
-            raise UserError(str(error).replace(str(temporary), str(folder))) from error
-        except OSError as error:
-            reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
-            raise UserError(f"cannot write {folder}: {reason}") from error
-        finally:
-            _remove(folder.parent, temporary.name)
-
-
-@contextlib.contextmanager
-def file_in_place_of(file: Path) -> Iterator[Path]:
-    """As `in_place_of`, for a file."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    with lock.hold(lock.beside(file), file), interrupt.undone(lambda: temporary.unlink(missing_ok=True)):
-        try:
-            yield temporary
-            os.replace(temporary, file)
-        except OSError as error:
-            reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
-            raise UserError(f"cannot write {file}: {reason}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _remove(parent: Path, beginning: str) -> None:
-    """Removes the folders in `parent` whose names begin so: the old one, and what Orbax leaves under its own names.
-
-    After an error Orbax's threads still write for a moment, so one go is not always enough.
-    """
-    for _ in range(20):
-        left = [path for path in parent.glob("*") if path.name.startswith(beginning)]
-        if not left:
-            return
-        for path in left:
-            shutil.rmtree(path, ignore_errors=True)
-        time.sleep(0.1)

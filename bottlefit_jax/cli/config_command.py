@@ -11,9 +11,10 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 
-from bottlefit_jax.cli.command import tell
+from bottlefit_jax.cli.command import print_error
 from bottlefit_jax.cli.config_file import override, read_config
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import is_disk_full
 from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, expand_paths, model_options
 
@@ -22,7 +23,7 @@ EXAMPLE = "an example: --config=configs/digits.py --workdir=runs/digits"
 Flags = Mapping[str, tuple[str, str]]  # a command's own: name -> (default, help), all of them texts
 
 
-def carry_out(
+def run_command(
     module: str, argv: Sequence[str], act: Callable[[Config, Path, dict[str, str], str], int], *, usage: str, own: Flags
 ) -> int:
     """Runs a command and returns its exit code; a mistake is one line, and a signal leaves everything saved.
@@ -53,11 +54,11 @@ def carry_out(
             print(f"stopped by {stopped}; the same command goes on from here")
             return 128 + stopped.signum
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     except OSError as error:
         if not is_disk_full(error):
             raise
-        return tell(f"no space left on the disk while writing {error.filename or 'the run'}")
+        return print_error(f"no space left on the disk while writing {error.filename or 'the run'}")
 
 
 def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path, dict[str, str]]:

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (its first item is the program) and returns the exit code."""
-    from bottlefit_jax.cli.config_command import carry_out
+    from bottlefit_jax.cli.config_command import run_command
     from bottlefit_jax.compare.items import FLAGS
 
-    return carry_out("bottlefit_jax.compare", argv, _compare, usage=str(__doc__), own=FLAGS)
+    return run_command("bottlefit_jax.compare", argv, _compare, usage=str(__doc__), own=FLAGS)
 
 
 def _compare(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:

@@ -13,8 +13,9 @@ from typing import Any
 
 from bottlefit_jax.evaluation.alternatives import interval
 from bottlefit_jax.evaluation.markdown import bytes_text, count_text, markdown_table
-from bottlefit_jax.evaluation.report import plain_values, write_text
+from bottlefit_jax.evaluation.report import plain_values
 from bottlefit_jax.evaluation.report_text import DROP_GOAL
+from bottlefit_jax.files import write_text
 
 RATE_ACCURACY, LATENCY = "compare_rate_accuracy.png", "compare_latency.png"
 OURS = ("bottlefit", "bottlefit-patch")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from bottlefit_jax.evaluation.report import versions
 from bottlefit_jax.experiment.inputs import Variables, claim_workdir, create_networks
 from bottlefit_jax.experiment.results import latent_payload, resolved
 from bottlefit_jax.experiment.run import run as experiment
+from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import Config, bottleneck_options, check_config
 from bottlefit_jax.training.loop import Stopped, StopSignal
 
@@ -107,9 +107,7 @@ class _Comparison:
             self.failures[item.name] = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
             print(f"  failed: {self.failures[item.name]}", flush=True)
             return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # JPEG's are measured by every process
-        temporary.write_text(json.dumps(found, indent=2) + "\n")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(found, indent=2) + "\n")  # JPEG's are measured by every process
         self.results[item.name] = found
         print(f"  top-1 {found['top1']:.2f} %, {found['bytes']['mean']:,.0f} bytes", flush=True)
 

@@ -27,8 +27,9 @@ from pathlib import Path
 
 from bottlefit_jax import lock
 from bottlefit_jax.cli import command
-from bottlefit_jax.cli.command import Parser, in_place_of, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.paths import local_path
 
 CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             export_folder(args)
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     return 0
 
 
@@ -114,7 +115,7 @@ def import_file(args: argparse.Namespace) -> None:
     with args.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
-    with in_place_of(args.output, overwrite=args.overwrite) as temporary:
+    with atomic_directory(args.output, overwrite=args.overwrite) as temporary:
         checkpoint.save_variables(temporary, found.variables, meta)
     kind = "student" if meta["bottleneck"] else "teacher"
     print(

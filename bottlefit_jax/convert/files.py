@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import importlib
 import io
-import os
 import re
 import struct
 import warnings
@@ -24,7 +23,8 @@ import numpy as np
 from bottlefit_jax.convert import about as about_network
 from bottlefit_jax.convert import weight_sets
 from bottlefit_jax.convert.about import KEY
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_file, write_error
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 # Besides tensors and plain values: what training scripts keep beside their weights.
@@ -120,20 +120,12 @@ def write(path: Path, state_dict: Mapping[str, np.ndarray], about: str | None = 
             tensors._metadata = collections.OrderedDict({KEY: about})  # type: ignore[attr-defined]
         torch.save(tensors, buffer)
         data = buffer.getbuffer()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror
-        raise UserError(f"cannot write {path}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def check_suffix(path: Path) -> None:

@@ -24,14 +24,14 @@ from bottlefit_jax.cli import command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (without the program) and returns the exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would log what we say
-    from bottlefit_jax.cli.command import tell
+    from bottlefit_jax.cli.command import print_error
     from bottlefit_jax.edge.classify import parse, run
     from bottlefit_jax.errors import BottleFitError
 
     try:
         return run(parse(sys.argv[1:] if argv is None else argv, __doc__))
     except BottleFitError as error:
-        return tell(error)
+        return print_error(error)
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottlefit_jax.cli.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
                 prediction = client.infer_local(image) if args.local else client.infer(image)
             except (ImageError, Unavailable, ProtocolError) as error:
                 failed = True
-                tell(error if name in str(error) else f"{name}: {error}")
+                print_error(error if name in str(error) else f"{name}: {error}")
             else:
                 print(show(name, prediction, client.top(prediction, args.top)), flush=True)
     return int(failed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from bottlefit_jax.codec.quantizer import levels_of
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_file
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#d9822b", "#2e8b57", "#b8352f", "#6b6b6b"
 DPI = 150
@@ -115,16 +115,9 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save(drawing: Figure, path: str | os.PathLike):
-    """Write the PNG beside its place, then move it there; a full disk or a missing folder is a UserError."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        drawing.savefig(partial, format="png")
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # what kept us from writing may keep us from tidying up
-            partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    """Write the PNG whole or not at all; a full disk or a missing folder is a UserError."""
+    with atomic_file(Path(path)) as temporary:
+        drawing.savefig(temporary, format="png")
 
 
 def _series(entries: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:

@@ -14,7 +14,6 @@ These keys are optional, and only change what the text says:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.metadata
 import json
@@ -28,8 +27,8 @@ from typing import Any
 import jax
 
 import bottlefit_jax
-from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.report_text import IMAGES, report_text
+from bottlefit_jax.files import write_text
 
 # None stands for "any value"; a type for that type (float: any finite number); a list for any number of such entries.
 _STRUCTURE: dict[str, Any] = {
@@ -174,18 +173,3 @@ def _contradictions(report: dict) -> list[str]:
         if abs(saving - size["saving_percent"]) > 0.1:
             found.append(f"report.bytes_per_image.saving_percent is {size['saving_percent']}, the sizes give {saving}")
     return found
-
-
-def write_text(path: Path, text: str):
-    """Replace a file in one step, so that a reader or a crash never meets half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # what kept us from writing may keep us from tidying up
-            partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

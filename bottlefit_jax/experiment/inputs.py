@@ -6,7 +6,6 @@ Nearly every mistake in a config shows here, as one line.
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from bottlefit_jax import data, lock, models
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import write_error, write_text
 from bottlefit_jax.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -278,11 +278,9 @@ def claim_workdir(workdir: Path, config: Config) -> None:
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-            temporary.write_text(json.dumps(ours, indent=2) + "\n")
-            os.replace(temporary, path)
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+            raise write_error(path, error) from error
+        write_text(path, json.dumps(ours, indent=2) + "\n")
 
 
 def _completed(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

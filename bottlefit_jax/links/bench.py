@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.cli import command
-from bottlefit_jax.cli.command import tell
+from bottlefit_jax.cli.command import print_error
 from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.links.flags import parse, token
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if argv is None else argv)
         return bench(parse(given, __doc__), given)
     except BottleFitError as error:
-        return tell(error)
+        return print_error(error)
     except KeyboardInterrupt:  # while it started the servers
         print("stopped before anything was measured", file=sys.stderr)
         return 130

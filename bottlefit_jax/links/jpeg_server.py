@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image as pillow
 
 from bottlefit_jax.bundle.manifest import Image
-from bottlefit_jax.cli.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.errors import BottleFitError, UserError
 
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stop.wait()
             server.stop(1).wait()
     except BottleFitError as error:
-        return tell(error)
+        return print_error(error)
     return 0
 
 

@@ -84,7 +84,7 @@ def measure_all(
     *,
     rates: Sequence[float | None],
     delays: Sequence[float | None],
-    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     **options: Any,
 ) -> tuple[list[Row], bool]:
     """Every method over every link; rows in the order of delay, rate and method, and whether it was interrupted.
@@ -93,7 +93,7 @@ def measure_all(
         methods: by name; in the place of one that cannot be had, a line that says why.
         servers: that the methods need. One that is lost is started again before the next link.
         rates, delays: Mbit/s, and ms in each direction; [None] for a link that nobody shapes.
-        tell: takes a line of progress.
+        progress: takes a line of progress.
         options: count, meter, watts and slower, as in measure.
 
     The local network does not depend on the link: it is measured once, in its first row.
@@ -113,8 +113,8 @@ def measure_all(
             if row.method == "local" and local is not None:
                 rows[number] = replace(local, rate_mbit=row.rate_mbit, delay_ms=row.delay_ms)
                 continue
-            rows[number] = _cell(method, servers, link, images, row=row, tell=tell, options=options)
-            tell(_progress(rows[number]))
+            rows[number] = _cell(method, servers, link, images, row=row, progress=progress, options=options)
+            progress(_progress(rows[number]))
             if (rows[number].error or "").startswith(INTERRUPTED):
                 return rows, True
             local = rows[number] if row.method == "local" else local
@@ -129,12 +129,12 @@ def _cell(
     images: Sequence[np.ndarray],
     *,
     row: Row,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
     options: dict[str, Any],
 ) -> Row:
     """Shapes the link as `row` says and measures; a failed row also says which servers are no more."""
     try:
-        _ready(servers, tell)
+        _ready(servers, progress)
         if row.rate_mbit is not None and row.delay_ms is not None:
             link.shape(row.rate_mbit, row.delay_ms)
         row = measure(method, link, images, rate_mbit=row.rate_mbit, delay_ms=row.delay_ms, **options)
@@ -146,12 +146,12 @@ def _cell(
     return replace(row, error="; ".join([row.error, *lost])) if row.error and lost else row
 
 
-def _ready(servers: Sequence[Server], tell: Callable[[str], None]) -> None:
+def _ready(servers: Sequence[Server], progress: Callable[[str], None]) -> None:
     """Starts what was lost."""
     for server in servers:
         lost = server.lost()
         if lost:
-            tell(f"the {server.name} is started again: {lost}")
+            progress(f"the {server.name} is started again: {lost}")
             server.start()
 
 

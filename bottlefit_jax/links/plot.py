@@ -1,8 +1,6 @@
 """The image of a measurement: latency against link rate, a panel per delay. Needs matplotlib."""
 
-import contextlib
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_file
 from bottlefit_jax.links.summary import METHODS, Crossing, Row, at, delays
 
 BLUE, ORANGE, GREEN, GREY = "#2f6db3", "#d9822b", "#2e8b57", "#6b6b6b"
@@ -51,7 +50,8 @@ def draw(path: Path, rows: Sequence[Row], crossings: Sequence[Crossing], names: 
     figure = _figure(rows, crossings, names, title)
     if figure is None:
         raise UserError("there is nothing to draw: no image was measured")
-    _save(figure, path)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _figure(rows: Sequence[Row], crossings: Sequence[Crossing], names: dict[str, str], title: str) -> Figure | None:
@@ -164,15 +164,3 @@ def _mark(axes: Axes, marks: Sequence[tuple[Crossing, int]]) -> None:
             fontsize=8.5,
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
         )
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Writes it beside its place, then moves it there."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        figure.savefig(partial, format="png")
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

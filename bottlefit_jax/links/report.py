@@ -1,13 +1,12 @@
 """bench.json and bench.md: the same measurement for a program and for a person."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.files import write_text
 from bottlefit_jax.links.summary import (
     LEAST_IMAGES,
     NOISY,
@@ -67,8 +66,8 @@ def write(folder: Path, setting: Setting, rows: Sequence[Row], *, figure: str | 
         "rows": as_json(rows),
         "crossings": [asdict(x) for x in crossings(rows)],
     }
-    _write(folder / "bench.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
-    _write(folder / "bench.md", "\n".join(_lines(setting, rows, figure)) + "\n")
+    write_text(folder / "bench.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "bench.md", "\n".join(_lines(setting, rows, figure)) + "\n")
 
 
 def _lines(setting: Setting, rows: Sequence[Row], figure: str | None) -> Iterator[str]:
@@ -228,15 +227,3 @@ def _warnings(rows: Sequence[Row]) -> Iterator[str]:
 def _beginning(method: str) -> str:
     """The name of a method at the beginning of a sentence."""
     return NAMES[method][0].upper() + NAMES[method][1:]
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes it beside its place, then moves it there."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror
-        raise UserError(f"cannot write {path}: {reason}") from error

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bottlefit_jax.cli import command
-from bottlefit_jax.cli.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 GRACE = 60  # seconds that the last requests may take
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             telemetry.logger.setLevel(args.log_level.upper())
             asyncio.run(serve(args))
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     return 0
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.cli import command
-from bottlefit_jax.cli.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 TIMEOUT = 600  # seconds: loading verifies every file, and waits until what an old version had taken is done
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(sys.argv[1:] if argv is None else argv)
         lines = run(args)
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     print("\n".join(lines))
     return 0
 

@@ -1,13 +1,14 @@
 """What a run tells: a progress bar, a line per epoch, and the same numbers as JSON lines and TensorBoard events."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import tensorboardX
 from tqdm import tqdm
+
+from bottlefit_jax.files import write_text
 
 
 class RunLog:
@@ -34,9 +35,7 @@ class RunLog:
         """Forgets what was recorded of `stage` after `step`: that part is about to run again."""
         self.records = [record for record in self.records if record["stage"] != stage or record["step"] <= step]
         if self._primary:
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-            os.replace(temporary, self._path)
+            write_text(self._path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def epoch(self, record: dict[str, Any], *, epochs: int) -> None:
         """Records one epoch and prints its line."""

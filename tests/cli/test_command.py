@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bottlefit_jax import __version__, lock
+from bottlefit_jax import __version__, files, lock
 from bottlefit_jax.cli import command
 from bottlefit_jax.errors import UserError
 
@@ -30,7 +30,7 @@ COMMANDS = {
 SCRIPT = """
 import os, sys, threading, time
 from pathlib import Path
-from bottlefit_jax import interrupt, lock
+from bottlefit_jax import files, interrupt, lock
 from bottlefit_jax.cli import command
 def ready(): print("ready", flush=True)
 def main():
@@ -108,7 +108,7 @@ except BaseException: print("an exception", file=sys.stderr)
 
 def test_a_signal_leaves_no_part_of_an_output_and_no_lock(tmp_path):
     main = """
-with command.in_place_of(Path("bundle")) as folder, command.file_in_place_of(Path("file")) as file:
+with files.atomic_directory(Path("bundle")) as folder, files.atomic_file(Path("file")) as file:
     (folder / "part").write_text("half"); file.write_text("half"); ready(); time.sleep(600)
 """
     code, _, err = interrupted(start(main, cwd=tmp_path))
@@ -178,7 +178,7 @@ def test_a_file_system_without_locks_is_said_and_the_command_goes_on(tmp_path, m
 def test_what_another_process_has_written_meanwhile_is_not_replaced(tmp_path):
     (tmp_path / "bundle").mkdir()
     with pytest.raises(UserError, match="has just been written by another process"):  # noqa: SIM117
-        with command.in_place_of(tmp_path / "bundle", overwrite=False):
+        with files.atomic_directory(tmp_path / "bundle", overwrite=False):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

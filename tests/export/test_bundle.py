@@ -13,10 +13,10 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.bundle import identity, read_bundle
-from bottlefit_jax.cli.command import in_place_of
 from bottlefit_jax.codec.quantizer import Affine, quantize
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.training.checkpoint import save_variables
 from bottlefit_jax.training.sharding import to_host
 from export import bundle, head, litert
@@ -239,11 +239,11 @@ def test_what_fails_leaves_the_old_bundle(tmp_path):
     old = tmp_path / "bundle"
     old.mkdir()
     (old / "manifest.json").write_text("old")
-    with pytest.raises(UserError, match="No such file"), in_place_of(old) as folder:  # noqa: PT012
+    with pytest.raises(UserError, match="No such file"), atomic_directory(old) as folder:  # noqa: PT012
         (folder / "manifest.json").write_text("new")
         (folder / "head.tflite").read_bytes()
     assert (old / "manifest.json").read_text() == "old"
-    with in_place_of(old) as folder:
+    with atomic_directory(old) as folder:
         (folder / "manifest.json").write_text("new")
     assert (old / "manifest.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

@@ -273,12 +273,14 @@ def test_an_interruption_keeps_what_was_measured():
 
 
 def test_an_interruption_between_two_rows_costs_none():
-    def tell(line):
+    def progress(line):
         raise KeyboardInterrupt
 
     images = [np.zeros((4, 4, 3), np.uint8)]
     methods = {"split": Steady("split", 3.0), "local": "export it with --local"}
-    rows, stopped = measure.measure_all(methods, [], Wire(), images, rates=[1, 5], delays=[5], count=4, tell=tell)
+    rows, stopped = measure.measure_all(
+        methods, [], Wire(), images, rates=[1, 5], delays=[5], count=4, progress=progress
+    )
     assert stopped
     assert [one.error for one in rows] == [None, "export it with --local", "interrupted", "export it with --local"]
 
