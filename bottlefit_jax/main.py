@@ -31,9 +31,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
     del values
-    from bottlefit_jax.experiment.run import run as experiment
+    from bottlefit_jax.experiment.run import run_experiment
 
-    if report := experiment.run(config, workdir, command=typed):
+    if report := run_experiment(config, workdir, command=typed):
         summarise(report, workdir)
     return 0
 

@@ -24,7 +24,7 @@ from bottlefit_jax.evaluation.cost import count_params, device_cost, macs
 from bottlefit_jax.evaluation.report import versions
 from bottlefit_jax.experiment.inputs import Variables, claim_workdir, create_networks
 from bottlefit_jax.experiment.results import latent_payload, resolved
-from bottlefit_jax.experiment.run import run as experiment
+from bottlefit_jax.experiment.run import run_experiment
 from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import Config, bottleneck_options, check_config
 from bottlefit_jax.training.loop import Stopped, StopSignal
@@ -126,7 +126,7 @@ class _Comparison:
     def _train(self, item: Item) -> dict[str, Any]:
         """Trains a student in a run of its own, and measures it; its checkpoints go, its weights stay."""
         folder = self.folder / "runs" / item.name
-        report = experiment.run(self._config(item), folder, stop=self.stop)
+        report = run_experiment(self._config(item), folder, stop=self.stop)
         student, variables, bottleneck = self._student(item)
         size = self.setting.image_size
         shape = (*student.latent_size((size, size)), bottleneck["channels"])

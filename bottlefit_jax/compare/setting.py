@@ -13,7 +13,7 @@ from bottlefit_jax import data, lock, models
 from bottlefit_jax.compare.methods import student_epochs
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.experiment.inputs import Networks, create_networks, open_source
-from bottlefit_jax.experiment.run import run as experiment
+from bottlefit_jax.experiment.run import run_experiment
 from bottlefit_jax.recipe import Config, bottleneck_options, has_new_classifier
 from bottlefit_jax.training import sharding
 from bottlefit_jax.training.loop import StopSignal
@@ -94,7 +94,7 @@ def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
     """Opens the images, and trains the teacher where the config names no weights and the workdir has none.
 
     Raises:
-      UserError: anything that cannot be used; see `experiment.run`.
+      UserError: anything that cannot be used; see `run_experiment`.
       loop.Stopped: a signal came while the teacher was being trained.
     """
     if config.student.weights:
@@ -121,5 +121,5 @@ def _teacher(config: Config, workdir: Path, stop: StopSignal) -> Path:
     folder = workdir / "compare" / "teacher"
     with lock.hold(workdir / "compare" / ".teacher.lock", f"the teacher in {workdir}", wait=True):
         if not (folder / "report.json").exists():
-            experiment.run(alone, folder, stop=stop)
+            run_experiment(alone, folder, stop=stop)
     return folder / "teacher"

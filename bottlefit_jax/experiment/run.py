@@ -33,7 +33,7 @@ from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages
 from bottlefit_jax.training.progress import RunLog
 
 
-def run(
+def run_experiment(
     config: Config, workdir: Path, *, command: str | None = None, stop: loop.StopSignal | None = None
 ) -> dict[str, Any]:
     """Trains what `config` asks for, going on where `workdir` already holds it, and writes the report.

@@ -87,7 +87,7 @@ def test_a_crash_leaves_nothing(folder, tmp_path, monkeypatch):
     def crash(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare.tfds.folder_dataset, "write_metadata", crash)
+    monkeypatch.setattr(tfds_writer.tfds.folder_dataset, "write_metadata", crash)
     with pytest.raises(KeyboardInterrupt):
         tfds_writer.write_folder_set(str(folder), "insects", data_dir=str(tmp_path / "data"))
     assert list((tmp_path / "data").iterdir()) == []
@@ -126,7 +126,7 @@ def test_other_formats_and_other_features_are_refused(folder, tmp_path):
     kept = info.read_text()
     info.write_text(kept.replace('"array_record"', '"tfrecord"'))
     with pytest.raises(
-        UserError, match=r"is stored as tfrecord, not ArrayRecord; run python -m bottlefit_jax\.data\.prepare"
+        UserError, match=r"is stored as tfrecord, not ArrayRecord; run python -m bottlefit_jax\.prepare"
     ):
         open_source("insects", split="train", root=str(tmp_path))
     info.write_text(kept)

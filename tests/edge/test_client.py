@@ -7,7 +7,7 @@ from PIL import Image
 
 from bottlefit_jax.bundle import write_manifest
 from bottlefit_jax.edge.client import EdgeClient
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import BottleFitError
 from tests.edge.conftest import LATENT, manifest
 from tests.edge.server import TYPE_FP32
 
@@ -18,8 +18,8 @@ def latent_of(image):
 
 
 def refusal(call, *args, **kwargs):
-    """A UserError's text, which must be one line."""
-    with pytest.raises(UserError) as caught:
+    """An error's text, which must be one line."""
+    with pytest.raises(BottleFitError) as caught:
         call(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -17,7 +17,7 @@ import pytest
 
 from bottlefit_jax.edge import connection, statuses
 from bottlefit_jax.edge.client import EdgeClient, ProtocolError, Unavailable
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import BottleFitError, UserError
 from tests.edge.server import Tail, serve
 
 ROOT = Path(__file__).parents[2]
@@ -216,7 +216,7 @@ def test_an_overloaded_server_is_reported_by_the_deadline(bundle, server, tail, 
 def test_other_statuses_are_told_at_once(bundle, server, tail, image, code):
     tail.refusals = [grpc.StatusCode[code]]
     with EdgeClient(bundle, server) as client:
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(BottleFitError) as caught:
             client.infer(image)
         assert str(caught.value) == f"{server} answered {code}: come back later"
         assert not isinstance(caught.value, Unavailable)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from bottlefit_jax.edge.client import EdgeClient, Unavailable
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import BottleFitError, UserError
 from tests.edge.server import serve
 
 SLACK = 0.35  # seconds over the deadline on a busy machine
@@ -62,7 +62,7 @@ def test_tls_and_mutual_tls(bundle, tail, image, certificates):
             client.infer(image)
         with EdgeClient(bundle, server, tls_ca=certificates / "ca.pem", deadline_ms=500) as client:
             start = time.monotonic()
-            with pytest.raises(UserError):
+            with pytest.raises(BottleFitError):
                 client.infer(image)
             assert time.monotonic() - start < 0.5 + SLACK
 
