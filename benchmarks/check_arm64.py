@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the check, prints it as a table, and returns the exit code."""
+    """Run the check, print it as a table, and return the exit code."""
     parser = argparse.ArgumentParser(description="The heads of a bundle on emulated Raspberry Pis, bit for bit.")
     parser.add_argument("--bundle", type=local_path, help="a folder with head*.tflite")
     parser.add_argument("--emulator", default=os.environ.get("ARM64_EMULATOR", ""), help="with setup.sh and run.sh")
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(bundle: Path, emulator: Path, images: Path | None, boards: Sequence[str]) -> int:
-    """Compares every head on every board with this machine; returns the exit code."""
+    """Compare every head on every board with this machine; return the exit code."""
     heads = sorted(bundle.glob("head*.tflite"))
     if not heads:
         raise UserError(f"{bundle} has no head*.tflite; give the folder of a bundle")
@@ -109,7 +109,7 @@ def read_images(folder: Path | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def answer(given: Path, out: Path) -> None:
-    """Writes the latents of every head in `given`, `[N, h, w, c]` under its name, to the new folder `out`."""
+    """Write the latents of every head in `given`, `[N, h, w, c]` under its name, to the new folder `out`."""
     out.mkdir()
     for head in sorted(given.glob("*.tflite")):
         interpreter = Interpreter(head)
@@ -119,7 +119,7 @@ def answer(given: Path, out: Path) -> None:
 
 
 def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> None:
-    """Runs one of the emulator's scripts."""
+    """Run one of the emulator's scripts."""
     done = subprocess.run(
         [str(word) for word in command], env={**os.environ, **(environment or {})}, capture_output=True, text=True
     )

@@ -49,7 +49,7 @@ CASES = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it as a table; returns the exit code."""
+    """Run the comparison and print it as a table; return the exit code."""
     parser = argparse.ArgumentParser(description="Gradients of convolutions on a CPU: ours against XLA's.")
     parser.add_argument("--batch", type=int, default=32, help="images")
     parser.add_argument("--rounds", type=int, default=7, help="turns of both sides")

@@ -19,7 +19,7 @@ MODELS = ("resnet50", "densenet169")
 
 
 def main(argv: list[str]) -> int:
-    """Prints the summary of OUTPUT, RUNS, DEVICE, and returns the exit code."""
+    """Print the summary of OUTPUT, RUNS, DEVICE, and return the exit code."""
     try:
         return summarise(*parse(argv))
     except UserError as error:
@@ -27,10 +27,10 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> tuple[Path, Path, str]:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: an argument is missing or unknown, or no such folder.
+        UserError: an argument is missing or unknown, or no such folder.
     """
     parser = Parser("benchmarks.gpu_summary", __doc__)
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder with train_step.json; gets reports.json")
@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> tuple[Path, Path, str]:
 
 
 def summarise(folder: Path, runs: Path, device: str) -> int:
-    """Prints the summary; 0 where everything came to its end, or else 1."""
+    """Print the summary; 0 where everything came to its end, or else 1."""
     ends = {name: ended(runs, name) for name in ("train_step", *MODELS)}
     reports = {model: read_report(runs / model) for model in MODELS}
     lines = [f"# {device}", ""]

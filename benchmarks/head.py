@@ -68,7 +68,7 @@ Side = Callable[[], Any]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison, prints it as a table, and returns the exit code."""
+    """Run the comparison, print it as a table, and return the exit code."""
     parser = argparse.ArgumentParser(description="The head on one core: LiteRT, PyTorch eager, onnxruntime.")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--skip-torch", action="store_true", help="without PyTorch")
@@ -188,7 +188,7 @@ def patch_sides(files: Mapping[str, bytes]) -> dict[str, Side]:
 
 
 def check(latents: Mapping[str, np.ndarray], want: np.ndarray) -> None:
-    """Raises UserError where a side makes another latent than the network."""
+    """Raise UserError where a side makes another latent than the network."""
     for name, latent in latents.items():
         error = np.sqrt(np.square(latent - want).mean() / np.square(want).mean())
         if not error < {INT8: 0.1, PATCH_INT8: 0.1, FLOAT16: 1e-2}.get(name, 1e-4):
@@ -196,7 +196,7 @@ def check(latents: Mapping[str, np.ndarray], want: np.ndarray) -> None:
 
 
 def start_onnx(function: Callable[..., Any], tensor: np.ndarray) -> Side:
-    """onnxruntime with a thread of its own process, on this input."""
+    """Onnxruntime with a thread of its own process, on this input."""
     spec = {"input": jax.ShapeDtypeStruct(tensor.shape, jnp.float32)}
     model = to_onnx(function, spec, ["output"], name="benchmark", dynamic_batch=False)
     settings = onnxruntime.SessionOptions()
@@ -267,7 +267,7 @@ def cpu_milliseconds(run: Side) -> float:
 
 
 def report(result: Mapping[str, Any]) -> None:
-    """Prints milliseconds, file sizes and ratios, and which targets are met."""
+    """Print milliseconds, file sizes and ratios, and which targets are met."""
     print(f"the encoder of {MODEL}, {CHANNELS} channels, {SIZE} px, one thread{'':<12} median ms (range)")
     for name, values in (result["milliseconds"] | result["with_whole"]).items():
         size = f"{result['bytes'][name]:>8,} bytes" if name in result["bytes"] else ""
@@ -282,7 +282,7 @@ def report(result: Mapping[str, Any]) -> None:
 
 
 def judge(name: str, values: list[float], allowed: float) -> None:
-    """Prints one line of the table of targets."""
+    """Print one line of the table of targets."""
     middle, digits = statistics.median(values), 3 if allowed < 1 else 0
     spread = f"({min(values):.{digits}f}..{max(values):.{digits}f})" if len(values) > 1 else ""
     verdict = "met" if middle <= allowed else "missed"

@@ -36,7 +36,7 @@ IMAGES, NAMES = 256, 16
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it as a table and a line of JSON; returns the exit code."""
+    """Run the comparison and print it as a table and a line of JSON; return the exit code."""
     parser = argparse.ArgumentParser(description="Input pipeline: ours against torchvision, per core.")
     parser.add_argument("--data", default="", help="a folder with train/CLASS/*.jpg; default: generated images")
     parser.add_argument("--enlarge", action="store_true", help=f"enlarge the images of --data to {WIDTH} x {HEIGHT}")
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_images(scratch: str, data: str) -> str:
-    """Writes JPEGs of 500 x 375 under `scratch`/train: crops of two photographs, or the images of `data` enlarged.
+    """Write JPEGs of 500 x 375 under `scratch`/train: crops of two photographs, or the images of `data` enlarged.
 
     Every file has further names, so that the epoch has a realistic length (shuffling a tiny one is slower).
     """
@@ -96,7 +96,7 @@ def compare(root: str, batches: int) -> dict[str, float]:
     """Images per second of CPU time, medians of `batches` batches taken in turns.
 
     Returns:
-      {'ours', 'torchvision', 'ratio'}.
+        {'ours', 'torchvision', 'ratio'}.
     """
     sides = {"ours": _ours(root), "torchvision": _torchvision(root)}
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -133,7 +133,7 @@ def _torchvision(root: str) -> Iterator[object]:
 
 
 def report(result: dict[str, float]) -> None:
-    """Prints the result for a person, then as one line of JSON."""
+    """Print the result for a person, then as one line of JSON."""
     print(f"{'pipeline':<12} images/s per core, {SIZE} px")
     for name in ("torchvision", "ours"):
         print(f"{name:<12} {result[name]:8.0f}")

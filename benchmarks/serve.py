@@ -67,7 +67,7 @@ print(seconds, int(peak) / 1024)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it as a table and a line of JSON; returns the exit code."""
+    """Run the comparison and print it as a table and a line of JSON; return the exit code."""
     parser = argparse.ArgumentParser(description="The server against its own tail, and against MLServer.")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--mlserver", default="", help="the Python of an environment with mlserver and onnxruntime")
@@ -303,7 +303,7 @@ def cores() -> int:
 
 
 def report(bundle: Bundle, found: dict[str, Any]) -> None:
-    """Prints the result for a person, then as one line of JSON."""
+    """Print the result for a person, then as one line of JSON."""
     manifest = bundle.manifest
     print(
         f"{manifest.model.name}, latent {list(manifest.latent.shape)}, {cores()} cores, load {found['load_before']:.1f}"

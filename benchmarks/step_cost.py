@@ -57,7 +57,7 @@ class MatrixProduct:
     """A product [n, n] · [n, n] on the first device, to be called, and waited for."""
 
     def __init__(self, dtype: str):
-        """Makes the matrices, and compiles."""
+        """Make the matrices, and compiles."""
         device = jax.devices()[0]
         small = device.platform == "cpu"
         self.n, self.count = (SIDE_ON_CPU, PRODUCTS_ON_CPU) if small else (SIDE, PRODUCTS)
@@ -73,7 +73,7 @@ class MatrixProduct:
         return 2 * self.n**3
 
     def run(self) -> None:
-        """Gives one product to the device."""
+        """Give one product to the device."""
         self._last = self._dot(*self._pair)
 
     def wait(self) -> None:

@@ -68,7 +68,7 @@ class TorchStep:
         return self._stage.trained
 
     def run(self) -> torch.Tensor:
-        """Gives one step to the device; the loss before it."""
+        """Give one step to the device; the loss before it."""
         return self._step(self._image)
 
     def wait(self) -> None:

@@ -50,7 +50,7 @@ IMAGE_SIZE = 160  # pixels, as in Imagenette-160
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs both parts, prints them, and returns the exit code."""
+    """Run both parts, print them, and return the exit code."""
     options = parse(argv)
     if not options.skip_torch and importlib.util.find_spec("torch") is None:
         print("this comparison needs torch: pip install 'bottlefit-jax[bench]', or --skip-torch", file=sys.stderr)
@@ -123,11 +123,11 @@ def start_torch(ours: Ours, batch: dict[str, np.ndarray], options: argparse.Name
 
 
 def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
-    """Checks that both sides do the same work, then times them, and a matrix product, in turns.
+    """Check that both sides do the same work, then times them, and a matrix product, in turns.
 
     Returns:
-      Images per second of each round on each side, their ratios, their shares of the product's rate, and what was
-      compared beforehand.
+        Images per second of each round on each side, their ratios, their shares of the product's rate, and what was
+        compared beforehand.
     """
     batch = random_batch(options)
     began = time.perf_counter()
@@ -165,10 +165,10 @@ def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_epochs(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
-    """Runs the loop for some epochs, the compiled step alone before each of them.
+    """Run the loop for some epochs, the compiled step alone before each of them.
 
     Returns:
-      For each epoch but the first its wall time without evaluation, the steps' share of it, and what is left.
+        For each epoch but the first its wall time without evaluation, the steps' share of it, and what is left.
     """
     with tempfile.TemporaryDirectory() as scratch:
         workdir = Path(scratch)
@@ -179,7 +179,7 @@ def measure_epochs(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
         step_seconds: list[float] = []
 
         def evaluate(variables: Any) -> dict[str, float]:
-            """Takes the place of the evaluation: measures the step alone."""
+            """Take the place of the evaluation: measures the step alone."""
             ended = time.perf_counter()
             time.sleep(0.5)  # the loader's threads fill their buffers, and rest
             count = max(4, steps_per_epoch // 3)
@@ -233,7 +233,7 @@ def open_images(workdir: Path, chosen: str) -> data.Source:
 
 
 def make_images(root: Path) -> None:
-    """Writes random crops of scikit-learn's two photographs as ROOT/{train,val}/photo/*.jpg."""
+    """Write random crops of scikit-learn's two photographs as ROOT/{train,val}/photo/*.jpg."""
     import cv2
     from sklearn.datasets import load_sample_images
 
@@ -251,7 +251,7 @@ def make_images(root: Path) -> None:
 
 
 def report_speed(speed: dict[str, Any], options: argparse.Namespace) -> None:
-    """Prints the first part."""
+    """Print the first part."""
     print(
         f"stage 1 of {options.model}, {options.size} px, batch {options.batch}, {options.dtype}: "
         f"{speed['trained_parameters']:,} trained parameters, losses agree to {speed['losses_differ']:.1e}"
@@ -273,7 +273,7 @@ def spread(values: list[float], style: str) -> str:
 
 
 def report_epochs(epoch: dict[str, Any]) -> None:
-    """Prints the second part."""
+    """Print the second part."""
     rows = epoch["epochs"]
     if not rows:
         return

@@ -26,7 +26,7 @@ def write_error(path: Path, error: OSError) -> UserError:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, *, exclusive: bool = False) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which replaces `path` if all goes well and else is removed.
+    """Yield a temporary path beside `path`, which replaces `path` if all goes well and else is removed.
 
     Args:
         path: a reader finds the old file or the whole new one there, also after a crash.
@@ -50,14 +50,14 @@ def atomic_file(path: Path, *, exclusive: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8 by `atomic_file`; a surrogate is written as its escape."""
+    """Write a text file in UTF-8 by `atomic_file`; a surrogate is written as its escape."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager
 def atomic_directory(folder: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Yields a temporary folder beside `folder`, which takes its place if all goes well and else is removed.
+    """Yield a temporary folder beside `folder`, which takes its place if all goes well and else is removed.
 
     Args:
         folder: one process at a time writes a new one.
@@ -86,7 +86,7 @@ def atomic_directory(folder: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Waits until the file's bytes are on the disk: after a crash its new name must not lead to an empty file."""
+    """Wait until the file's bytes are on the disk: after a crash its new name must not lead to an empty file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -95,7 +95,7 @@ def _flush(path: Path) -> None:
 
 
 def _remove(parent: Path, beginning: str) -> None:
-    """Removes the folders in `parent` whose names begin so: the old one, and what Orbax leaves under its own names.
+    """Remove the folders in `parent` whose names begin so: the old one, and what Orbax leaves under its own names.
 
     After an error Orbax's threads still write for a moment, so one attempt is not always enough.
     """

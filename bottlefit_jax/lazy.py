@@ -10,7 +10,7 @@ from typing import Any
 
 
 def exports(room: str, files: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Makes the `__getattr__` of a room's `__init__`.
+    """Make the `__getattr__` of a room's `__init__`.
 
     Args:
         room: `__name__` of the package.

@@ -30,17 +30,17 @@ class InUseError(UserError):
 
 @contextlib.contextmanager
 def hold(path: Path, name: object, *, hint: str = "", wait: bool = False) -> Iterator[None]:
-    """Holds the lock file `path` for as long as the context lasts.
+    """Hold the lock file `path` for as long as the context lasts.
 
     Args:
-      path: made, with the folders above it.
-      name: what a person calls the thing that is locked.
-      hint: what else could be done, at the end of the message.
-      wait: until it is free, with a line that says so.
+        path: made, with the folders above it.
+        name: what a person calls the thing that is locked.
+        hint: what else could be done, at the end of the message.
+        wait: until it is free, with a line that says so.
 
     Raises:
-      InUseError: another process holds it; the message says which, and since when.
-      UserError: the file cannot be written.
+        InUseError: another process holds it; the message says which, and since when.
+        UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

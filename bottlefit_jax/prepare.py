@@ -20,7 +20,7 @@ from bottlefit_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit code, 2 for what the user got wrong."""
+    """Run the command; return the exit code, 2 for what the user got wrong."""
     parser = command.Parser("bottlefit_jax.prepare", __doc__)
     parser.add_argument("--name", required=True, help="a set of TFDS's catalogue, or with --folder any new name")
     parser.add_argument("--data_dir", required=True, help="where to write; what config.dataset.root is set to later")

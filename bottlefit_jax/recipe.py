@@ -171,7 +171,7 @@ MAY_CHANGE = ("dataset.root", "dataset.workers", "dataset.worker_type", "checkpo
 
 
 def check_config(config: Config) -> None:
-    """Raises UserError for a value that no part of the program could use, before anything is opened or compiled."""
+    """Raise UserError for a value that no part of the program could use, before anything is opened or compiled."""
     for path, allowed in CHOICES.items():
         if (value := look_up(config, path)) not in allowed:
             words = " or ".join(repr(word) for word in allowed if word is not None)
@@ -251,10 +251,10 @@ def _check_milestones(stage: str, milestones: Any) -> None:
 
 
 def expand_paths(config: Config) -> None:
-    """Writes the paths of `config` out where they begin with `~`.
+    """Write the paths of `config` out where they begin with `~`.
 
     Raises:
-      UserError: one is not a path of this machine.
+        UserError: one is not a path of this machine.
     """
     for path in PATHS:
         if look_up(config, path):
@@ -326,8 +326,8 @@ def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) ->
     """`models.create`'s bottleneck dictionary.
 
     Args:
-      config: what it sets goes first; bits 0, hidden 0 and an empty cut mean None.
-      weights: the dictionary that came with the student's weights.
+        config: what it sets goes first; bits 0, hidden 0 and an empty cut mean None.
+        weights: the dictionary that came with the student's weights.
     """
     chosen = {key: value for key, value in config.student.bottleneck.to_dict().items() if value is not None}
     chosen.update({key: chosen[key] or None for key in ("bits", "cut", "hidden") if key in chosen})

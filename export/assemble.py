@@ -29,15 +29,15 @@ LIBRARIES = ("jax", "flax", "numpy", "litert-converter", "ai-edge-quantizer", "a
 
 
 def export(args: argparse.Namespace, folder: Path) -> str:
-    """Writes a bundle into an empty folder, proves it, and returns what a person should read.
+    """Write a bundle into an empty folder, proves it, and return what a person should read.
 
     Args:
-      args: of `export.bundle`.
-      folder: empty.
+        args: of `export.bundle`.
+        folder: empty.
 
     Raises:
-      UserError: the run, its data or the flags cannot be used.
-      ParityError: the files do not do what the student does.
+        UserError: the run, its data or the flags cannot be used.
+        ParityError: the files do not do what the student does.
     """
     student = read_student(args.workdir)
     check_exportable(student.module)

@@ -32,7 +32,7 @@ PRECISIONS = ("float32", "float16", "int8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     _quieten()
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line and checks what can be checked without JAX.
+    """Read the command line and check what can be checked without JAX.
 
     Raises:
-      UserError: flags that are unknown, missing or out of range; an output that is in the way.
+        UserError: flags that are unknown, missing or out of range; an output that is in the way.
     """
     parser = Parser("export.bundle", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a finished run with a student")

@@ -30,12 +30,12 @@ def first_divergence(
     """One sentence that names the first layer that departs, or the one with the largest error where none does.
 
     Args:
-      student: the exported one.
-      reference: the same in Flax.
-      folded: its encoder.
-      images: uint8 [N, H, W, 3], to look at.
-      calibration: of an int8 head.
-      precision: of the head.
+        student: the exported one.
+        reference: the same in Flax.
+        folded: its encoder.
+        images: uint8 [N, H, W, 3], to look at.
+        calibration: of an int8 head.
+        precision: of the head.
     """
     worst = ("encoder/0", 0.0)
     for name, error, allowed in _errors(student, reference, folded, images[:SHOWN], calibration, precision):

@@ -18,9 +18,9 @@ def latent_range(
     """The least and the largest value to send, 0 between them.
 
     Args:
-      student: one that was trained with a static range for the whole latent keeps it.
-      encode: uint8 [B, H, W, 3] to the latent [B, h, w, c].
-      calibration: to measure on otherwise.
+        student: one that was trained with a static range for the whole latent keeps it.
+        encode: uint8 [B, H, W, 3] to the latent [B, h, w, c].
+        calibration: to measure on otherwise.
     """
     trained = student.variables.get("ranges", {}).get("quantizer")
     if trained is not None and np.ndim(trained["low"]) == 0 and np.any([trained["low"], trained["high"]]):

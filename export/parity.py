@@ -33,9 +33,9 @@ class Reference:
     """The student in Flax, compiled once.
 
     Attributes:
-      encode: uint8 [B, H, W, 3] -> latent [B, h, w, c].
-      decode: latent -> logits [B, classes].
-      whole: uint8 images -> logits, by the quantiser that it was trained for.
+        encode: uint8 [B, H, W, 3] -> latent [B, h, w, c].
+        decode: latent -> logits [B, classes].
+        whole: uint8 images -> logits, by the quantiser that it was trained for.
     """
 
     encode: Callable[[np.ndarray], jax.Array]
@@ -73,22 +73,22 @@ def run_onnx(session: onnxruntime.InferenceSession, value: np.ndarray) -> Any:
 def measure(
     folder: Path, student: Student, reference: Reference, evaluation: ImageSet, *, affine: Affine, bits: int, head: str
 ) -> dict[str, Any]:
-    """Sends every image through the files of a bundle, and through Flax.
+    """Send every image through the files of a bundle, and through Flax.
 
     Args:
-      folder: with head.tflite, head.onnx, tail.onnx, tail.stablehlo, and local.tflite where there is one.
-      student: that they were made from.
-      reference: of it.
-      evaluation: for evaluation.
-      affine: of the latents on the wire.
-      bits: of the same.
-      head: precision of head.tflite.
+        folder: with head.tflite, head.onnx, tail.onnx, tail.stablehlo, and local.tflite where there is one.
+        student: that they were made from.
+        reference: of it.
+        evaluation: for evaluation.
+        affine: of the latents on the wire.
+        bits: of the same.
+        head: precision of head.tflite.
 
     Returns:
-      What `parity.json` holds. "files" has for each file bytes, milliseconds of one image on one thread (median),
-      and its largest difference from Flax on the same input: of a float output relative to the largest value, of an
-      int8 head in steps. "flax" is the network as it was trained, "flax_sent" the same with the latents quantised as
-      they are sent, "bundle" the head and the tail.
+        What `parity.json` holds. "files" has for each file bytes, milliseconds of one image on one thread (median),
+        and its largest difference from Flax on the same input: of a float output relative to the largest value, of an
+        int8 head in steps. "flax" is the network as it was trained, "flax_sent" the same with the latents quantised as
+        they are sent, "bundle" the head and the tail.
     """
     device = Interpreter(folder / "head.tflite")
     jetson, tail = session_of(folder / "head.onnx"), session_of(folder / "tail.onnx")
@@ -175,7 +175,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """Writes `parity.json`."""
+    """Write `parity.json`."""
     path.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -20,11 +20,11 @@ class Student:
     """A finished student.
 
     Attributes:
-      module: in float32, whatever it was trained in.
-      variables: NumPy arrays.
-      meta: what was saved beside them: name, options, num_classes, bottleneck, labels, mean, std, digest.
-      dataset: the dataset's part of the run's config.
-      image_size: side of its square images, pixels.
+        module: in float32, whatever it was trained in.
+        variables: NumPy arrays.
+        meta: what was saved beside them: name, options, num_classes, bottleneck, labels, mean, std, digest.
+        dataset: the dataset's part of the run's config.
+        image_size: side of its square images, pixels.
     """
 
     module: models.Network
@@ -39,10 +39,10 @@ class ImageSet:
     """ImageSet of one split as the network sees them.
 
     Attributes:
-      images: uint8 [N, H, W, 3], RGB.
-      labels: int32 [N], positions in `class_names`.
-      names: of each, as a person would look for it.
-      class_names: of the dataset.
+        images: uint8 [N, H, W, 3], RGB.
+        labels: int32 [N], positions in `class_names`.
+        names: of each, as a person would look for it.
+        class_names: of the dataset.
     """
 
     images: np.ndarray
@@ -60,7 +60,7 @@ def read_student(workdir: Path) -> Student:
     """The student that a run left in its workdir.
 
     Raises:
-      UserError: there is no run, or it has no finished student.
+        UserError: there is no run, or it has no finished student.
     """
     path = workdir / "config.json"
     if not path.is_file():
@@ -99,13 +99,13 @@ def read_images(student: Student, split: str, *, limit: int | None, root: Path |
     """ImageSet of one split, resized and cropped as in the run's evaluation.
 
     Args:
-      student: whose run says which data.
-      split: 'train' or 'val'.
-      limit: so many, spread evenly over the split; None: all.
-      root: where the data lies now, if not where it lay then.
+        student: whose run says which data.
+        split: 'train' or 'val'.
+        limit: so many, spread evenly over the split; None: all.
+        root: where the data lies now, if not where it lay then.
 
     Raises:
-      UserError: the data is not there, or no image of it can be read.
+        UserError: the data is not there, or no image of it can be read.
     """
     dataset = student.dataset
     place = dataset["root"] if root is None else str(root)

@@ -67,7 +67,7 @@ class NotBuiltError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         print(run(_job(read_bundle(args.bundle), args)))
@@ -80,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing, out of range or do not go together; an output that is in the way.
+        UserError: flags that are unknown, missing, out of range or do not go together; an output that is in the way.
     """
     parser = Parser("export.tensorrt", __doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="folder that python -m export.bundle wrote")
@@ -106,11 +106,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(job: Job) -> str:
-    """Builds the engine with what this machine has, and returns what to tell the user.
+    """Build the engine with what this machine has, and return what to tell the user.
 
     Raises:
-      NotBuiltError: it has neither TensorRT's Python package nor trtexec.
-      UserError: TensorRT is too old or too new for the job, refuses the graph, or the engine cannot be written.
+        NotBuiltError: it has neither TensorRT's Python package nor trtexec.
+        UserError: TensorRT is too old or too new for the job, refuses the graph, or the engine cannot be written.
     """
     try:
         trt = importlib.import_module("tensorrt")  # not an import statement: this file has the same name
@@ -138,7 +138,7 @@ def build(trt: ModuleType, job: Job) -> bytes:
     """The serialised engine, by TensorRT's Python package `trt`: 8.2 and newer.
 
     Raises:
-      UserError: as `run`.
+        UserError: as `run`.
     """
     version = _version(trt.__version__)
     check_version(version, job)
@@ -172,7 +172,7 @@ def call(trtexec: str, job: Job, plan: Path) -> None:
     """Has `trtexec` build the engine into the file `plan`.
 
     Raises:
-      UserError: as `run`.
+        UserError: as `run`.
     """
     try:
         banner = subprocess.run([trtexec, "--help"], capture_output=True, text=True, errors="replace", check=False)
@@ -205,7 +205,7 @@ def trtexec_line(trtexec: str, job: Job, plan: Path, *, version: tuple[int, int]
 
 
 def check_version(version: tuple[int, int], job: Job) -> None:
-    """Raises UserError where a TensorRT of this (major, minor) version cannot do the job."""
+    """Raise UserError where a TensorRT of this (major, minor) version cannot do the job."""
     name = ".".join(map(str, version))
     if job.part == "tail" and version < UINT8_SINCE:
         raise UserError(f"this is TensorRT {name}; the tail takes uint8 latents, which needs 10 or newer")
@@ -224,7 +224,7 @@ def _job(bundle: Bundle, args: argparse.Namespace) -> Job:
 
 
 def _batch(text: str) -> tuple[int, ...]:
-    """argparse's reader of MIN,OPT,MAX."""
+    """Argparse's reader of MIN,OPT,MAX."""
     sizes = tuple(int(size) if size.isdecimal() else 0 for size in text.split(","))
     if len(sizes) != 3 or sizes[0] < 1 or tuple(sorted(sizes)) != sizes:
         raise argparse.ArgumentTypeError(f"{text!r} is not MIN,OPT,MAX, as 1,8,32")

@@ -27,19 +27,19 @@ ID = r'(key: "{key}"\s+value\s*\{{\s*string_value: ")([0-9a-f]*)'
 def write_repository(
     bundle: Bundle, folder: Path, *, max_batch_size: int = 32, delay_us: int = 0, overwrite: bool = False
 ) -> None:
-    """Adds the bundle's tail to the model repository `folder`: whole, or not at all.
+    """Add the bundle's tail to the model repository `folder`: whole, or not at all.
 
     A model of that name and head gets one more version, and its config.pbtxt stays as it is but for the tail's id.
 
     Args:
-      folder: made where it is not there; other models in it are left alone.
-      max_batch_size: images that Triton runs at once.
-      delay_us: microseconds that a request may wait for others, although an instance is idle.
-      overwrite: replace that version where it exists, and the whole model where it has another head.
+        folder: made where it is not there; other models in it are left alone.
+        max_batch_size: images that Triton runs at once.
+        delay_us: microseconds that a request may wait for others, although an instance is idle.
+        overwrite: replace that version where it exists, and the whole model where it has another head.
 
     Raises:
-      UserError: a model of that name has that version or another head, a number out of range, the disk is full, the
-        folder cannot be written.
+        UserError: a model of that name has that version or another head, a number out of range, the disk is full, the
+            folder cannot be written.
     """
     if max_batch_size < 1:
         raise UserError(f"max_batch_size is {max_batch_size}; it must be at least 1")
@@ -65,7 +65,7 @@ def write_repository(
 
 
 def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> None:
-    """Raises UserError where that version of the model `name` cannot be put into the repository `folder`."""
+    """Raise UserError where that version of the model `name` cannot be put into the repository `folder`."""
     place = folder / name
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir():
@@ -82,7 +82,7 @@ def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> Non
 
 
 def check_fits(bundle: Bundle, folder: Path, *, overwrite: bool) -> None:
-    """Raises UserError where the tail cannot be a version beside those that the model has, and may not replace them."""
+    """Raise UserError where the tail cannot be a version beside those that the model has, and may not replace them."""
     place = folder / bundle.manifest.name
     if overwrite or not (place / CONFIG).exists():
         return
@@ -111,7 +111,7 @@ def _misfit(bundle: Bundle, place: Path) -> str | None:
 
 
 def _add_version(bundle: Bundle, place: Path) -> None:
-    """Adds or replaces one version; the config tells of the newest."""
+    """Add or replaces one version; the config tells of the newest."""
     manifest = bundle.manifest
     others = [int(path.name) for path in place.iterdir() if path.name.isdecimal()]
     with atomic_directory(place / str(manifest.version)) as version:

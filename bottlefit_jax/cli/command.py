@@ -19,13 +19,13 @@ ROOT = Path(__file__).parents[2]  # of a clone, where it is one
 
 
 def run(main: Callable[[], int], *, extra: str) -> NoReturn:
-    """Runs a command as the whole of this process, from its first moment to its exit code.
+    """Run a command as the whole of this process, from its first moment to its exit code.
 
     SIGINT and SIGTERM end it at once (see `interrupt`), a mistake or a missing package is one line and exit code 2.
 
     Args:
-      main: imports what it needs, reads `sys.argv` and returns the exit code.
-      extra: of the package, which brings what the command needs.
+        main: imports what it needs, reads `sys.argv` and returns the exit code.
+        extra: of the package, which brings what the command needs.
     """
     if _asks_for_version(sys.argv[1:]):
         print(f"bottlefit-jax {__version__}")
@@ -51,8 +51,8 @@ def missing(error: ImportError, extra: str) -> str:
     """What to do where a package cannot be imported: it is missing, or it is there and broken.
 
     Args:
-      error: what the import raised.
-      extra: of our package, which brings it.
+        error: what the import raised.
+        extra: of our package, which brings it.
     """
     if not isinstance(error, ModuleNotFoundError):
         return f"cannot import {error.name or error.path or 'a package'}: {error}"
@@ -102,6 +102,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def print_error(error: object) -> int:
-    """Prints a mistake as one line on standard error, and returns the exit code that goes with it."""
+    """Print a mistake as one line on standard error, and return the exit code that goes with it."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2

@@ -26,14 +26,14 @@ Flags = Mapping[str, tuple[str, str]]  # a command's own: name -> (default, help
 def run_command(
     module: str, argv: Sequence[str], act: Callable[[Config, Path, dict[str, str], str], int], *, usage: str, own: Flags
 ) -> int:
-    """Runs a command and returns its exit code; a mistake is one line, and a signal leaves everything saved.
+    """Run a command and return its exit code; a mistake is one line, and a signal leaves everything saved.
 
     Args:
-      module: of the command, for the report.
-      argv: its first item is the program.
-      act: called with the config, the workdir, the values of `own` and what the person typed; gives the exit code.
-      usage: what --help prints.
-      own: the command's own flags.
+        module: of the command, for the report.
+        argv: its first item is the program.
+        act: called with the config, the workdir, the values of `own` and what the person typed; gives the exit code.
+        usage: what --help prints.
+        own: the command's own flags.
     """
     _quieten()
     try:
@@ -62,19 +62,19 @@ def run_command(
 
 
 def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path, dict[str, str]]:
-    """Reads a command line.
+    """Read a command line.
 
     Args:
-      argv: its first item is the program.
-      usage: what --help prints.
-      own: the command's own flags.
+        argv: its first item is the program.
+        usage: what --help prints.
+        own: the command's own flags.
 
     Returns:
-      The config, locked, its paths written out; the workdir; the values of `own`.
+        The config, locked, its paths written out; the workdir; the values of `own`.
 
     Raises:
-      UserError: an unknown flag or config key, a value of the wrong type, a config file that is not there or fails, a
-        path that is not of this machine.
+        UserError: an unknown flag or config key, a value of the wrong type, a config file that is not there or fails, a
+            path that is not of this machine.
     """
     given, arguments = _take_config(argv[1:])
     if any(argument in ("--help", "-help", "-h") for argument in arguments):
@@ -102,16 +102,16 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
 
 
 def meet_weights(config: Config, meta: dict[str, Any], folder: str, *, typed: Collection[str]) -> list[str]:
-    """Changes what a config's file says of the network to what its weights are; what the user typed stays.
+    """Change what a config's file says of the network to what its weights are; what the user typed stays.
 
     Args:
-      config: with weights.
-      meta: what the folder of the weights says of them.
-      folder: its name, for the notes.
-      typed: what the command line sets, such as `config.teacher.options.width`.
+        config: with weights.
+        meta: what the folder of the weights says of them.
+        folder: its name, for the notes.
+        typed: what the command line sets, such as `config.teacher.options.width`.
 
     Returns:
-      Notes, a line each.
+        Notes, a line each.
     """
     notes, options = [], meta.get("options") or {}
     for key, value in model_options(config).items():

@@ -29,13 +29,13 @@ OPTIONS = "config.teacher.options"  # what may be in it depends on the model
 
 
 def read_config(given: str) -> Config:
-    """Runs the `get_config` of a file.
+    """Run the `get_config` of a file.
 
     Args:
-      given: FILE.py, or FILE.py:ARGUMENT.
+        given: FILE.py, or FILE.py:ARGUMENT.
 
     Raises:
-      UserError: there is no such file, it fails, or it returns something else than a config.
+        UserError: there is no such file, it fails, or it returns something else than a config.
     """
     name, colon, argument = given.partition(":")
     try:
@@ -60,19 +60,19 @@ def read_config(given: str) -> Config:
 
 
 def override(config: Config, name: str, arguments: Sequence[str], values: flags.FlagValues) -> list[str]:
-    """Applies `--NAME.KEY=VALUE` to the config, locks it, and parses the command's own flags.
+    """Apply `--NAME.KEY=VALUE` to the config, lock it, and parse the command's own flags.
 
     Args:
-      config: changed in place.
-      name: of the flag, "config".
-      arguments: the command line without the program.
-      values: with the command's own flags defined; they get their values.
+        config: changed in place.
+        name: of the flag, "config".
+        arguments: the command line without the program.
+        values: with the command's own flags defined; they get their values.
 
     Returns:
-      What is left: neither a flag nor a value of one.
+        What is left: neither a flag nor a value of one.
 
     Raises:
-      UserError: an unknown key or flag, or a value of the wrong type.
+        UserError: an unknown key or flag, or a value of the wrong type.
     """
     argv = ["", *arguments]
     for argument in argv:
@@ -104,7 +104,7 @@ def _get_config(path: Path) -> Callable[..., Any]:
 
 
 def _in_file(path: Path, act: Callable[[], Any]) -> Any:
-    """Calls `act`, which runs somebody's config file; an error of it becomes one that names the line."""
+    """Call `act`, which runs somebody's config file; an error of it becomes one that names the line."""
     try:
         return act()
     except UserError:
@@ -123,7 +123,7 @@ def _in_file(path: Path, act: Callable[[], Any]) -> Any:
 
 
 def _check_keys(config: Config, known: Config, name: str, prefix: str = "config") -> None:
-    """Raises UserError for a key of the config that `known` has not, or lacks."""
+    """Raise UserError for a key of the config that `known` has not, or lacks."""
     for key in sorted({*config.keys()} ^ {*known.keys()}):
         keys = ", ".join(sorted(known.keys()))
         what = f"unknown config key {prefix}.{key}" if key in config else f"the config has no {prefix}.{key}"
@@ -137,7 +137,7 @@ def _check_keys(config: Config, known: Config, name: str, prefix: str = "config"
 
 
 def _check_key(config: Config, name: str, path: str) -> None:
-    """Raises UserError where the config has no value at `path`."""
+    """Raise UserError where the config has no value at `path`."""
     part, at = config, name
     for key in path.split("."):
         if not isinstance(part, ConfigDict):

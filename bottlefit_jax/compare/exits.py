@@ -25,15 +25,15 @@ def evaluate_exits(
     """Accuracy and bytes for each threshold of the exit's confidence, its largest probability.
 
     Args:
-      setting: of the comparison.
-      student: with an early exit.
-      variables: of the student, on the host.
-      bottleneck: its options; its feature travels in `bits` with a range for each image, compressed with zlib channel
-        by channel.
-      thresholds: an image whose confidence reaches it is answered on the device, and nothing is sent.
+        setting: of the comparison.
+        student: with an early exit.
+        variables: of the student, on the host.
+        bottleneck: its options; its feature travels in `bits` with a range for each image, compressed with zlib channel
+            by channel.
+        thresholds: an image whose confidence reaches it is answered on the device, and nothing is sent.
 
     Returns:
-      For each threshold {"threshold", "top1", "top5", "bytes", "sent"}; `sent` is the share of images sent, 0..1.
+        For each threshold {"threshold", "top1", "top5", "bytes", "sent"}; `sent` is the share of images sent, 0..1.
     """
     run = _create_step(setting, student, bottleneck["bits"])
     on_mesh = sharding.put_replicated(setting.mesh, variables)

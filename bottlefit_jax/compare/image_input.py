@@ -15,7 +15,7 @@ class Teacher:
     """The teacher, compiled once, over the evaluation images or over what is left of them after compression."""
 
     def __init__(self, setting: Setting):
-        """Puts its weights onto the devices."""
+        """Put its weights onto the devices."""
         networks = setting.networks
         self._setting = setting
         self._variables = sharding.put_replicated(setting.mesh, networks.teacher_variables)

@@ -22,10 +22,10 @@ class Options:
     """What a person chose.
 
     Attributes:
-      methods: names in METHODS, in the table's order.
-      seeds: of the trainings.
-      channels: of BottleFit's latent; every trained method gets as many bytes. () for the config's.
-      device_slower: how many times as long as a core of this machine the device takes.
+        methods: names in METHODS, in the table's order.
+        seeds: of the trainings.
+        channels: of BottleFit's latent; every trained method gets as many bytes. () for the config's.
+        device_slower: how many times as long as a core of this machine the device takes.
     """
 
     methods: tuple[str, ...]
@@ -35,10 +35,10 @@ class Options:
 
     @classmethod
     def parse(cls, values: dict[str, str]) -> "Options":
-        """Reads the values of FLAGS.
+        """Read the values of FLAGS.
 
         Raises:
-          UserError: one cannot be used.
+            UserError: one cannot be used.
         """
         wanted = [name.strip() for name in values["methods"].split(",") if name.strip()]
         if unknown := [name for name in wanted if name not in METHODS]:
@@ -69,10 +69,10 @@ class Item:
     """One thing to measure: a method with its quality, or one training of it.
 
     Attributes:
-      method: a row of METHODS.
-      quality: of images.
-      channels: of BottleFit's latent, which this one is to have the bytes of; None where a method has its own.
-      seed: of a training.
+        method: a row of METHODS.
+        quality: of images.
+        channels: of BottleFit's latent, which this one is to have the bytes of; None where a method has its own.
+        seed: of a training.
     """
 
     method: Method

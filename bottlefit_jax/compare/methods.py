@@ -19,13 +19,13 @@ class Method:
     """A method of the comparison.
 
     Attributes:
-      name: in paths, flags and compare.json.
-      title: for people.
-      image_format: Pillow's name, where images are sent.
-      change: makes the config of a training out of a copy of the one that was given, where something is trained; called
-        with the copy and the name of the feature at the cut.
-      own_bytes: it sends what it sends, however many channels the others have.
-      note: what a reader must know, for the report.
+        name: in paths, flags and compare.json.
+        title: for people.
+        image_format: Pillow's name, where images are sent.
+        change: makes the config of a training out of a copy of the one that was given, where something is trained;
+            called with the copy and the name of the feature at the cut.
+        own_bytes: it sends what it sends, however many channels the others have.
+        note: what a reader must know, for the report.
     """
 
     name: str

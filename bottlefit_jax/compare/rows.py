@@ -22,10 +22,10 @@ def table(
     """A row for each setting of each method, in the methods' order; one that failed says why.
 
     Args:
-      items: everything that was to be measured.
-      results: by an item's name; items not yet reached have none.
-      failures: by an item's name, why.
-      times: milliseconds of "device" and "server" by an item's name; {} before they are measured.
+        items: everything that was to be measured.
+        results: by an item's name; items not yet reached have none.
+        failures: by an item's name, why.
+        times: milliseconds of "device" and "server" by an item's name; {} before they are measured.
     """
     rows = []
     for method in dict.fromkeys(item.method for item in items):

@@ -34,17 +34,17 @@ def compare(config: Config, workdir: Path, options: Options, *, command: str) ->
     """Measures all that was asked for, going on where `workdir` already holds some of it, and writes the report.
 
     Args:
-      config: from a file in `configs/`, locked.
-      workdir: created where it is not there; all but the report lies in `workdir/compare`.
-      options: which methods, seeds and channels.
-      command: what the person typed, for the report.
+        config: from a file in `configs/`, locked.
+        workdir: created where it is not there; all but the report lies in `workdir/compare`.
+        options: which methods, seeds and channels.
+        command: what the person typed, for the report.
 
     Returns:
-      The comparison, as in `workdir/compare.json`.
+        The comparison, as in `workdir/compare.json`.
 
     Raises:
-      UserError: anything in config, data or workdir that concerns every method.
-      Stopped: a signal came; everything is saved.
+        UserError: anything in config, data or workdir that concerns every method.
+        Stopped: a signal came; everything is saved.
     """
     check_config(config)
     folder = workdir / "compare"

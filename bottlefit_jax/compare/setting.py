@@ -24,10 +24,10 @@ class Setting:
     """A comparison's common ground.
 
     Attributes:
-      config: with the teacher's weights named.
-      source: the evaluation images.
-      networks: the teacher, and a student that is not trained.
-      mesh: of all devices.
+        config: with the teacher's weights named.
+        source: the evaluation images.
+        networks: the teacher, and a student that is not trained.
+        mesh: of all devices.
     """
 
     config: Config
@@ -91,11 +91,11 @@ class Setting:
 
 
 def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
-    """Opens the images, and trains the teacher where the config names no weights and the workdir has none.
+    """Open the images, and train the teacher where the config names no weights and the workdir has none.
 
     Raises:
-      UserError: anything that cannot be used; see `run_experiment`.
-      loop.Stopped: a signal came while the teacher was being trained.
+        UserError: anything that cannot be used; see `run_experiment`.
+        loop.Stopped: a signal came while the teacher was being trained.
     """
     if config.student.weights:
         raise UserError("config.student.weights is set; a comparison trains its students itself")

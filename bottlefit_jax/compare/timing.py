@@ -32,12 +32,12 @@ def measure(
     """Milliseconds of device and server by name; the teacher on the device is "local".
 
     Args:
-      setting: of the comparison.
-      images: name -> (Pillow's format, quality).
-      students: name -> (network, variables).
+        setting: of the comparison.
+        images: name -> (Pillow's format, quality).
+        students: name -> (network, variables).
 
     Raises:
-      UserError: LiteRT or its converter is not installed.
+        UserError: LiteRT or its converter is not installed.
     """
     teacher = _of_teacher(setting)
     halves = {"local": {"device": teacher}}

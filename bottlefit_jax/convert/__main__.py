@@ -36,7 +36,7 @@ CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     _quieten()
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
@@ -50,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line and checks what can be checked without JAX, which takes seconds to load.
+    """Read the command line and check what can be checked without JAX, which takes seconds to load.
 
     Raises:
-      UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
+        UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
     """
     from bottlefit_jax.convert import files
 
@@ -174,7 +174,7 @@ def _pixels(flag: str, text: str | None) -> tuple[float, float, float] | None:
 
 
 def _check_output(output: Path, overwrite: bool, *, folder: bool) -> None:
-    """Raises UserError where the output is in the way, is not ours to replace, or could not be made."""
+    """Raise UserError where the output is in the way, is not ours to replace, or could not be made."""
     if output.exists():
         if not overwrite:
             raise UserError(f"{output} exists: give another --output, or --overwrite to replace it")

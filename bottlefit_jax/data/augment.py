@@ -36,13 +36,13 @@ def sample_crop(
     Ten tries; where none fits, the largest centred crop whose aspect ratio is allowed.
 
     Args:
-      height, width: of the image, pixels.
-      rng: where the draws come from.
-      scale: least and most share of the image's area.
-      ratio: least and most width / height.
+        height, width: of the image, pixels.
+        rng: where the draws come from.
+        scale: least and most share of the image's area.
+        ratio: least and most width / height.
 
     Returns:
-      (top, left, height, width) of the crop, pixels.
+        (top, left, height, width) of the crop, pixels.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_TRIES):
@@ -71,13 +71,14 @@ def resize(
     Both free Python's lock.
 
     Args:
-      image: uint8 [H, W, 3]; a view (a crop) is fine.
-      height, width: of the whole result, pixels.
-      flip: mirror the result.
-      window: rows and columns of the result that are wanted. Memory is that of the window, whatever the result's size.
+        image: uint8 [H, W, 3]; a view (a crop) is fine.
+        height, width: of the whole result, pixels.
+        flip: mirror the result.
+        window: rows and columns of the result that are wanted. Memory is that of the window, whatever the result's
+            size.
 
     Returns:
-      uint8 [height, width, 3], or the window of it.
+        uint8 [height, width, 3], or the window of it.
     """
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
@@ -110,7 +111,7 @@ def _filter(size: int, new_size: int, flip: bool, start: int, stop: int) -> tupl
     """Rows `start` to `stop` of the triangle filter, as `precompute_coeffs` in Pillow's Resample.c defines it.
 
     Returns:
-      Which of the `size` inputs they use, and the matrix [stop - start, inputs used].
+        Which of the `size` inputs they use, and the matrix [stop - start, inputs used].
     """
     scale = size / new_size
     support = max(scale, 1.0)
@@ -137,14 +138,14 @@ def random_resized_crop(
     """A random crop of an image, resized and, if `flip`, mirrored half of the time.
 
     Args:
-      image: uint8 [H, W, 3].
-      rng: where the draws come from.
-      size: side of the result, pixels.
-      scale: as in `sample_crop`.
-      flip: whether to mirror.
+        image: uint8 [H, W, 3].
+        rng: where the draws come from.
+        size: side of the result, pixels.
+        scale: as in `sample_crop`.
+        flip: whether to mirror.
 
     Returns:
-      uint8 [size, size, 3].
+        uint8 [size, size, 3].
     """
     top, left, height, width = sample_crop(image.shape[0], image.shape[1], rng, scale=scale)
     mirror = flip and rng.random() < 0.5
@@ -163,6 +164,6 @@ def resize_center_crop(image: np.ndarray, *, size: int, short_side: int) -> np.n
 
 
 def check_eval_sizes(image_size: int, short_side: int) -> None:
-    """Raises UserError where the centre crop would be larger than the resized image."""
+    """Raise UserError where the centre crop would be larger than the resized image."""
     if image_size < 1 or short_side < image_size:
         raise UserError(f"resize {short_side} is smaller than image_size {image_size}; take at least {image_size}")

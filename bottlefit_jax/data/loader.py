@@ -29,7 +29,7 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     """The number of whole batches in an epoch; what remains of the shuffled epoch is dropped.
 
     Raises:
-      UserError: not even one batch fits.
+        UserError: not even one batch fits.
     """
     if not 0 < batch_size <= len(source):
         raise UserError(f"batch_size {batch_size} must be from 1 to the {len(source)} images of {_title(source)}")
@@ -53,24 +53,24 @@ def train_batches(
     """Endless augmented batches, shuffled anew in each epoch.
 
     Args:
-      source: the images.
-      batch_size: images per step over all shards.
-      image_size: side of the square images, pixels.
-      seed: decides order and augmentation.
-      start_step: the step whose batch comes first; batches are those of a run from step 0, to the bit.
-      shard_index, shard_count: this host among the hosts; each decodes only its own images.
-      workers: threads or processes; 0 works in the caller's thread.
-      worker_type: 'thread' (decoding and resizing free Python's lock) or 'process' (spawned: a script needs its
-        `if __name__ == '__main__'` guard; batches travel through /dev/shm, which a container may have to enlarge).
-      crop_scale: least and most share of the image's area that a crop takes; (1, 1) with square images is no crop.
-      flip: mirror half of the images.
+        source: the images.
+        batch_size: images per step over all shards.
+        image_size: side of the square images, pixels.
+        seed: decides order and augmentation.
+        start_step: the step whose batch comes first; batches are those of a run from step 0, to the bit.
+        shard_index, shard_count: this host among the hosts; each decodes only its own images.
+        workers: threads or processes; 0 works in the caller's thread.
+        worker_type: 'thread' (decoding and resizing free Python's lock) or 'process' (spawned: a script needs its
+            `if __name__ == '__main__'` guard; batches travel through /dev/shm, which a container may have to enlarge).
+        crop_scale: least and most share of the image's area that a crop takes; (1, 1) with square images is no crop.
+        flip: mirror half of the images.
 
     Returns:
-      Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b]}, b = batch_size / shard_count.
-      It has `close()`.
+        Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b]}, b = batch_size / shard_count.
+        It has `close()`.
 
     Raises:
-      UserError: an argument cannot be used (now), or an image cannot be decoded (from the iterator, at its batch).
+        UserError: an argument cannot be used (now), or an image cannot be decoded (from the iterator, at its batch).
     """
     steps = steps_per_epoch(source, batch_size)
     _check_arguments(batch_size, image_size, shard_index, shard_count, workers, worker_type)
@@ -102,16 +102,16 @@ def eval_batches(
     """Every image once, in order, resized and centre-cropped; or some of them, spread over all.
 
     Args:
-      source, batch_size, image_size, shard_index, shard_count, workers, worker_type: as in `train_batches`.
-      resize: the short side before the crop, pixels; default 256 / 224 of `image_size`.
-      limit: only so many images, evenly spread: sources are sorted by class.
+        source, batch_size, image_size, shard_index, shard_count, workers, worker_type: as in `train_batches`.
+        resize: the short side before the crop, pixels; default 256 / 224 of `image_size`.
+        limit: only so many images, evenly spread: sources are sorted by class.
 
     Returns:
-      Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b], 'mask': bool [b]}. Rows where the
-      mask is False are zeros: past the end, or a skipped image. Every shard yields the same number of batches.
+        Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b], 'mask': bool [b]}. Rows where
+        the mask is False are zeros: past the end, or a skipped image. Every shard yields the same number of batches.
 
     Raises:
-      UserError: as `train_batches`.
+        UserError: as `train_batches`.
     """
     _check_arguments(batch_size, image_size, shard_index, shard_count, workers, worker_type)
     if limit is not None and limit < 1:
@@ -194,7 +194,7 @@ def _read(source: Source, index: int) -> dict[str, Any] | None:
 
 
 def _iterate(source: Source, dataset: grain.MapDataset, workers: int, worker_type: str) -> Iterator[Batch]:
-    """Runs the dataset; tells the caller's source of bad images, which the workers' copies of it have seen."""
+    """Run the dataset; tells the caller's source of bad images, which the workers' copies of it have seen."""
     threads = workers if worker_type == "thread" else 0
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_BATCHES_AHEAD * threads)
     batches = dataset.to_iter_dataset(options)

@@ -17,10 +17,10 @@ class Source(abc.ABC):
     """Labelled images in a fixed order. A subclass says how to `read` one; it must pickle (workers get a copy).
 
     Attributes:
-      name: what `open_source` was asked for.
-      split: 'train' or 'val'.
-      class_names: the classes; a label is a position in it.
-      on_bad_image: 'error' or 'skip': what the loader does when an image cannot be decoded.
+        name: what `open_source` was asked for.
+        split: 'train' or 'val'.
+        class_names: the classes; a label is a position in it.
+        on_bad_image: 'error' or 'skip': what the loader does when an image cannot be decoded.
     """
 
     def __init__(self, name: str, *, split: str, class_names: Sequence[str], on_bad_image: str = "error"):
@@ -47,8 +47,8 @@ class Source(abc.ABC):
         """The decoded image: `{'image': uint8 [H, W, 3] RGB, 'label': int}`.
 
         Raises:
-          UserError: the image cannot be decoded, whatever `on_bad_image` says (skipping is the loader's work).
-          IndexError: there is no such image.
+            UserError: the image cannot be decoded, whatever `on_bad_image` says (skipping is the loader's work).
+            IndexError: there is no such image.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
@@ -75,7 +75,7 @@ class Source(abc.ABC):
         return "; ".join(f"{count} {reason}, first {name}" for reason, (count, name) in self._left_out.items())
 
     def _leave_out(self, names: Iterable[str], reason: str) -> None:
-        """Counts files that are not used."""
+        """Count files that are not used."""
         for name in sorted(names):
             count, first = self._left_out.get(reason, (0, printable(name)))
             self._left_out[reason] = (count + 1, first)
@@ -109,7 +109,7 @@ class FileSource(Source):
 
 
 def check_options(split: str, on_bad_image: str) -> None:
-    """Raises UserError unless both are among the words that `open_source` knows."""
+    """Raise UserError unless both are among the words that `open_source` knows."""
     if split not in SPLITS:
         raise UserError(f"split {split!r} is unknown; take 'train' or 'val'")
     if on_bad_image not in ON_BAD_IMAGE:

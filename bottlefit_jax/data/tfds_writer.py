@@ -29,10 +29,10 @@ _RESERVED = ("digits", "folder")
 
 
 def write_catalogue_set(name: str, *, data_dir: str) -> str:
-    """Downloads a set of TFDS's catalogue and writes it as ArrayRecord; returns its folder.
+    """Download a set of TFDS's catalogue and write it as ArrayRecord; return its folder.
 
     Raises:
-      UserError: TensorFlow is missing, the catalogue has no such set, or data_dir holds it in another format.
+        UserError: TensorFlow is missing, the catalogue has no such set, or data_dir holds it in another format.
     """
     data_dir = str(local_path(data_dir))
     missing = [module for module in _CATALOGUE_NEEDS if importlib.util.find_spec(module) is None]
@@ -54,18 +54,18 @@ def write_catalogue_set(name: str, *, data_dir: str) -> str:
 
 
 def write_folder_set(folder: str, name: str, *, data_dir: str) -> str:
-    """Writes the images of a folder as a TFDS set; needs no TensorFlow.
+    """Write the images of a folder as a TFDS set; needs no TensorFlow.
 
     Args:
-      folder: holds train/CLASS/*.jpg and val/CLASS/*.jpg.
-      name: of the new set: lower-case letters, digits and '_'.
-      data_dir: the set becomes data_dir/name/1.0.0.
+        folder: holds train/CLASS/*.jpg and val/CLASS/*.jpg.
+        name: of the new set: lower-case letters, digits and '_'.
+        data_dir: the set becomes data_dir/name/1.0.0.
 
     Returns:
-      The path of the set.
+        The path of the set.
 
     Raises:
-      UserError: the folder cannot be used, an image cannot be decoded, or the name is taken or malformed.
+        UserError: the folder cannot be used, an image cannot be decoded, or the name is taken or malformed.
     """
     folder, data_dir = str(local_path(folder)), str(local_path(data_dir))
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or name in _RESERVED:
@@ -100,7 +100,7 @@ def _lock(data_dir: str, name: str) -> Path:
 
 
 def _write(sources: Iterable[Folder], name: str, path: str) -> None:
-    """Writes the shards, then the description that makes them a TFDS set."""
+    """Write the shards, then the description that makes them a TFDS set."""
     sources = list(sources)
     features = tfds.features.FeaturesDict(
         {
@@ -128,7 +128,7 @@ def _write(sources: Iterable[Folder], name: str, path: str) -> None:
 
 
 def _write_split(source: Folder, features: tfds.features.FeaturesDict, template) -> tuple[list[int], int]:
-    """Writes a split in the source's order; returns the number of records of each shard, and the bytes."""
+    """Write a split in the source's order; return the number of records of each shard, and the bytes."""
     total = sum(os.path.getsize(source.path(index)) for index in range(len(source)))
     shards = min(len(source), math.ceil(total / _SHARD_BYTES))
     bounds = [round(len(source) * shard / shards) for shard in range(shards + 1)]

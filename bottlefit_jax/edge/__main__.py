@@ -22,7 +22,7 @@ from bottlefit_jax.cli import command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would log what we say
     from bottlefit_jax.cli.command import print_error
     from bottlefit_jax.edge.classify import parse, run

@@ -28,10 +28,10 @@ LIMITS = {
 
 
 def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing, out of range or do not go together.
+        UserError: flags that are unknown, missing, out of range or do not go together.
     """
     parser = Parser("bottlefit_jax.edge", description)
     add = parser.add_argument

@@ -50,12 +50,12 @@ class BytesSent:
     """Bytes of one image that left the device; `total` is the sum of the three.
 
     Attributes:
-      latent: the values themselves, one byte each.
-      protocol: the rest of the serialised request.
-      transport: all else that TCP was given: HTTP/2, TLS, and whatever was sent again. Below 0 where gRPC's compression
-        saved more than that. None where the system does not tell.
-      segments: TCP segments, acknowledgements included: each has some 52 bytes of TCP and IPv4 headers, which no
-        number here counts. None where the system does not tell.
+        latent: the values themselves, one byte each.
+        protocol: the rest of the serialised request.
+        transport: all else that TCP was given: HTTP/2, TLS, and whatever was sent again. Below 0 where gRPC's
+            compression saved more than that. None where the system does not tell.
+        segments: TCP segments, acknowledgements included: each has some 52 bytes of TCP and IPv4 headers, which no
+            number here counts. None where the system does not tell.
     """
 
     latent: int
@@ -95,22 +95,22 @@ class EdgeClient:
         threads: int = 1,
         version: int | None = None,
     ):
-        """Reads manifest.json and the head; connects nothing yet.
+        """Read manifest.json and the head; connects nothing yet.
 
         Args:
-          bundle: the folder. Only manifest.json and the file that runs here need to be in it.
-          server: HOST:PORT; None where only `infer_local` is called.
-          deadline_ms: milliseconds that an image may take, retries included.
-          compress: requests, by gRPC's gzip.
-          tls: encrypt, and trust public authorities; implied by the next three.
-          tls_ca: PEM file of the only authorities to trust.
-          tls_cert, tls_key: PEM files that prove to the server who this is.
-          token: sent as a bearer token.
-          threads: that the head may use.
-          version: of the tail; None is the newest that the server has for this head.
+            bundle: the folder. Only manifest.json and the file that runs here need to be in it.
+            server: HOST:PORT; None where only `infer_local` is called.
+            deadline_ms: milliseconds that an image may take, retries included.
+            compress: requests, by gRPC's gzip.
+            tls: encrypt, and trust public authorities; implied by the next three.
+            tls_ca: PEM file of the only authorities to trust.
+            tls_cert, tls_key: PEM files that prove to the server who this is.
+            token: sent as a bearer token.
+            threads: that the head may use.
+            version: of the tail; None is the newest that the server has for this head.
 
         Raises:
-          UserError: something of it cannot be used.
+            UserError: something of it cannot be used.
         """
         if not 0 < deadline_ms <= LONGEST_DEADLINE_MS:  # neither is NaN
             raise UserError(f"deadline_ms is {deadline_ms}: give more than 0 and at most {LONGEST_DEADLINE_MS:,}")
@@ -136,11 +136,11 @@ class EdgeClient:
         )
 
     def connect(self) -> None:
-        """Finds out within the deadline whether the server's tail belongs to the head; `infer` does it otherwise.
+        """Find out within the deadline whether the server's tail belongs to the head; `infer` does it otherwise.
 
         Raises:
-          Unavailable: the server did not answer within the deadline.
-          UserError: the tail belongs to another head, or the server refuses us.
+            Unavailable: the server did not answer within the deadline.
+            UserError: the tail belongs to another head, or the server refuses us.
         """
         self._server().connect(Deadline(self._deadline))
 
@@ -148,10 +148,10 @@ class EdgeClient:
         """Classifies an image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
 
         Raises:
-          ImageError: the image cannot be used.
-          Unavailable: the server did not answer within the deadline.
-          ProtocolError: its answer to this image is an error or nonsense.
-          UserError: the tail belongs to another head, or the server refuses us; the next image would end alike.
+            ImageError: the image cannot be used.
+            Unavailable: the server did not answer within the deadline.
+            ProtocolError: its answer to this image is an error or nonsense.
+            UserError: the tail belongs to another head, or the server refuses us; the next image would end alike.
         """
         connection, began = self._server(), time.perf_counter()
         deadline = Deadline(self._deadline)
@@ -183,8 +183,8 @@ class EdgeClient:
         """Classifies an image with the whole network on this device, from the bundle's local file.
 
         Raises:
-          ImageError: the image cannot be used.
-          UserError: the bundle has no local file, or it cannot be used.
+            ImageError: the image cannot be used.
+            UserError: the bundle has no local file, or it cannot be used.
         """
         if self._whole is None:
             self._whole = self._load_whole()
@@ -203,7 +203,7 @@ class EdgeClient:
         return [(self._label(int(index)), int(index), float(prediction.probabilities[index])) for index in best]
 
     def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         if self._connection is not None:
             self._connection.close()
 
@@ -236,7 +236,7 @@ class EdgeClient:
 
 
 def _check_head(head: Interpreter, manifest: Manifest) -> None:
-    """Raises UserError where the head's file is not what the manifest says."""
+    """Raise UserError where the head's file is not what the manifest says."""
     latent = manifest.latent
     _check_file(head, manifest.head.litert, manifest, latent.shape, (np.uint8, np.float32))
     if head.scale is not None and (
@@ -249,7 +249,7 @@ def _check_head(head: Interpreter, manifest: Manifest) -> None:
 
 
 def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, dtypes: tuple) -> None:
-    """Raises UserError where a LiteRT file does not take the manifest's image or gives something else."""
+    """Raise UserError where a LiteRT file does not take the manifest's image or give something else."""
     image = (manifest.image.height, manifest.image.width, 3)
     if file.input_shape != image or file.output_shape != tuple(shape) or file.output_dtype not in dtypes:
         raise UserError(

@@ -45,18 +45,18 @@ class Connection:
         compress: bool = False,
         version: int | None = None,
     ):
-        """Connects nothing yet.
+        """Connect nothing yet.
 
         Args:
-          manifest: of the head.
-          server: HOST:PORT.
-          files: of TLS; None is plaintext.
-          token: sent as a bearer token with every call.
-          compress: by gRPC's gzip.
-          version: of the tail; None is the newest for this head.
+            manifest: of the head.
+            server: HOST:PORT.
+            files: of TLS; None is plaintext.
+            token: sent as a bearer token with every call.
+            compress: by gRPC's gzip.
+            version: of the tail; None is the newest for this head.
 
         Raises:
-          UserError: no HOST:PORT; a token that would travel in the clear to another machine.
+            UserError: no HOST:PORT; a token that would travel in the clear to another machine.
         """
         self._manifest, self._address, self.server = manifest, parse_server(server), server
         if token is not None and files is None and not self._address.is_loopback:
@@ -73,27 +73,27 @@ class Connection:
         self._hint = ""  # why connections are closed, once an attempt left time to ask
 
     def connect(self, deadline: Deadline) -> None:
-        """Makes sure that the server is there and has a tail of our head.
+        """Make sure that the server is there and has a tail of our head.
 
         Raises:
-          Unavailable: not within the deadline.
-          UserError: it has none, or refuses us.
+            Unavailable: not within the deadline.
+            UserError: it has none, or refuses us.
         """
         self._attempt(lambda link: link.verify(deadline), deadline)
 
     def infer(self, request: Any, deadline: Deadline) -> Answer:
-        """Sends a ModelInferRequest, as often as it takes.
+        """Send a ModelInferRequest, as often as it takes.
 
         Raises:
-          Unavailable, ProtocolError: the next image may be answered.
-          UserError: it will not.
+            Unavailable, ProtocolError: the next image may be answered.
+            UserError: it will not.
         """
         answer = self._attempt(lambda link: link.infer(request, deadline), deadline)
         self._usual = answer.seconds
         return answer
 
     def close(self) -> None:
-        """Ends the connection; the next call makes another."""
+        """End the connection; the next call makes another."""
         if self._link is not None:
             self._link.close()
         self._link = None
@@ -121,7 +121,7 @@ class Connection:
         )
 
     def _attempt(self, once: Callable[[Link], T], deadline: Deadline) -> T:
-        """Runs `once` until it succeeds, waiting longer each time, or raises by the deadline."""
+        """Run `once` until it succeeds, waiting longer each time, or raise by the deadline."""
         delay, reason, self._hint = FIRST_DELAY, None, ""
         while True:
             try:
@@ -139,7 +139,7 @@ class Connection:
             delay = min(2 * delay, LONGEST_DELAY)
 
     def _on_a_live_link(self, once: Callable[[Link], T], deadline: Deadline) -> T:
-        """Runs `once` on the link, and on a second one where the first is silent."""
+        """Run `once` on the link, and on a second one where the first is silent."""
         link = self._link = self._link or self._open()
         first = self._threads.submit(once, link)
         share = max(SILENT_SHARE * deadline.left(), SHORTEST_SHARE)
@@ -174,7 +174,7 @@ class Connection:
         """Why an attempt failed, where another one may succeed; None where the time is up.
 
         Raises:
-          UserError: no other attempt would.
+            UserError: no other attempt would.
         """
         code, details = error.code(), printable(error.details() or "")
         line = status_line(error)

@@ -22,17 +22,17 @@ class ImageError(UserError):
 
 
 def prepare(image: Any, wanted: Image) -> np.ndarray:
-    """Makes the head's input of a opened.
+    """Make the head's input of an image.
 
     Args:
-      image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
-      wanted: the manifest's.
+        image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
+        wanted: the manifest's.
 
     Returns:
-      uint8 [wanted.height, wanted.width, 3].
+        uint8 [wanted.height, wanted.width, 3].
 
     Raises:
-      ImageError: no such file, truncated, damaged, too large or not an image; an array of another shape or type.
+        ImageError: no such file, truncated, damaged, too large or not an image; an array of another shape or type.
     """
     opened = _open(image)
     width, height = opened.size
@@ -54,7 +54,7 @@ def files_in(paths: list[Path]) -> list[Path]:
     A link that leads nowhere is among them, so that its turn says so.
 
     Raises:
-      UserError: nothing is there, or a folder has no image.
+        UserError: nothing is there, or a folder has no image.
     """
     found = []
     for path in paths:

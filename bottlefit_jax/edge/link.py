@@ -25,10 +25,10 @@ class Answer:
     """A ModelInferResponse of a tail of our head.
 
     Attributes:
-      response: the message.
-      seconds: that it took.
-      request_bytes: of the request that it answers.
-      before, after: what TCP had sent before and after; None where it is not known.
+        response: the message.
+        seconds: that it took.
+        request_bytes: of the request that it answers.
+        before, after: what TCP had sent before and after; None where it is not known.
     """
 
     response: Any
@@ -62,15 +62,15 @@ class Link:
         metadata: tuple[tuple[str, str], ...],
         compression: grpc.Compression,
     ):
-        """Calls nothing yet.
+        """Call nothing yet.
 
         Args:
-          channel: to the server; closed with the link.
-          manifest: of the head.
-          server: where the channel leads.
-          version: that is asked for; empty for the newest of this head.
-          metadata: of every call.
-          compression: of ModelInfer.
+            channel: to the server; closed with the link.
+            manifest: of the head.
+            server: where the channel leads.
+            version: that is asked for; empty for the newest of this head.
+            metadata: of every call.
+            compression: of ModelInfer.
         """
         self._channel, self._manifest, self._server = channel, manifest, server
         self._pinned, self._metadata, self._compression = version, metadata, compression
@@ -82,9 +82,9 @@ class Link:
         """Asks whether the server lives and has a tail of our head ready, unless it was asked.
 
         Raises:
-          NotYet: it may have one later.
-          UserError: it has none.
-          grpc.RpcError: the server said so, or did not answer.
+            NotYet: it may have one later.
+            UserError: it has none.
+            grpc.RpcError: the server said so, or did not answer.
         """
         if self._version is not None:
             return
@@ -97,10 +97,10 @@ class Link:
         self._meter.find()
 
     def infer(self, request: Any, deadline: Deadline) -> Answer:
-        """Sends a ModelInferRequest once, after `verify`.
+        """Send a ModelInferRequest once, after `verify`.
 
         Raises:
-          NotYet, UserError, grpc.RpcError: as in `verify`; also an answer of another head, which is not used.
+            NotYet, UserError, grpc.RpcError: as in `verify`; also an answer of another head, which is not used.
         """
         self.verify(deadline)
         version = self._version or ""
@@ -133,7 +133,7 @@ class Link:
         return True
 
     def close(self) -> None:
-        """Ends the connection and cancels its calls."""
+        """End the connection and cancels its calls."""
         self._channel.close()
         self._meter.close()
 
@@ -141,8 +141,8 @@ class Link:
         """After an answer of another head: looks for a version of ours, to be asked by the next attempt.
 
         Raises:
-          NotYet: there is another.
-          UserError: there is none.
+            NotYet: there is another.
+            UserError: there is none.
         """
         self._version = None
         self.verify(deadline)

@@ -33,7 +33,7 @@ class Meter:
         self._socket: tuple[int, int] | None = None  # file descriptor and inode
 
     def find(self) -> None:
-        """Looks for the connection; to be called when an answer came over it, so that it is there."""
+        """Look for the connection; to be called when an answer came over it, so that it is there."""
         if self._is_open():
             return
         self.close()
@@ -57,7 +57,7 @@ class Meter:
         return Sent(count, segments, self._socket[1])
 
     def close(self) -> None:
-        """Stops counting."""
+        """Stop counting."""
         if self._socket is not None:
             Meter._taken.discard(self._socket[1])
         self._socket = None

@@ -30,10 +30,10 @@ def create_eval_step(
     """Compiles `eval_step(variables, batch) -> {"top1", "top5", "count", "bad"}`, sums over one batch.
 
     Args:
-      module: in evaluation mode, its quantiser included.
-      mesh: the batch is split over it.
-      mean, std: for `normalise`.
-      class_indices: the columns of the logits that are the dataset's classes, or None for all.
+        module: in evaluation mode, its quantiser included.
+        mesh: the batch is split over it.
+        mean, std: for `normalise`.
+        class_indices: the columns of the logits that are the dataset's classes, or None for all.
     """
 
     def eval_step(variables, batch):
@@ -57,17 +57,17 @@ def evaluate(
     """Accuracy over all images.
 
     Args:
-      eval_step: from `create_eval_step`.
-      variables: of its network.
-      batches: from `data.eval_batches`.
-      mesh: of all devices.
-      name: "teacher" or "student", for the error.
+        eval_step: from `create_eval_step`.
+        variables: of its network.
+        batches: from `data.eval_batches`.
+        mesh: of all devices.
+        name: "teacher" or "student", for the error.
 
     Returns:
-      {"top1", "top5"} in percent.
+        {"top1", "top5"} in percent.
 
     Raises:
-      UserError: no images, or logits that are not finite.
+        UserError: no images, or logits that are not finite.
     """
     total: dict[str, jax.Array] | None = None
     for batch in batches:
@@ -97,16 +97,15 @@ def calibrate(
     """The range that the encoder's latents take, for a static quantiser.
 
     Args:
-      module: a student.
-      variables: of the student.
-      batches: images of the training split, from `data.eval_batches`.
-      per_channel: a range for each channel instead of one.
-      mean, std: for `normalise`.
+        module: a student.
+        variables: of the student.
+        batches: images of the training split, from `data.eval_batches`.
+        per_channel: a range for each channel instead of one.
+        mean, std: for `normalise`.
 
     Returns:
-      {"low", "high"}: float32, of shape [c] or ().
+        {"low", "high"}: float32, of shape [c] or ().
     """
-
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for batch in batches:
         found = _extremes(
@@ -147,15 +146,15 @@ def send_and_classify(
     """What the student would send for a few images, and the classes it finds from that.
 
     Args:
-      module: a student.
-      variables: of the student, on the host or a device.
-      image: [N, H, W, 3] uint8.
-      bottleneck: the student's options; without bits, 8 are shown.
-      mean, std: for `normalise`.
-      class_indices: as in `create_eval_step`.
+        module: a student.
+        variables: of the student, on the host or a device.
+        image: [N, H, W, 3] uint8.
+        bottleneck: the student's options; without bits, 8 are shown.
+        mean, std: for `normalise`.
+        class_indices: as in `create_eval_step`.
 
     Returns:
-      q [N, h, w, c] uint8, and predicted classes [N] int32.
+        q [N, h, w, c] uint8, and predicted classes [N] int32.
     """
     bits = bottleneck["bits"] or 8
     encode = jax.jit(functools.partial(module.apply, method="encode"))

@@ -41,16 +41,16 @@ class Networks:
     """The networks of an experiment: a teacher, a student, or both.
 
     Attributes:
-      name, options: of the backbone, for `models.create`.
-      teacher, student: modules; None where the run has no such network.
-      teacher_variables: read from a folder, or None where the teacher is to be trained.
-      teacher_body: read from a folder, where a new classifier is to be trained on it; else None.
-      student_variables: likewise.
-      bottleneck: the student's options; None without one.
-      mean, std: of the images, for `normalise`: the config's, or what the weights were trained with.
-      num_classes: of both.
-      labels: for each class that the logits stand for, its names; () where nobody knows them.
-      class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
+        name, options: of the backbone, for `models.create`.
+        teacher, student: modules; None where the run has no such network.
+        teacher_variables: read from a folder, or None where the teacher is to be trained.
+        teacher_body: read from a folder, where a new classifier is to be trained on it; else None.
+        student_variables: likewise.
+        bottleneck: the student's options; None without one.
+        mean, std: of the images, for `normalise`: the config's, or what the weights were trained with.
+        num_classes: of both.
+        labels: for each class that the logits stand for, its names; () where nobody knows them.
+        class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
     """
 
     name: str
@@ -78,7 +78,7 @@ def open_source(config: Config, split: str) -> data.Source:
     """The images of one split, looked through.
 
     Raises:
-      UserError: see `data.open_source` and `data.check_images`.
+        UserError: see `data.open_source` and `data.check_images`.
     """
     options = {"root": config.dataset.root, "on_bad_image": config.dataset.on_bad_image}
     source = data.open_source(config.dataset.name, split=split, **options)
@@ -93,7 +93,7 @@ def open_training(config: Config, networks: Networks, eval_source: data.Source) 
     """The training images, or None where nothing is trained or calibrated.
 
     Raises:
-      UserError: see `open_source`; or they have other classes than the evaluation images.
+        UserError: see `open_source`; or they have other classes than the evaluation images.
     """
     if not stages_to_run(config) and not needs_calibration(networks.student_variables):
         return None
@@ -118,10 +118,10 @@ def needs_calibration(student_variables: Variables | None) -> bool:
 
 
 def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
-    """Builds teacher and student, and reads the weights that the config names.
+    """Build teacher and student, and read the weights that the config names.
 
     Raises:
-      UserError: an unknown model, feature or option; weights of another model; classes that do not fit.
+        UserError: an unknown model, feature or option; weights of another model; classes that do not fit.
     """
     teacher_variables, teacher_meta = _load(config.teacher.weights, "teacher")
     student_variables, student_meta = _load(config.student.weights, "student")
@@ -235,10 +235,10 @@ def _fitted(variables: Variables, module: models.Network, config: Config, folder
 
 @contextlib.contextmanager
 def hold_workdir(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of the workdir; of several hosts' processes the first holds it for all.
+    """Keep other runs out of the workdir; of several hosts' processes the first holds it for all.
 
     Raises:
-      UserError: another process trains there, or it cannot be written.
+        UserError: another process trains there, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         problem = None
@@ -255,10 +255,10 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
-    """Makes the workdir this config's, or sees that it is.
+    """Make the workdir this config's, or sees that it is.
 
     Raises:
-      UserError: it holds a run of another config, or cannot be written.
+        UserError: it holds a run of another config, or cannot be written.
     """
     path = workdir / "config.json"
     ours = json.loads(json.dumps(config.to_dict()))

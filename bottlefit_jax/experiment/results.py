@@ -37,20 +37,20 @@ def write_results(
     """Measures bytes and cost, draws, and writes the report.
 
     Args:
-      workdir: where to.
-      config: of the run.
-      networks: a teacher, a student or both.
-      student_variables: on the host; None without a student.
-      accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
-      files: the teacher on images sent as files, of `alternatives.sent_as_files`; [] without teacher or student.
-      images: all evaluation batches, from the first.
-      class_names: of the dataset.
-      stages: the stages' summaries.
-      history: the epochs' records.
-      command: what the person typed.
+        workdir: where to.
+        config: of the run.
+        networks: a teacher, a student or both.
+        student_variables: on the host; None without a student.
+        accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
+        files: the teacher on images sent as files, of `alternatives.sent_as_files`; [] without teacher or student.
+        images: all evaluation batches, from the first.
+        class_names: of the dataset.
+        stages: the stages' summaries.
+        history: the epochs' records.
+        command: what the person typed.
 
     Returns:
-      The report (DESIGN, interface 1).
+        The report (DESIGN, interface 1).
     """
     jpeg, labels, shown = _look_at(images, classes=len(class_names))
     jpeg_mean, count = float(jpeg.mean()), len(labels)
@@ -163,8 +163,8 @@ def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
     """Bytes that one image sends: its packed latent, and its range where the receiver does not know it beforehand.
 
     Args:
-      shape: (h, w, c) of the latent.
-      bottleneck: options of the student.
+        shape: (h, w, c) of the latent.
+        bottleneck: options of the student.
     """
     if bottleneck["bits"] is None:
         return 4 * math.prod(shape)  # float32

@@ -41,17 +41,18 @@ def run_experiment(
     Where it asks for no training, the networks that it names are evaluated as they are.
 
     Args:
-      config: from a file in `configs/`, locked.
-      workdir: created where it is not there.
-      command: what the person typed, for the report.
-      stop: asked after every step; None: one of its own.
+        config: from a file in `configs/`, locked.
+        workdir: created where it is not there.
+        command: what the person typed, for the report.
+        stop: asked after every step; None: one of its own.
 
     Returns:
-      The report, as in `workdir/report.json`.
+        The report, as in `workdir/report.json`.
 
     Raises:
-      UserError: anything in config, data or workdir that cannot be used; before any compilation where that is possible.
-      loop.Stopped: a signal came; everything is saved.
+        UserError: anything in config, data or workdir that cannot be used; before any compilation where that is
+            possible.
+        loop.Stopped: a signal came; everything is saved.
     """
     check_config(config)
     eval_source = open_source(config, "val")
@@ -257,7 +258,7 @@ class _Experiment:
         return {**student, "ranges": sharding.put_replicated(self.mesh, {"quantizer": ranges})}
 
     def _keep(self, name: str, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
-        """Writes a finished network to `workdir/name`, from where another config, or the export, takes it."""
+        """Write a finished network to `workdir/name`, from where another config, or the export, take it."""
         networks = self.networks
         meta = {
             "name": networks.name,

@@ -29,33 +29,33 @@ _REFUSED = frozenset({"EPS"})  # Pillow would run Ghostscript
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decodes one image.
+    """Decode one image.
 
     Args:
-      data: the encoded file.
-      name: what the error should call it, a path for instance.
+        data: the encoded file.
+        name: what the error should call it, a path for instance.
 
     Returns:
-      uint8 [H, W, 3], RGB, upright.
+        uint8 [H, W, 3], RGB, upright.
 
     Raises:
-      UserError: the data is empty, truncated, damaged, not an image, or larger than MAX_PIXELS; one line that begins
-        with `name`.
+        UserError: the data is empty, truncated, damaged, not an image, or larger than MAX_PIXELS; one line that begins
+            with `name`.
     """
     return _explained(_decode, data, name)
 
 
 def check_image(data: bytes, name: str) -> None:
-    """Raises UserError exactly where `decode_image` would. A JPEG takes half of the time of decoding it."""
+    """Raise UserError exactly where `decode_image` would. A JPEG takes half of the time of decoding it."""
     _explained(_check, data, name)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns an image as its EXIF orientation says.
+    """Turn an image as its EXIF orientation says.
 
     Args:
-      image: [H, W, 3] as stored.
-      orientation: 1 to 8; from 5 on width and height change places.
+        image: [H, W, 3] as stored.
+        orientation: 1 to 8; from 5 on width and height change places.
     """
     if orientation >= 5:
         image = image.transpose(1, 0, 2)

@@ -49,7 +49,7 @@ NO_FIGURE = "no latency.png: it needs matplotlib, pip install matplotlib"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     try:
         given = list(sys.argv[1:] if argv is None else argv)
         return bench(parse(given, __doc__), given)

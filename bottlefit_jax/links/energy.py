@@ -82,7 +82,7 @@ class PowerMeter:
         self.joules = None if self._failed else self._total
 
     def _sample(self) -> None:
-        """Adds up trapezoids between readings, one at the very beginning and one at the very end included."""
+        """Add up trapezoids between readings, one at the very beginning and one at the very end included."""
         before, then = self._power(), time.monotonic()
         while True:
             last = self._stop.wait(SAMPLE_SECONDS)

@@ -17,7 +17,7 @@ SECURITY = ("tls", "tls_ca", "tls_cert", "tls_key", "token_file")
 
 
 def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
         UserError: flags that are unknown, missing, out of range or do not go together, or a folder that holds a report.

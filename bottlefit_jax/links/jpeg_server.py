@@ -82,7 +82,7 @@ def cores() -> int:
 
 
 def start(client: EdgeClient, address: str) -> grpc.Server:
-    """Listens on HOST:PORT; a request at a time, as the measurement has one.
+    """Listen on HOST:PORT; a request at a time, as the measurement has one.
 
     Raises:
         UserError: the address is taken or is not ours.
@@ -102,7 +102,7 @@ def start(client: EdgeClient, address: str) -> grpc.Server:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until SIGTERM or Ctrl-C; returns the exit code."""
+    """Serve until SIGTERM or Ctrl-C; return the exit code."""
     parser = Parser("bottlefit_jax.links.jpeg_server", __doc__)
     add = parser.add_argument
     add("--bundle", required=True, type=Path, help="the folder that the edge server serves")

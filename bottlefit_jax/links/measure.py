@@ -147,7 +147,7 @@ def _cell(
 
 
 def _ready(servers: Sequence[Server], progress: Callable[[str], None]) -> None:
-    """Starts what was lost."""
+    """Start what was lost."""
     for server in servers:
         lost = server.lost()
         if lost:
@@ -158,7 +158,7 @@ def _ready(servers: Sequence[Server], progress: Callable[[str], None]) -> None:
 def _energy(
     samples: list[Sample], joules: float | None, sent: float | None, rate_mbit: float | None, watts: Watts | None
 ) -> float | None:
-    """mJ of one image."""
+    """MJ of one image."""
     if joules is not None:
         return 1e3 * joules / len(samples)
     if watts is None or sent is None or rate_mbit is None:

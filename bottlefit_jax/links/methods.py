@@ -101,7 +101,7 @@ class Jpeg:
         return Sample({step: 1e3 * seconds for step, seconds in steps.items()}, len(data))
 
     def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         self._channel.close()
 
 

@@ -21,7 +21,7 @@ SECONDS = 20.0
 
 
 def run(argv: Sequence[str]) -> str:
-    """Runs one command of iproute2; returns what it wrote.
+    """Run one command of iproute2; return what it wrote.
 
     Raises:
         UserError: it failed, or took longer than SECONDS.
@@ -94,7 +94,7 @@ class NetemLink:
                 self._run(argv)
 
     def _remove_stale(self) -> None:
-        """Removes the namespaces of processes that are no more; their cards go with them."""
+        """Remove the namespaces of processes that are no more; their cards go with them."""
         for line in self._run(["ip", "netns", "list"]).splitlines():
             name = line.split()[0] if line.split() else ""
             pid = name.removeprefix(PREFIX)
@@ -116,7 +116,7 @@ class NetemLink:
         return self.host, port
 
     def shape(self, rate_mbit: float, delay_ms: float) -> None:
-        """Sets Mbit/s, and ms that are added in each direction.
+        """Set Mbit/s, and ms that are added in each direction.
 
         Raises:
             UserError: a rate that is not above 0, a delay below 0, a kernel without netem.

@@ -36,7 +36,7 @@ ROW_POINTS = 26  # of a crossing's two lines of words
 
 
 def draw(path: Path, rows: Sequence[Row], crossings: Sequence[Crossing], names: dict[str, str], title: str) -> None:
-    """Writes the image as PNG.
+    """Write the image as PNG.
 
     Args:
         path: where to.

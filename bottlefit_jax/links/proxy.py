@@ -33,13 +33,13 @@ class Direction:
         self.sent = 0
 
     def shape(self, rate_mbit: float, delay_ms: float) -> None:
-        """Sets the rate in Mbit/s and the one-way latency in ms, from the next byte on."""
+        """Set the rate in Mbit/s and the one-way latency in ms, from the next byte on."""
         with self._lock:
             self._seconds_per_byte = 8e-6 / rate_mbit
             self._delay = delay_ms / 1e3
 
     def due(self, size: int) -> float:
-        """Puts `size` bytes on the link; returns when the last one arrives, in seconds of time.monotonic."""
+        """Put `size` bytes on the link; return when the last one arrives, in seconds of time.monotonic."""
         with self._lock:
             self._free = max(self._free, time.monotonic()) + size * self._seconds_per_byte
             self.sent += size
@@ -60,7 +60,7 @@ class Pipe:
             thread.start()
 
     def _take(self) -> None:
-        """Reads what the sender wrote; an empty chunk is its end."""
+        """Read what the sender wrote; an empty chunk is its end."""
         data = b"more"
         while data:
             try:
@@ -76,7 +76,7 @@ class Pipe:
                     self._changed.wait()
 
     def _give(self) -> None:
-        """Writes every chunk when it is due. Times are absolute, so that a late wake-up delays nothing after it."""
+        """Write every chunk when it is due. Times are absolute, so that a late wake-up delays nothing after it."""
         data = b"more"
         while data:
             with self._changed:
@@ -146,7 +146,7 @@ class ProcessLink:
         return self.host, listener.getsockname()[1]
 
     def shape(self, rate_mbit: float, delay_ms: float) -> None:
-        """Sets Mbit/s, and ms that are added in each direction.
+        """Set Mbit/s, and ms that are added in each direction.
 
         Raises:
             UserError: a rate that is not above 0, or a delay below 0.
@@ -207,11 +207,11 @@ class DirectLink:
         raise UserError(f"the link to a server elsewhere cannot be shaped to {rate_mbit:g} Mbit/s and {delay_ms:g} ms")
 
     def sent(self) -> None:
-        """Returns None: nobody counts."""
+        """Return None: nobody counts."""
 
 
 def check_shape(rate_mbit: float, delay_ms: float) -> None:
-    """Raises UserError for a link that cannot be."""
+    """Raise UserError for a link that cannot be."""
     if not 0 < rate_mbit <= 100_000:
         raise UserError(f"a rate of {rate_mbit:g} Mbit/s; it must be above 0 and at most 100,000")
     if not 0 <= delay_ms <= 60_000:
@@ -219,7 +219,7 @@ def check_shape(rate_mbit: float, delay_ms: float) -> None:
 
 
 def _close(one: socket.socket) -> None:
-    """Closes a socket that another thread may be waiting on, which shutdown wakes."""
+    """Close a socket that another thread may be waiting on, which shutdown wakes."""
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(OSError):

@@ -56,7 +56,7 @@ class Setting:
 
 
 def write(folder: Path, setting: Setting, rows: Sequence[Row], *, figure: str | None) -> None:
-    """Writes bench.json and bench.md, which shows `figure` where there is one.
+    """Write bench.json and bench.md, which shows `figure` where there is one.
 
     Raises:
         UserError: they cannot be written.

@@ -50,7 +50,7 @@ class Server:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Starts it and waits until it listens.
+        """Start it and wait until it listens.
 
         Raises:
             UserError: it ended, or did not listen within START_SECONDS.
@@ -77,7 +77,7 @@ class Server:
             raise UserError(f"the {self.name} did not start: {self.lost() or 'it said nothing'}")
 
     def stop(self) -> None:
-        """Ends it, by force where it does not listen to reason."""
+        """End it, by force where it does not listen to reason."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -121,7 +121,7 @@ def jpeg_server(bundle: Path, link: Link, tail: Server) -> Server:
 
 
 def _read(process: subprocess.Popen[str], lines: "queue.Queue[str]") -> None:
-    """Passes on the first line, "" at the end, and drops what follows, so that the pipe is never full."""
+    """Pass on the first line, "" at the end, and drop what follows, so that the pipe is never full."""
     assert process.stdout is not None
     with contextlib.suppress(OSError, ValueError), process.stdout:
         for line in process.stdout:

@@ -18,10 +18,10 @@ def head_of(config: Any) -> str:
 
 
 def check_config(config: Any, manifest: Manifest, server: str) -> None:
-    """Holds a server's ModelConfig to the bundle.
+    """Hold a server's ModelConfig to the bundle.
 
     Raises:
-      UserError: the tail belongs to another head, or takes or gives something else.
+        UserError: the tail belongs to another head, or takes or gives something else.
     """
     head = head_of(config)
     if head != manifest.head.id:

@@ -30,7 +30,7 @@ def version_of(text: str) -> int | None:
     """The version that a request asks for, None where it does not.
 
     Raises:
-      Refused: it is no number.
+        Refused: it is no number.
     """
     if not text:
         return None
@@ -43,7 +43,7 @@ def head_of(request: Any) -> str | None:
     """The first ID_DIGITS digits of the id of the head that made a ModelInferRequest's latent, None where it says none.
 
     Raises:
-      Refused: INVALID_ARGUMENT, the parameter `head` is something else.
+        Refused: INVALID_ARGUMENT, the parameter `head` is something else.
     """
     if "head" not in request.parameters:
         return None
@@ -61,7 +61,7 @@ def deadline_of(request: Any, deadline: float) -> float:
     0 is no timeout, as Triton has it.
 
     Raises:
-      Refused: INVALID_ARGUMENT, the parameter is no such number.
+        Refused: INVALID_ARGUMENT, the parameter is no such number.
     """
     if "timeout" not in request.parameters:
         return deadline
@@ -77,7 +77,7 @@ def latent_of(request: Any, manifest: Manifest, max_batch: int) -> np.ndarray:
     """The latents of a ModelInferRequest: [b, h, w, c] uint8, 1 <= b <= max_batch.
 
     Raises:
-      Refused: INVALID_ARGUMENT, the first thing that is wrong.
+        Refused: INVALID_ARGUMENT, the first thing that is wrong.
     """
     if len(request.inputs) != 1:
         raise invalid(f"the request has {len(request.inputs)} inputs; it must have one, {INPUT}")

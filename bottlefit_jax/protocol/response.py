@@ -24,10 +24,10 @@ def identity_problem(response: Any, manifest: Manifest, server: str, version: st
     """Why a ModelInferResponse is not one of our head's tail; None where it is.
 
     Args:
-      response: names head and tail in its parameters, or in the output `identity`.
-      manifest: of our head.
-      server: HOST:PORT.
-      version: that the answer must be of; empty for any.
+        response: names head and tail in its parameters, or in the output `identity`.
+        manifest: of our head.
+        server: HOST:PORT.
+        version: that the answer must be of; empty for any.
     """
     head, tail = _identity(response)
     if not head or not tail:
@@ -71,7 +71,7 @@ def logits_of(response: Any, manifest: Manifest) -> np.ndarray:
     """The logits in a ModelInferResponse, float32 [classes].
 
     Raises:
-      ProtocolError: none there, of another type or shape, or not finite.
+        ProtocolError: none there, of another type or shape, or not finite.
     """
     classes = manifest.model.num_classes
     logits = _raw_output(response, OUTPUT)

@@ -33,7 +33,7 @@ PORTS = ("port", "repository_port", "metrics_port")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         from bottlefit_jax.serve import telemetry
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing, out of range or do not go together.
+        UserError: flags that are unknown, missing, out of range or do not go together.
     """
     parser = Parser("bottlefit_jax.serve", __doc__)
     add = parser.add_argument
@@ -97,10 +97,10 @@ def _check(args: argparse.Namespace) -> None:
 
 
 async def serve(args: argparse.Namespace) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
-      UserError: something of `args` cannot be used.
+        UserError: something of `args` cannot be used.
     """
     from bottlefit_jax.serve.assembly import Running
     from bottlefit_jax.serve.grpc_server import raise_file_limit

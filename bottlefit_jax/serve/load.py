@@ -27,7 +27,7 @@ TIMEOUT = 600  # seconds: loading verifies every file, and waits until what an o
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         lines = run(args)
@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing or do not go together.
+        UserError: flags that are unknown, missing or do not go together.
     """
     parser = Parser("bottlefit_jax.serve.load", __doc__)
     parser.add_argument("model", nargs="*", help="names of models, as the bundles' manifests have them")
@@ -55,10 +55,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> list[str]:
-    """Loads or unloads `args.model`, and returns a line for each bundle that the server has then.
+    """Load or unloads `args.model`, and return a line for each bundle that the server has then.
 
     Raises:
-      UserError: the server does not answer, or refuses.
+        UserError: the server does not answer, or refuses.
     """
     import grpc
 

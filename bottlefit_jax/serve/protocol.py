@@ -55,8 +55,8 @@ class Protocol:
     """The methods, over a repository.
 
     Args:
-      delay: seconds that a request may wait for others, for ModelConfig.
-      may_load: answer the calls that load and unload models.
+        delay: seconds that a request may wait for others, for ModelConfig.
+        may_load: answer the calls that load and unload models.
     """
 
     def __init__(

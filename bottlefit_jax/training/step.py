@@ -22,10 +22,10 @@ class TrainState(struct.PyTreeNode):
     """Everything a step changes.
 
     Attributes:
-      step: int32, steps done in this stage.
-      variables: the network's collections ("params", "batch_stats", and "ranges" where there is a static quantiser).
-      opt_state: of the trained parameters only.
-      tally: sums since the epoch began, see `empty_tally`.
+        step: int32, steps done in this stage.
+        variables: the network's collections ("params", "batch_stats", and "ranges" where there is a static quantiser).
+        opt_state: of the trained parameters only.
+        tally: sums since the epoch began, see `empty_tally`.
     """
 
     step: Any
@@ -50,9 +50,9 @@ def initial_state(stage: Stage, variables: Variables, *, tx: optax.GradientTrans
     """The state in which a stage begins, in host memory.
 
     Args:
-      stage: what is trained.
-      variables: of the network it trains.
-      tx: optimiser of the trained parameters.
+        stage: what is trained.
+        variables: of the network it trains.
+        tx: optimiser of the trained parameters.
     """
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         opt_state = to_host(tx.init(trained_params(variables, stage)))
@@ -101,12 +101,12 @@ def create_train_step(
     """Compiles `train_step(state, teacher_variables, batch, key) -> (state, loss)`; the state given is used up.
 
     Args:
-      stage: what is trained and minimised.
-      module: the network that the stage trains.
-      teacher: the network whose outputs the loss compares with, or None.
-      tx: optimiser of the trained parameters.
-      mesh: from `create_mesh`; `batch` ({"image": [B, H, W, 3] uint8, "label": [B] int32}) is split over it.
-      mean, std: for `normalise`.
+        stage: what is trained and minimised.
+        module: the network that the stage trains.
+        teacher: the network whose outputs the loss compares with, or None.
+        tx: optimiser of the trained parameters.
+        mesh: from `create_mesh`; `batch` ({"image": [B, H, W, 3] uint8, "label": [B] int32}) is split over it.
+        mean, std: for `normalise`.
     """
     loss_fn = loss_terms(stage, module, teacher, mean, std)
     moving = {*stage.trained, *stage.drifting}

@@ -110,9 +110,7 @@ def test_bad_argument_is_quoted(arguments, message):
 
 
 def test_unprepared_set_says_the_command(tmp_path):
-    with pytest.raises(
-        UserError, match=r"bottlefit_jax\.prepare --name imagenette/160px-v2 --data_dir "
-    ) as error:
+    with pytest.raises(UserError, match=r"bottlefit_jax\.prepare --name imagenette/160px-v2 --data_dir ") as error:
         open_source("imagenette/160px-v2", split="train", root=str(tmp_path))
     assert "\n" not in str(error.value)
 
