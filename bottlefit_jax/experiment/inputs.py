@@ -130,7 +130,7 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     name, options = _backbone(config, metas)
     num_classes, labels = len(class_names), tuple((name,) for name in class_names)
     if metas and not has_new_classifier(config):
-        num_classes = _agreed("num_classes", metas)
+        num_classes = _consistent("num_classes", metas)
         labels = next(iter(metas.values())).labels
     if config.teacher.labels:
         labels = data.read_labels(config.teacher.labels)
@@ -143,11 +143,11 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     body = None
     if has_new_classifier(config) and teacher_variables is not None and teacher_meta is not None:
         given = models.create(name, **{**created, "num_classes": teacher_meta.num_classes})
-        body, teacher_variables = _fitted(teacher_variables, given, config, config.teacher.weights), None
+        body, teacher_variables = _validate_variables(teacher_variables, given, config, config.teacher.weights), None
     if teacher is not None and teacher_variables is not None:
-        teacher_variables = _fitted(teacher_variables, teacher, config, config.teacher.weights)
+        teacher_variables = _validate_variables(teacher_variables, teacher, config, config.teacher.weights)
     if student is not None and student_variables is not None:
-        student_variables = _fitted(student_variables, student, config, config.student.weights)
+        student_variables = _validate_variables(student_variables, student, config, config.student.weights)
     return Networks(
         name=name,
         options=options,
@@ -157,8 +157,8 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
         teacher_body=body,
         student_variables=student_variables,
         bottleneck=bottleneck,
-        mean=tuple(config.dataset.mean or _agreed("mean", metas) or IMAGENET_MEAN),
-        std=tuple(config.dataset.std or _agreed("std", metas) or IMAGENET_STD),
+        mean=tuple(config.dataset.mean or _consistent("mean", metas) or IMAGENET_MEAN),
+        std=tuple(config.dataset.std or _consistent("std", metas) or IMAGENET_STD),
         num_classes=num_classes,
         labels=labels,
         class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
@@ -198,10 +198,10 @@ def _backbone(config: Config, metas: dict[str, NetworkMeta]) -> tuple[str, dict[
         for key, value in options.items():
             if key in meta.options and meta.options[key] != value:
                 raise UserError(f"{folder} has {key}={meta.options[key]!r}, not config.teacher.options.{key} {value!r}")
-    return _agreed("name", metas) or name, {**(_agreed("options", metas) or {}), **options}
+    return _consistent("name", metas) or name, {**(_consistent("options", metas) or {}), **options}
 
 
-def _agreed(key: str, metas: dict[str, NetworkMeta]) -> Any:
+def _consistent(key: str, metas: dict[str, NetworkMeta]) -> Any:
     """Return the value of `key` in the descriptions of all folders, which must be the same; None without folders."""
     values = {folder: getattr(meta, key) for folder, meta in metas.items()}
     if len({repr(value) for value in values.values()}) > 1:
@@ -210,8 +210,8 @@ def _agreed(key: str, metas: dict[str, NetworkMeta]) -> Any:
     return next(iter(values.values()), None)
 
 
-def _fitted(variables: Variables, module: models.Network, config: Config, folder: str) -> Variables:
-    """The variables, seen to be this network's; a calibrated range may be missing, as it is measured anyway."""
+def _validate_variables(variables: Variables, module: models.Network, config: Config, folder: str) -> Variables:
+    """Return the variables if they are this network's; a calibrated range may be missing, as it is measured anyway."""
     size = config.dataset.image_size
     wanted = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     ranges = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted.get("ranges", {}))
