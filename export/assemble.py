@@ -41,7 +41,7 @@ def export(args: argparse.Namespace, folder: Path) -> str:
     """
     student = read_student(args.workdir)
     check_exportable(student.module)
-    bits = student.meta["bottleneck"]["bits"] or 8
+    bits = (student.meta.bottleneck or {}).get("bits") or 8
     if args.head == "int8" and bits != 8:
         raise UserError(f"--head int8 sends 8 bits a value, and this student was trained for {bits}: take float16")
     evaluation = read_images(student, "val", limit=args.images, root=args.data)
@@ -67,7 +67,7 @@ def export(args: argparse.Namespace, folder: Path) -> str:
 def pixels_of(student: Student) -> dict:
     """How the student's images are prepared: size and normalisation."""
     size = (student.image_size, student.image_size)
-    return {"mean": student.meta["mean"], "std": student.meta["std"], "image_size": size}
+    return {"mean": student.meta.mean, "std": student.meta.std, "image_size": size}
 
 
 def _write_head(
@@ -129,14 +129,16 @@ def _manifest(args: argparse.Namespace, student: Student, calibration: ImageSet,
     scale, zero_point = float(affine.scale), int(affine.zero_point)
     encoder = {kind: tree["encoder"] for kind, tree in student.variables.items() if "encoder" in tree}
     head_id = identity(
-        checkpoint.digest(encoder), repr((meta["mean"], meta["std"], size, resize)), repr((scale, zero_point, bits))
+        checkpoint.digest(encoder),
+        repr((list(meta.mean), list(meta.std), size, resize)),  # lists, as in the bundles that devices have
+        repr((scale, zero_point, bits)),
     )
     return {
         "format": FORMAT,
         "name": args.name,
         "version": args.version,
-        "model": {key: _plain(meta[key]) for key in ("name", "options", "bottleneck", "num_classes")},
-        "labels": names_of(meta["labels"]),
+        "model": {key: _plain(getattr(meta, key)) for key in ("name", "options", "bottleneck", "num_classes")},
+        "labels": names_of(meta.labels),
         "image": {"height": size, "width": size, "order": "RGB", "dtype": "uint8", "resize": resize},
         "latent": {
             "shape": list(latent_shape(student)),

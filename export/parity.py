@@ -46,7 +46,7 @@ class Reference:
 def create_reference(student: Student) -> Reference:
     """Compiles the student's halves."""
     module, variables, size = student.module, jax.device_put(student.variables), student.image_size
-    pixels = functools.partial(normalise, mean=tuple(student.meta["mean"]), std=tuple(student.meta["std"]))
+    pixels = functools.partial(normalise, mean=student.meta.mean, std=student.meta.std)
     decode = functools.partial(module.apply, method="decode", image_size=(size, size))
     encode = jax.jit(lambda variables, images: module.apply(variables, pixels(images), method="encode"))
     behind = jax.jit(lambda variables, latent: decode(variables, latent)[0])
@@ -114,7 +114,7 @@ def measure(
         logits["flax"].append(np.asarray(reference.whole(images)))
         logits["flax_sent"].append(np.asarray(reference.decode(dequantize(wire(latents), affine))))
         logits["bundle"].append(answers)
-    columns = data.class_columns(evaluation.class_names, student.meta["labels"], student.meta["num_classes"])
+    columns = data.class_columns(evaluation.class_names, student.meta.labels, student.meta.num_classes)
     joined = {name: np.concatenate(parts) for name, parts in logits.items()}
     one = evaluation.images[0]
     calls = {

@@ -13,6 +13,7 @@ import numpy as np
 from bottlefit_jax import data, models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.training import checkpoint
+from bottlefit_jax.training.network_meta import NetworkMeta
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Student:
     Attributes:
         module: in float32, whatever it was trained in.
         variables: NumPy arrays.
-        meta: what was saved beside them: name, options, num_classes, bottleneck, labels, mean, std, digest.
+        meta: their description.
         dataset: the dataset's part of the run's config.
         image_size: side of its square images, pixels.
     """
 
     module: models.Network
     variables: dict[str, Any]
-    meta: dict[str, Any]
+    meta: NetworkMeta
     dataset: dict[str, Any]
     image_size: int
 
@@ -73,13 +74,13 @@ def read_student(workdir: Path) -> Student:
         raise UserError(f"{workdir} holds no finished student: {_what_makes_one(config, workdir)}")
     variables, meta = checkpoint.load_variables(workdir / "student")
     module = models.create(
-        meta["name"],
-        num_classes=meta["num_classes"],
-        bottleneck=meta["bottleneck"],
+        meta.name,
+        num_classes=meta.num_classes,
+        bottleneck=meta.bottleneck,
         dtype=jnp.float32,
-        **meta["options"],
+        **meta.options,
     )
-    return Student(module, variables, meta, config["dataset"], meta["image_size"])
+    return Student(module, variables, meta, config["dataset"], meta.image_size)
 
 
 def _what_makes_one(config: dict[str, Any], workdir: Path) -> str:

@@ -16,6 +16,7 @@ from bottlefit_jax.recipe import (
     differences,
     model_options,
 )
+from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.stages import STAGES, create_stage
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -114,8 +115,10 @@ def test_only_what_moves_no_weight_may_differ_between_two_runs_of_a_workdir():
     ]
 
 
-def weights(**changes):
-    return {"name": "resnet18", "options": {"width": 64}, "image_size": 32, "resize": 40, **changes}
+def weights():
+    return NetworkMeta(
+        name="resnet18", num_classes=10, bottleneck=None, labels=(), options={"width": 64}, image_size=32, resize=40
+    )
 
 
 def test_weights_win_over_the_configs_file_and_not_over_the_user():

@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
@@ -17,6 +16,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import is_disk_full
 from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, expand_paths, model_options
+from bottlefit_jax.training.network_meta import NetworkMeta
 
 EXAMPLE = "an example: --config=configs/digits.py --workdir=runs/digits"
 
@@ -101,28 +101,28 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
     return config, workdir, {name: str(values[name].value) for name in own}
 
 
-def meet_weights(config: Config, meta: dict[str, Any], folder: str, *, typed: Collection[str]) -> list[str]:
+def meet_weights(config: Config, meta: NetworkMeta, folder: str, *, typed: Collection[str]) -> list[str]:
     """Change what a config's file says of the network to what its weights are; what the user typed stays.
 
     Args:
         config: with weights.
-        meta: what the folder of the weights says of them.
+        meta: the description of the weights.
         folder: its name, for the notes.
         typed: what the command line sets, such as `config.teacher.options.width`.
 
     Returns:
         Notes, a line each.
     """
-    notes, options = [], meta.get("options") or {}
+    notes, options = [], meta.options
     for key, value in model_options(config).items():
         if options.get(key) != value and f"config.teacher.options.{key}" not in typed:
             config.teacher.options[key] = None
             theirs = repr(options[key]) if key in options else "the model's own"
             notes.append(f"config.teacher.options.{key}: {theirs} as in {folder}, not the config's {value!r}")
-    size = meta.get("image_size")
+    size = meta.image_size
     if size and not config.dataset.image_size:
         config.dataset.image_size = size
-        config.dataset.resize = config.dataset.resize or meta.get("resize", 0)
+        config.dataset.resize = config.dataset.resize or meta.resize
     elif size and size != config.dataset.image_size:
         notes.append(f"{folder} was trained with images of {size} px; this run has {config.dataset.image_size} px")
     return notes

@@ -18,6 +18,7 @@ if __name__ == "__main__":
     interrupt.watch()
 
 import argparse
+import dataclasses
 import hashlib
 import logging
 import os
@@ -114,12 +115,12 @@ def import_file(args: argparse.Namespace) -> None:
     found = network.from_file(file, args.model, given)
     with args.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
+    meta = dataclasses.replace(found.meta, source={"file": args.input.name, "sha256": digest})
     with atomic_directory(args.output, overwrite=args.overwrite) as temporary:
         checkpoint.save_variables(temporary, found.variables, meta)
-    kind = "student" if meta["bottleneck"] else "teacher"
+    kind = "student" if meta.bottleneck else "teacher"
     print(
-        f"read {args.input} ({file.kind}): {meta['name']}, a {kind} of {meta['num_classes']:,} classes, "
+        f"read {args.input} ({file.kind}): {meta.name}, a {kind} of {meta.num_classes:,} classes, "
         f"{network.parameters(found.variables):,} parameters"
     )
     if len(file.sets) > 1 or file.weights != TOP:
@@ -142,8 +143,8 @@ def export_folder(args: argparse.Namespace) -> None:
         _check_output(args.output, args.overwrite, folder=False)  # again: another process may have written it meanwhile
         files.write(args.output, state_dict, about.write(meta, variables))
     print(
-        f"read {args.input}: {meta['name']}, a {'student' if meta['bottleneck'] else 'teacher'} of "
-        f"{meta['num_classes']:,} classes, {network.parameters(variables):,} parameters"
+        f"read {args.input}: {meta.name}, a {'student' if meta.bottleneck else 'teacher'} of "
+        f"{meta.num_classes:,} classes, {network.parameters(variables):,} parameters"
     )
     for note in [*notes, *network.notes_for_others(meta)]:
         print(note)

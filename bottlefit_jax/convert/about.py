@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.training.network_meta import NetworkMeta
 
 KEY = "bottlefit_jax"
 FORMAT = 1
@@ -20,9 +21,10 @@ TRAVELS = ("name", "options", "num_classes", "bottleneck", "image_size", "resize
 NEEDED = ("name", "options", "bottleneck", "image_size", "mean", "std", "labels")
 
 
-def write(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
-    """The text for a network, with the static range of its quantiser where it has one."""
-    about = {"format": FORMAT, **{key: meta[key] for key in TRAVELS if key in meta}}
+def write(meta: NetworkMeta, variables: Mapping[str, Any]) -> str:
+    """Return the text for a network, with the static range of its quantiser where it has one."""
+    values = meta.to_json()
+    about = {"format": FORMAT, **{key: values[key] for key in TRAVELS}}
     if "ranges" in variables:
         ranges = variables["ranges"]["quantizer"]
         about["ranges"] = {key: np.asarray(ranges[key], np.float32).tolist() for key in ("low", "high")}

@@ -16,6 +16,7 @@ from bottlefit_jax.data import read_labels
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.recipe import IMAGENET_MEAN, IMAGENET_STD
 from bottlefit_jax.training import checkpoint
+from bottlefit_jax.training.network_meta import NetworkMeta
 
 IMAGENET_CLASSES = Path(__file__).with_name("imagenet_classes.txt")
 BACKGROUND = ("background",)  # class 0 of the TensorFlow networks that have 1001
@@ -28,12 +29,12 @@ class Converted:
 
     Attributes:
         variables: NumPy arrays.
-        meta: what `checkpoint.save_variables` writes beside them.
+        meta: their description.
         notes: what a reader would not expect, a line each.
     """
 
     variables: dict[str, Any]
-    meta: dict[str, Any]
+    meta: NetworkMeta
     notes: list[str]
 
 
@@ -88,7 +89,7 @@ def from_file(file: File, name: str | None, given: Given) -> Converted:
         if wrong := [key for key in needed if chosen.get(key, needed[key]) != needed[key]]:
             raise UserError(f"--option {wrong[0]}={chosen[wrong[0]]} is wrong for a Keras file: it has {needed}")
         chosen |= needed
-        basis |= {"mean": list(keras_names.MEAN), "std": list(keras_names.STD)}
+        basis |= {"mean": keras_names.MEAN, "std": keras_names.STD}
     else:
         if name == "inception_v3" and bottleneck is None:
             chosen.setdefault("aux_logits", any("AuxLogits." in key for key in arrays))
@@ -100,26 +101,33 @@ def from_file(file: File, name: str | None, given: Given) -> Converted:
     if name == "inception_v3" and "transform_input" not in chosen:
         notes.append("torchvision's released weights of inception_v3 need --option transform_input=true")
     classes = _classes(variables)
-    meta, assumed = _meta(name, chosen, classes, bottleneck, basis, given)
-    meta["labels"], note = _labels(given.labels, classes, file.about, basis)
+    pixels, assumed = _pixels(name, basis, given)
+    labels, note = _labels(given.labels, classes, file.about, basis)
+    meta = NetworkMeta(
+        name=name,
+        options=dict(models.create(name, **chosen).options),
+        num_classes=classes,
+        bottleneck=bottleneck,
+        labels=labels,
+        num_batches_tracked=basis.get("num_batches_tracked", {}),
+        **pixels,
+    )
     return Converted(variables, meta, [*notes, *assumed, *note])
 
 
-def to_state_dict(variables: Any, meta: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+def to_state_dict(variables: Any, meta: NetworkMeta) -> tuple[dict[str, np.ndarray], list[str]]:
     """A finished network as a PyTorch state dict, with the `num_batches_tracked` that came with it, and notes.
 
     Raises:
-        UserError: the meta is not that of a finished network, or the arrays do not fit it.
+        UserError: the arrays do not fit the description.
     """
-    if missing := [key for key in ("name", "num_classes", "bottleneck") if key not in meta]:
-        raise UserError(f"the folder does not hold a finished network: its meta has no {', '.join(missing)}")
-    options, bottleneck, notes = meta.get("options") or {}, meta["bottleneck"], []
-    state_dict = torch_names.to_torch(meta["name"], variables, bottleneck=bottleneck, **options)
-    for key, count in (meta.get("num_batches_tracked") or {}).items():
+    notes = []
+    state_dict = torch_names.to_torch(meta.name, variables, bottleneck=meta.bottleneck, **meta.options)
+    for key, count in meta.num_batches_tracked.items():
         state_dict[key] = np.asarray(count, np.int64)
-    if options.get("padding") == "same":
+    if meta.options.get("padding") == "same":
         notes.append("this network pads as TensorFlow does, torchvision's mobilenet_v2 pads both sides alike")
-    if options.get("transform_input"):
+    if meta.options.get("transform_input"):
         notes.append("this network needs transform_input=True in torchvision")
     return state_dict, notes
 
@@ -129,12 +137,12 @@ def parameters(variables: Mapping[str, Any]) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def notes_for_others(meta: Mapping[str, Any]) -> list[str]:
+def notes_for_others(meta: NetworkMeta) -> list[str]:
     """What a program other than this one must be told of the network, since a state dict does not say it."""
-    pixels = [" ".join(f"{value:.4g}" for value in meta[key]) for key in ("mean", "std")]
-    notes = [f"elsewhere, feed it images of {meta['image_size']} px, normalised with mean {pixels[0]}, std {pixels[1]}"]
-    if meta["bottleneck"]:
-        plan, bits = meta["bottleneck"], meta["bottleneck"]["bits"]
+    pixels = [" ".join(f"{value:.4g}" for value in values) for values in (meta.mean, meta.std)]
+    notes = [f"elsewhere, feed it images of {meta.image_size} px, normalised with mean {pixels[0]}, std {pixels[1]}"]
+    if meta.bottleneck:
+        plan, bits = meta.bottleneck, meta.bottleneck["bits"]
         quantiser = f"{bits} bits, {plan['range']} range" if bits else "no quantiser"
         notes.append(f"elsewhere, quantise the latent likewise: {quantiser}")
     return notes
@@ -184,29 +192,26 @@ def _bottleneck(
 def _completed(
     name: str, head: Mapping[str, np.ndarray], teacher: Path | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state dict of the student that a head and its teacher make, and what the teacher's meta hands on."""
+    """The state dict of the student that a head and its teacher make, and what the teacher's description hands on."""
     if teacher is None:
         raise UserError(
             "the file holds a head alone; convert its teacher first, and name that folder with --teacher DIR"
         )
     variables, meta = checkpoint.load_variables(teacher)
-    if meta.get("name") != name or meta.get("bottleneck") is not None:
-        kind = "a student" if meta.get("bottleneck") else f"a {meta.get('name')}"
+    if meta.name != name or meta.bottleneck is not None:
+        kind = "a student" if meta.bottleneck else f"a {meta.name}"
         raise UserError(f"{teacher} holds {kind}; --teacher needs the folder of a whole {name}")
     tail, _ = to_state_dict(variables, meta)
-    handed = {key: meta[key] for key in ("labels", "mean", "std", "image_size", "options") if key in meta}
-    return students.whole_student(name, head, tail, meta["options"]), handed
+    handed = {key: getattr(meta, key) for key in ("labels", "mean", "std", "image_size", "options")}
+    return students.whole_student(name, head, tail, meta.options), handed
 
 
-def _meta(
-    name: str, options: dict[str, Any], classes: int, bottleneck: Any, basis: Mapping[str, Any], given: Given
-) -> tuple[dict[str, Any], list[str]]:
-    """What a folder says of its network, and what of it nobody has said, so that it was assumed."""
-    network = models.create(name, num_classes=classes, bottleneck=bottleneck, **options)
-    said = {key: list(value) for key, value in (("mean", given.mean), ("std", given.std)) if value}
-    said |= {"image_size": given.image_size} if given.image_size else {}
-    known = {**{key: basis[key] for key in ("mean", "std", "image_size", "resize") if key in basis}, **said}
-    usual = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "image_size": network.spec.image_size}
+def _pixels(name: str, basis: Mapping[str, Any], given: Given) -> tuple[dict[str, Any], list[str]]:
+    """Return the images that a network takes, as keys of `NetworkMeta`, and a note for each assumption."""
+    flags = {"mean": given.mean, "std": given.std, "image_size": given.image_size}
+    known = {key: basis[key] for key in ("mean", "std", "image_size", "resize") if basis.get(key)}
+    known |= {key: value for key, value in flags.items() if value}
+    usual = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "image_size": models.MODELS[name].image_size}
     assumed = []
     if lacking := [key for key in ("mean", "std") if key not in known]:
         values = ", ".join(f"{key} {' '.join(map(str, usual[key]))}" for key in lacking)
@@ -216,30 +221,22 @@ def _meta(
         assumed.append(
             f"image size: taken to be {usual['image_size']} px, the model's own; --image-size N says otherwise"
         )
-    meta = {
-        "name": name,
-        "options": dict(network.options),
-        "num_classes": classes,
-        "bottleneck": bottleneck,
-        **usual,
-        **known,
-        "num_batches_tracked": basis.get("num_batches_tracked", {}),
-    }
-    return meta, assumed
+    pixels = {**usual, **known}
+    return pixels | {key: tuple(pixels[key]) for key in ("mean", "std")}, assumed
 
 
 def _labels(
     path: str | None, classes: int, about: Mapping[str, Any], basis: Mapping[str, Any]
-) -> tuple[list[list[str]], list[str]]:
-    """For each output its names, [] where nobody knows them, and what to say about it."""
+) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
+    """Return the names of each class, () where they are unknown, and notes about them."""
     note, handed = [], basis.get("labels")
     if path is None and handed:
         if len(handed) != classes:
             raise UserError(f"the names of {len(handed)} classes go with the file, but the network has {classes}")
         source = "the file says" if about else "the teacher's"
-        return [list(names) for names in handed], [f"classes: named as {source}"]
+        return tuple(map(tuple, handed)), [f"classes: named as {source}"]
     if path is None and (about or classes not in (1000, 1001)):
-        return [], [f"classes: {classes} without names; --labels FILE gives them"]
+        return (), [f"classes: {classes} without names; --labels FILE gives them"]
     if path is None:
         note = ["classes: taken to be ImageNet's 1000" + (" after a background" if classes == 1001 else "")]
     labels = read_labels(str(IMAGENET_CLASSES) if path is None else path)
@@ -247,7 +244,7 @@ def _labels(
         labels = (BACKGROUND, *labels)
     if len(labels) != classes:
         raise UserError(f"--labels {path} has {len(labels)} classes, the network {classes}")
-    return [list(names) for names in labels], note
+    return labels, note
 
 
 def _classes(variables: Mapping[str, Any]) -> int:

@@ -31,6 +31,7 @@ from bottlefit_jax.recipe import (
     model_options,
 )
 from bottlefit_jax.training import checkpoint, stages
+from bottlefit_jax.training.network_meta import NetworkMeta
 
 Variables = dict[str, Any]
 Module = Any  # a models.Network, or None where a run has no such network
@@ -129,24 +130,24 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     name, options = _backbone(config, metas)
     num_classes, labels = len(class_names), tuple((name,) for name in class_names)
     if metas and not has_new_classifier(config):
-        num_classes = _agreed("num_classes", metas)
-        labels = tuple(tuple(names) for names in next(iter(metas.values()))["labels"])
+        num_classes = _consistent("num_classes", metas)
+        labels = next(iter(metas.values())).labels
     if config.teacher.labels:
         labels = data.read_labels(config.teacher.labels)
     created = {**options, "num_classes": num_classes, "dtype": jnp.dtype(config.compute_dtype)}
     teacher = models.create(name, **created) if has_teacher(config) else None
     bottleneck = student = None
     if has_student(config):
-        bottleneck = bottleneck_options(config, student_meta.get("bottleneck"))
+        bottleneck = bottleneck_options(config, student_meta.bottleneck if student_meta else None)
         student = models.create(name, bottleneck=bottleneck, **created)
     body = None
-    if has_new_classifier(config) and teacher_variables is not None:
-        given = models.create(name, **{**created, "num_classes": teacher_meta["num_classes"]})
-        body, teacher_variables = _fitted(teacher_variables, given, config, config.teacher.weights), None
+    if has_new_classifier(config) and teacher_variables is not None and teacher_meta is not None:
+        given = models.create(name, **{**created, "num_classes": teacher_meta.num_classes})
+        body, teacher_variables = _validate_variables(teacher_variables, given, config, config.teacher.weights), None
     if teacher is not None and teacher_variables is not None:
-        teacher_variables = _fitted(teacher_variables, teacher, config, config.teacher.weights)
+        teacher_variables = _validate_variables(teacher_variables, teacher, config, config.teacher.weights)
     if student is not None and student_variables is not None:
-        student_variables = _fitted(student_variables, student, config, config.student.weights)
+        student_variables = _validate_variables(student_variables, student, config, config.student.weights)
     return Networks(
         name=name,
         options=options,
@@ -156,8 +157,8 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
         teacher_body=body,
         student_variables=student_variables,
         bottleneck=bottleneck,
-        mean=tuple(config.dataset.mean or _agreed("mean", metas) or IMAGENET_MEAN),
-        std=tuple(config.dataset.std or _agreed("std", metas) or IMAGENET_STD),
+        mean=tuple(config.dataset.mean or _consistent("mean", metas) or IMAGENET_MEAN),
+        std=tuple(config.dataset.std or _consistent("std", metas) or IMAGENET_STD),
         num_classes=num_classes,
         labels=labels,
         class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
@@ -173,48 +174,44 @@ def _class_columns(class_names: Sequence[str], labels: Any, num_classes: int, *,
         raise UserError(f"{error}{hint}") from error
 
 
-def _load(folder: str, kind: str) -> tuple[Variables | None, dict[str, Any]]:
-    """A folder's variables and meta, its options complete; (None, {}) without a folder."""
+def _load(folder: str, kind: str) -> tuple[Variables | None, NetworkMeta | None]:
+    """Return a folder's variables and description, its options complete; (None, None) without a folder."""
     if not folder:
-        return None, {}
+        return None, None
     variables, meta = checkpoint.load_variables(Path(folder))
-    if missing := [key for key in ("name", "num_classes", "bottleneck", "labels") if key not in meta]:
-        raise UserError(f"{folder} does not hold a finished network: nothing in it says {', '.join(missing)}")
-    if (meta["bottleneck"] is None) != (kind == "teacher"):
+    if (meta.bottleneck is None) != (kind == "teacher"):
         other = "student" if kind == "teacher" else "teacher"
         raise UserError(f"{folder} holds a {other}; config.{kind}.weights needs the folder of a {kind}")
-    options = dict(models.create(meta["name"], **meta.get("options", {})).options)
-    return variables, {**meta, "options": options}
+    options = dict(models.create(meta.name, **meta.options).options)
+    return variables, dataclasses.replace(meta, options=options)
 
 
-def _backbone(config: Config, metas: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+def _backbone(config: Config, metas: dict[str, NetworkMeta]) -> tuple[str, dict[str, Any]]:
     """Name and options: those of the weights, which the config may repeat but not contradict."""
     name, options = config.teacher.name, model_options(config)
     for folder, meta in metas.items():
-        if name and meta["name"] != name:
+        if name and meta.name != name:
             raise UserError(
-                f"{folder} holds a {meta['name']}, not config.teacher.name {name!r}; "
+                f"{folder} holds a {meta.name}, not config.teacher.name {name!r}; "
                 "--config.teacher.name= takes what the weights are of"
             )
         for key, value in options.items():
-            if key in meta["options"] and meta["options"][key] != value:
-                raise UserError(
-                    f"{folder} has {key}={meta['options'][key]!r}, not config.teacher.options.{key} {value!r}"
-                )
-    return _agreed("name", metas) or name, {**(_agreed("options", metas) or {}), **options}
+            if key in meta.options and meta.options[key] != value:
+                raise UserError(f"{folder} has {key}={meta.options[key]!r}, not config.teacher.options.{key} {value!r}")
+    return _consistent("name", metas) or name, {**(_consistent("options", metas) or {}), **options}
 
 
-def _agreed(key: str, metas: dict[str, dict[str, Any]]) -> Any:
-    """What the folders' metas say of `key`, if anything; they must say the same."""
-    found = {folder: meta[key] for folder, meta in metas.items() if key in meta}
-    if len({repr(value) for value in found.values()}) > 1:
-        told = " and ".join(f"{value!r} in {folder}" for folder, value in found.items())
-        raise UserError(f"the weights of teacher and student do not belong together: {key} is {told}")
-    return next(iter(found.values()), None)
+def _consistent(key: str, metas: dict[str, NetworkMeta]) -> Any:
+    """Return the value of `key` in the descriptions of all folders, which must be the same; None without folders."""
+    values = {folder: getattr(meta, key) for folder, meta in metas.items()}
+    if len({repr(value) for value in values.values()}) > 1:
+        listed = " and ".join(f"{value!r} in {folder}" for folder, value in values.items())
+        raise UserError(f"the weights of teacher and student do not belong together: {key} is {listed}")
+    return next(iter(values.values()), None)
 
 
-def _fitted(variables: Variables, module: models.Network, config: Config, folder: str) -> Variables:
-    """The variables, seen to be this network's; a calibrated range may be missing, as it is measured anyway."""
+def _validate_variables(variables: Variables, module: models.Network, config: Config, folder: str) -> Variables:
+    """Return the variables if they are this network's; a calibrated range may be missing, as it is measured anyway."""
     size = config.dataset.image_size
     wanted = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     ranges = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted.get("ranges", {}))

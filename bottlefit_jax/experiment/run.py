@@ -30,6 +30,7 @@ from bottlefit_jax.experiment.results import write_results
 from bottlefit_jax.models import folded_norms, with_body_of, with_measured_norms, with_stem_of, with_tail_of
 from bottlefit_jax.recipe import Config, check_config
 from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages, step
+from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.progress import RunLog
 
 
@@ -260,17 +261,17 @@ class _Experiment:
     def _keep(self, name: str, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
         """Write a finished network to `workdir/name`, from where another config, or the export, take it."""
         networks = self.networks
-        meta = {
-            "name": networks.name,
-            "options": networks.options,
-            "num_classes": networks.num_classes,
-            "bottleneck": bottleneck,
-            "labels": list(networks.labels),
-            "image_size": self.config.dataset.image_size,
-            "resize": self.config.dataset.resize,
-            "mean": list(networks.mean),
-            "std": list(networks.std),
-        }
+        meta = NetworkMeta(
+            name=networks.name,
+            options=networks.options,
+            num_classes=networks.num_classes,
+            bottleneck=bottleneck,
+            labels=networks.labels,
+            image_size=self.config.dataset.image_size,
+            resize=self.config.dataset.resize,
+            mean=networks.mean,
+            std=networks.std,
+        )
         checkpoint.save_variables(self.workdir / name, variables, meta)
 
     def _sent_as_files(self, teacher: Variables) -> list[dict[str, Any]]:

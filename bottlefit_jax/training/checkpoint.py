@@ -23,11 +23,11 @@ from orbax.checkpoint import checkpoint_managers
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import is_disk_full
+from bottlefit_jax.training.network_meta import FORMAT, NetworkMeta
 from bottlefit_jax.training.sharding import to_host
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 MARKER = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
 
@@ -152,33 +152,33 @@ def _top1(metrics: Any) -> float:
     return metrics["top1"]
 
 
-def save_variables(folder: Path, variables: Any, meta: dict[str, Any]) -> None:
+def save_variables(folder: Path, variables: Any, meta: NetworkMeta) -> None:
     """Write a finished network: its collections, and what it is.
 
     Args:
         folder: created or replaced.
         variables: {"params", "batch_stats", ...}.
-        meta: at least "name", "num_classes", "bottleneck" and "labels".
+        meta: its description; the digest is set here.
 
     Raises:
         UserError: the disk is full.
     """
     folder = folder.absolute()
     host = to_host(variables)
-    meta = {**meta, "format": FORMAT, "digest": digest(host)}
+    description = dataclasses.replace(meta, digest=digest(host)).to_json()
     with _disk_errors(folder), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
             folder,
-            args=ocp.args.Composite(variables=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta)),
+            args=ocp.args.Composite(variables=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(description)),
             force=True,
         )
 
 
-def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
+def load_variables(folder: Path) -> tuple[Any, NetworkMeta]:
     """Read what `save_variables` wrote.
 
     Returns:
-        NumPy arrays, and the meta.
+        NumPy arrays, and their description.
 
     Raises:
         UserError: there is no such folder, or what is in it is not a whole network with finite weights.
@@ -190,11 +190,12 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
             restored = checkpointer.restore(
                 folder, args=ocp.args.Composite(variables=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
             )
-        variables, meta = restored["variables"], restored["meta"]
+        variables, description = restored["variables"], restored["meta"]
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"{folder} does not hold a whole network: {reason}") from error
-    if digest(variables) != meta["digest"]:
+    meta = NetworkMeta.from_json(description, folder)
+    if digest(variables) != meta.digest:
         raise UserError(f"{folder} is damaged: its arrays are not those that were saved")
     if (bad := non_finite(variables)) is not None:
         raise UserError(
@@ -203,8 +204,8 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
     return variables, meta
 
 
-def load_meta(folder: Path) -> dict[str, Any]:
-    """Read what `save_variables` wrote beside the arrays.
+def load_meta(folder: Path) -> NetworkMeta:
+    """Read the description that `save_variables` wrote beside the arrays.
 
     Raises:
         UserError: as `load_variables`.
@@ -213,9 +214,10 @@ def load_meta(folder: Path) -> dict[str, Any]:
     _check_network(folder)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(folder, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            description = checkpointer.restore(folder, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     except Exception as error:
         raise UserError(f"{folder} does not hold a whole network: its description cannot be read") from error
+    return NetworkMeta.from_json(description, folder)
 
 
 def _check_network(folder: Path) -> None:

@@ -8,6 +8,7 @@ from bottlefit_jax import models
 from bottlefit_jax.compare.setting import open_setting
 from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import checkpoint
+from bottlefit_jax.training.network_meta import NetworkMeta
 
 SIZE = 40  # large enough for every design
 
@@ -19,16 +20,16 @@ def setting(tmp_path_factory):
     teacher = models.create("resnet18", num_classes=10, width=8)
     key = jax.random.key(3, impl="unsafe_rbg")  # compiles in a third of the time
     variables = jax.device_get(jax.jit(teacher.init)(key, jnp.zeros((1, SIZE, SIZE, 3))))
-    meta = {
-        "name": "resnet18",
-        "options": {"width": 8},
-        "num_classes": 10,
-        "bottleneck": None,
-        "labels": [[str(digit)] for digit in range(10)],
-        "image_size": SIZE,
-        "mean": [0.5] * 3,
-        "std": [0.25] * 3,
-    }
+    meta = NetworkMeta(
+        name="resnet18",
+        options={"width": 8},
+        num_classes=10,
+        bottleneck=None,
+        labels=tuple((str(digit),) for digit in range(10)),
+        image_size=SIZE,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
     checkpoint.save_variables(folder, variables, meta)
     config = base_config()
     config.dataset.update(name="digits", image_size=SIZE, workers=0)

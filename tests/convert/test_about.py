@@ -1,5 +1,7 @@
 """What a network needs besides its arrays goes out with a file and comes back, or the command says what it assumed."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,27 +13,27 @@ from bottlefit_jax.convert.network import Given, from_file, to_state_dict
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.recipe import BOTTLENECK
 from bottlefit_jax.training.checkpoint import load_meta, load_variables, save_variables
+from bottlefit_jax.training.network_meta import NetworkMeta
 from tests.convert.state_dicts import WIDTH, import_, run, save_npz
 
-KEYS = ("name", "options", "num_classes", "bottleneck", "image_size", "resize", "mean", "std", "labels")
-META = {
-    "name": "resnet18",
-    "options": {"width": 8},
-    "num_classes": 7,
-    "bottleneck": {**BOTTLENECK, "channels": 3, "hidden": 16, "bits": 4, "range": "static", "per": "channel",
-                   "image_size": 32},
-    "image_size": 32,
-    "resize": 32,
-    "mean": [0.1, 0.2, 0.3],
-    "std": [0.4, 0.5, 0.6],
-    "labels": [[f"n0000000{i}", f"thing {i}"] for i in range(7)],
-}  # fmt: skip
+BITS_4 = {"channels": 3, "hidden": 16, "bits": 4, "range": "static", "per": "channel", "image_size": 32}
+META = NetworkMeta(
+    name="resnet18",
+    options={"width": 8},
+    num_classes=7,
+    bottleneck={**BOTTLENECK, **BITS_4},
+    image_size=32,
+    resize=32,
+    mean=(0.1, 0.2, 0.3),
+    std=(0.4, 0.5, 0.6),
+    labels=tuple((f"n0000000{i}", f"thing {i}") for i in range(7)),
+)
 
 
 @pytest.fixture(scope="module")
 def network():
     """A student with everything a folder can say: its module and its variables."""
-    module = models.create("resnet18", num_classes=7, width=8, bottleneck=META["bottleneck"])
+    module = models.create("resnet18", num_classes=7, width=8, bottleneck=META.bottleneck)
     rng = np.random.default_rng(0)
     abstract = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     variables = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), abstract)
@@ -44,7 +46,7 @@ def test_a_student_comes_back_as_it_went(network):
     arrays = to_state_dict(variables, META)[0]
     file = files.File("safetensors", arrays, about=about.read("x", about.write(META, variables)))
     found = from_file(file, None, Given())
-    assert {key: found.meta[key] for key in KEYS} == META
+    assert found.meta == META
     images = np.random.default_rng(1).random((4, 32, 32, 3), np.float32)
     before, after = (np.asarray(module.apply(given, images)[0]) for given in (variables, found.variables))
     np.testing.assert_array_equal(after, before)
@@ -59,9 +61,7 @@ def test_the_users_word_goes_before_the_files(network):
     file = files.File("x", to_state_dict(variables, META)[0], about=about.read("x", about.write(META, variables)))
     given = Given(bits=0, mean=(0.5, 0.5, 0.5), image_size=64)
     meta = from_file(file, "resnet18", given).meta
-    assert (meta["bottleneck"]["bits"], meta["mean"], meta["std"], meta["image_size"]) == (
-        None, [0.5] * 3, META["std"], 64,
-    )  # fmt: skip
+    assert (meta.bottleneck["bits"], meta.mean, meta.std, meta.image_size) == (None, (0.5,) * 3, META.std, 64)
     with pytest.raises(UserError, match="the file says that it is of resnet18, not resnet34: give --model resnet18"):
         from_file(file, "resnet34", given)
 
@@ -80,7 +80,7 @@ def test_what_a_file_does_not_say_is_named_and_taken_from_flags(tmp_path, capsys
     assert "normalisation" not in out
     assert "image size" not in out
     meta = load_meta(tmp_path / "b")
-    assert (meta["mean"], meta["std"], meta["image_size"]) == ([0.5] * 3, [0.25, 0.25, 0.3], 48)
+    assert (meta.mean, meta.std, meta.image_size) == ((0.5,) * 3, (0.25, 0.25, 0.3), 48)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_student_evaluates_the_same_after_pytorch(tmp_path, capsys, network, s
     assert "elsewhere, feed it images of 32 px, normalised with mean 0.1 0.2 0.3, std 0.4 0.5 0.6" in out
     assert run("--input", source, "--output", tmp_path / "back") == 0
     back, meta = load_variables(tmp_path / "back")
-    assert {key: meta[key] for key in KEYS} == META
+    assert dataclasses.replace(meta, source=None, digest="") == META
     images = np.random.default_rng(1).random((4, 32, 32, 3), np.float32)
     np.testing.assert_array_equal(module.apply(back, images)[0], module.apply(variables, images)[0])
     if suffix == ".pth":  # a state dict like any other, all of it tensors

@@ -1,6 +1,7 @@
 """python -m bottlefit_jax.convert: whole runs of the command, and every mistake as one line with exit code 2."""
 
 import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from bottlefit_jax.convert.network import to_state_dict
-from bottlefit_jax.training.checkpoint import load_variables, save_variables
+from bottlefit_jax.training.checkpoint import digest, load_variables
+from bottlefit_jax.training.network_meta import NetworkMeta
 from tests.convert.state_dicts import WIDTH, equal, import_, run, save_npz, save_torch, state_dict
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,29 +29,36 @@ def test_a_teacher_becomes_a_folder_and_a_state_dict_again(tmp_path, capsys, tea
     assert "7 without names; --labels FILE gives them" in out
     assert f"--config.teacher.weights={folder}" in out
     variables, meta = load_variables(folder)
-    assert {key: meta[key] for key in ("name", "options", "num_classes", "bottleneck", "labels", "image_size")} == {
-        "name": "resnet18", "options": {"width": 8}, "num_classes": 7, "bottleneck": None, "labels": [],
-        "image_size": 224,
-    }  # fmt: skip
-    assert (meta["mean"], meta["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert meta["source"] == {"file": "t.npz", "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
-    assert meta["num_batches_tracked"]["layer1.0.bn1.num_batches_tracked"] == len("layer1.0.bn1.")
+    assert meta == NetworkMeta(
+        name="resnet18",
+        options={"width": 8},
+        num_classes=7,
+        bottleneck=None,
+        labels=(),
+        image_size=224,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        num_batches_tracked={key: int(value) for key, value in teacher.items() if key.endswith("num_batches_tracked")},
+        source={"file": "t.npz", "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
+        digest=digest(variables),
+    )
+    assert meta.num_batches_tracked["layer1.0.bn1.num_batches_tracked"] == len("layer1.0.bn1.")
     equal(to_state_dict(variables, meta)[0], teacher)
     assert os.listdir(folder.parent) == ["teacher"]
 
 
 def test_classes_have_imagenets_names_or_those_of_a_file(tmp_path, capsys, refused, teacher):
     labels, source = tmp_path / "labels.txt", tmp_path / "x.npz"
-    for classes, first in ((1000, ["n01440764", "tench", "Tinca tinca"]), (1001, ["background"])):
+    for classes, first in ((1000, ("n01440764", "tench", "Tinca tinca")), (1001, ("background",))):
         changed = {"fc.weight": np.ones((classes, 64)), "fc.bias": np.ones(classes)}
         assert import_(save_npz(source, teacher | changed), tmp_path / "x", "--overwrite") == 0
-        names = load_variables(tmp_path / "x")[1]["labels"]
+        names = load_variables(tmp_path / "x")[1].labels
         assert (len(names), names[0]) == (classes, first)
-        assert names[-1] == ["n15075141", "toilet tissue", "toilet paper", "bathroom tissue"]
+        assert names[-1] == ("n15075141", "toilet tissue", "toilet paper", "bathroom tissue")
         assert "taken to be ImageNet's 1000" in capsys.readouterr().out
     labels.write_text("".join(f"class {i}\n" for i in range(1000)))
     assert import_(source, tmp_path / "x", "--overwrite", "--labels", labels) == 0
-    assert load_variables(tmp_path / "x")[1]["labels"][:2] == [["background"], ["class 0"]]
+    assert load_variables(tmp_path / "x")[1].labels[:2] == (("background",), ("class 0",))
     capsys.readouterr()
     args = ("--model", "resnet18", *WIDTH, "--output", tmp_path / "y")
     labels.write_text("one\ntwo\n")
@@ -64,7 +73,7 @@ def test_inception_says_what_torchvisions_weights_need(tmp_path, capsys):
     assert import_(source, tmp_path / "i", model="inception_v3", options=()) == 0
     assert "need --option transform_input=true" in capsys.readouterr().out
     meta = load_variables(tmp_path / "i")[1]
-    assert (meta["options"], meta["image_size"]) == ({"aux_logits": False, "transform_input": False}, 299)
+    assert (meta.options, meta.image_size) == ({"aux_logits": False, "transform_input": False}, 299)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +135,7 @@ def test_overwrite_replaces_a_network_and_a_failure_leaves_it(tmp_path, capsys, 
     source = save_npz(tmp_path / "t.npz", teacher)
     assert import_(source, tmp_path / "x") == 0
     assert import_(save_npz(tmp_path / "s.npz", student), tmp_path / "x", "--overwrite") == 0
-    assert load_variables(tmp_path / "x")[1]["bottleneck"]["channels"] == 3
+    assert load_variables(tmp_path / "x")[1].bottleneck["channels"] == 3
     capsys.readouterr()
 
     def full(folder, *_):
@@ -137,13 +146,15 @@ def test_overwrite_replaces_a_network_and_a_failure_leaves_it(tmp_path, capsys, 
     match = f"cannot write {tmp_path / 'x'}: no space left on the disk"
     args = ("--model", "resnet18", "--input", source, "--output", tmp_path / "x", "--overwrite", *WIDTH)
     refused(tmp_path / "x", match, *args)
-    assert load_variables(tmp_path / "x")[1]["bottleneck"]["channels"] == 3
+    assert load_variables(tmp_path / "x")[1].bottleneck["channels"] == 3
 
 
-def test_a_folder_without_a_networks_meta_is_one_line(tmp_path, refused, teacher):
-    save_variables(tmp_path / "odd", {"params": {"a": np.zeros(1)}}, {"name": "resnet18"})
+def test_a_folder_without_a_description_of_its_network_is_one_line(tmp_path, capsys, refused, teacher):
+    assert import_(save_npz(tmp_path / "t.npz", teacher), tmp_path / "odd") == 0
+    (tmp_path / "odd" / "meta" / "metadata").write_text(json.dumps({"name": "resnet18"}))
+    capsys.readouterr()
     args = ("--to", "torch", "--input", tmp_path / "odd", "--output", tmp_path / "x.pth")
-    refused(tmp_path / "x.pth", "its meta has no num_classes, bottleneck", *args)
+    refused(tmp_path / "x.pth", "nothing in it says num_classes, bottleneck, labels", *args)
 
 
 def test_the_process_ends_with_one_line_before_jax_is_loaded(tmp_path):

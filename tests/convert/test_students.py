@@ -48,7 +48,7 @@ def test_a_student_is_known_by_its_arrays(tmp_path, capsys, student):
     assert "bottleneck: version 2, 3 channels, 8 bits (assumed" in out
     assert f"--config.student.weights={tmp_path / 's'}" in out
     variables, meta = load_variables(tmp_path / "s")
-    assert meta["bottleneck"] == {
+    assert meta.bottleneck == {
         "channels": 3, "hidden": 16, "design": "bottlefit", "version": 2, "bits": 8, "cut": None, "image_size": 224,
         "per": "image", "range": "dynamic", "quantize_training": False,
     }  # fmt: skip
@@ -95,7 +95,7 @@ def test_a_patch_student_makes_the_round_trip(tmp_path, capsys, model):
     assert import_(save_npz(tmp_path / "s.npz", given), tmp_path / "s", model=model, options=options) == 0
     assert "bottleneck: design patch, 4 channels, 8 bits (assumed" in capsys.readouterr().out
     variables, meta = load_variables(tmp_path / "s")
-    assert (meta["bottleneck"]["design"], meta["bottleneck"]["version"]) == ("patch", 2)
+    assert (meta.bottleneck["design"], meta.bottleneck["version"]) == ("patch", 2)
     equal(to_state_dict(variables, meta)[0], given)
 
 
@@ -104,7 +104,7 @@ def test_the_decoders_inner_width_is_told_from_the_file(tmp_path, version):
     given = state_dict(bottleneck={"channels": 4, "version": version, "hidden": 24})
     assert import_(save_npz(tmp_path / "s.npz", given), tmp_path / "s") == 0
     variables, meta = load_variables(tmp_path / "s")
-    assert (meta["bottleneck"]["hidden"], meta["bottleneck"]["version"]) == (24, version)
+    assert (meta.bottleneck["hidden"], meta.bottleneck["version"]) == (24, version)
     equal(to_state_dict(variables, meta)[0], given)
 
 
@@ -119,7 +119,7 @@ def test_a_patch_student_goes_to_a_file_and_back(tmp_path, suffix):
     assert import_(file, tmp_path / "again") == 0
     (first, _), (again, meta) = load_variables(tmp_path / "s"), load_variables(tmp_path / "again")
     jax.tree.map(np.testing.assert_array_equal, again, first)
-    assert meta["bottleneck"]["design"] == "patch"
+    assert meta.bottleneck["design"] == "patch"
 
 
 @pytest.mark.torch
@@ -182,7 +182,7 @@ def test_a_head_and_its_teacher_make_a_student(tmp_path, capsys, refused, teache
     tail = {key: value for key, value in teacher.items() if key in student}
     halves = {key: value for key, value in student.items() if key.startswith("bottleneck.")}
     equal(to_state_dict(variables, meta)[0], tail | halves)
-    assert (meta["bottleneck"]["channels"], meta["options"], meta["labels"][6]) == (3, {"width": 8}, ["class 6"])
+    assert (meta.bottleneck["channels"], meta.options, meta.labels[6]) == (3, {"width": 8}, ("class 6",))
 
     args = ("--model", "resnet18", "--output", tmp_path / "x")
     refused(tmp_path / "x", "holds a head alone; convert its teacher first, and name", *args, "--input", source)
@@ -207,7 +207,7 @@ def test_what_bottlefit_saves_is_a_student(tmp_path, capsys, refused):
     assert import_(source, tmp_path / "s", model="custom_resnet18") == 0
     assert "bottleneck: version 3, 2 channels, 4 bits (as its config says)" in capsys.readouterr().out
     variables, meta = load_variables(tmp_path / "s")
-    assert meta["bottleneck"]["bits"] == 4
+    assert meta.bottleneck["bits"] == 4
     equal(to_state_dict(variables, meta)[0], student)
     args = ("--model", "resnet152", "--input", source, "--output", tmp_path / "x")
     refused(tmp_path / "x", "of resnet18, not resnet152: give --model resnet18", *args)

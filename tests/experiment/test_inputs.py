@@ -1,6 +1,8 @@
 """What a run opens: classes that fit or do not, weights that are the config's or are not, workdirs."""
 
+import dataclasses
 import json
+import shutil
 
 import cv2
 import jax
@@ -23,6 +25,7 @@ from bottlefit_jax.experiment.inputs import (
 from bottlefit_jax.experiment.results import resolved
 from bottlefit_jax.recipe import BOTTLENECK, IMAGENET_MEAN, base_config
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
+from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.sharding import to_host
 from tests.data.images import make_folder
 from tests.test_main import ROOT, run, start
@@ -45,9 +48,16 @@ def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "teacher"
     module = models.create("resnet18", num_classes=12, width=8)
     variables = jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.zeros((1, 32, 32, 3)))
-    labels = [[f"n0000000{i}" if i < 10 else f"n000000{i}", f"thing {i}"] for i in range(12)]
-    meta = {"name": "resnet18", "options": {"width": 8}, "num_classes": 12, "bottleneck": None, "labels": labels}
-    save_variables(folder, to_host(variables), {**meta, "mean": [0.5] * 3, "std": [0.25] * 3})
+    meta = NetworkMeta(
+        name="resnet18",
+        options={"width": 8},
+        num_classes=12,
+        bottleneck=None,
+        labels=tuple((f"n{i:08}", f"thing {i}") for i in range(12)),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    save_variables(folder, to_host(variables), meta)
     return folder
 
 
@@ -75,7 +85,7 @@ def test_labels_from_a_file_take_the_place_of_the_teachers_own(config, teacher, 
 def nameless(teacher, tmp_path):
     """The teacher of twelve classes, without their names."""
     variables, meta = load_variables(teacher)
-    save_variables(tmp_path / "nameless", variables, {**meta, "labels": []})
+    save_variables(tmp_path / "nameless", variables, dataclasses.replace(meta, labels=()))
     return tmp_path / "nameless"
 
 
@@ -129,8 +139,9 @@ def test_a_new_classifier_has_the_datasets_classes_and_the_weights_body(config, 
         create_networks(config, ["my cat", "my dog"])
 
 
-def test_a_folder_that_does_not_say_what_it_holds_is_told(config, tmp_path):
-    save_variables(tmp_path / "odd", {"params": {"a": np.zeros(1)}}, {"name": "resnet18"})
+def test_a_folder_that_does_not_say_what_it_holds_is_told(config, teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "odd")
+    (tmp_path / "odd" / "meta" / "metadata").write_text(json.dumps({"name": "resnet18"}))
     config.teacher.weights = str(tmp_path / "odd")
     with pytest.raises(UserError, match="odd does not hold a finished network: nothing in it says num_classes, bottle"):
         create_networks(config, ["thing 1"])
@@ -158,7 +169,7 @@ def student(tmp_path_factory, teacher):
     variables = to_host(jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.zeros((1, 32, 32, 3))))
     variables["ranges"]["quantizer"]["high"] = np.float32(2.5)  # low stays 0: the latent is never negative
     _, meta = load_variables(teacher)
-    save_variables(folder, variables, {**meta, "bottleneck": {**BOTTLENECK, **bottleneck}})
+    save_variables(folder, variables, dataclasses.replace(meta, bottleneck={**BOTTLENECK, **bottleneck}))
     return folder
 
 
@@ -193,11 +204,11 @@ def test_weights_in_the_wrong_place_are_told(config, teacher, student):
 
 def test_teacher_and_student_of_different_kinds_are_told(config, teacher, student, tmp_path):
     variables, meta = load_variables(student)
-    save_variables(tmp_path / "other", variables, {**meta, "mean": [0.0] * 3})
+    save_variables(tmp_path / "other", variables, dataclasses.replace(meta, mean=(0.0,) * 3))
     config.teacher.weights = str(teacher)
     config.student.weights = str(tmp_path / "other")
     config.student.bottleneck.channels = None
-    with pytest.raises(UserError, match=r"do not belong together: mean is \[0\.5, 0\.5, 0\.5\] in .* and \[0\.0, 0"):
+    with pytest.raises(UserError, match=r"do not belong together: mean is \(0\.5, 0\.5, 0\.5\) in .* and \(0\.0, 0"):
         create_networks(config, ["thing 1"])
 
 
@@ -293,8 +304,8 @@ def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path)
     assert report["teacher"]["top1"] >= 95
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "stage1", "stage2"]
     metas = [load_variables(tmp_path / "run" / name)[1] for name in ("teacher", "student")]
-    assert [(meta["num_classes"], meta["labels"], meta["image_size"]) for meta in metas] == [
-        (3, [["my 3"], ["my 4"], ["my 8"]], 32)
+    assert [(meta.num_classes, meta.labels, meta.image_size) for meta in metas] == [
+        (3, (("my 3",), ("my 4",), ("my 8",)), 32)
     ] * 2
 
     killed = start(*own, f"--workdir={tmp_path / 'killed'}", config="configs/own_classes.py")
@@ -304,8 +315,8 @@ def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path)
     code, out, err = run(*own, f"--workdir={tmp_path / 'killed'}", config="configs/own_classes.py")
     assert code == 0, err
     assert "teacher: going on from step" in out
-    again = [load_variables(tmp_path / "killed" / name)[1]["digest"] for name in ("teacher", "student")]
-    assert again == [meta["digest"] for meta in metas]
+    again = [load_variables(tmp_path / "killed" / name)[1].digest for name in ("teacher", "student")]
+    assert again == [meta.digest for meta in metas]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """From a finished run to a bundle, as a person would do it; what cannot be used is one line, and nothing is written."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -18,6 +19,7 @@ from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.training.checkpoint import save_variables
+from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.sharding import to_host
 from export import bundle, head, litert
 from export.parity import run_onnx, session_of
@@ -40,9 +42,17 @@ def run_without_training(workdir, **bottleneck):
     plan = {"channels": 3, "version": 2, "bits": 8, "image_size": 32} | bottleneck
     student = models.create("resnet18", num_classes=10, bottleneck=plan, width=8)
     variables = to_host(jax.jit(student.init)(jax.random.key(0, impl="unsafe_rbg"), jnp.zeros((1, 32, 32, 3))))
-    meta = {"name": "resnet18", "options": {"width": 8}, "num_classes": 10, "bottleneck": plan, "image_size": 32}
-    names = {"labels": [[str(digit)] for digit in range(10)], "mean": [0.5] * 3, "std": [0.25] * 3}
-    save_variables(workdir / "student", variables, {**meta, **names})
+    meta = NetworkMeta(
+        name="resnet18",
+        options={"width": 8},
+        num_classes=10,
+        bottleneck=plan,
+        labels=tuple((str(digit),) for digit in range(10)),
+        image_size=32,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    save_variables(workdir / "student", variables, meta)
     return workdir
 
 
@@ -131,8 +141,8 @@ def test_a_device_that_runs_the_teachers_layers_is_refused(workdir, tmp_path, ca
     (run_folder / "config.json").write_text((workdir / "config.json").read_text())
     student = read_student(workdir)
     channels = student.module.cut_channels if design == "spinn" else 3
-    plan = {**student.meta["bottleneck"], "design": design, "channels": channels, "image_size": 64}
-    save_variables(run_folder / "student", student.variables, {**student.meta, "bottleneck": plan})
+    plan = {**student.meta.bottleneck, "design": design, "channels": channels, "image_size": 64}
+    save_variables(run_folder / "student", student.variables, dataclasses.replace(student.meta, bottleneck=plan))
     assert export("--workdir", run_folder, "--output", tmp_path / "x") == 2
     out, err = capsys.readouterr()
     assert re.fullmatch(
@@ -229,8 +239,8 @@ def test_int8_sends_eight_bits_and_no_fewer(workdir, tmp_path, capsys):
     run_folder.mkdir()
     (run_folder / "config.json").write_text((workdir / "config.json").read_text())
     student = read_student(workdir)
-    plan = {**student.meta["bottleneck"], "bits": 4}
-    save_variables(run_folder / "student", student.variables, {**student.meta, "bottleneck": plan})
+    plan = {**student.meta.bottleneck, "bits": 4}
+    save_variables(run_folder / "student", student.variables, dataclasses.replace(student.meta, bottleneck=plan))
     assert export("--workdir", run_folder, "--output", tmp_path / "x") == 2
     assert "--head int8 sends 8 bits a value, and this student was trained for 4" in capsys.readouterr().err
 

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.training.checkpoint import StageCheckpoints, digest, load_variables, save_variables
+from bottlefit_jax.training.checkpoint import StageCheckpoints, digest, load_meta, load_variables, save_variables
+from bottlefit_jax.training.network_meta import NetworkMeta
 
 
 @pytest.fixture
@@ -89,13 +90,18 @@ def test_a_half_written_checkpoint_is_named_and_swept_up(tmp_path, state, caplog
     checkpoints.close()
 
 
+def described(name, labels=(), **keys):
+    return NetworkMeta(name=name, num_classes=1, bottleneck=None, labels=labels, **keys)
+
+
 def test_variables_come_back_with_what_they_are(tmp_path, state):
-    save_variables(tmp_path / "net", {"params": state["params"]}, {"name": "resnet18", "labels": [["a", "b"]]})
+    save_variables(tmp_path / "net", {"params": state["params"]}, described("resnet18", labels=(("a", "b"),)))
     variables, meta = load_variables(tmp_path / "net")
     assert digest(variables) == digest({"params": state["params"]})
-    assert (meta["name"], meta["labels"]) == ("resnet18", [["a", "b"]])
-    save_variables(tmp_path / "net", {"params": {"x": np.zeros(3)}}, {"name": "other"})
-    assert load_variables(tmp_path / "net")[1]["name"] == "other"
+    assert meta == described("resnet18", labels=(("a", "b"),), digest=digest(variables))
+    assert load_meta(tmp_path / "net") == meta
+    save_variables(tmp_path / "net", {"params": {"x": np.zeros(3)}}, described("other"))
+    assert load_variables(tmp_path / "net")[1].name == "other"
 
 
 def test_weights_that_are_not_there_or_not_whole_are_one_line(tmp_path, state):
@@ -104,7 +110,7 @@ def test_weights_that_are_not_there_or_not_whole_are_one_line(tmp_path, state):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="does not hold a whole network"):
         load_variables(tmp_path / "empty")
-    save_variables(tmp_path / "net", {"params": state["params"]}, {"name": "resnet18"})
+    save_variables(tmp_path / "net", {"params": state["params"]}, described("resnet18"))
     damage(tmp_path / "net")
     with pytest.raises(UserError, match=r"net (is damaged|does not hold a whole network)"):
         load_variables(tmp_path / "net")

@@ -14,7 +14,7 @@ ARGUMENTS = (*SMALL, "--config.checkpoint.every_steps=5")
 
 
 def digests(workdir):
-    return [load_variables(Path(workdir) / name)[1]["digest"] for name in ("teacher", "student")]
+    return [load_variables(Path(workdir) / name)[1].digest for name in ("teacher", "student")]
 
 
 @pytest.fixture(scope="module")
