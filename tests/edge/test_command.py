@@ -67,7 +67,7 @@ def test_local_needs_no_server(bundle, image_file, capsys):
     assert json.loads(capsys.readouterr().out)["bytes_sent"]["total"] == 0
 
 
-def test_a_image_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
+def test_an_image_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
     (folder / "1a.png").unlink()
     tail.seconds = 0.6
 

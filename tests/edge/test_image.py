@@ -17,7 +17,7 @@ def wanted(size, resize):
 
 @pytest.mark.parametrize(("size", "resize"), [(224, 256), (32, 32), (64, 73)])
 @pytest.mark.parametrize("shape", [(375, 500), (500, 333), (32, 32), (20, 31), (64, 73), (700, 90), (900, 901)])
-def test_a_image_is_what_evaluation_sees_within_one_grey_level(shape, size, resize):
+def test_an_image_is_what_evaluation_sees_within_one_grey_level(shape, size, resize):
     rng = np.random.default_rng(sum(shape))
     coarse = pillow.fromarray(rng.integers(0, 256, (shape[0] // 4, shape[1] // 4, 3), np.uint8))
     for image in (np.asarray(coarse.resize(shape[::-1])), rng.integers(0, 256, (*shape, 3), np.uint8)):

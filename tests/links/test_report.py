@@ -88,7 +88,7 @@ def run(methods, *, servers=(), rates=(1, 5), delays=(5,), count=4, **options):
         rates=rates,
         delays=delays,
         count=count,
-        tell=lines.append,
+        progress=lines.append,
         **options,
     )
     return rows, stopped, wire, lines
