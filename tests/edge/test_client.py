@@ -54,7 +54,7 @@ def test_the_servers_times_are_told_apart_from_the_network(bundle, server, tail,
         told = client.infer(image).timings
         assert (told.tail, told.queue) == (40, 5)
         assert 5 <= told.network < 40
-        parts = told.prepare + told.head + told.quantizer + told.network + told.queue + told.tail
+        parts = told.preprocess + told.head + told.quantizer + told.network + told.queue + told.tail
         assert told.total == pytest.approx(parts, abs=1)
         for nonsense in ({"tail_us": 10**12}, {"tail_us": -4}):
             tail.parameters = nonsense

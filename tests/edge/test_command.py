@@ -268,7 +268,7 @@ print(); print(code, peak // 1024, heavy)
 def test_the_process_is_small_and_loads_nothing_heavy(bundle, server, image_file):
     command = [sys.executable, "-c", CHILD, str(bundle), server, str(image_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    assert all(line.startswith("INFO: ") for line in done.stderr.splitlines())  # LiteRT's, in the program's own part
     code, peak, heavy = done.stdout.splitlines()[-1].split(" ", 2)
     assert (code, heavy) == ("0", "[]")
     assert int(peak) < 120
