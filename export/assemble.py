@@ -12,6 +12,7 @@ import numpy as np
 
 import bottlefit_jax
 from bottlefit_jax.bundle import FORMAT, identity, write_manifest
+from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.edge.interpreter import Interpreter
@@ -87,7 +88,8 @@ def _write_head(
         blob = litert.to_int8(
             litert.to_tflite(integer_head(folded), shape), list(calibration.images), latent_range=span
         )
-        device = Interpreter(blob)
+        with silenced():
+            device = Interpreter(blob)
         affine = Affine(np.float32(device.scale), np.int32(device.zero_point), np.float32(0))
     else:
         blob = litert.to_tflite(float_head(folded), shape)

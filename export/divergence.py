@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.edge.interpreter import Interpreter
 from export import litert
 from export.folding import Folded
@@ -80,7 +81,8 @@ def _layer(folded: Folded, until: int, precision: str, calibration: ImageSet) ->
         blob = litert.to_int8(blob, list(calibration.images))
     elif precision == "float16":
         blob = litert.to_float16(blob)
-    device = Interpreter(blob)
+    with silenced():
+        device = Interpreter(blob)
 
     def run(image: np.ndarray) -> np.ndarray:
         made = device.run(image)

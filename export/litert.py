@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bottlefit_jax.edge.interpreter import Interpreter, silenced
+from bottlefit_jax.cli.silence import silenced
+from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
 from export.folding import fold_encoder
@@ -88,7 +89,8 @@ def to_int8(blob: bytes, images: Sequence[np.ndarray], *, latent_range: tuple[fl
     """
     if len(images) == 0:
         raise UserError("int8 needs calibration images to measure ranges with, and there are none; give at least one")
-    model = Interpreter(blob)
+    with silenced():
+        model = Interpreter(blob)
     for number, image in enumerate(images):
         if image.shape != model.input_shape or image.dtype != np.uint8:
             raise UserError(

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 
 from bottlefit_jax import data
+from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec.quantizer import Affine, dequantize, quantize
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
@@ -90,7 +91,8 @@ def measure(
         int8 head in steps. "flax" is the network as it was trained, "flax_sent" the same with the latents quantised as
         they are sent, "bundle" the head and the tail.
     """
-    device = Interpreter(folder / "head.tflite")
+    with silenced():
+        device = Interpreter(folder / "head.tflite")
     jetson, tail = session_of(folder / "head.onnx"), session_of(folder / "tail.onnx")
     stablehlo = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
     wire = functools.partial(quantize, affine=affine, bits=bits)
@@ -208,7 +210,9 @@ def _local(
     folder: Path, reference: Reference, images: ImageSet, columns: Any, files: dict[str, Any]
 ) -> dict[str, float]:
     """The whole student in one file, against Flax without a quantiser."""
-    interpreter, largest = Interpreter(folder / "local.tflite"), {"local.tflite": 0.0}
+    with silenced():
+        interpreter = Interpreter(folder / "local.tflite")
+    largest = {"local.tflite": 0.0}
     expected = np.concatenate(
         [np.asarray(reference.decode(np.asarray(reference.encode(x)))) for x in images.batches(BATCH)]
     )

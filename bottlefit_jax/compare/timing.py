@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.compare.setting import Setting
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.cost import on_device
@@ -114,5 +115,7 @@ def _model(function: Callable[[jax.Array], jax.Array], example: np.ndarray) -> R
         with plain_convolutions():
             return function(x)
 
-    interpreter = Interpreter(to_tflite(traced, (1, *example.shape), output_name="result"), threads=1)
+    blob = to_tflite(traced, (1, *example.shape), output_name="result")
+    with silenced():
+        interpreter = Interpreter(blob, threads=1)
     return lambda: interpreter.run(example)

@@ -1,6 +1,55 @@
-"""The device: runs the head. Nothing here imports JAX."""
+"""The device: it runs the head and asks a server for the rest. Nothing here imports JAX.
+
+from bottlefit_jax.edge import EdgeClient
+
+with EdgeClient("bundles/digits", "localhost:8001") as client:
+    print(client.infer("image.jpg").label)
+"""
 
 import os
+from typing import TYPE_CHECKING
 
-# gRPC reads this when it is imported. Its own resolver does not know names that only the system knows, as of mDNS.
+from bottlefit_jax.lazy import exports
+
+if TYPE_CHECKING:
+    from bottlefit_jax.edge.client import (
+        BytesSent,
+        EdgeClient,
+        ImageError,
+        Prediction,
+        ProtocolError,
+        Timings,
+        Unavailable,
+    )
+    from bottlefit_jax.edge.interpreter import Interpreter
+
+# gRPC's default resolver asks DNS servers only and does not find mDNS names such as raspberrypi.local. No channel
+# option selects the resolver: gRPC reads this variable once, when it is imported. A value that is set stays.
 os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
+
+__all__ = [
+    "BytesSent",
+    "EdgeClient",
+    "ImageError",
+    "Interpreter",
+    "Prediction",
+    "ProtocolError",
+    "Timings",
+    "Unavailable",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "client": (
+            "BytesSent",
+            "EdgeClient",
+            "ImageError",
+            "Prediction",
+            "ProtocolError",
+            "Timings",
+            "Unavailable",
+        ),
+        "interpreter": ("Interpreter",),
+    },
+)

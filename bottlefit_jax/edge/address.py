@@ -1,4 +1,4 @@
-"""The server's address, and which machines count as near."""
+"""The server's address: HOST:PORT, and whether it is on this machine or in this network."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -8,7 +8,13 @@ from bottlefit_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Address:
-    """A host (an IPv6 address without its brackets) and a port; `text` is what was given."""
+    """The address of a server.
+
+    Attributes:
+        text: as it was given, HOST:PORT.
+        host: a name or an IP address; IPv6 without brackets.
+        port: 1 to 65535.
+    """
 
     text: str
     host: str
@@ -22,7 +28,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether the server is on this machine or in its own network, where no proxy is needed."""
+        """Whether the server is on this machine or in this network, so that no proxy is needed."""
         address = _ip(self.host)
         if address is not None:
             return not address.is_global
@@ -30,10 +36,10 @@ class Address:
 
 
 def parse_server(server: str) -> Address:
-    """Read HOST:PORT, where an IPv6 address stands in brackets.
+    """Parse HOST:PORT; an IPv6 address is in brackets.
 
     Raises:
-        UserError: it is something else.
+        UserError: `server` is something else.
     """
     host, colon, port = server.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")

@@ -1,6 +1,6 @@
-"""Frames of a camera: by Picamera2 where it is installed, as on a Raspberry Pi, else by OpenCV.
+"""Frames of a camera, by Picamera2 where it is installed, as on a Raspberry Pi, else by OpenCV.
 
-A thread of its own opens the camera and reads it, so that one that hangs ends in an error and not in silence.
+A separate thread opens and reads the camera, so that a camera that hangs is an error.
 """
 
 import contextlib
@@ -12,27 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import Unavailable, UserError
 
-OPEN_SECONDS, READ_SECONDS = 30.0, 10.0  # until the first frame, as a stream may take; until each of the others
+OPEN_SECONDS, READ_SECONDS = 30.0, 10.0  # the longest wait for the first frame, which of a stream is slow; for others
 CLOSE_SECONDS = 2.0
 
 
 def frames(source: str | int) -> Iterator[np.ndarray]:
-    """Frames of a camera, uint8 [H, W, 3] in RGB order, until the iterator is closed.
+    """Read frames of a camera until the iterator is closed.
 
     Args:
         source: the camera's number; a device (or a video file) such as /dev/video0; a URL; or a GStreamer pipeline,
             such as `nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR !
             appsink`.
 
+    Returns:
+        An iterator over [H, W, 3] uint8, in RGB order.
+
     Raises:
-        UserError: neither library is installed or works, there is no such camera, or it stopped giving frames.
+        UserError: neither library is installed and works, or there is no such camera.
+        Unavailable: the camera gives no frame.
     """
     name = name_of(source)
     if not str(source).isdecimal():
         return _in_thread(lambda: _by_opencv(source, name), name)
-    if len(str(source)) > 4:  # more than a C integer might hold
+    if len(str(source)) > 4:  # may not fit into a C integer
         raise UserError(f"no {name}: a camera's number has at most 4 digits")
     number = int(source)
     picamera2 = _picamera2(number)
@@ -42,49 +46,49 @@ def frames(source: str | int) -> Iterator[np.ndarray]:
 
 
 def name_of(source: str | int) -> str:
-    """How output names the camera; a URL's user and password are left out."""
+    """Return the camera's name for output; without the user and password of a URL."""
     scheme, colon, rest = str(source).partition("://")
     host, slash, path = rest.partition("/")
     return f"camera {scheme}{colon}{host.rpartition('@')[2]}{slash}{path}" if colon else f"camera {source}"
 
 
 def _in_thread(start: Callable[[], Generator[np.ndarray]], name: str) -> Iterator[np.ndarray]:
-    """What the generator `start()` yields, computed by a thread when it is asked for."""
-    wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    given: queue.SimpleQueue[np.ndarray | Exception] = queue.SimpleQueue()
+    """Yield what the generator `start()` yields; a thread computes each frame when it is asked for."""
+    requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    frames: queue.SimpleQueue[np.ndarray | Exception] = queue.SimpleQueue()
 
-    def work() -> None:
+    def read() -> None:
         try:
             with contextlib.closing(start()) as images:
-                while wanted.get():
-                    given.put(next(images))
-        except Exception as error:  # raised again where frames are taken
-            given.put(error)
+                while requests.get():
+                    frames.put(next(images))
+        except Exception as error:  # raised again where the frame is asked for
+            frames.put(error)
 
-    thread = threading.Thread(target=work, daemon=True, name="camera")  # it may never come back
+    thread = threading.Thread(target=read, daemon=True, name="camera")  # it may hang
     thread.start()
     seconds = OPEN_SECONDS
     try:
         while True:
-            wanted.put(True)
+            requests.put(True)
             try:
-                frame = given.get(timeout=seconds)
+                frame = frames.get(timeout=seconds)
             except queue.Empty:
-                raise UserError(f"{name} gave no frame for {seconds:g} seconds") from None
+                raise Unavailable(f"{name} gave no frame for {seconds:g} seconds") from None
             if isinstance(frame, Exception):
                 raise frame
             yield frame
             seconds = READ_SECONDS
     finally:
-        wanted.put(False)
+        requests.put(False)
         thread.join(CLOSE_SECONDS)
 
 
 def _picamera2(number: int) -> Any:
-    """Picamera2's class; None where it is not installed."""
+    """Return Picamera2's class; None where it is not installed."""
     try:
         from picamera2 import Picamera2  # pyright: ignore[reportMissingImports]
-    except Exception as error:  # a ValueError where NumPy is not the one that it was built for
+    except Exception as error:  # a ValueError where it was built for another NumPy
         if isinstance(error, ModuleNotFoundError) and error.name == "picamera2":
             return None
         raise UserError(
@@ -94,11 +98,11 @@ def _picamera2(number: int) -> Any:
     return Picamera2
 
 
-def _by_picamera2(make: Any, number: int) -> Generator[np.ndarray]:
+def _by_picamera2(picamera2: Any, number: int) -> Generator[np.ndarray]:
     camera = None
     try:
-        camera = make(number)
-        # Picamera2 names the bytes of a word: BGR888 is red first in memory
+        camera = picamera2(number)
+        # Picamera2 names the bytes of a word: BGR888 has red first in memory
         camera.configure(camera.create_video_configuration(main={"format": "BGR888", "size": (640, 480)}))
         camera.start()
         while True:
@@ -111,16 +115,13 @@ def _by_picamera2(make: Any, number: int) -> Generator[np.ndarray]:
 
 
 def _by_opencv(source: int | str, name: str) -> Generator[np.ndarray]:
-    # OpenCV logs every way that it tries
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise UserError(f"OpenCV does not work here: {_line(error)}") from None
         raise UserError("--camera needs Picamera2, or OpenCV: pip install 'bottlefit-jax[camera]'") from None
-    except Exception as error:  # of a library that is missing, or of another NumPy
+    except Exception as error:  # where a system library is missing, or it was built for another NumPy
         raise UserError(f"OpenCV does not work here: {_line(error)}") from None
     if isinstance(source, str) and "!" in source:
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
@@ -135,11 +136,11 @@ def _by_opencv(source: int | str, name: str) -> Generator[np.ndarray]:
     try:
         if not camera.isOpened():
             raise UserError(f"no {name} that OpenCV can open")
-        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not one that waited for the last answer
+        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # read the newest frame, not one from before the last answer
         while True:
-            there, frame = camera.read()
-            if not there:
-                raise UserError(f"{name} gives no more frames")
+            ok, frame = camera.read()
+            if not ok:
+                raise Unavailable(f"{name} gives no more frames")
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     finally:
         camera.release()

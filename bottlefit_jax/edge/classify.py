@@ -1,11 +1,12 @@
-"""What the device's command does: its flags, its loop over images or frames, its table."""
+"""The device's command: its flags, its loop over images or frames, its output."""
 
-import argparse
 import dataclasses
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,50 +14,88 @@ from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from bottlefit_jax.edge.client import Prediction
+    from bottlefit_jax.edge.client import EdgeClient, Prediction
 
-WIDEST = 40  # characters of the column of labels; a longer one moves the rest of its line
-LARGEST = 2**31 - 1
+LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
+INT32_MAX = 2**31 - 1
 # flag -> smallest and largest value
 LIMITS = {
     "deadline_ms": (1, 3_600_000),
     "threads": (1, 1024),
-    "top": (1, LARGEST),
-    "frames": (1, LARGEST),
-    "tail_version": (1, LARGEST),
+    "top": (1, INT32_MAX),
+    "frames": (1, INT32_MAX),
+    "tail_version": (1, INT32_MAX),
 }
 
 
-def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """What to classify, and where.
+
+    Attributes:
+        bundle: the folder.
+        images: files and folders; empty with a camera.
+        camera: its source, as `camera.frames` takes it; None for `images`.
+        frames: of the camera; None until Ctrl-C.
+        server: HOST:PORT; None runs the whole network here.
+        tail_version: None is the newest that belongs to the bundle's head.
+        json: print a JSON object for each image, not a table.
+        top: how many of the likeliest classes to show.
+        deadline_ms: of an image, with retries.
+        compress: compress requests by gRPC's gzip.
+        tls, tls_ca, tls_cert, tls_key: as EdgeClient takes them.
+        token_file: holds the bearer token.
+        threads: that the head may use.
+    """
+
+    bundle: Path
+    images: Sequence[Path] = ()
+    camera: str | None = None
+    frames: int | None = None
+    server: str | None = None
+    tail_version: int | None = None
+    json: bool = False
+    top: int = 1
+    deadline_ms: float = 2000
+    compress: bool = False
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+    threads: int = 1
+
+
+def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     """Read the command line.
 
     Raises:
-        UserError: flags that are unknown, missing, out of range or do not go together.
+        UserError: a flag is unknown, missing, out of range, or does not go with another.
     """
     parser = Parser("bottlefit_jax.edge", description)
     add = parser.add_argument
     add("images", nargs="*", type=_path, metavar="IMAGE_OR_FOLDER")
-    add("--bundle", type=_path, required=True, help="its folder")
-    add("--server", metavar="HOST:PORT", help="where its tail is served")
-    add("--tail-version", type=int, metavar="N", help="of the tail (default: the newest for this head)")
+    add("--bundle", type=_path, required=True, help="the bundle's folder")
+    add("--server", metavar="HOST:PORT", help="the server of the bundle's tail")
+    add("--tail-version", type=int, metavar="N", help="version of the tail (default: the newest for this head)")
     add("--local", action="store_true", help="run the whole network here, without a server")
     add(
         "--camera",
         metavar="SOURCE",
-        help="classify what a camera sees, until Ctrl-C: its number, a device such as /dev/video0, a URL, or a "
+        help="classify the frames of a camera until Ctrl-C: its number, a device such as /dev/video0, a URL, or a "
         "GStreamer pipeline that ends in appsink",
     )
-    add("--frames", type=int, metavar="N", help="with --camera: stop after N")
-    add("--json", action="store_true", help="a JSON object a line instead of a table")
+    add("--frames", type=int, metavar="N", help="with --camera: stop after N frames")
+    add("--json", action="store_true", help="print a JSON object a line instead of a table")
     add("--top", type=int, default=1, metavar="N", help="show the N likeliest classes (default 1)")
-    add("--deadline-ms", type=float, default=2000, help="for an image with its retries (default 2000)")
-    add("--compress", action="store_true", help="requests, by gRPC's gzip")
-    add("--tls", action="store_true", help="encrypt; the next three imply it")
-    add("--tls-ca", type=_path, metavar="PEM", help="who may have signed the server's certificate")
+    add("--deadline-ms", type=float, default=2000, help="deadline of an image, with retries (default 2000)")
+    add("--compress", action="store_true", help="compress requests by gRPC's gzip")
+    add("--tls", action="store_true", help="encrypt; implied by the next three flags")
+    add("--tls-ca", type=_path, metavar="PEM", help="the authorities that may have signed the server's certificate")
     add("--tls-cert", type=_path, metavar="PEM", help="this device's certificate")
-    add("--tls-key", type=_path, metavar="PEM", help="and its key")
-    add("--token-file", type=_path, metavar="FILE", help="holds the bearer token to send")
-    add("--threads", type=int, default=1, help="that the head may use (default 1)")
+    add("--tls-key", type=_path, metavar="PEM", help="the key of that certificate")
+    add("--token-file", type=_path, metavar="FILE", help="a file with the bearer token to send")
+    add("--threads", type=int, default=1, help="threads that the head may use (default 1)")
     args = parser.parse_args(argv)
     if args.local == (args.server is not None):
         raise UserError("give --server HOST:PORT, or --local to run the whole network here")
@@ -67,66 +106,90 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
         if value is not None and not smallest <= value <= largest:  # NaN is not
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {value} is out of range: give {smallest:,} to {largest:,}")
-    return args
+    values = vars(args)
+    del values["local"]  # the same as no server
+    return ClassifyOptions(**values)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Classifies what the command line names; 1 where an image failed."""
-    from bottlefit_jax.edge.client import EdgeClient, ImageError, ProtocolError, Unavailable
+def run(options: ClassifyOptions) -> int:
+    """Classify the images or frames of the options and print a line for each.
+
+    Returns:
+        The exit code: 1 where an image failed, else 0.
+
+    Raises:
+        UserError: no other image would succeed either.
+    """
+    from bottlefit_jax.edge.client import ImageError, ProtocolError, Unavailable
     from bottlefit_jax.edge.image import files_in
 
     _print_any_name()
-    files = files_in(args.images)
-    client = EdgeClient(
-        args.bundle,
-        args.server,
-        deadline_ms=args.deadline_ms,
-        compress=args.compress,
-        tls=args.tls,
-        tls_ca=args.tls_ca,
-        tls_cert=args.tls_cert,
-        tls_key=args.tls_key,
-        token=None if args.token_file is None else _token(args.token_file),
-        threads=args.threads,
-        version=args.tail_version,
-    )
+    files = files_in(options.images)
     failed = False
-    with client:
-        if not args.local:
+    with _client(options) as client:
+        if options.server is not None:
             client.connect()
-        show = _as_json if args.json else _Table(files, client.manifest.labels)
-        for name, image in _images(args, files):
+        show = _as_json if options.json else _Table(files, client.manifest.labels)
+        for name, image in _images(options, files):
             try:
-                prediction = client.infer_local(image) if args.local else client.infer(image)
+                prediction = client.infer_local(image) if options.server is None else client.infer(image)
             except (ImageError, Unavailable, ProtocolError) as error:
                 failed = True
                 print_error(error if name in str(error) else f"{name}: {error}")
             else:
-                print(show(name, prediction, client.top(prediction, args.top)), flush=True)
+                print(show(name, prediction, client.top(prediction, options.top)), flush=True)
     return int(failed)
 
 
+def _client(options: ClassifyOptions) -> "EdgeClient":
+    """Return the client, with its models open: LiteRT's message about that is kept out of the output."""
+    from bottlefit_jax.cli.silence import silenced
+    from bottlefit_jax.edge.client import EdgeClient
+
+    token = None if options.token_file is None else _token(options.token_file)
+    with silenced():
+        client = EdgeClient(
+            options.bundle,
+            options.server,
+            deadline_ms=options.deadline_ms,
+            compress=options.compress,
+            tls=options.tls,
+            tls_ca=options.tls_ca,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+            token=token,
+            threads=options.threads,
+            version=options.tail_version,
+        )
+        if options.server is None:
+            client.load_local()
+    return client
+
+
 def _print_any_name() -> None:
-    """Lets standard output take names that the terminal's encoding has no characters for, as escapes."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a program may have put another stream there
+    """Let standard output print, as escapes, characters that the terminal's encoding does not have."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # absent where a program has replaced the stream
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
 
 
-def _images(args: argparse.Namespace, files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Names and images: the files, or the camera's frames."""
-    if args.camera is None:
+def _images(options: ClassifyOptions, files: list[Path]) -> Iterator[tuple[str, Any]]:
+    """Yield names and images: the files, or the camera's frames."""
+    if options.camera is None:
         yield from ((str(file), file) for file in files)
         return
+    # OpenCV reports every attempt to open a camera; our error says it in one line
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from bottlefit_jax.edge import camera
 
-    name = camera.name_of(args.camera)
-    for count, frame in enumerate(itertools.islice(camera.frames(args.camera), args.frames), 1):
+    name = camera.name_of(options.camera)
+    for count, frame in enumerate(itertools.islice(camera.frames(options.camera), options.frames), 1):
         yield f"{name} frame {count}", frame
 
 
 def _as_json(name: str, prediction: "Prediction", top: list[tuple[str, int, float]]) -> str:
-    """One line. Bytes of a name that are not UTF-8 come out as Python's surrogates, `\\udc80` to `\\udcff`."""
+    r"""Return a JSON object in one line. Bytes of a name that are not UTF-8 are Python's surrogates, `\udc80` on."""
     line = {
         "file": name,
         "label": prediction.label,
@@ -136,16 +199,16 @@ def _as_json(name: str, prediction: "Prediction", top: list[tuple[str, int, floa
         "bytes_sent": dataclasses.asdict(prediction.bytes_sent),
     }
     if len(top) > 1:
-        line["top"] = [dict(zip(("label", "index", "probability"), one, strict=True)) for one in top]
+        line["top"] = [dict(zip(("label", "index", "probability"), row, strict=True)) for row in top]
     return json.dumps(line)
 
 
 class _Table:
-    """Lines whose columns are as wide as the names that may come; the first brings the heading with it."""
+    """Aligned lines, whose columns fit all files and labels. The first line comes with the heading."""
 
     def __init__(self, files: Sequence[Path], labels: Sequence[str]):
-        self._file = max((len(_shown(str(file))) for file in files), default=20)
-        self._label = min(max([len(label) for label in labels] + [5]), WIDEST)
+        self._file_width = max((len(_shown(str(file))) for file in files), default=20)
+        self._label_width = min(max([len(label) for label in labels] + [5]), LABEL_WIDTH)
         self._heading = self._line("file", "label", "probability", "ms", "bytes") + "\n"
 
     def __call__(self, name: str, prediction: "Prediction", top: list[tuple[str, int, float]]) -> str:
@@ -156,21 +219,21 @@ class _Table:
         return heading + "\n".join(lines)
 
     def _line(self, file: str, label: str, probability: str, ms: str, sent: str) -> str:
-        return f"{file:<{self._file}}  {label:<{self._label}}  {probability:>11}  {ms:>8}  {sent:>9}"
+        return f"{file:<{self._file_width}}  {label:<{self._label_width}}  {probability:>11}  {ms:>8}  {sent:>9}"
 
 
 def _shown(name: str) -> str:
-    """A name on one line: escapes for what a terminal cannot show, such as bytes that are not UTF-8."""
+    """Return a name in one line, with escapes for what the terminal cannot show, such as bytes that are not UTF-8."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    characters = (one if one.isprintable() else repr(one)[1:-1] for one in name)
+    characters = (char if char.isprintable() else repr(char)[1:-1] for char in name)
     return "".join(characters).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _path(text: str) -> Path:
-    """A path, with the home folder where it begins with ~, which shells leave alone in --flag=~/path."""
+    """Return a path whose ~ is replaced by the home folder: shells do not replace it in --flag=~/path."""
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # no such user: a name that begins so
+    except RuntimeError:  # no such user: the file's name begins with ~
         return Path(text)
 
 

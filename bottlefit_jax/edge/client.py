@@ -1,4 +1,4 @@
-"""The device: an image goes in, its head runs here, its tail on a server, and a Prediction comes out.
+"""The device: takes an image, runs the head here and the tail on a server, and returns a Prediction.
 
 with EdgeClient("bundles/digits", "localhost:8001") as client:
     print(client.infer("image.jpg"))
@@ -14,29 +14,32 @@ import numpy as np
 from bottlefit_jax.bundle import Manifest, read_bundle
 from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge import tls as tls_files
+from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
-from bottlefit_jax.edge.image import ImageError, prepare
+from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.interpreter import Interpreter
-from bottlefit_jax.edge.link import Answer, Deadline
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
-from bottlefit_jax.protocol.request import infer_request
 from bottlefit_jax.protocol.response import logits_of, microseconds
 
 __all__ = ["BytesSent", "EdgeClient", "ImageError", "Prediction", "ProtocolError", "Timings", "Unavailable"]
 
-LONGEST_DEADLINE_MS, MOST_THREADS = 3_600_000, 1024
+MAX_DEADLINE_MS, MAX_THREADS = 3_600_000, 1024
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds.
+    """The time of each step, in milliseconds.
 
-    `quantizer` is 0 for an int8 head, whose output is the latent. `network` is from the request's leaving to its
-    answer, retries included, without `queue` and `tail`; where the server does not tell those, they are None and
-    `network` holds them. A local run is all `head`.
+    Attributes:
+        preprocess: decoding, and resizing to the network's input.
+        head: the head; the whole network in a local run.
+        quantizer: from the head's output to the latent; 0 for an int8 head, whose output is the latent.
+        network: from the request to the answer, with retries, without `queue` and `tail` where these are known.
+        queue, tail: on the server; None where the server does not report them.
+        total: all of it.
     """
 
-    prepare: float
+    preprocess: float
     head: float
     quantizer: float
     network: float
@@ -47,15 +50,16 @@ class Timings:
 
 @dataclass(frozen=True)
 class BytesSent:
-    """Bytes of one image that left the device; `total` is the sum of the three.
+    """The bytes that the device sent for one image; `total` is the sum of the other three byte counts.
 
     Attributes:
         latent: the values themselves, one byte each.
         protocol: the rest of the serialised request.
-        transport: all else that TCP was given: HTTP/2, TLS, and whatever was sent again. Below 0 where gRPC's
-            compression saved more than that. None where the system does not tell.
-        segments: TCP segments, acknowledgements included: each has some 52 bytes of TCP and IPv4 headers, which no
-            number here counts. None where the system does not tell.
+        transport: all else that was written to TCP: HTTP/2, TLS, and what was sent again. Negative where gRPC's
+            compression saved more than that. None where the system does not count it.
+        total: of the image.
+        segments: TCP segments, acknowledgements included. Each also has about 52 bytes of TCP and IPv4 headers,
+            which are in none of these numbers. None where the system does not count them.
     """
 
     latent: int
@@ -67,14 +71,23 @@ class BytesSent:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`probability` is the softmax at `index`; `label` is its name, or the index where the bundle has none."""
+    """The answer for one image.
+
+    Attributes:
+        label: the name of the likeliest class; its index where the bundle has no labels.
+        index: of the likeliest class.
+        probability: its softmax.
+        timings: of each step.
+        bytes_sent: by the device.
+        probabilities: [classes] float32, the softmax.
+    """
 
     label: str
     index: int
     probability: float
     timings: Timings
     bytes_sent: BytesSent
-    probabilities: np.ndarray = field(repr=False, compare=False)  # float32 [classes]
+    probabilities: np.ndarray = field(repr=False, compare=False)
 
 
 class EdgeClient:
@@ -95,110 +108,128 @@ class EdgeClient:
         threads: int = 1,
         version: int | None = None,
     ):
-        """Read manifest.json and the head; connects nothing yet.
+        """Read manifest.json and the head; connect to nothing yet.
 
         Args:
             bundle: the folder. Only manifest.json and the file that runs here need to be in it.
             server: HOST:PORT; None where only `infer_local` is called.
-            deadline_ms: milliseconds that an image may take, retries included.
-            compress: requests, by gRPC's gzip.
+            deadline_ms: milliseconds that an image may take, with retries.
+            compress: compress requests by gRPC's gzip.
             tls: encrypt, and trust public authorities; implied by the next three.
             tls_ca: PEM file of the only authorities to trust.
-            tls_cert, tls_key: PEM files that prove to the server who this is.
+            tls_cert: PEM file of the certificate that identifies this device to the server.
+            tls_key: PEM file of its key.
             token: sent as a bearer token.
             threads: that the head may use.
             version: of the tail; None is the newest that the server has for this head.
 
         Raises:
-            UserError: something of it cannot be used.
+            UserError: an argument is invalid, or a file of the bundle is missing or damaged.
         """
-        if not 0 < deadline_ms <= LONGEST_DEADLINE_MS:  # neither is NaN
-            raise UserError(f"deadline_ms is {deadline_ms}: give more than 0 and at most {LONGEST_DEADLINE_MS:,}")
-        if not 1 <= threads <= MOST_THREADS:
-            raise UserError(f"threads is {threads}: give 1 to {MOST_THREADS:,}")
+        if not 0 < deadline_ms <= MAX_DEADLINE_MS:  # false for NaN
+            raise UserError(f"deadline_ms is {deadline_ms}: give more than 0 and at most {MAX_DEADLINE_MS:,}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise UserError(f"threads is {threads}: give 1 to {MAX_THREADS:,}")
         if version is not None and version < 1:
             raise UserError(f"version is {version}: give 1 or more, or none for the newest tail")
-        self._folder, self._threads, self._deadline = Path(bundle), threads, deadline_ms / 1000
-        self._whole: Interpreter | None = None
+        self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
+        self._network: Interpreter | None = None  # the whole network, once it runs here
         self._head: Interpreter | None = None
         self._connection: Connection | None = None
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
             return
-        found = read_bundle(bundle, verify=lambda manifest: [manifest.head.litert])
-        self.manifest = found.manifest
-        self._head = Interpreter(found.path(self.manifest.head.litert), threads)
+        files = read_bundle(bundle, verify=lambda manifest: [manifest.head.litert])
+        self.manifest = files.manifest
+        self._head = Interpreter(files.path(self.manifest.head.litert), threads)
         _check_head(self._head, self.manifest)
+        self._affine = _affine(self.manifest)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
-        files = tls_files.check_files(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None
         self._connection = Connection(
-            self.manifest, server, files=files, token=token, compress=compress, version=version
+            self.manifest,
+            server,
+            files=tls_files.check_files(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None,
+            token=token,
+            compress=compress,
+            version=version,
         )
 
     def connect(self) -> None:
-        """Find out within the deadline whether the server's tail belongs to the head; `infer` does it otherwise.
+        """Check within the deadline that the server has a tail of this head. Without this, `infer` checks it.
 
         Raises:
             Unavailable: the server did not answer within the deadline.
-            UserError: the tail belongs to another head, or the server refuses us.
+            UserError: the tail belongs to another head, or the server refuses this device.
         """
-        self._server().connect(Deadline(self._deadline))
+        self._to_server().connect(Deadline(self._deadline_seconds))
+
+    def load_local(self) -> None:
+        """Load the whole network. Without this, the first `infer_local` loads it.
+
+        Raises:
+            UserError: the bundle has no file for local runs, or the file is missing or damaged.
+        """
+        self._local_network()
 
     def infer(self, image: Any) -> Prediction:
-        """Classifies an image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
+        """Classify an image with the head here and the tail on the server.
+
+        Args:
+            image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
 
         Raises:
-            ImageError: the image cannot be used.
+            ImageError: the image is invalid; the next one may be valid.
             Unavailable: the server did not answer within the deadline.
-            ProtocolError: its answer to this image is an error or nonsense.
-            UserError: the tail belongs to another head, or the server refuses us; the next image would end alike.
+            ProtocolError: its answer to this image is an error or invalid.
+            UserError: the tail belongs to another head, or the server refuses this device; the next image would fail
+                too.
         """
-        connection, began = self._server(), time.perf_counter()
-        deadline = Deadline(self._deadline)
+        connection, started = self._to_server(), time.perf_counter()
+        deadline = Deadline(self._deadline_seconds)
         assert self._head is not None
-        pixels = prepare(image, self.manifest.image)
-        prepared = time.perf_counter()
+        pixels = preprocess(image, self.manifest.image)
+        preprocessed = time.perf_counter()
         latent = self._head.run(pixels)
         ran = quantized = time.perf_counter()
         if self._head.scale is None:
-            latent = quantizer.quantize(latent, _affine(self.manifest), bits=self.manifest.latent.bits)
+            latent = quantizer.quantize(latent, self._affine, bits=self.manifest.latent.bits)
             quantized = time.perf_counter()
-        request = infer_request(self.manifest, latent)
-        answer = connection.infer(request, deadline)
+        answer = connection.infer(latent.tobytes(), deadline)
         probabilities = _softmax(logits_of(answer.response, self.manifest))
         answered = time.perf_counter()
-        queue, tail = _on_the_server(answer)
+        queue, tail = _server_times(answer)
         timings = Timings(
-            prepare=1000 * (prepared - began),
-            head=1000 * (ran - prepared),
+            preprocess=1000 * (preprocessed - started),
+            head=1000 * (ran - preprocessed),
             quantizer=1000 * (quantized - ran),
             network=1000 * (answered - quantized) - (queue or 0) - (tail or 0),
             queue=queue,
             tail=tail,
-            total=1000 * (answered - began),
+            total=1000 * (answered - started),
         )
         return self._prediction(probabilities, timings, _bytes_sent(answer, latent.nbytes))
 
     def infer_local(self, image: Any) -> Prediction:
-        """Classifies an image with the whole network on this device, from the bundle's local file.
+        """Classify an image with the whole network on this device, from the bundle's file for local runs.
+
+        Args:
+            image: as in `infer`.
 
         Raises:
-            ImageError: the image cannot be used.
-            UserError: the bundle has no local file, or it cannot be used.
+            ImageError: the image is invalid.
+            UserError: as in `load_local`.
         """
-        if self._whole is None:
-            self._whole = self._load_whole()
-        began = time.perf_counter()
-        pixels = prepare(image, self.manifest.image)
-        prepared = time.perf_counter()
-        probabilities = _softmax(self._whole.run(pixels))
+        network, started = self._local_network(), time.perf_counter()
+        pixels = preprocess(image, self.manifest.image)
+        preprocessed = time.perf_counter()
+        probabilities = _softmax(network.run(pixels))
         ran = time.perf_counter()
-        head, total = 1000 * (ran - prepared), 1000 * (ran - began)
+        head, total = 1000 * (ran - preprocessed), 1000 * (ran - started)
         timings = Timings(total - head, head, quantizer=0.0, network=0.0, queue=0.0, tail=0.0, total=total)
         return self._prediction(probabilities, timings, BytesSent(0, 0, 0, 0, 0))
 
     def top(self, prediction: Prediction, count: int) -> list[tuple[str, int, float]]:
-        """The `count` likeliest classes of a prediction: label, index and probability, the likeliest first."""
+        """Return the `count` likeliest classes of a prediction as (label, index, probability), the likeliest first."""
         best = np.argsort(-prediction.probabilities, kind="stable")[:count]
         return [(self._label(int(index)), int(index), float(prediction.probabilities[index])) for index in best]
 
@@ -213,19 +244,22 @@ class EdgeClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _server(self) -> Connection:
+    def _to_server(self) -> Connection:
         if self._connection is None:
             raise UserError("no server was given; without one there is only infer_local")
         return self._connection
 
-    def _load_whole(self) -> Interpreter:
-        """The local file's interpreter; its sha256 is checked now, as most devices never come here."""
-        if self.manifest.local is None:
-            raise UserError(f"{self._folder} has no network to run locally: export it with --local")
-        name = self.manifest.local.litert
-        whole = Interpreter(read_bundle(self._folder, verify=lambda manifest: [name]).path(name), self._threads)
-        _check_file(whole, name, self.manifest, (self.manifest.model.num_classes,), (np.float32,))
-        return whole
+    def _local_network(self) -> Interpreter:
+        """Return the whole network; its file is read and verified at the first call, as most devices never need it."""
+        if self._network is None:
+            if self.manifest.local is None:
+                raise UserError(f"{self._folder} has no network to run locally: export it with --local")
+            name = self.manifest.local.litert
+            path = read_bundle(self._folder, verify=lambda manifest: [name]).path(name)
+            network = Interpreter(path, self._threads)
+            _check_file(network, name, self.manifest, (self.manifest.model.num_classes,), (np.float32,))
+            self._network = network
+        return self._network
 
     def _label(self, index: int) -> str:
         return self.manifest.labels[index] if self.manifest.labels else str(index)
@@ -236,7 +270,7 @@ class EdgeClient:
 
 
 def _check_head(head: Interpreter, manifest: Manifest) -> None:
-    """Raise UserError where the head's file is not what the manifest says."""
+    """Raise UserError where the head's file does not match the manifest."""
     latent = manifest.latent
     _check_file(head, manifest.head.litert, manifest, latent.shape, (np.uint8, np.float32))
     if head.scale is not None and (
@@ -249,7 +283,7 @@ def _check_head(head: Interpreter, manifest: Manifest) -> None:
 
 
 def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, dtypes: tuple) -> None:
-    """Raise UserError where a LiteRT file does not take the manifest's image or give something else."""
+    """Raise UserError where a LiteRT file has another input or output than the manifest says."""
     image = (manifest.image.height, manifest.image.width, 3)
     if file.input_shape != image or file.output_shape != tuple(shape) or file.output_dtype not in dtypes:
         raise UserError(
@@ -259,13 +293,13 @@ def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, 
 
 
 def _affine(manifest: Manifest) -> quantizer.Affine:
-    """The manifest's, where the tail undoes it."""
+    """Return the manifest's quantisation of the latent, which the tail undoes."""
     latent = manifest.latent
     return quantizer.Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
 
 
-def _on_the_server(answer: Answer) -> tuple[float | None, float | None]:
-    """Milliseconds in the queue and in the tail; None where the server does not say, or says what cannot be."""
+def _server_times(answer: Answer) -> tuple[float | None, float | None]:
+    """Return the milliseconds in queue and tail; None where the server reports none, or more than the answer took."""
     queue, tail = (microseconds(answer.response, name) for name in ("queue_us", "tail_us"))
     if tail is None or (queue or 0) + tail > 1e6 * answer.seconds:
         return None, None
@@ -273,7 +307,7 @@ def _on_the_server(answer: Answer) -> tuple[float | None, float | None]:
 
 
 def _bytes_sent(answer: Answer, latent: int) -> BytesSent:
-    """From the request's size and TCP's counters around it."""
+    """Return the bytes of an answer's request, from its size and from TCP's counters around it."""
     request = answer.request_bytes
     before, after = answer.before, answer.after
     if before is None or after is None or before.connection != after.connection:
@@ -283,6 +317,6 @@ def _bytes_sent(answer: Answer, latent: int) -> BytesSent:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    """float32 [classes]."""
-    powers = np.exp(logits - logits.max())
-    return powers / powers.sum()
+    """Return the softmax of [classes] float32 logits."""
+    exponentials = np.exp(logits - logits.max())
+    return exponentials / exponentials.sum()

@@ -1,16 +1,17 @@
-"""Images as the head takes them: what evaluation does in training (`data/augment.py`), resized by Pillow.
+"""Preprocessing on the device: from an image of any kind to the head's input.
 
-Files are decoded by `images`, as in training. The short side is resized with Pillow's antialiased bilinear filter, the
-middle is cut out. Training's filter rounds once where Pillow rounds twice: tests/edge/test_image.py holds the two
-within one grey level of each other.
+It does what evaluation does (`data/augment.py`): files are decoded by `images`, the short side is resized with an
+antialiased bilinear filter, the middle is cut out. Here the filter is Pillow's, which rounds twice where evaluation's
+rounds once; the two differ by at most one grey level, as tests/edge/test_image.py checks.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as pillow
+import PIL.Image
 
 from bottlefit_jax.bundle.manifest import Image
 from bottlefit_jax.errors import UserError
@@ -18,56 +19,60 @@ from bottlefit_jax.images import SUFFIXES, decode_image, is_hidden, orientation_
 
 
 class ImageError(UserError):
-    """An image that cannot be used; the next one may be."""
+    """An invalid image; the next one may be valid."""
 
 
-def prepare(image: Any, wanted: Image) -> np.ndarray:
-    """Make the head's input of an image.
+def preprocess(image: Any, target: Image) -> np.ndarray:
+    """Turn an image into the head's input.
 
     Args:
         image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
-        wanted: the manifest's.
+        target: the manifest's `image`.
 
     Returns:
-        uint8 [wanted.height, wanted.width, 3].
+        [target.height, target.width, 3] uint8.
 
     Raises:
-        ImageError: no such file, truncated, damaged, too large or not an image; an array of another shape or type.
+        ImageError: the file is missing, truncated, damaged, too large or not an image; or an array has another shape
+            or type.
     """
     opened = _open(image)
     width, height = opened.size
     if height <= width:
-        new_height, new_width = wanted.resize, int(wanted.resize * width / height)
+        new_height, new_width = target.resize, int(target.resize * width / height)
     else:
-        new_height, new_width = int(wanted.resize * height / width), wanted.resize
-    top, left = round((new_height - wanted.height) / 2), round((new_width - wanted.width) / 2)
-    # Only what is cut out is computed: less work, and an image of 1 x 100,000 pixels does not fill the memory.
+        new_height, new_width = int(target.resize * height / width), target.resize
+    top, left = round((new_height - target.height) / 2), round((new_width - target.width) / 2)
+    # Resize only what is cut out: less work, and an image of 1 x 100,000 pixels does not fill the memory.
     x, y = width / new_width, height / new_height
-    box = (left * x, top * y, (left + wanted.width) * x, (top + wanted.height) * y)
-    resized = opened.resize((wanted.width, wanted.height), pillow.Resampling.BILINEAR, box=box)
+    box = (left * x, top * y, (left + target.width) * x, (top + target.height) * y)
+    resized = opened.resize((target.width, target.height), PIL.Image.Resampling.BILINEAR, box=box)
     return np.ascontiguousarray(resized)
 
 
-def files_in(paths: list[Path]) -> list[Path]:
-    """The images that paths name, folders with all that is below them and not hidden, in order.
+def files_in(paths: Sequence[Path]) -> list[Path]:
+    """List image files, in order; of a folder all image files below it that are not hidden.
 
-    A link that leads nowhere is among them, so that its turn says so.
+    A broken link is listed, so that it is reported when its turn comes.
+
+    Args:
+        paths: files and folders.
 
     Raises:
-        UserError: nothing is there, or a folder has no image.
+        UserError: a path does not exist, or a folder has no image.
     """
-    found = []
+    files = []
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if _is_image(file, path))
             if not inside:
                 raise UserError(f"{path} has no image: none of {', '.join(sorted(SUFFIXES))}")
-            found += inside
+            files += inside
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise UserError(f"no file or folder {path}")
-    return found
+    return files
 
 
 def _is_image(file: Path, folder: Path) -> bool:
@@ -76,13 +81,13 @@ def _is_image(file: Path, folder: Path) -> bool:
     return file.is_file() or (file.is_symlink() and not file.exists())
 
 
-def _open(image: Any) -> pillow.Image:
-    """An RGB image, decoded and upright."""
+def _open(image: Any) -> PIL.Image.Image:
+    """Return an image as a Pillow image, decoded, RGB and upright."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ImageError(f"the image is {image.dtype} {list(image.shape)}; an array must be uint8 [H, W, 3], RGB")
-        return pillow.fromarray(np.ascontiguousarray(image))
-    if isinstance(image, pillow.Image):
+        return PIL.Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, PIL.Image.Image):
         return _rgb(image)
     if not isinstance(image, str | os.PathLike):
         raise ImageError(f"an image is a path, a Pillow image or an array, not {type(image).__name__}")
@@ -92,16 +97,19 @@ def _open(image: Any) -> pillow.Image:
         reason = "a link that leads nowhere" if os.path.islink(image) else error.strerror
         raise ImageError(f"{printable(image)}: cannot be read ({reason})") from None
     try:
-        return pillow.fromarray(decode_image(data, printable(image)))
+        return PIL.Image.fromarray(decode_image(data, printable(image)))
     except UserError as error:
         raise ImageError(str(error)) from None
 
 
-def _rgb(image: pillow.Image) -> pillow.Image:
-    """A Pillow image as it would be decoded from its file; what it still holds encoded may turn out to be truncated."""
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return a Pillow image as `images` would decode it from its file.
+
+    Pillow decodes when pixels are needed, so a truncated file fails here.
+    """
     try:
         pixels = to_rgb(image)  # first: Pillow turns a TIFF when it loads it
-        return pillow.fromarray(upright(pixels, orientation_of(image.info.get("exif", b""))))
+        return PIL.Image.fromarray(upright(pixels, orientation_of(image.info.get("exif", b""))))
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ImageError(f"the image: truncated, damaged or not an image ({reason})") from None

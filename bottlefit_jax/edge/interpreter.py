@@ -1,14 +1,11 @@
 """A .tflite file and the interpreter that runs it: `ai_edge_litert`, or its predecessor `tflite_runtime`.
 
-Works with NumPy 1 and 2, and never imports JAX.
+Works with NumPy 1 and 2, and never imports JAX. LiteRT prints one line about its delegate on file descriptor 2 when the
+first model of a process is opened, and has no option against it; commands open models within `cli.silence.silenced`.
 """
 
-import contextlib
 import importlib
 import os
-import sys
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,35 +13,16 @@ import numpy as np
 from bottlefit_jax.errors import UserError
 
 PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")  # the first that is installed is used
-_redirected = threading.Lock()
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Nothing that runs within reaches stdout or stderr, C++ libraries included; exceptions do."""
-    with _redirected, open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
-        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-            try:
-                kept = os.dup(number)
-            except OSError:  # closed: nothing to silence
-                continue
-            stack.callback(os.close, kept)
-            stack.callback(os.dup2, kept, number)
-            if stream is not None:
-                stream.flush()
-            os.dup2(nowhere.fileno(), number)
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            yield
 
 
 class Interpreter:
-    """One head (or whole student) with one input and one output, ready to run.
+    """A model with one input and one output: a head, or a whole student.
 
     Attributes:
         input_shape: (h, w, 3).
         output_shape: (h, w, c), or (classes,).
         output_dtype: NumPy's.
-        scale, zero_point: what the output's integers mean, `scale * (q - zero_point)`; None for a float output.
+        scale, zero_point: integers q of the output stand for `scale * (q - zero_point)`; None for a float output.
     """
 
     def __init__(self, model: str | os.PathLike[str] | bytes, threads: int = 1):
@@ -52,18 +30,17 @@ class Interpreter:
 
         Args:
             model: the path of a .tflite file, or its content.
-            threads: that it may use.
+            threads: the number that it may use.
 
         Raises:
-            UserError: no such file, not a model that this interpreter can run, no interpreter installed.
+            UserError: the file is missing, this interpreter cannot run the model, or no interpreter is installed.
         """
         content = model if isinstance(model, bytes) else _read(model)
         name = "the model" if isinstance(model, bytes) else os.fspath(model)
-        make = _implementation()
+        interpreter_class = _implementation()
         try:
-            with silenced():
-                self._interpreter = make(model_content=content, num_threads=threads)
-                self._interpreter.allocate_tensors()
+            self._interpreter = interpreter_class(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"{name} is not a LiteRT model that this machine can run: {reason}") from error
@@ -85,13 +62,13 @@ class Interpreter:
         """Run the model on one image.
 
         Args:
-            image: `input_shape`, uint8.
+            image: uint8 of `input_shape`.
 
         Returns:
-            `output_shape`, `output_dtype`.
+            `output_dtype` of `output_shape`.
 
         Raises:
-            UserError: an image of another shape or type.
+            UserError: the image has another shape or type.
         """
         if image.shape != self.input_shape or image.dtype != self.input_dtype:
             raise UserError(
@@ -112,16 +89,15 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _implementation() -> Any:
-    """The class of whichever package is installed.
+    """Return the interpreter class of the package that is installed.
 
     Raises:
-        UserError: none is, or the one that is cannot be imported.
+        UserError: none is installed, or the installed one cannot be imported.
     """
     for module in PACKAGES:
         try:
-            with silenced():
-                return importlib.import_module(module).Interpreter
-        except Exception as error:  # of a system library that is too old, or of another NumPy
+            return importlib.import_module(module).Interpreter
+        except Exception as error:  # where a system library is too old, or NumPy is not the one it was built for
             if not (isinstance(error, ModuleNotFoundError) and module.startswith(error.name or " ")):
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise UserError(f"{module} is installed but cannot be imported: {reason}") from None

@@ -1,10 +1,10 @@
-"""How an attempt to get an answer may end, and what that means for the next one.
+"""What a gRPC status means for the next attempt, and for the next image.
 
-    Unavailable    nothing within the deadline; the next image may get an answer
-    ProtocolError  an answer that is of no use for this image; the next image may get another
-    UserError      permanent: another head, a wrong token, a certificate; no further request is worth sending
+    retryable    another attempt may succeed; Unavailable where none did within the deadline
+    this image   ProtocolError: another attempt would fail too, but the next image may be answered
+    permanent    UserError: another head, a wrong token, a certificate; the next image would fail too
 
-Every status of gRPC is in one of the three tables below.
+Every status is in one of the three tables below.
 """
 
 import enum
@@ -14,8 +14,8 @@ import grpc
 
 _Code = grpc.StatusCode
 
-# Within the deadline. NOT_FOUND: a model that is being replaced is unloaded for a moment. CANCELLED: a server that
-# stopped, or gRPC's own limits of a full server. DEADLINE_EXCEEDED: the server's time-out may be shorter than ours.
+# NOT_FOUND: a model that is being replaced is unloaded for a moment. CANCELLED: the server stopped, or gRPC's limits of
+# a full server. DEADLINE_EXCEEDED: the server's time-out may be shorter than ours.
 RETRYABLE = frozenset(
     {
         _Code.UNAVAILABLE,
@@ -44,17 +44,17 @@ PERMANENT = frozenset(
         _Code.UNIMPLEMENTED,
     }
 )
-# A call that ends so may have lost its connection; the others were answered.
+# After these the connection may be lost; the other statuses are answers.
 BROKEN = frozenset({_Code.UNAVAILABLE, _Code.CANCELLED})
-_TOO_LARGE = "larger than max"  # gRPC's words for a message above the receiver's limit, which stays too large
+_TOO_LARGE = "larger than max"  # gRPC's message where a request is above the receiver's limit; a retry is not smaller
 
 
 class NotYet(Exception):
-    """An attempt that may succeed a little later; its text says why."""
+    """An attempt failed and may succeed later; the text is the reason."""
 
 
 class Kind(enum.Enum):
-    """What a status means for the request and for those after it."""
+    """The three tables."""
 
     RETRYABLE = enum.auto()
     THIS_IMAGE = enum.auto()
@@ -62,7 +62,7 @@ class Kind(enum.Enum):
 
 
 def kind_of(code: grpc.StatusCode, details: str) -> Kind:
-    """The kind of a status with the server's `details`."""
+    """Return the kind of a status that came with the server's `details`."""
     if code is _Code.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
         return Kind.THIS_IMAGE
     if code in RETRYABLE:
@@ -71,5 +71,5 @@ def kind_of(code: grpc.StatusCode, details: str) -> Kind:
 
 
 def code_of(error: Any) -> grpc.StatusCode:
-    """The status of a grpc.RpcError, whose class does not declare it."""
+    """Return the status of a grpc.RpcError, whose class does not declare one."""
     return error.code()

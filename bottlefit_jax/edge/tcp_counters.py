@@ -1,4 +1,4 @@
-"""What leaves the machine: the bytes and segments that TCP sent over one connection, as Linux counts them."""
+"""The bytes and segments that TCP sent over one connection, as Linux counts them."""
 
 import os
 import socket
@@ -6,26 +6,32 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
-# Offsets in struct tcp_info of linux/tcp.h, which only grows at its end; bytes_sent is there since Linux 4.19.
-_SEGMENTS_OUT, _BYTES_SENT, _NEEDED = 136, 200, 208
+# Offsets in struct tcp_info of linux/tcp.h, which grows only at its end; bytes_sent came with Linux 4.19.
+_SEGMENTS_OUT, _BYTES_SENT, _SIZE = 136, 200, 208
 
 
 class Sent(NamedTuple):
-    """Since the connection began. `bytes`: above TCP, resent ones included. `segments`: acknowledgements included."""
+    """TCP's counters since the connection began.
+
+    Attributes:
+        bytes: payload of TCP, resent bytes included.
+        segments: acknowledgements included.
+        connection: differs between connections.
+    """
 
     bytes: int
     segments: int
-    connection: int  # differs between connections
+    connection: int
 
 
 class Meter:
-    """Counts what goes out over the connection to `port` that this process opens after the meter was made.
+    """Reads the counters of the connection to `port` that this process opens after the meter was made.
 
-    gRPC does not show its socket, so it is found among the process's open files by its peer's port. Where several
-    could be it, as when two clients connect to one server at the same moment, nothing is counted.
+    gRPC does not expose its socket, so the meter looks for it among the process's open files, by its peer's port. Where
+    several match, as when two clients connect to one server at the same moment, the meter has no counters.
     """
 
-    _taken: ClassVar[set[int]] = set()  # inodes of the sockets that a meter counts
+    _taken: ClassVar[set[int]] = set()  # inodes of the sockets that belong to a meter
 
     def __init__(self, port: int):
         self._port = port
@@ -33,31 +39,29 @@ class Meter:
         self._socket: tuple[int, int] | None = None  # file descriptor and inode
 
     def find(self) -> None:
-        """Look for the connection; to be called when an answer came over it, so that it is there."""
+        """Look for the connection. Call this after an answer came over it, when it certainly exists."""
         if self._is_open():
             return
         self.close()
         others = self._foreign | Meter._taken
-        ours = [one for one in _open_sockets() if one[1] not in others and _port(one[0]) == self._port]
-        if len(ours) == 1:
-            self._socket = ours[0]
-            Meter._taken.add(ours[0][1])
+        matches = [(fd, inode) for fd, inode in _open_sockets() if inode not in others and _port(fd) == self._port]
+        if len(matches) == 1:
+            self._socket = matches[0]
+            Meter._taken.add(matches[0][1])
 
     def sent(self) -> Sent | None:
-        """What went out so far, or None where it is not known."""
+        """Return the counters, or None where they are unknown."""
         if self._socket is None or not self._is_open() or not hasattr(socket, "TCP_INFO"):
             return None
-        info = _ask(self._socket[0], lambda found: found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))
-        if info is None or len(info) < _NEEDED:
+        info = _query(self._socket[0], _tcp_info)
+        if info is None or len(info) < _SIZE:
             return None
-        (count,), (segments,) = (
-            struct.unpack_from("=Q", info, _BYTES_SENT),
-            struct.unpack_from("=I", info, _SEGMENTS_OUT),
-        )
-        return Sent(count, segments, self._socket[1])
+        (sent,) = struct.unpack_from("=Q", info, _BYTES_SENT)
+        (segments,) = struct.unpack_from("=I", info, _SEGMENTS_OUT)
+        return Sent(sent, segments, self._socket[1])
 
     def close(self) -> None:
-        """Stop counting."""
+        """Let go of the connection."""
         if self._socket is not None:
             Meter._taken.discard(self._socket[1])
         self._socket = None
@@ -67,7 +71,7 @@ class Meter:
 
 
 def _open_sockets() -> Iterator[tuple[int, int]]:
-    """File descriptor and inode of every socket of this process; none where there is no /proc."""
+    """Yield file descriptor and inode of every socket of this process; nothing where there is no /proc."""
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:
@@ -79,7 +83,7 @@ def _open_sockets() -> Iterator[tuple[int, int]]:
 
 
 def _inode(descriptor: int) -> int | None:
-    """Of an open socket, else None."""
+    """Return the inode of an open socket, else None."""
     try:
         kind, _, inode = os.readlink(f"/proc/self/fd/{descriptor}").partition(":[")
     except OSError:
@@ -88,20 +92,31 @@ def _inode(descriptor: int) -> int | None:
 
 
 def _port(descriptor: int) -> int | None:
-    """The peer's TCP port, else None."""
-    peer = _ask(descriptor, lambda found: found.getpeername() if found.type == socket.SOCK_STREAM else None)
+    """Return the peer's TCP port, else None."""
+    peer = _query(descriptor, _stream_peer)
     return peer[1] if isinstance(peer, tuple) and len(peer) >= 2 else None
 
 
-def _ask(descriptor: int, question: Callable[[socket.socket], Any]) -> Any:
-    """Asks a socket that is another's and stays open; None where it is closed or cannot answer."""
+def _tcp_info(connection: socket.socket) -> bytes:
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+
+
+def _stream_peer(connection: socket.socket) -> Any:
+    is_stream = connection.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    is_ip = connection.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
+    return connection.getpeername() if is_stream and is_ip else None
+
+
+def _query(descriptor: int, function: Callable[[socket.socket], Any]) -> Any:
+    """Return `function` of a socket that gRPC owns and that stays open; None where it is closed or has no answer."""
     try:
-        found = socket.socket(fileno=descriptor)
+        # naming family and type, which no function uses, saves the system calls that would look them up
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
     except OSError:
         return None
     try:
-        return question(found)
+        return function(borrowed)
     except OSError:
         return None
     finally:
-        found.detach()
+        borrowed.detach()

@@ -1,7 +1,7 @@
 """TLS: the device's files, and why a handshake failed.
 
-gRPC calls every failed handshake UNAVAILABLE. Some of its words name the reason; where a server only closes the
-connection they do not, and a handshake of our own finds out more.
+gRPC reports every failed handshake as UNAVAILABLE. Its message often names the reason. Where the server only closes the
+connection it does not, and then a handshake of our own finds the reason.
 """
 
 import socket
@@ -15,7 +15,7 @@ import grpc
 from bottlefit_jax.edge.address import Address
 from bottlefit_jax.errors import UserError
 
-# words of gRPC and of OpenSSL -> what they mean; the first line that matches is used
+# parts of messages of gRPC and OpenSSL -> what they mean; the first row that matches is used
 _REASONS = (
     (("Hostname Verification Check failed",), "its certificate is for another name"),
     (("WRONG_VERSION_NUMBER", "HTTP_REQUEST"), "it does not speak TLS on this port: leave out --tls"),
@@ -27,12 +27,17 @@ _REASONS = (
     (("CERTIFICATE_VERIFY_FAILED", "certificate"), "its certificate cannot be trusted"),
     (("SSL_ERROR", "Tls handshake failed"), "the handshake failed"),
 )
-# gRPC's words where the server closed the connection without a reason
+# parts of gRPC's messages where the server closed the connection without a reason
 _CLOSED = ("closed", "reset", "Broken pipe", "EOF", "TSI_DATA_CORRUPTED")
 
 
 class Problem(NamedTuple):
-    """Why there is no TLS connection. A permanent one is certain, and another attempt would end alike."""
+    """Why there is no TLS connection.
+
+    Attributes:
+        text: one line.
+        permanent: the reason is certain, and another attempt would fail too.
+    """
 
     text: str
     permanent: bool
@@ -40,11 +45,11 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Files:
-    """PEM files that were read and checked; None where gRPC's public authorities or no certificate are used.
+    """PEM files that have been checked.
 
     Attributes:
-        ca: who may have signed the server's certificate.
-        cert, key: this device's.
+        ca: the authorities that may have signed the server's certificate; None for the public ones that gRPC knows.
+        cert, key: this device's certificate and its key; None without.
     """
 
     ca: Path | None
@@ -52,7 +57,7 @@ class Files:
     key: Path | None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """For a gRPC channel."""
+        """Return the credentials for a gRPC channel."""
         return grpc.ssl_channel_credentials(
             *(None if path is None else path.read_bytes() for path in (self.ca, self.key, self.cert))
         )
@@ -61,15 +66,20 @@ class Files:
 def check_files(
     *, ca: Path | str | None = None, cert: Path | str | None = None, key: Path | str | None = None
 ) -> Files:
-    """Files of TLS, or of mutual TLS where `cert` and `key` are given.
+    """Check the files of TLS; with `cert` and `key`, of mutual TLS.
+
+    Args:
+        ca: PEM file of the authorities to trust; None for public ones.
+        cert: PEM file of this device's certificate.
+        key: PEM file of its key.
 
     Raises:
-        UserError: a file that is missing, no PEM, or a pair that does not match.
+        UserError: a file is missing or not PEM, or certificate and key do not match.
     """
     if (cert is None) != (key is None):
         raise UserError("a certificate and its key go together: --tls-cert and --tls-key")
     name = "" if ca is None else str(ca)
-    try:  # gRPC takes any bytes and fails later without a reason
+    try:  # gRPC accepts any bytes here, and fails later without a reason
         context = ssl.create_default_context(cafile=ca)
         if cert is not None:
             name = f"{cert} with {key}"
@@ -82,27 +92,27 @@ def check_files(
 
 
 def find_problem(details: str, server: Address, files: Files | None, seconds: float) -> Problem | None:
-    """Why a connection to `server` failed, if TLS is the reason.
+    """Return why a connection failed, if TLS is the reason.
 
     Args:
-        details: gRPC's words.
-        server: asked once more, where the words do not say.
+        details: gRPC's message.
+        server: where the message names no reason, one more handshake is made with it.
         files: None for plaintext.
-        seconds: that the question may take.
+        seconds: that this handshake may take.
     """
     if files is not None and (reason := _reason(details)):
         return Problem(f"TLS with {server.text} failed: {reason} ({details})", True)
-    if not any(word in details for word in _CLOSED):
+    if not any(part in details for part in _CLOSED):
         return None
-    return _ask_without_tls(server, seconds) if files is None else _ask(server, files, seconds)
+    return _try_tls(server, seconds) if files is None else _try_certificate(server, files, seconds)
 
 
-def _reason(words: str) -> str | None:
-    return next((reason for found, reason in _REASONS if any(word in words for word in found)), None)
+def _reason(message: str) -> str | None:
+    return next((reason for parts, reason in _REASONS if any(part in message for part in parts)), None)
 
 
-def _ask_without_tls(server: Address, seconds: float) -> Problem | None:
-    """A server that completes a handshake, or refuses one with an alert, speaks TLS."""
+def _try_tls(server: Address, seconds: float) -> Problem | None:
+    """Return that the server speaks TLS, if it completes a handshake or refuses one with an alert."""
     context = _unverified()
     try:
         with socket.create_connection((server.host, server.port), seconds) as plain:
@@ -111,12 +121,13 @@ def _ask_without_tls(server: Address, seconds: float) -> Problem | None:
         if "ALERT" not in str(error):
             return None
     return Problem(
-        f"{server.text} speaks TLS: add --tls, or --tls-ca with the file of who signed its certificate", True
+        f"{server.text} speaks TLS: add --tls, or --tls-ca with the file of the authority that signed its certificate",
+        True,
     )
 
 
-def _ask(server: Address, files: Files, seconds: float) -> Problem | None:
-    """What the server says of our certificate, or of none. Its own was verified by gRPC before."""
+def _try_certificate(server: Address, files: Files, seconds: float) -> Problem | None:
+    """Return why the server refuses our certificate, or that we have none. gRPC has verified the server's before."""
     context = _unverified()
     if files.cert is not None:
         context.load_cert_chain(files.cert, files.key, password=lambda: "")
@@ -124,7 +135,7 @@ def _ask(server: Address, files: Files, seconds: float) -> Problem | None:
         with socket.create_connection((server.host, server.port), seconds) as plain:
             plain.settimeout(seconds)
             with context.wrap_socket(plain, server_hostname=server.host) as encrypted:
-                if encrypted.recv(1):  # a server of HTTP/2 speaks first
+                if encrypted.recv(1):  # in HTTP/2 the server sends first
                     return None
     except TimeoutError:
         return None
@@ -133,19 +144,19 @@ def _ask(server: Address, files: Files, seconds: float) -> Problem | None:
             return Problem(f"TLS with {server.text} failed: {reason} ({error.reason})", True)
         if not isinstance(error, ssl.SSLEOFError):
             return None
-    except ConnectionResetError:  # after a handshake that the server did not like, or by a proxy without a server
+    except ConnectionResetError:  # the server refused the handshake, or a proxy has no server
         pass
     except OSError:
         return None
     if files.cert is None:
-        wish = "wants a certificate of the device: give --tls-cert and --tls-key"
+        behaviour = "wants a certificate of the device: give --tls-cert and --tls-key"
     else:
-        wish = f"does not accept the device's certificate, {files.cert}"
-    return Problem(f"it closed the connection after the TLS handshake, like a server that {wish}", False)
+        behaviour = f"does not accept the device's certificate, {files.cert}"
+    return Problem(f"it closed the connection after the TLS handshake, like a server that {behaviour}", False)
 
 
 def _unverified() -> ssl.SSLContext:
-    """For a handshake over which nothing is sent."""
+    """Return a context for a handshake after which no data is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])

@@ -59,7 +59,7 @@ class Classifier:
 
 
 def uncut(image: np.ndarray, wanted: Image) -> np.ndarray:
-    """The image with a black margin, uint8 [resize, resize, 3], of which `prepare` cuts out `image` to the bit.
+    """The image with a black margin, uint8 [resize, resize, 3], of which `preprocess` cuts out `image` to the bit.
 
     Args:
         image: uint8 [wanted.height, wanted.width, 3].

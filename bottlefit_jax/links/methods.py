@@ -11,7 +11,7 @@ from PIL import Image as pillow
 
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.edge.client import EdgeClient, Prediction
-from bottlefit_jax.edge.image import prepare
+from bottlefit_jax.edge.image import preprocess
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links.jpeg_server import METHOD, SERVICE
 from bottlefit_jax.links.summary import Sample
@@ -52,7 +52,7 @@ class Local:
     def once(self, image: np.ndarray) -> Sample:
         """As Method."""
         steps = _steps(self._client.infer_local(image))
-        return Sample({step: steps[step] for step in ("prepare", "head", "total")})
+        return Sample({step: steps[step] for step in ("preprocess", "head", "total")})
 
 
 class Jpeg:
@@ -78,8 +78,8 @@ class Jpeg:
     def once(self, image: np.ndarray) -> Sample:
         """As Method."""
         began = time.perf_counter()
-        pixels = prepare(image, self._image)
-        prepared = time.perf_counter()
+        pixels = preprocess(image, self._image)
+        preprocessed = time.perf_counter()
         buffer = io.BytesIO()
         pillow.fromarray(pixels).save(buffer, format="JPEG", quality=self._quality)
         data = buffer.getvalue()
@@ -92,8 +92,8 @@ class Jpeg:
         told = json.loads(reply)
         self.hops.append(told["hop_us"] / 1e3)
         steps = {
-            "prepare": prepared - began,
-            "head": encoded - prepared,
+            "preprocess": preprocessed - began,
+            "head": encoded - preprocessed,
             "network": answered - encoded - told["server_us"] / 1e6,
             "tail": told["server_us"] / 1e6,
             "total": answered - began,
@@ -109,7 +109,7 @@ def _steps(found: Prediction) -> dict[str, float]:
     """Milliseconds of the steps that are known."""
     timings = found.timings
     known = {
-        "prepare": timings.prepare,
+        "preprocess": timings.preprocess,
         "head": timings.head,
         "quantizer": timings.quantizer,
         "network": timings.network,

@@ -101,7 +101,7 @@ def _how(setting: Setting) -> Iterator[str]:
     yield f"Energy: {setting.energy or unknown}."
     if setting.slower != 1:
         yield (
-            f"**A model of a device that computes {setting.slower:g} times as long as this machine**: prepare, head "
+            f"**A model of a device that computes {setting.slower:g} times as long as this machine**: preprocess, head "
             "and quantizer are measured times multiplied; network, queue and tail are as measured."
         )
     given = [f"p{p}" for p, least in PERCENTILES.items() if setting.count >= least]
@@ -111,7 +111,7 @@ def _how(setting: Setting) -> Iterator[str]:
         "the total with 95 %; a method is called faster, and is bold, only where its interval lies below the other's."
     )
     yield (
-        "prepare: to the network's input size, from a decoded image. head: what the device computes, for JPEG "
+        "preprocess: to the network's input size, from a decoded image. head: what the device computes, for JPEG "
         "writing the file, for local only the whole network. network: from leaving to answer, without the server's "
         "queue and tail. tail: the rest of the network on the server, for JPEG all of it."
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 METHODS = ("split", "local", "jpeg")
-STEPS = ("prepare", "head", "quantizer", "network", "queue", "tail", "total")
+STEPS = ("preprocess", "head", "quantizer", "network", "queue", "tail", "total")
 ELSEWHERE = ("network", "queue", "tail", "total")  # of these the device computes nothing
 PERCENTILES = {50: 1, 95: 20, 99: 100}  # and how many images each needs: fewer have none beyond it
 LEAST_IMAGES = 6  # fewer have no 95 % interval of the median: even from the least to the largest it is 94 %

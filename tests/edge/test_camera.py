@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bottlefit_jax.edge import camera
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import Unavailable, UserError
 
 RED = np.array([255, 0, 0], np.uint8)
 
@@ -84,7 +84,7 @@ def test_opencv_takes_its_place_and_gives_rgb(opencv):
     frames = camera.frames(0)
     assert (next(frames) == RED).all()
     next(frames)
-    with pytest.raises(UserError, match="camera 0 gives no more frames"):
+    with pytest.raises(Unavailable, match="camera 0 gives no more frames"):
         next(frames)
     assert len(opencv) == 1
 
@@ -121,7 +121,7 @@ def test_a_camera_that_stops_giving_frames_ends_in_an_error(picamera, monkeypatc
     monkeypatch.setattr(camera, "CLOSE_SECONDS", 0.1)
     frames = camera.frames(0)
     next(frames)
-    with pytest.raises(UserError, match=r"^camera 0 gave no frame for 0.1 seconds$"):
+    with pytest.raises(Unavailable, match=r"^camera 0 gave no frame for 0.1 seconds$"):
         next(frames)
     stuck.set()
 
@@ -131,7 +131,7 @@ def test_a_camera_that_never_opens_ends_in_an_error(opencv, monkeypatch):
     monkeypatch.setattr(sys.modules["cv2"], "VideoCapture", lambda _: stuck.wait(20))
     monkeypatch.setattr(camera, "OPEN_SECONDS", 0.1)
     monkeypatch.setattr(camera, "CLOSE_SECONDS", 0.1)
-    with pytest.raises(UserError, match=r"^camera rtsp://host/stream gave no frame for 0.1 seconds$"):
+    with pytest.raises(Unavailable, match=r"^camera rtsp://host/stream gave no frame for 0.1 seconds$"):
         next(camera.frames("rtsp://user:secret@host/stream"))
     stuck.set()
 

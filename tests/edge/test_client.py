@@ -25,7 +25,7 @@ def refusal(call, *args, **kwargs):
     return str(caught.value)
 
 
-def test_a_image_is_classified_by_head_and_tail(bundle, server, tail, image, image_file):
+def test_an_image_is_classified_by_head_and_tail(bundle, server, tail, image, image_file):
     with EdgeClient(bundle, server) as client:
         for given in (image, image_file, str(image_file), Image.fromarray(image)):
             prediction = client.infer(given)
@@ -54,7 +54,7 @@ def test_the_servers_times_are_told_apart_from_the_network(bundle, server, tail,
         told = client.infer(image).timings
         assert (told.tail, told.queue) == (40, 5)
         assert 5 <= told.network < 40
-        parts = told.prepare + told.head + told.quantizer + told.network + told.queue + told.tail
+        parts = told.preprocess + told.head + told.quantizer + told.network + told.queue + told.tail
         assert told.total == pytest.approx(parts, abs=1)
         for nonsense in ({"tail_us": 10**12}, {"tail_us": -4}):
             tail.parameters = nonsense
@@ -111,7 +111,7 @@ def test_a_head_that_is_not_the_manifests_is_refused(bundle, server, tmp_path):
     assert "no network to run locally: export it with --local" in refusal(EdgeClient(folder, None).infer_local, None)
 
 
-def test_a_tail_of_another_training_is_refused_before_a_image_leaves(bundle, server, tail, image):
+def test_a_tail_of_another_training_is_refused_before_an_image_leaves(bundle, server, tail, image):
     tail.head = "c" * 64
     with EdgeClient(bundle, server) as client:
         told = refusal(client.infer, image)

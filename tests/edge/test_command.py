@@ -67,7 +67,7 @@ def test_local_needs_no_server(bundle, image_file, capsys):
     assert json.loads(capsys.readouterr().out)["bytes_sent"]["total"] == 0
 
 
-def test_a_image_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
+def test_an_image_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
     (folder / "1a.png").unlink()
     tail.seconds = 0.6
 
@@ -268,7 +268,7 @@ print(); print(code, peak // 1024, heavy)
 def test_the_process_is_small_and_loads_nothing_heavy(bundle, server, image_file):
     command = [sys.executable, "-c", CHILD, str(bundle), server, str(image_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    assert all(line.startswith("INFO: ") for line in done.stderr.splitlines())  # LiteRT's, in the program's own part
     code, peak, heavy = done.stdout.splitlines()[-1].split(" ", 2)
     assert (code, heavy) == ("0", "[]")
     assert int(peak) < 120

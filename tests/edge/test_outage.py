@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from bottlefit_jax.edge.client import EdgeClient, Unavailable
-from bottlefit_jax.edge.link import Link
+from bottlefit_jax.edge.channel import ServerChannel
 from tests.edge.server import serve
 
 
@@ -113,8 +113,8 @@ def test_an_outage_that_ends_before_the_deadline_costs_no_image(bundle, tail, im
 
 def test_the_last_attempt_is_near_the_end_of_the_deadline(bundle, image, monkeypatch):
     times = []
-    original = Link.infer
-    monkeypatch.setattr(Link, "infer", lambda *args: times.append(time.monotonic()) or original(*args))
+    original = ServerChannel.infer
+    monkeypatch.setattr(ServerChannel, "infer", lambda *args: times.append(time.monotonic()) or original(*args))
     with EdgeClient(bundle, "127.0.0.1:9", deadline_ms=1000) as client:
         start = time.monotonic()
         with pytest.raises(Unavailable, match=r"within 1000 ms: UNAVAILABLE: .*Connection refused"):

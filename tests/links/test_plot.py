@@ -76,7 +76,7 @@ def test_equal_lines_are_both_seen():
     assert (above.get_linestyle(), above.get_markerfacecolor()) == ("--", "none")
 
 
-def test_without_matplotlib_there_is_a_line_instead_of_a_image(tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_there_is_a_line_instead_of_an_image(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "bottlefit_jax.links.plot", None)
     monkeypatch.delattr("bottlefit_jax.links.plot", raising=False)  # where another test has imported it
     assert command._draw(tmp_path / "latency.png", example(), "b") is None

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from bottlefit_jax.edge.image import prepare
+from bottlefit_jax.edge.image import preprocess
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links import measure, report
 from bottlefit_jax.links.energy import Watts
@@ -43,7 +43,7 @@ class Steady:
         self.calls += 1
         if self.error is not None and self.calls > self.at:
             raise self.error
-        return Sample({"prepare": 1.0, "head": self.ms - 1, "total": self.ms}, 10)
+        return Sample({"preprocess": 1.0, "head": self.ms - 1, "total": self.ms}, 10)
 
 
 class Wire:
@@ -232,9 +232,9 @@ def test_energy_is_the_model_of_the_stated_watts():
 
 
 def test_a_slower_device_computes_longer_and_all_else_is_as_measured():
-    sample = Sample({"prepare": 1.0, "head": 2.0, "quantizer": 0.5, "network": 10.0, "tail": 30.0, "total": 44.0}, 7)
+    sample = Sample({"preprocess": 1.0, "head": 2.0, "quantizer": 0.5, "network": 10.0, "tail": 30.0, "total": 44.0}, 7)
     found = sample.on_a_slower_device(4)
-    wanted = {"prepare": 4.0, "head": 8.0, "quantizer": 2.0, "network": 10.0, "tail": 30.0, "total": 44 + 3 * 3.5}
+    wanted = {"preprocess": 4.0, "head": 8.0, "quantizer": 2.0, "network": 10.0, "tail": 30.0, "total": 44 + 3 * 3.5}
     assert found == Sample(wanted, 7)
     rows, *_ = run([Steady("local", 7.0)], rates=(1,), slower=4)
     assert rows[0].p(50) == 28
@@ -311,12 +311,12 @@ def test_a_failed_row_keeps_the_table(tmp_path):
     assert "| a / b |" in lines[2]
 
 
-def test_prepare_cuts_the_jpeg_out_of_its_margin_to_the_bit():
+def test_preprocessing_cuts_the_jpeg_out_of_its_margin_to_the_bit():
     from bottlefit_jax.bundle.manifest import Image as Wanted
 
     for height, width, resize in ((224, 224, 256), (32, 32, 32), (5, 8, 11)):
         wanted = Wanted(height, width, "RGB", "uint8", resize)
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        assert np.array_equal(prepare(uncut(image, wanted), wanted), image)
+        assert np.array_equal(preprocess(uncut(image, wanted), wanted), image)
         with pytest.raises(UserError, match="this network takes"):
             uncut(image[1:], wanted)
