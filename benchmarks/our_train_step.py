@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bottlefit_jax import models
+from bottlefit_jax.experiment.inputs import stage_settings
 from bottlefit_jax.models.network import Network
 from bottlefit_jax.recipe import IMAGENET_MEAN, IMAGENET_STD, base_config
 from bottlefit_jax.training import loop, optimizer, sharding, stages, step
@@ -48,9 +49,7 @@ class Ours:
         teacher_variables = sharding.to_host(jax.jit(teacher.init)(jax.random.key(0), example))
         new = sharding.to_host(jax.jit(student.init)(jax.random.key(1), example))
         variables = models.with_tail_of(teacher_variables, new)
-        stage = stages.create_stage(
-            "stage1", config.stages.stage1, parts=student.parts, matched=student.matched, drift=False
-        )
+        stage = stages.create_stage("stage1", stage_settings(config, "stage1"), student)
         mesh = sharding.create_mesh(options.batch)
         schedule = optimizer.create_schedule("constant", learning_rate=LEARNING_RATE, epochs=1, steps_per_epoch=1)
         tx = optimizer.create_optimizer("adam", schedule=schedule)

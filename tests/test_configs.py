@@ -9,6 +9,7 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.cli.config_command import meet_weights
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.experiment.inputs import stage_settings
 from bottlefit_jax.recipe import (
     base_config,
     bottleneck_options,
@@ -35,7 +36,7 @@ def check(config):
     name = config.teacher.name or "mobilenet_v2"
     student = models.create(name, bottleneck=bottleneck_options(config), **model_options(config))
     for name in ("stage1", "stage2"):
-        create_stage(name, config.stages[name], parts=student.parts, matched=student.matched)
+        create_stage(name, stage_settings(config, name), student)
     return student
 
 

@@ -1,4 +1,7 @@
-"""A network over a whole set of images: accuracy, the calibrated range of its latents, what it sends for a few."""
+"""Runs a network over a set of images: its accuracy, the range of its latents, and what it sends for a few of them.
+
+Each function puts the network onto the devices once, however many batches follow.
+"""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,9 +17,10 @@ from bottlefit_jax.codec.quantizer import dequantize, dynamic_range, quantize, s
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
 from bottlefit_jax.models.normalise import normalise
-from bottlefit_jax.training.sharding import put_batch, replicated, split
+from bottlefit_jax.training.sharding import put_alone, put_batch, put_replicated, replicated, split
 
 Batches = Iterable[dict[str, np.ndarray]]
+EvalStep = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
 def create_eval_step(
@@ -26,16 +30,30 @@ def create_eval_step(
     mean: Sequence[float],
     std: Sequence[float],
     class_indices: Sequence[int] | None = None,
-) -> Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]:
-    """Compiles `eval_step(variables, batch) -> {"top1", "top5", "count", "bad"}`, sums over one batch.
+) -> EvalStep:
+    """Make the jitted `eval_step(variables, batch) -> {"top1", "top5", "count", "bad"}`, sums over one batch.
+
+    The step is kept: equal arguments give the same one, which is compiled once in a process.
 
     Args:
-        module: in evaluation mode, its quantiser included.
+        module: it runs in evaluation mode, its quantiser included.
         mesh: the batch is split over it.
-        mean, std: for `normalise`.
+        mean: of the images' channels, for `normalise`.
+        std: likewise.
         class_indices: the columns of the logits that are the dataset's classes, or None for all.
     """
+    indices = None if class_indices is None else tuple(class_indices)
+    return _eval_step(module, mesh, tuple(mean), tuple(std), indices)
 
+
+@functools.lru_cache(maxsize=4)  # a comparison evaluates one teacher many times
+def _eval_step(
+    module: nn.Module,
+    mesh: Mesh,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    class_indices: tuple[int, ...] | None,
+) -> EvalStep:
     def eval_step(variables, batch):
         logits, _ = module.apply(variables, normalise(batch["image"], mean, std), train=False)
         counts = correct_counts(logits, batch["label"], batch["mask"], class_indices=class_indices)
@@ -47,33 +65,34 @@ def create_eval_step(
 
 
 def evaluate(
-    eval_step: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]],
+    eval_step: EvalStep,
     variables: Any,
     batches: Batches,
     *,
     mesh: Mesh,
     name: str = "network",
 ) -> dict[str, float]:
-    """Accuracy over all images.
+    """Return the accuracy over all images.
 
     Args:
         eval_step: from `create_eval_step`.
-        variables: of its network.
+        variables: of its network, on the host or the mesh.
         batches: from `data.eval_batches`.
         mesh: of all devices.
-        name: "teacher" or "student", for the error.
+        name: "teacher" or "student", for the message of an error.
 
     Returns:
         {"top1", "top5"} in percent.
 
     Raises:
-        UserError: no images, or logits that are not finite.
+        UserError: no images, or non-finite logits.
     """
+    variables = put_replicated(mesh, variables)
     total: dict[str, jax.Array] | None = None
     for batch in batches:
         counts = eval_step(variables, put_batch(mesh, batch))
         total = counts if total is None else jax.tree.map(jnp.add, total, counts)
-        jax.block_until_ready(total)  # with many steps given ahead, XLA's CPU devices can wait for each other for ever
+        jax.block_until_ready(total)  # with many steps dispatched ahead, XLA's CPU devices can deadlock
     if total is None:
         raise UserError("there are no images to evaluate on")
     sums = {name: int(value) for name, value in jax.device_get(total).items()}
@@ -94,30 +113,34 @@ def calibrate(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> dict[str, np.ndarray]:
-    """The range that the encoder's latents take, for a static quantiser.
+    """Measure the range of the encoder's latents, for a static quantiser.
 
     Args:
         module: a student.
-        variables: of the student.
-        batches: images of the training split, from `data.eval_batches`.
+        variables: of the student, on the host or replicated over a mesh.
+        batches: images of the training split, from `data.eval_batches`; every host needs all of them.
         per_channel: a range for each channel instead of one.
-        mean, std: for `normalise`.
+        mean: of the images' channels, for `normalise`.
+        std: likewise.
 
     Returns:
         {"low", "high"}: float32, of shape [c] or ().
+
+    Raises:
+        UserError: non-finite latents.
     """
+    variables = put_alone(variables)
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for batch in batches:
-        found = _extremes(
+        extremes = _extremes(
             variables,
-            batch["image"],
-            batch["mask"],
+            *put_alone((batch["image"], batch["mask"])),
             module=module,
             per_channel=per_channel,
             mean=tuple(mean),
             std=tuple(std),
         )
-        least, most = jax.device_get(found)
+        least, most = jax.device_get(extremes)
         low, high = np.minimum(low, least), np.maximum(high, most)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise UserError("the latents of the calibration images are not finite")
@@ -126,7 +149,7 @@ def calibrate(
 
 @functools.partial(jax.jit, static_argnames=("module", "per_channel", "mean", "std"))
 def _extremes(variables, image, mask, *, module: nn.Module, per_channel: bool, mean: Any, std: Any):
-    """Least and largest latent of one batch; here, so that it is compiled once and not in every epoch."""
+    """Return the least and the largest latent of one batch; a function of the file's, so that it is compiled once."""
     latent = jnp.asarray(module.apply(variables, normalise(image, mean, std), method="encode"), jnp.float32)
     mask = mask[:, None, None, None]
     axes = (0, 1, 2) if per_channel else None
@@ -143,19 +166,21 @@ def send_and_classify(
     std: Sequence[float],
     class_indices: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the student would send for a few images, and the classes it finds from that.
+    """Return what the student would send for a few images, and the classes it predicts from that.
 
     Args:
         module: a student.
         variables: of the student, on the host or a device.
         image: [N, H, W, 3] uint8.
-        bottleneck: the student's options; without bits, 8 are shown.
-        mean, std: for `normalise`.
+        bottleneck: the student's options; without bits, q has 8.
+        mean: of the images' channels, for `normalise`.
+        std: likewise.
         class_indices: as in `create_eval_step`.
 
     Returns:
         q [N, h, w, c] uint8, and predicted classes [N] int32.
     """
+    variables = put_alone(variables)
     bits = bottleneck["bits"] or 8
     encode = jax.jit(functools.partial(module.apply, method="encode"))
     latent = np.asarray(encode(variables, normalise(jnp.asarray(image), mean, std)), np.float32)

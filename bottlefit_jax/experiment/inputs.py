@@ -30,8 +30,9 @@ from bottlefit_jax.recipe import (
     has_teacher,
     model_options,
 )
-from bottlefit_jax.training import checkpoint, stages
+from bottlefit_jax.training import checkpoint
 from bottlefit_jax.training.network_meta import NetworkMeta
+from bottlefit_jax.training.stages import STAGES, Role, Stage, StageSettings, create_stage
 
 Variables = dict[str, Any]
 Module = Any  # a models.Network, or None where a run has no such network
@@ -68,11 +69,41 @@ class Networks:
     labels: tuple[tuple[str, ...], ...]
     class_indices: tuple[int, ...] | None
 
+    def module(self, role: Role) -> Module:
+        """Return one of the two networks; None where the run has no such network."""
+        return self.teacher if role is Role.TEACHER else self.student
+
 
 def stages_to_run(config: Config) -> tuple[str, ...]:
     """Names of the stages that train something: none of 0 epochs, and not the teacher's where it is given whole."""
     given = ("teacher",) if config.teacher.weights and not has_new_classifier(config) else ()
-    return tuple(name for name in stages.STAGES if name not in given and config.stages[name].epochs)
+    return tuple(name for name in STAGES if name not in given and config.stages[name].epochs)
+
+
+def stage_settings(config: Config, name: str) -> StageSettings:
+    """Read what `config.stages` sets for one stage."""
+    settings = config.stages[name].to_dict()
+    return StageSettings(
+        epochs=settings["epochs"],
+        batch_size=settings["batch_size"],
+        loss=settings.get("loss"),
+        freeze_encoder=settings.get("freeze_encoder", False),
+        loss_options=settings,
+    )
+
+
+def create_stages(config: Config, networks: Networks) -> dict[str, Stage]:
+    """Create every stage whose network the run has, so that a mistake in any of them shows before the first one runs.
+
+    Raises:
+        UserError: see `stages.create_stage`.
+    """
+    update = config.frozen_statistics == "drift"
+    return {
+        name: create_stage(name, stage_settings(config, name), module, update_statistics=update)
+        for name, declaration in STAGES.items()
+        if (module := networks.module(declaration.network)) is not None
+    }
 
 
 def open_source(config: Config, split: str) -> data.Source:

@@ -1,4 +1,4 @@
-"""One experiment, from a config to a report: prepares, runs the stages, measures what came out."""
+"""Runs an experiment, from its config to its report: opens the inputs, trains the stages, evaluates the networks."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from bottlefit_jax import data
@@ -19,6 +18,7 @@ from bottlefit_jax.experiment.inputs import (
     Variables,
     claim_workdir,
     create_networks,
+    create_stages,
     describe_data,
     hold_workdir,
     needs_calibration,
@@ -27,40 +27,41 @@ from bottlefit_jax.experiment.inputs import (
     stages_to_run,
 )
 from bottlefit_jax.experiment.results import write_results
+from bottlefit_jax.experiment.streams import stream_key, stream_seed
 from bottlefit_jax.models import folded_norms, with_body_of, with_measured_norms, with_stem_of, with_tail_of
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.recipe import Config, check_config
-from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, stages, step
+from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, step
 from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.progress import RunLog
+from bottlefit_jax.training.stages import Role, Stage
 
 
 def run_experiment(
-    config: Config, workdir: Path, *, command: str | None = None, stop: loop.StopSignal | None = None
+    config: Config, workdir: Path, *, command: str | None = None, stop: loop.StopRequest | None = None
 ) -> dict[str, Any]:
-    """Trains what `config` asks for, going on where `workdir` already holds it, and writes the report.
+    """Train what `config` asks for, resuming where `workdir` already holds it, and write the report.
 
-    Where it asks for no training, the networks that it names are evaluated as they are.
+    Where it asks for no training, the networks that it names are evaluated as they are. It can be called from any
+    thread, and leaves signal handlers alone.
 
     Args:
         config: from a file in `configs/`, locked.
-        workdir: created where it is not there.
-        command: what the person typed, for the report.
-        stop: asked after every step; None: one of its own.
+        workdir: created where it does not exist.
+        command: the command line, for the report.
+        stop: checked after every step; another thread may request it. None: the run cannot be stopped that way.
 
     Returns:
-        The report, as in `workdir/report.json`.
+        The report, as in `workdir/report.json`; {} in processes other than the first of several hosts'.
 
     Raises:
-        UserError: anything in config, data or workdir that cannot be used; before any compilation where that is
-            possible.
-        loop.Stopped: a signal came; everything is saved.
+        UserError: an invalid value in config, data or workdir; before any compilation where that is possible.
+        loop.Stopped: a stop was requested; everything is saved.
     """
     check_config(config)
     eval_source = open_source(config, "val")
     networks = create_networks(config, eval_source.class_names)
-    for name, declared in stages.STAGES.items():  # every mistake in a stage shows now, not when its turn comes
-        if getattr(networks, declared.network) is not None:
-            _stage(config, networks, name)
+    stages = create_stages(config, networks)
     train_source = open_training(config, networks, eval_source)
     mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages_to_run(config)))
     eval_batch_size = -(-config.eval_batch_size // mesh.size) * mesh.size
@@ -71,7 +72,16 @@ def run_experiment(
         for line in describe_data(networks, eval_source, train_source):
             log.say(line)
         experiment = _Experiment(
-            config, workdir, networks, train_source, eval_source, mesh, eval_batch_size, log, stop or loop.StopSignal()
+            config=config,
+            workdir=workdir,
+            networks=networks,
+            stages=stages,
+            train_source=train_source,
+            eval_source=eval_source,
+            mesh=mesh,
+            eval_batch_size=eval_batch_size,
+            log=log,
+            stop=stop or loop.StopRequest(),
         )
         try:
             return experiment.run(command)
@@ -79,67 +89,64 @@ def run_experiment(
             log.close()
 
 
-def _stage(config: Config, networks: Networks, name: str) -> stages.Stage:
-    module = getattr(networks, stages.STAGES[name].network)
-    drift = config.frozen_statistics == "drift"
-    return stages.create_stage(name, config.stages[name], parts=module.parts, matched=module.matched, drift=drift)
-
-
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Experiment:
-    """What `run` has opened; its methods are the steps that follow."""
+    """The inputs that `run_experiment` has opened; the methods are the steps that follow."""
 
     config: Config
     workdir: Path
     networks: Networks
+    stages: dict[str, Stage]
     train_source: Any  # a data.Source, or None where nothing is trained or calibrated
     eval_source: data.Source
     mesh: Mesh
     eval_batch_size: int
     log: RunLog
-    stop: loop.StopSignal
-    eval_steps: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stop: loop.StopRequest
 
     def run(self, command: str | None) -> dict[str, Any]:
-        """Trains, evaluates, reports."""
+        """Train, evaluate and report."""
         networks, summaries = self.networks, []
         teacher, student = networks.teacher_variables, networks.student_variables
         if networks.teacher is not None and teacher is None:
-            teacher = self._initial(networks.teacher, 0)
+            teacher = self._initial(Role.TEACHER)
             if networks.teacher_body is not None:
                 teacher = with_body_of(networks.teacher_body, teacher, networks.teacher)
             result = self._train("teacher", teacher, {})
             teacher = result.variables
             summaries.append(result.summary)
-            self._keep("teacher", teacher, None)
+            self._save_network(Role.TEACHER, teacher, None)
         if networks.student is not None:
             if student is None:
-                student = with_tail_of(teacher or {}, self._initial(networks.student, 1))
+                student = with_tail_of(teacher or {}, self._initial(Role.STUDENT))
                 if self.config.student.stem == "teacher":
                     student = with_stem_of(teacher or {}, student, networks.student)
-            student = self._finished(student, teacher, summaries)
-            self._keep("student", student, networks.bottleneck)
+            student = self._train_student(student, teacher, summaries)
+            self._save_network(Role.STUDENT, student, networks.bottleneck)
         return self._report(teacher, student, summaries, command)
 
-    def _finished(self, student: Variables, teacher: Variables | None, summaries: list[dict[str, Any]]) -> Variables:
-        """The student after its stages, its static range measured; `summaries` grows by theirs."""
+    def _train_student(
+        self, student: Variables, teacher: Variables | None, summaries: list[dict[str, Any]]
+    ) -> Variables:
+        """Return the student after its stages, its static range calibrated; append their rows to `summaries`."""
         on_mesh = {} if teacher is None else sharding.put_replicated(self.mesh, teacher)
-        names = [name for name in stages_to_run(self.config) if name != "teacher"]
+        names = [name for name in stages_to_run(self.config) if self.stages[name].network is Role.STUDENT]
         for name in names:
             result = self._train(name, student, on_mesh)
             student = result.variables
             summaries.append(result.summary)
         return self._calibrated(student) if names or needs_calibration(student) else student
 
-    def _initial(self, module: nn.Module, index: int) -> Variables:
+    def _initial(self, role: Role) -> Variables:
+        """Return a network's random initial weights, on the host."""
         size = self.config.dataset.image_size
-        key = jax.random.fold_in(jax.random.key(self.config.seed), index)
-        return sharding.to_host(jax.jit(module.init)(key, jnp.zeros((1, size, size, 3))))
+        key = stream_key(self.config.seed, f"{role} weights")
+        return sharding.to_host(jax.jit(self.networks.module(role).init)(key, jnp.zeros((1, size, size, 3))))
 
     def _train(self, name: str, variables: Variables, teacher_variables: Variables) -> loop.Result:
-        config, settings = self.config, self.config.stages[name]
-        stage = _stage(config, self.networks, name)
-        module = getattr(self.networks, stage.network)
+        """Run one stage."""
+        config, settings, stage = self.config, self.config.stages[name], self.stages[name]
+        module = self.networks.module(stage.network)
         steps_per_epoch = data.steps_per_epoch(self.train_source, stage.batch_size)
         schedule = optimizer.create_schedule(
             settings.schedule,
@@ -153,22 +160,17 @@ class _Experiment:
         tx = optimizer.create_optimizer(
             settings.optimizer, schedule=schedule, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
-        if folded_norms(variables, stage.trained):
-            pixels = self._pixels()
-            batches = self._eval_batches(self.train_source, limit=config.student.calibration_images, alone=True)
-            images = ((step.normalise(jnp.asarray(batch["image"]), **pixels), batch["mask"]) for batch in batches)
-            variables = with_measured_norms(module, variables, images, parts=stage.trained)
+        variables = self._with_norms(stage, variables)
         teacher = self.networks.teacher if stage.needs_teacher else None
         train_step = step.create_train_step(
             stage, module=module, teacher=teacher, tx=tx, mesh=self.mesh, **self._pixels()
         )
-        index = list(stages.STAGES).index(name)
         plan = loop.Plan(
             steps_per_epoch=steps_per_epoch,
             every_steps=config.checkpoint.every_steps,
             schedule=schedule,
-            batches=lambda start: self._train_batches(stage.batch_size, index, start),
-            evaluate=lambda new: self._evaluate(module, self._calibrated(new)),
+            batches=lambda start: self._train_batches(stage, start),
+            evaluate=lambda new: self._evaluate(stage.network, self._calibrated(new)),
             evaluate_every=config.evaluate_every,
             select=config.checkpoint.select,
         )
@@ -180,7 +182,7 @@ class _Experiment:
                 step.initial_state(stage, variables, tx=tx),
                 train_step=train_step,
                 teacher_variables=teacher_variables if stage.needs_teacher else {},
-                key=sharding.put_replicated(self.mesh, jax.random.key(config.seed * len(stages.STAGES) + index)),
+                key=sharding.put_replicated(self.mesh, stream_key(config.seed, f"{name} steps")),
                 mesh=self.mesh,
                 checkpoints=checkpoints,
                 log=self.log,
@@ -189,13 +191,22 @@ class _Experiment:
         finally:
             checkpoints.close()
 
-    def _train_batches(self, batch_size: int, index: int, start: int) -> Iterator[dict[str, np.ndarray]]:
+    def _with_norms(self, stage: Stage, variables: Variables) -> Variables:
+        """Return variables in which the norms that a conversion folded into convolutions are there to be trained."""
+        if not folded_norms(variables, stage.trained):
+            return variables
+        limit, pixels = self.config.student.calibration_images, self._pixels()
+        batches = self._eval_batches(self.train_source, limit=limit, all_hosts=True)
+        images = ((normalise(jnp.asarray(batch["image"]), **pixels), batch["mask"]) for batch in batches)
+        return with_measured_norms(self.networks.module(stage.network), variables, images, parts=stage.trained)
+
+    def _train_batches(self, stage: Stage, start: int) -> Iterator[dict[str, np.ndarray]]:
         chosen = self.config.dataset
         batches = data.train_batches(
             self.train_source,
-            batch_size=batch_size,
+            batch_size=stage.batch_size,
             image_size=chosen.image_size,
-            seed=self.config.seed * len(stages.STAGES) + index,
+            seed=stream_seed(self.config.seed, f"{stage.name} data"),
             start_step=start,
             crop_scale=tuple(chosen.crop_scale),
             flip=chosen.flip,
@@ -204,7 +215,7 @@ class _Experiment:
         return (self._relabelled(batch) for batch in batches)
 
     def _relabelled(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Labels as columns of the logits, where those have other classes too."""
+        """Return a batch whose labels are columns of the logits, where those have other classes too."""
         if self.networks.class_indices is None:
             return batch
         return {**batch, "label": np.asarray(self.networks.class_indices, np.int32)[batch["label"]]}
@@ -218,10 +229,11 @@ class _Experiment:
         }
 
     def _eval_batches(
-        self, source: data.Source, *, limit: int | None = None, alone: bool = False
+        self, source: data.Source, *, limit: int | None = None, all_hosts: bool = False
     ) -> Iterator[dict[str, np.ndarray]]:
+        """Return this host's share of evenly spread images, or all hosts' images."""
         chosen, workers = self.config.dataset, self._workers()
-        if alone:
+        if all_hosts:
             workers.update(shard_index=0, shard_count=1)
         return data.eval_batches(
             source,
@@ -235,31 +247,29 @@ class _Experiment:
     def _pixels(self) -> dict[str, Any]:
         return {"mean": self.networks.mean, "std": self.networks.std}
 
-    def _evaluate(self, module: nn.Module, variables: Variables, batches: Any = None) -> dict[str, float]:
-        """Top-1 and top-5 on `batches`, or all evaluation images; a compiled step is kept for each network."""
-        name = "teacher" if module is self.networks.teacher else "student"
-        if name not in self.eval_steps:
-            indices = self.networks.class_indices
-            self.eval_steps[name] = create_eval_step(module, mesh=self.mesh, class_indices=indices, **self._pixels())
+    def _evaluate(self, role: Role, variables: Variables, batches: Any = None) -> dict[str, float]:
+        """Return top-1 and top-5 on `batches`, or on all evaluation images."""
+        module, indices = self.networks.module(role), self.networks.class_indices
+        eval_step = create_eval_step(module, mesh=self.mesh, class_indices=indices, **self._pixels())
         batches = self._eval_batches(self.eval_source) if batches is None else batches
-        return evaluate(self.eval_steps[name], variables, batches, mesh=self.mesh, name=name)
+        return evaluate(eval_step, variables, batches, mesh=self.mesh, name=role)
 
     def _calibrated(self, student: Variables) -> Variables:
-        """The student with the range of its latents, where its quantiser goes by a calibrated one."""
+        """Return the student with the measured range of its latents, where its quantiser has a static one."""
         if "ranges" not in student:
             return student
         ranges = calibrate(
             self.networks.student,
-            sharding.to_host(student),
-            # Every host looks at the same images, so that all come to the same range.
-            self._eval_batches(self.train_source, limit=self.config.student.calibration_images, alone=True),
+            student,
+            # Every host reads the same images, so that all measure the same range.
+            self._eval_batches(self.train_source, limit=self.config.student.calibration_images, all_hosts=True),
             per_channel=self.networks.bottleneck["per"] == "channel",
             **self._pixels(),
         )
         return {**student, "ranges": sharding.put_replicated(self.mesh, {"quantizer": ranges})}
 
-    def _keep(self, name: str, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
-        """Write a finished network to `workdir/name`, from where another config, or the export, take it."""
+    def _save_network(self, role: Role, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
+        """Write a finished network to `workdir/ROLE`, for other configs and the export."""
         networks = self.networks
         meta = NetworkMeta(
             name=networks.name,
@@ -272,14 +282,14 @@ class _Experiment:
             mean=networks.mean,
             std=networks.std,
         )
-        checkpoint.save_variables(self.workdir / name, variables, meta)
+        checkpoint.save_variables(self.workdir / role, variables, meta)
 
     def _sent_as_files(self, teacher: Variables) -> list[dict[str, Any]]:
-        """What the teacher makes of images that were sent as files."""
+        """Evaluate the teacher on images that were sent as files."""
         variables = sharding.put_replicated(self.mesh, teacher)
         limit = alternatives.image_limit(self.config.dataset.image_size)
         return alternatives.sent_as_files(
-            lambda batches: self._evaluate(self.networks.teacher, variables, batches),
+            lambda batches: self._evaluate(Role.TEACHER, variables, batches),
             self._eval_batches(self.eval_source, limit=limit),
         )
 
@@ -290,12 +300,12 @@ class _Experiment:
         summaries: list[dict[str, Any]],
         command: str | None,
     ) -> dict[str, Any]:
-        accuracy = {
-            name: self._evaluate(getattr(self.networks, name), sharding.put_replicated(self.mesh, variables))
-            for name, variables in (("teacher", teacher), ("student", student))
+        accuracy: dict[str, dict[str, float]] = {
+            role: self._evaluate(role, variables)
+            for role, variables in ((Role.TEACHER, teacher), (Role.STUDENT, student))
             if variables is not None
         }
-        # where there is no student to compare with, a teacher of ImageNet would be evaluated eight times for nothing
+        # Without a student to compare with, eight more evaluations of the teacher would serve nothing.
         files = [] if teacher is None or student is None else self._sent_as_files(teacher)
         for source in (self.train_source, self.eval_source):
             if source is not None and (bad := source.bad_images()):
@@ -309,7 +319,7 @@ class _Experiment:
             student_variables=None if student is None else sharding.to_host(student),
             accuracy=accuracy,
             files=files,
-            images=self._eval_batches(self.eval_source, alone=True),
+            images=self._eval_batches(self.eval_source, all_hosts=True),
             class_names=self.eval_source.class_names,
             stages=summaries,
             history=self.log.records,

@@ -7,7 +7,7 @@ path that it has in the teacher.
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,22 @@ import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.bottleneck import Bottleneck, Design, Exit, Half, Quantizer, Size, design, length_after
+
+SIDE_WEIGHT = 0.4  # of a side branch's loss, as in Inception's paper and torchvision's references
+
+
+class AuxiliaryHead(NamedTuple):
+    """A classifier that learns beside the last one.
+
+    Attributes:
+        part: its name among the parts.
+        feature: the name of its logits `[B, classes]` among the features, which have them while it trains.
+        weight: factor of its loss; the last classifier's has 1.
+    """
+
+    part: str
+    feature: str
+    weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +121,14 @@ class Network(nn.Module):
         """The names of the parts, in order."""
         tail = tuple(part.name for part in self._tail())
         return tail if self.bottleneck is None else (*self.device_parts, "decoder", *tail)
+
+    @property
+    def auxiliary_heads(self) -> tuple[AuxiliaryHead, ...]:
+        """The classifiers beside the last one: a teacher's side branches, a student's early exit."""
+        heads = [AuxiliaryHead(part.name, "aux_logits", SIDE_WEIGHT) for part in self._tail() if part.side]
+        if self.bottleneck is not None and self.design.early_exit:
+            heads.append(AuxiliaryHead("exit", "exit_logits", 1.0))  # one network serves both, so both weigh the same
+        return tuple(heads)
 
     @property
     def device_parts(self) -> tuple[str, ...]:

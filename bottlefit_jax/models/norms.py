@@ -48,10 +48,11 @@ def with_measured_norms(
     """
     paths, module = folded_norms(variables, parts), network.clone(dtype=jnp.float32)
     moments = jax.jit(lambda given, images, mask: _moments(module, given, images, mask, paths))
+    on_device = jax.device_put(variables)  # once, not for each batch
     count, means, squares = 0.0, dict.fromkeys(paths, 0.0), dict.fromkeys(paths, 0.0)
     for images, mask in batches:
         new = float(np.sum(np.asarray(mask)))
-        for path, (mean, var) in jax.device_get(moments(variables, images, mask)).items():
+        for path, (mean, var) in jax.device_get(moments(on_device, images, mask)).items():
             gap = mean.astype(np.float64) - means[path]
             means[path] = means[path] + gap * (new / (count + new))
             squares[path] = squares[path] + var * new + gap**2 * (count * new / (count + new))

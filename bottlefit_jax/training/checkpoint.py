@@ -1,7 +1,7 @@
 """Checkpoints, by Orbax: of a stage while it runs, and of finished networks. The only file that imports Orbax.
 
-A stage's folder keeps its last and its best checkpoint, each with a digest of its arrays: one that was half written,
-or changed on the disk since, is moved aside with a warning that names it, and the one before it serves.
+A stage's folder keeps its last and its best checkpoint, each with a digest of its arrays. One that is incomplete, or
+was changed on the disk since, is moved aside with a warning that names it, and the one before it is used.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ MARKER = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """A checkpoint that was read and found whole.
+    """A checkpoint that was read and is intact.
 
     Attributes:
         step: optimiser steps done in the stage.
-        state: NumPy arrays in the structure asked for.
+        state: NumPy arrays in the structure of the given template.
         meta: what was saved beside it.
     """
 
@@ -47,20 +47,24 @@ class Saved:
 
 
 class StageCheckpoints:
-    """The checkpoints of one stage, in one folder: one a step, the last and the best kept."""
+    """The checkpoints of one stage, in one folder, by step; the last and the best are kept."""
 
     def __init__(self, folder: Path):
-        """Open or creates `folder`, and sweeps up what an interrupted save left in it."""
+        """Open or create `folder`, and delete what an interrupted save left in it.
+
+        Args:
+            folder: of this stage alone.
+        """
         self.folder = folder.absolute()
         primary = jax.process_index() == 0
         if self.folder.is_dir() and primary:
             for path in sorted(self.folder.iterdir()):
                 if ".orbax-checkpoint-tmp" in path.name:
-                    log.warning("passed over %s: it was only half written", path)
+                    log.warning("skipped %s: it is incomplete", path)
                     shutil.rmtree(path, ignore_errors=True)
         best = checkpoint_managers.BestN(get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False)
         policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), best])
-        # Without best_fn the manager would neither write nor read the metrics that the policy goes by.
+        # Without best_fn the manager would neither write nor read the metrics that the policy uses.
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_top1)
         with _disk_errors(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -72,7 +76,7 @@ class StageCheckpoints:
             step: optimiser steps done in the stage.
             state: arrays, replicated.
             meta: anything JSON can hold.
-            top1: accuracy in percent, where it was measured: what "best" goes by.
+            top1: accuracy in percent, where it was measured; the highest is "best".
 
         Raises:
             UserError: the disk is full.
@@ -87,7 +91,7 @@ class StageCheckpoints:
             )
 
     def latest(self, like: Any) -> Saved | None:
-        """The last whole checkpoint, or None; damaged ones are moved aside.
+        """Read the last intact checkpoint, if there is one; damaged ones are moved aside.
 
         Args:
             like: a tree of arrays or shapes that gives the structure.
@@ -95,12 +99,16 @@ class StageCheckpoints:
         while (step := self._manager.latest_step()) is not None:
             try:
                 return self._read(step, like)
-            except Exception as error:  # whatever a damaged file makes Orbax raise
+            except Exception as error:  # Orbax raises many kinds for a damaged file
                 self._move_aside(step, error)
         return None
 
     def best(self, like: Any) -> Saved | None:
-        """The checkpoint with the best accuracy, or None where none was measured or it is damaged."""
+        """Read the checkpoint with the best accuracy; None where none was measured or it is damaged.
+
+        Args:
+            like: as in `latest`.
+        """
         step = self._manager.best_step()
         if step is None:
             return None
@@ -111,7 +119,7 @@ class StageCheckpoints:
             return None
 
     def last_path(self) -> Path | None:
-        """The folder of the last checkpoint, or None."""
+        """Return the folder of the last checkpoint, if there is one."""
         step = self._manager.latest_step()
         return None if step is None else self.folder / str(step)
 
@@ -125,7 +133,7 @@ class StageCheckpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, then give up the manager's threads."""
+        """Wait, then end the manager's threads."""
         self.wait()
         self._manager.close()
 
@@ -134,13 +142,13 @@ class StageCheckpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore())
         restored: Any = self._manager.restore(step, args=args)
         if digest(restored.state) != restored.meta["digest"]:
-            raise ValueError("its arrays are not those that were saved")
+            raise ValueError("its arrays differ from those that were saved")
         return Saved(step, restored.state, restored.meta)
 
     def _move_aside(self, step: int, error: Exception) -> None:
         path = self.folder / str(step)
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        log.warning("passed over the damaged checkpoint %s: %s", path, reason)
+        log.warning("skipped the damaged checkpoint %s: %s", path, reason)
         if jax.process_index() == 0:
             target = path.with_name(f"{step}.damaged")
             shutil.rmtree(target, ignore_errors=True)
@@ -196,7 +204,7 @@ def load_variables(folder: Path) -> tuple[Any, NetworkMeta]:
         raise UserError(f"{folder} does not hold a whole network: {reason}") from error
     meta = NetworkMeta.from_json(description, folder)
     if digest(variables) != meta.digest:
-        raise UserError(f"{folder} is damaged: its arrays are not those that were saved")
+        raise UserError(f"{folder} is damaged: its arrays differ from those that were saved")
     if (bad := non_finite(variables)) is not None:
         raise UserError(
             f"{folder} holds a network that diverged when it was trained: {bad} is not finite; train it again"
@@ -221,7 +229,7 @@ def load_meta(folder: Path) -> NetworkMeta:
 
 
 def _check_network(folder: Path) -> None:
-    """Raise UserError where a folder cannot be a network's, and names those in it that are."""
+    """Raise UserError where a folder is no network's, in a message that names those in it that are."""
     if not folder.is_dir():
         raise UserError(f"no weights at {folder}: name the folder of a converted or trained network")
     if (folder / MARKER).exists():
@@ -235,7 +243,7 @@ def _check_network(folder: Path) -> None:
 
 
 def non_finite(tree: Any) -> str | None:
-    """The path of the first leaf that holds NaN or an infinity; None where all are finite."""
+    """Return the path of the first leaf that holds NaN or an infinity; None where all are finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
         if jax.numpy.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
@@ -244,11 +252,11 @@ def non_finite(tree: Any) -> str | None:
 
 
 def digest(tree: Any) -> str:
-    """SHA-256 of every leaf's path, dtype, shape and bytes: equal if and only if two trees are the same to the bit."""
+    """Return the SHA-256 of every leaf's path, dtype, shape and bytes: equal only for trees that are bit-identical."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
-        # Lists and tuples come back from the disk as what the template has, so keys are named, not typed.
+        # Lists and tuples are restored as what the template has, so the digest has the names of keys, not their types.
         total.update(json.dumps([jax.tree_util.keystr(path), str(array.dtype), array.shape]).encode())
         total.update(array.tobytes())
     return total.hexdigest()
@@ -271,7 +279,7 @@ def silence_echoes() -> None:
 
 @contextlib.contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """A full disk is the user's to mend, so it is one line."""
+    """Raise UserError for a full disk, which the user can correct."""
     try:
         yield
     except Exception as error:

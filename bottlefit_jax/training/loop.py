@@ -22,63 +22,81 @@ from bottlefit_jax.training.checkpoint import Saved, StageCheckpoints
 from bottlefit_jax.training.progress import RunLog
 from bottlefit_jax.training.sharding import put_batch, put_replicated, to_host
 from bottlefit_jax.training.stages import Stage
-from bottlefit_jax.training.step import TrainState, Variables, empty_tally
+from bottlefit_jax.training.step import TrainState, Variables, empty_metrics
 
-# Steps given to the device ahead of the one that runs: enough to keep it busy. With 32, XLA's CPU devices were seen to
-# wait for each other for ever in an all-reduce.
+# Steps dispatched ahead of the one that runs: enough to keep the device busy. With 32, XLA's CPU devices sometimes
+# deadlocked in an all-reduce.
 IN_FLIGHT = 2
-LOOK_SECONDS = 0.5  # between two looks at a loss that has already been computed
+SHOW_SECONDS = 0.5  # between two reads of a loss that has already been computed
 
 
 class Stopped(Exception):
-    """The run was asked to stop by a signal, and what it had is saved."""
+    """The run was asked to stop, and its state is saved.
+
+    Attributes:
+        signum: the signal that asked, which decides a command's exit code.
+    """
 
     def __init__(self, signum: int):
-        """Remembers the signal, which makes the exit code."""
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
 
 
-class StopSignal:
-    """SIGTERM or SIGINT asks; the loop answers after the step that runs. A second signal does not wait."""
+class StopRequest:
+    """A request to stop after the step that runs, with everything saved. Any thread may make it.
+
+    Attributes:
+        signum: the signal that a stopped command would have received; 0 while nothing was requested.
+    """
 
     def __init__(self) -> None:
-        """Nobody has asked yet."""
         self.signum = 0
 
-    def listening(self) -> contextlib.AbstractContextManager[None]:
-        """While there is something to save; outside of it a signal ends the process at once."""
-        if jax.process_count() == 1:
-            return interrupt.asked(self._receive)
-        return interrupt.asked(self._tell_all_hosts, signals=(signal.SIGINT,))
-
-    def _receive(self, signum: int) -> None:
+    def request(self, signum: int = signal.SIGTERM) -> None:
+        """Ask the run to stop."""
         self.signum = signum
 
-    def _tell_all_hosts(self, signum: int) -> None:
-        """jax.distributed listens to SIGTERM, and makes all hosts stop at the same step."""
-        self._receive(signum)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which the loop runs its steps."""
+        return contextlib.nullcontext()
 
     def reached(self, step: int) -> bool:
-        """Whether to stop at `step`; all hosts agree on it."""
+        """Return whether to stop at `step`; all hosts agree on it."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return bool(self.signum)
 
 
+class StopSignal(StopRequest):
+    """A stop request that SIGTERM or SIGINT makes, for a command. A second signal ends the process at once.
+
+    Signals are handled while the loop runs its steps; at other times there is nothing to save.
+    """
+
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the first signal requests a stop."""
+        if jax.process_count() == 1:
+            return interrupt.asked(self.request)
+        return interrupt.asked(self._request_on_all_hosts, signals=(signal.SIGINT,))
+
+    def _request_on_all_hosts(self, signum: int) -> None:
+        """Send SIGTERM to this process: jax.distributed handles it, and makes all hosts stop at the same step."""
+        self.request(signum)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long a stage runs and what it needs around its steps.
+    """How long a stage runs, and what the loop calls around its steps.
 
     Attributes:
         steps_per_epoch: optimiser steps in an epoch.
-        every_steps: steps between checkpoints besides the epochs' ends; 0: none.
-        schedule: learning rate by step, an `optax.Schedule`, for the record.
-        batches: start step -> this host's batches, for ever.
+        every_steps: steps between checkpoints within an epoch, whose end always has one; 0: no others.
+        schedule: learning rate by step, an `optax.Schedule`, for the log.
+        batches: start step -> this host's batches, without end.
         evaluate: variables -> {"top1", "top5"} in percent.
-        evaluate_every: epochs from one evaluation to the next; the last epoch always has one.
-        select: "last" or "best", the weights that the stage hands on.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        select: "last" or "best": which weights are the stage's result.
     """
 
     steps_per_epoch: int
@@ -92,7 +110,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A finished stage: its weights (NumPy) and a row of the report."""
+    """A finished stage: its weights (NumPy) and its row of the report."""
 
     variables: Variables
     summary: dict[str, Any]
@@ -109,25 +127,25 @@ def run_stage(
     mesh: Mesh,
     checkpoints: StageCheckpoints,
     log: RunLog,
-    stop: StopSignal,
+    stop: StopRequest,
 ) -> Result:
-    """Trains a stage to its end, from its last whole checkpoint where there is one.
+    """Train a stage to its end, from its last intact checkpoint where there is one.
 
     Args:
         stage: what is trained.
-        plan: how long, on what.
-        state: the stage's beginning, on the host.
+        plan: how long, and on which batches.
+        state: the stage's initial state, on the host.
         train_step: from `create_train_step`.
         teacher_variables: of the network that the loss compares with, on the mesh; {} where it compares with none.
-        key: randomness of the stage; each step folds its number in.
+        key: random key of the stage; each step folds its number in.
         mesh: of all devices.
         checkpoints: of this stage.
         log: of the run.
-        stop: asked after every step.
+        stop: checked after every step.
 
     Raises:
-        Stopped: after saving, when a signal came.
-        UserError: a loss that is not finite, a full disk, an image that cannot be read.
+        Stopped: a stop was requested; the state is saved.
+        UserError: a non-finite loss, a full disk, an image that cannot be read.
     """
     total = stage.epochs * plan.steps_per_epoch
     saved = checkpoints.latest(state)
@@ -139,7 +157,7 @@ def run_stage(
     log.rewind(stage.name, step)
     if step < total:
         if saved is not None:
-            log.say(f"{stage.name}: going on from step {step} of {total}")
+            log.say(f"{stage.name}: resuming from step {step} of {total}")
         runner = _Runner(stage, plan, train_step, teacher_variables, key, mesh, checkpoints, log, stop, seconds)
         state = runner.run(put_replicated(mesh, state), step)
         seconds = runner.seconds
@@ -154,7 +172,7 @@ def run_stage(
 
 @dataclasses.dataclass
 class _Runner:
-    """The moving parts of `run_stage`."""
+    """The arguments of `run_stage`, and the seconds that the stage has taken so far."""
 
     stage: Stage
     plan: Plan
@@ -164,11 +182,11 @@ class _Runner:
     mesh: Mesh
     checkpoints: StageCheckpoints
     log: RunLog
-    stop: StopSignal
+    stop: StopRequest
     seconds: float
 
     def run(self, state: TrainState, step: int) -> TrainState:
-        """All epochs that are left, from `step`."""
+        """Run the remaining epochs, from `step`."""
         begin, before = time.monotonic(), self.seconds
         per_epoch, size = self.plan.steps_per_epoch, self.stage.batch_size
         total = self.stage.epochs * per_epoch
@@ -176,8 +194,8 @@ class _Runner:
         batch = next(batches)
         compiled = self.train_step.lower(state, self.teacher_variables, batch, self.key).compile()
         batches = itertools.chain([batch], batches)
-        shown = self.log.bar(self.stage.name, total=total, initial=step, batch_size=size)
-        with self.stop.listening(), shown as bar:
+        progress = self.log.bar(self.stage.name, total=total, initial=step, batch_size=size)
+        with self.stop.listening(), progress as bar:
             while step < total:
                 end, first, started = (step // per_epoch + 1) * per_epoch, step, time.monotonic()
                 for new in self._steps(compiled, state, itertools.islice(batches, end - step), bar):
@@ -190,18 +208,18 @@ class _Runner:
                 state = self._end_epoch(state, step, rate)
                 self.seconds = before + time.monotonic() - begin
                 if self.stop.reached(step):
-                    self._leave()
+                    self._raise_stopped()
             self.checkpoints.wait()
-            if self.stop.signum:  # it came after the last step; the next stage shall not begin
-                self._leave()
+            if self.stop.signum:  # it came after the last step, and the next stage must not begin
+                self._raise_stopped()
         return state
 
     def _steps(
         self, compiled: Callable[..., Any], state: TrainState, batches: Iterable[Any], bar: Any
     ) -> Iterator[TrainState]:
-        """Give steps to the device a little ahead, and looks at a loss only where it has already been computed."""
+        """Dispatch steps a little ahead of the device, and read only losses that have already been computed."""
         in_flight: collections.deque[jax.Array] = collections.deque()
-        looked = time.monotonic()
+        shown = time.monotonic()
         for batch in batches:
             with jax.transfer_guard("disallow"):
                 state, loss = compiled(state, self.teacher_variables, batch, self.key)
@@ -209,9 +227,9 @@ class _Runner:
             in_flight.append(loss)
             if len(in_flight) > IN_FLIGHT:
                 done = in_flight.popleft().block_until_ready()
-                if time.monotonic() - looked > LOOK_SECONDS:
-                    looked = time.monotonic()
-                    self._look(state, done, bar)
+                if time.monotonic() - shown > SHOW_SECONDS:
+                    shown = time.monotonic()
+                    self._show_loss(state, done, bar)
             yield state
 
     def _between_steps(self, state: TrainState, step: int) -> None:
@@ -220,24 +238,25 @@ class _Runner:
             self._check(state)
             self.checkpoints.save(step, state, {"seconds": self.seconds})
         if stopping:
-            self._leave()
+            self._raise_stopped()
 
-    def _look(self, state: TrainState, loss: jax.Array, bar: Any) -> None:
+    def _show_loss(self, state: TrainState, loss: jax.Array, bar: Any) -> None:
         value = float(loss)
         bar.set_postfix_str(f"loss {value:.4g}", refresh=False)
         if not math.isfinite(value):
             self._check(state)
 
     def _check(self, state: TrainState) -> dict[str, Any]:
-        """Read the tally; a term that was not finite at any step ends the run before anything is saved."""
-        tally = to_host(state.tally)
-        bad = {name.removeprefix("bad/"): int(at) for name, at in tally.items() if name.startswith("bad/") and at >= 0}
+        """Return the metrics on the host; a non-finite term at any step ends the run before anything is saved."""
+        metrics = to_host(state.metrics)
+        first = {name.removeprefix("bad/"): int(step) for name, step in metrics.items() if name.startswith("bad/")}
+        bad = {term: step for term, step in first.items() if step >= 0}
         if bad:
             raise UserError(self._divergence(*min(bad.items(), key=lambda item: item[1])))
-        return tally
+        return metrics
 
     def _divergence(self, term: str, step: int) -> str:
-        """What a person reads where a loss term, or the gradient, was not finite at `step` for the first time."""
+        """Return the message for a loss term, or the gradient, that was not finite at `step` for the first time."""
         what = "gradient" if term == "gradient" else f"loss term {term!r}"
         name, kept = self.stage.name, self.checkpoints.last_path()
         if step > 0:
@@ -249,13 +268,13 @@ class _Runner:
                 "first step; train it with a lower stages.teacher.learning_rate, or name other config.teacher.weights"
             )
         else:
-            advice = f"no weight had moved yet, so the {self.stage.network} began with weights that cannot be trained"
+            advice = f"no weight had changed yet, so the {self.stage.network}'s initial weights are the cause"
         return f"{name} stopped: the {what} was not finite at step {step}; {advice}"
 
     def _end_epoch(self, state: TrainState, step: int, rate: float) -> TrainState:
-        tally = self._check(state)
-        steps = int(tally["steps"])
-        terms = {name.removeprefix("sum/"): float(tally[name]) / steps for name in tally if name.startswith("sum/")}
+        metrics = self._check(state)
+        steps = int(metrics["steps"])
+        terms = {name.removeprefix("sum/"): float(metrics[name]) / steps for name in metrics if name.startswith("sum/")}
         epoch = step // self.plan.steps_per_epoch
         due = epoch % self.plan.evaluate_every == 0 or epoch == self.stage.epochs
         accuracy = self.plan.evaluate(state.variables) if due else {}
@@ -269,11 +288,11 @@ class _Runner:
             "images_per_second": rate,
             **accuracy,
         }
-        state = state.replace(tally=put_replicated(self.mesh, empty_tally(self.stage.terms)))
+        state = state.replace(metrics=put_replicated(self.mesh, empty_metrics(self.stage.terms)))
         self.checkpoints.save(step, state, {"seconds": self.seconds}, top1=accuracy.get("top1"))
         self.log.epoch(record, epochs=self.stage.epochs)
         return state
 
-    def _leave(self) -> None:
+    def _raise_stopped(self) -> None:
         self.checkpoints.wait()
         raise Stopped(self.stop.signum or signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules with PyTorch's arithmetic, out of optax's pieces."""
+"""Optimisers and learning-rate schedules with PyTorch's arithmetic, composed of optax's."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def create_schedule(
     gamma: float = 0.1,
     warmup_epochs: int = 0,
 ) -> optax.Schedule:
-    """Learning rate by step number.
+    """Return the learning rate as a function of the step.
 
     Args:
         name: "multistep" (×gamma after each milestone, PyTorch's MultiStepLR), "cosine" (to 0) or "constant".
@@ -30,6 +30,9 @@ def create_schedule(
         milestones: epochs after which a multistep rate falls.
         gamma: factor of each fall.
         warmup_epochs: epochs of linear rise from 0, before any of the three.
+
+    Raises:
+        UserError: an unknown schedule.
     """
     if name == "multistep":
         falls: dict[int, float] = {}
@@ -51,13 +54,16 @@ def create_schedule(
 def create_optimizer(
     name: str, *, schedule: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-    """PyTorch's SGD or Adam: weight decay joins the gradient, the rate stays outside the momentum.
+    """Return PyTorch's SGD or Adam: weight decay is added to the gradient, the rate stays outside the momentum.
 
     Args:
         name: "sgd" or "adam" (betas 0.9 / 0.999, eps 1e-8 added after the square root).
         schedule: learning rate, or a function of the step.
         momentum: of SGD, without Nesterov or dampening.
         weight_decay: added to the gradient as weight_decay × parameter, for every parameter.
+
+    Raises:
+        UserError: an unknown optimiser.
     """
     if name == "sgd":
         rule = optax.trace(decay=momentum)

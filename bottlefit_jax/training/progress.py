@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, a line per epoch, and the same numbers as JSON lines and TensorBoard events."""
+"""The log of a run: a progress bar, a line per epoch, and the same numbers as JSON lines and TensorBoard events."""
 
 import json
 import sys
@@ -12,14 +12,20 @@ from bottlefit_jax.files import write_text
 
 
 class RunLog:
-    """Writes `metrics.jsonl` and `tensorboard/` in a workdir. On hosts other than the first it is silent.
+    """Writes `metrics.jsonl` and `tensorboard/` in a workdir. On hosts other than the first it does nothing.
 
-    A record is one epoch of one stage: {"stage", "epoch", "step", "train_loss", "terms", "learning_rate",
-    "images_per_second"}, and {"top1", "top5"} in percent where the epoch was evaluated.
+    Attributes:
+        records: one for each epoch of each stage: {"stage", "epoch", "step", "train_loss", "terms", "learning_rate",
+            "images_per_second"}, and {"top1", "top5"} in percent where the epoch was evaluated.
     """
 
     def __init__(self, workdir: Path, *, primary: bool = True):
-        """Open the log of a run, with what an earlier process of the same run wrote."""
+        """Open the log of a run, and read what an earlier process of the same run wrote.
+
+        Args:
+            workdir: of the run.
+            primary: whether this process is the first of several hosts'.
+        """
         self._path = workdir / "metrics.jsonl"
         self._primary = primary
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard")) if primary else None
@@ -32,13 +38,18 @@ class RunLog:
                     break
 
     def rewind(self, stage: str, step: int) -> None:
-        """Forgets what was recorded of `stage` after `step`: that part is about to run again."""
+        """Drop the records of `stage` after `step`: that part is about to run again."""
         self.records = [record for record in self.records if record["stage"] != stage or record["step"] <= step]
         if self._primary:
             write_text(self._path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def epoch(self, record: dict[str, Any], *, epochs: int) -> None:
-        """Record one epoch and print its line."""
+        """Record one epoch and print its line.
+
+        Args:
+            record: as in `records`.
+            epochs: of the stage.
+        """
         self.records.append(record)
         if not self._primary or self._events is None:
             return
@@ -56,14 +67,21 @@ class RunLog:
         )
 
     def say(self, line: str) -> None:
-        """Print a line without breaking the bar; what the terminal cannot show is escaped."""
+        """Print a line without breaking the bar; characters that the terminal cannot show are escaped."""
         if self._primary:
             encoding = sys.stdout.encoding or "utf-8"
             tqdm.write(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
             sys.stdout.flush()
 
     def bar(self, stage: str, *, total: int, initial: int, batch_size: int) -> tqdm:
-        """A bar over the images of a stage, where standard error is a terminal."""
+        """Return a progress bar over the images of a stage; it is hidden where standard error is no terminal.
+
+        Args:
+            stage: its name.
+            total: steps of the stage.
+            initial: steps that are done.
+            batch_size: images in a step.
+        """
         return tqdm(
             desc=stage,
             total=total * batch_size,
@@ -76,6 +94,6 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write what is buffered, and close the files."""
         if self._events is not None:
             self._events.close()

@@ -1,4 +1,4 @@
-"""Devices, the one-axis mesh over them, and how arrays come onto it.
+"""Devices, the one-axis mesh over them, and how arrays get onto it.
 
 Batches are split over the axis "data"; everything else is whole on every device. Under `jax.jit` that alone makes
 gradients and batch statistics those of the global batch.
@@ -14,21 +14,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bottlefit_jax.errors import UserError
 
-# XLA's CPU backend orders operations for many cores unless told otherwise; in program order they reuse what lies in
-# the cache, which took a fifth off the CPU time of a step. As an option of `jax.jit` it has no effect.
+# XLA's CPU backend orders operations for many cores by default. In program order they reuse what is in the cache, which
+# took a fifth off the CPU time of a step. As an option of `jax.jit` it has no effect.
 IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 def cpu_count() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_devices() -> None:
-    """Prepare JAX before its first use: one CPU device a core, several hosts where the environment names them.
+    """Configure JAX before its first use: one CPU device per core, several hosts where the environment names them.
 
-    XLA's convolutions use several cores badly, so that on a CPU one device per core is faster than one device.
-    Several processes find each other by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    XLA's convolutions use several cores badly, so on a CPU one device per core is faster than one device. Several
+    processes find each other by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. This changes the
+    environment and JAX's configuration, so only commands call it.
 
     Raises:
         UserError: the environment names a coordinator but not the number of processes or this process's own.
@@ -50,7 +51,7 @@ def start_devices() -> None:
 
 
 def use_compilation_cache(folder: str = "") -> None:
-    """Keep compiled programs between runs, in `folder` or the user's cache folder."""
+    """Keep compiled programs between runs, in `folder` or the user's cache folder. Only commands call it."""
     default = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "bottlefit_jax", "xla")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", folder or default)
@@ -59,12 +60,15 @@ def use_compilation_cache(folder: str = "") -> None:
 
 
 def create_mesh(*batch_sizes: int) -> Mesh:
-    """One axis, "data", over all devices of all hosts.
+    """Make a mesh of one axis, "data", over all devices of all hosts.
 
     On a CPU, where devices are only cores, it takes as many as divide every batch.
 
+    Args:
+        *batch_sizes: of all stages that will run on it.
+
     Raises:
-        UserError: accelerators whose number does not divide a batch.
+        UserError: the number of accelerators does not divide a batch.
     """
     devices = jax.devices()
     if devices[0].platform == "cpu" and jax.process_count() == 1:
@@ -77,7 +81,7 @@ def create_mesh(*batch_sizes: int) -> Mesh:
 
 
 def describe(mesh: Mesh) -> str:
-    """One phrase about the devices, which says so where there is no GPU."""
+    """Return a line about the devices, which says so where there is no GPU."""
     device = mesh.devices.flat[0]
     if device.platform == "cpu":
         return f"no GPU found by JAX: using the CPU as {mesh.size} device{'s' if mesh.size > 1 else ''}, one per core"
@@ -85,20 +89,29 @@ def describe(mesh: Mesh) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of state: whole on every device."""
+    """Return the sharding of state: whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its first axis over the mesh."""
+    """Return the sharding of a batch: its first axis over the mesh."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
-    """Host or device arrays, and random keys, the same on every host, onto every device of the mesh."""
+    """Put arrays and random keys, the same on every host, onto every device of the mesh.
+
+    Arrays that are there already stay where they are.
+
+    Args:
+        mesh: from `create_mesh`.
+        tree: of host or device arrays.
+    """
     sharding = replicated(mesh)
 
     def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=str(jax.random.key_impl(leaf)))
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
@@ -107,7 +120,7 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This host's share of a batch, split over the mesh.
+    """Split this host's share of a batch over the mesh.
 
     Args:
         mesh: from `create_mesh`.
@@ -119,6 +132,19 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
 
 
+def put_alone(tree: Any) -> Any:
+    """Put a tree of host arrays, or of replicated ones, onto one device of this process.
+
+    A replicated array has a copy there already, which it shares.
+    """
+    device = jax.local_devices()[0]
+
+    def put(leaf: Any) -> jax.Array:
+        return jax.device_put(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf, device)
+
+    return jax.tree.map(put, tree)
+
+
 def to_host(tree: Any) -> Any:
-    """Copy of a replicated tree's arrays in host memory, which later steps cannot overwrite."""
+    """Copy a replicated tree's arrays to host memory, where later steps cannot overwrite them."""
     return jax.tree.map(lambda leaf: np.array(leaf.addressable_data(0)) if isinstance(leaf, jax.Array) else leaf, tree)

@@ -4,14 +4,23 @@ Adding a stage is adding a row to `STAGES`, and its numbers to the config (`reci
 """
 
 import dataclasses
+import enum
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.network import Network
 from bottlefit_jax.training.losses import LOSSES, Terms
 
 BOTTLENECK = ("encoder", "decoder")
+
+
+class Role(enum.StrEnum):
+    """Which of a run's two networks."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,47 +28,65 @@ class Declaration:
     """A row of `STAGES`.
 
     Attributes:
-        network: "teacher" or "student".
+        network: the network that the stage trains.
         trains: parts of the network, or None for all of them.
-        losses: names in `LOSSES` that the stage can minimise; the first unless the config names one.
+        losses: names in `LOSSES` that the stage can minimise; the first unless its settings name one.
     """
 
-    network: str
+    network: Role
     trains: tuple[str, ...] | None
     losses: tuple[str, ...]
 
 
 STAGES: dict[str, Declaration] = {
     # A teacher from scratch, where no weights are given.
-    "teacher": Declaration("teacher", None, ("cross_entropy",)),
+    "teacher": Declaration(Role.TEACHER, None, ("cross_entropy",)),
     # Generalised head distillation: encoder and decoder reproduce the teacher's features.
-    "stage1": Declaration("student", BOTTLENECK, ("feature_matching",)),
+    "stage1": Declaration(Role.STUDENT, BOTTLENECK, ("feature_matching",)),
     # Fine-tuning, behind a frozen encoder or not.
-    "stage2": Declaration("student", None, ("cross_entropy", "distillation")),
+    "stage2": Declaration(Role.STUDENT, None, ("cross_entropy", "distillation")),
 }
 
-NEEDS_TEACHER = ("feature_matching", "distillation")  # losses that look at the teacher's outputs
+
+@dataclasses.dataclass(frozen=True)
+class StageSettings:
+    """What a run sets for a stage.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in a step, over all devices.
+        loss: a name in `LOSSES`; None: the first of the stage's.
+        freeze_encoder: whether the encoder, and what runs before it on the device, keeps its weights.
+        loss_options: settings that only some losses read, by name ("alpha", "matched", …).
+    """
+
+    epochs: int
+    batch_size: int
+    loss: str | None = None
+    freeze_encoder: bool = False
+    loss_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage of one run: its declaration, met with a network and a config.
+    """A stage of one run: its declaration, applied to a network and to settings.
 
     Attributes:
         name: its name in config, checkpoints and reports.
-        network: "teacher" or "student".
-        trained: parts of which parameters and batch statistics change.
-        drifting: parts whose parameters are frozen and whose batch statistics move all the same, as in the reference.
+        network: the network that it trains.
+        trained: parts whose parameters and batch statistics change.
+        statistics_only: frozen parts whose batch statistics change all the same, as in the reference.
         terms: names of the loss's terms.
         loss_fn: (student outputs, teacher outputs or None, label) -> terms.
         needs_teacher: whether `loss_fn` looks at the teacher's outputs.
-        epochs, batch_size: length, and images in a step over all devices.
+        epochs: passes over the training images.
+        batch_size: images in a step, over all devices.
     """
 
     name: str
-    network: str
+    network: Role
     trained: tuple[str, ...]
-    drifting: tuple[str, ...]
+    statistics_only: tuple[str, ...]
     terms: tuple[str, ...]
     loss_fn: Callable[..., Terms]
     needs_teacher: bool
@@ -67,60 +94,41 @@ class Stage:
     batch_size: int
 
 
-def create_stage(
-    name: str, settings: Any, *, parts: Sequence[str], matched: Sequence[str], drift: bool = False
-) -> Stage:
-    """Meets the declaration of `name` with a network's parts.
+def create_stage(name: str, settings: StageSettings, network: Network, *, update_statistics: bool = False) -> Stage:
+    """Apply the declaration of a stage to a network.
 
     Args:
         name: key of `STAGES`.
-        settings: the stage's part of the config.
-        parts: the network's top-level parts, in order.
-        matched: the features that the network matches by default.
-        drift: let frozen parts run in training mode (the reference's behaviour).
+        settings: of this stage.
+        network: the teacher or the student, as the declaration says.
+        update_statistics: run frozen parts in training mode, so that their batch statistics change (the reference's
+            behaviour).
 
     Raises:
-        UserError: an unknown stage, loss or feature.
+        UserError: an unknown loss or feature.
     """
     declaration = STAGES[name]
+    parts = network.parts
     frozen: Sequence[str] = ()
-    if settings.get("freeze_encoder") and declaration.trains is None:
-        frozen = parts[: parts.index("encoder") + 1]  # with what runs before it on the device
+    if settings.freeze_encoder and declaration.trains is None:
+        frozen = parts[: parts.index("encoder") + 1]
     trained = tuple(part for part in parts if part in (declaration.trains or parts) and part not in frozen)
-    loss = settings.get("loss") or declaration.losses[0]
-    if loss not in declaration.losses:
-        raise UserError(f"stages.{name}.loss is {loss!r}; it can be {' or '.join(declaration.losses)}")
-    options: dict[str, Any] = {}
-    terms: tuple[str, ...] = ("cross_entropy",)
-    if loss == "feature_matching":
-        terms = options["features"] = _matched(name, settings, parts, matched)
-    elif loss == "distillation":
-        options.update(alpha=settings.alpha, temperature=settings.temperature)
-        terms += ("distillation",)
-    else:
-        options["label_smoothing"] = settings.get("label_smoothing", 0.0)
-        terms += ("auxiliary",) * ("AuxLogits" in trained)
-    if loss != "feature_matching":
-        terms += ("exit",) * ("exit" in parts)
+    chosen = settings.loss or declaration.losses[0]
+    if chosen not in declaration.losses:
+        raise UserError(f"stages.{name}.loss is {chosen!r}; it can be {' or '.join(declaration.losses)}")
+    loss = LOSSES[chosen]
+    try:
+        options = loss.options(settings.loss_options, network, trained)
+    except UserError as error:
+        raise UserError(f"stages.{name}.{error}") from None
     return Stage(
         name=name,
         network=declaration.network,
         trained=trained,
-        drifting=tuple(part for part in parts if part not in trained) if drift else (),
-        terms=terms,
-        loss_fn=functools.partial(LOSSES[loss], **options),
-        needs_teacher=loss in NEEDS_TEACHER,
+        statistics_only=tuple(part for part in parts if part not in trained) if update_statistics else (),
+        terms=loss.terms(options),
+        loss_fn=functools.partial(loss.function, **options),
+        needs_teacher=loss.needs_teacher,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
     )
-
-
-def _matched(name: str, settings: Any, parts: Sequence[str], matched: Sequence[str]) -> tuple[str, ...]:
-    features = tuple(settings.matched) or tuple(matched)
-    unknown = [feature for feature in features if feature not in (*parts, *matched)]
-    if unknown:
-        known = [part for part in parts if part not in BOTTLENECK]
-        raise UserError(
-            f"stages.{name}.matched names {unknown[0]!r}; the student has {', '.join([*matched[:1], *known])}"
-        )
-    return features

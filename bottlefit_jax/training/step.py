@@ -25,29 +25,35 @@ class TrainState(struct.PyTreeNode):
         step: int32, steps done in this stage.
         variables: the network's collections ("params", "batch_stats", and "ranges" where there is a static quantiser).
         opt_state: of the trained parameters only.
-        tally: sums since the epoch began, see `empty_tally`.
+        metrics: sums since the epoch began, see `empty_metrics`.
     """
 
     step: Any
     variables: Variables
     opt_state: Any
-    tally: dict[str, Any]
+    metrics: dict[str, Any]
 
 
-def empty_tally(terms: Sequence[str]) -> dict[str, Any]:
-    """Sums of each loss term over steps, their number, and the first step at which each was not finite (-1: none).
+def empty_metrics(terms: Sequence[str]) -> dict[str, Any]:
+    """Return the metrics of no steps: what `TrainState.metrics` is at the beginning of an epoch.
 
-    The gradient is watched too: where it overflows, the weights are spoilt one step before any loss shows it.
+    They stay on the device, so that no step waits for the host to read a loss. The gradient is watched too: where it
+    overflows, the weights are non-finite one step before any loss is.
 
-    They stay on the device, so that no step waits for the host to read a loss.
+    Args:
+        terms: names of the loss's terms.
+
+    Returns:
+        "sum/TERM": sum over steps; "bad/TERM" and "bad/gradient": the first step at which it was not finite, -1 for
+        none; "steps": their number.
     """
-    tally: dict[str, Any] = {f"sum/{term}": np.float32(0) for term in terms}
-    tally |= {f"bad/{term}": np.int32(-1) for term in (*terms, "gradient")}
-    return tally | {"steps": np.int32(0)}
+    metrics: dict[str, Any] = {f"sum/{term}": np.float32(0) for term in terms}
+    metrics |= {f"bad/{term}": np.int32(-1) for term in (*terms, "gradient")}
+    return metrics | {"steps": np.int32(0)}
 
 
 def initial_state(stage: Stage, variables: Variables, *, tx: optax.GradientTransformation) -> TrainState:
-    """The state in which a stage begins, in host memory.
+    """Return the state in which a stage begins, in host memory.
 
     Args:
         stage: what is trained.
@@ -56,19 +62,27 @@ def initial_state(stage: Stage, variables: Variables, *, tx: optax.GradientTrans
     """
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         opt_state = to_host(tx.init(trained_params(variables, stage)))
-    return TrainState(np.int32(0), variables, opt_state, empty_tally(stage.terms))
+    return TrainState(np.int32(0), variables, opt_state, empty_metrics(stage.terms))
 
 
 def trained_params(variables: Variables, stage: Stage) -> dict[str, Any]:
-    """The parameters of the stage's trained parts."""
+    """Return the parameters of the stage's trained parts."""
     return {part: tree for part, tree in variables["params"].items() if part in stage.trained}
 
 
 def loss_terms(
     stage: Stage, module: nn.Module, teacher: nn.Module | None, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Any]]]:
-    """`f(params, variables, teacher_variables, image, label, key) -> (loss, (terms, new batch statistics))`."""
-    training = (*stage.trained, *stage.drifting)
+    """Make `f(params, variables, teacher_variables, image, label, key) -> (loss, (terms, new batch statistics))`.
+
+    Args:
+        stage: what is trained and minimised.
+        module: the network that the stage trains.
+        teacher: the network whose outputs the loss compares with, or None.
+        mean: of the images' channels, for `normalise`.
+        std: likewise.
+    """
+    training = (*stage.trained, *stage.statistics_only)
 
     def loss_fn(params, variables, teacher_variables, image, label, key):
         image = normalise(image, mean, std)
@@ -98,7 +112,7 @@ def create_train_step(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Compiles `train_step(state, teacher_variables, batch, key) -> (state, loss)`; the state given is used up.
+    """Make the jitted `train_step(state, teacher_variables, batch, key) -> (state, loss)`, which donates its state.
 
     Args:
         stage: what is trained and minimised.
@@ -106,10 +120,11 @@ def create_train_step(
         teacher: the network whose outputs the loss compares with, or None.
         tx: optimiser of the trained parameters.
         mesh: from `create_mesh`; `batch` ({"image": [B, H, W, 3] uint8, "label": [B] int32}) is split over it.
-        mean, std: for `normalise`.
+        mean: of the images' channels, for `normalise`.
+        std: likewise.
     """
     loss_fn = loss_terms(stage, module, teacher, mean, std)
-    moving = {*stage.trained, *stage.drifting}
+    updated = {*stage.trained, *stage.statistics_only}
 
     def train_step(state: TrainState, teacher_variables, batch, key) -> tuple[TrainState, jax.Array]:
         params = trained_params(state.variables, stage)
@@ -122,14 +137,14 @@ def create_train_step(
             jax.random.fold_in(key, state.step),
         )
         updates, opt_state = tx.update(grads, state.opt_state, params)
-        kept = state.variables["batch_stats"]
+        before = state.variables["batch_stats"]
         variables = {
             **state.variables,
             "params": state.variables["params"] | dict(optax.apply_updates(params, updates)),  # type: ignore[call-overload]
-            "batch_stats": {part: batch_stats[part] if part in moving else kept[part] for part in kept},
+            "batch_stats": {part: (batch_stats if part in updated else before)[part] for part in before},
         }
-        tally = _add(state.tally, terms, optax.tree.norm(grads), state.step)
-        return TrainState(state.step + 1, variables, opt_state, tally), loss
+        metrics = _add(state.metrics, terms, optax.tree.norm(grads), state.step)
+        return TrainState(state.step + 1, variables, opt_state, metrics), loss
 
     whole = replicated(mesh)
     return jax.jit(
@@ -138,12 +153,12 @@ def create_train_step(
 
 
 def _add(
-    tally: dict[str, jax.Array], terms: dict[str, jax.Array], gradient: jax.Array, step: jax.Array
+    metrics: dict[str, jax.Array], terms: dict[str, jax.Array], gradient: jax.Array, step: jax.Array
 ) -> dict[str, jax.Array]:
-    new = {"steps": tally["steps"] + 1}
+    new = {"steps": metrics["steps"] + 1}
     for term, value in {**terms, "gradient": gradient}.items():
-        first = tally[f"bad/{term}"]
+        first = metrics[f"bad/{term}"]
         new[f"bad/{term}"] = jnp.where((first < 0) & ~jnp.isfinite(value), step, first)
     for term, value in terms.items():
-        new[f"sum/{term}"] = tally[f"sum/{term}"] + value.astype(jnp.float32)
+        new[f"sum/{term}"] = metrics[f"sum/{term}"] + value.astype(jnp.float32)
     return new

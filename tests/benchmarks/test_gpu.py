@@ -16,6 +16,7 @@ from benchmarks.step_cost import MatrixProduct, share_of_peak, stage1_flops
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.cost import macs
+from bottlefit_jax.experiment.inputs import stage_settings
 from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import stages, step
 from tests.test_configs import check, load
@@ -67,9 +68,7 @@ def test_a_steps_cost_is_the_sum_of_its_passes(networks):
 
 def test_the_convention_is_close_to_what_the_gradients_jaxpr_multiplies(networks):
     teacher, student, teacher_shapes, shapes = networks
-    stage = stages.create_stage(
-        "stage1", base_config().stages.stage1, parts=student.parts, matched=student.matched, drift=False
-    )
+    stage = stages.create_stage("stage1", stage_settings(base_config(), "stage1"), student)
     loss_fn = step.loss_terms(stage, student, teacher, (0.5,) * 3, (0.5,) * 3)
     arguments = (
         step.trained_params(shapes, stage),

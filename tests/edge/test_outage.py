@@ -8,8 +8,8 @@ import time
 import grpc
 import pytest
 
-from bottlefit_jax.edge.client import EdgeClient, Unavailable
 from bottlefit_jax.edge.channel import ServerChannel
+from bottlefit_jax.edge.client import EdgeClient, Unavailable
 from tests.edge.server import serve
 
 

@@ -314,7 +314,7 @@ def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path)
     killed.communicate()
     code, out, err = run(*own, f"--workdir={tmp_path / 'killed'}", config="configs/own_classes.py")
     assert code == 0, err
-    assert "teacher: going on from step" in out
+    assert "teacher: resuming from step" in out
     again = [load_variables(tmp_path / "killed" / name)[1].digest for name in ("teacher", "student")]
     assert again == [meta.digest for meta in metas]
 

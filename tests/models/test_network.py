@@ -234,3 +234,15 @@ def test_a_tensor_that_is_no_batch_of_images_is_refused():
     module = models.create("resnet18", width=4)
     with pytest.raises(UserError, match=r"shape \(32, 32, 3\) was given; \[batch, height, width, channels\] is right"):
         module.init(jax.random.key(0), jnp.zeros((32, 32, 3)))
+
+
+def test_a_network_names_the_classifiers_that_learn_beside_the_last_one():
+    def heads(name, **options):
+        return models.create(name, **options).auxiliary_heads
+
+    assert heads("inception_v3") == (("AuxLogits", "aux_logits", 0.4),)
+    assert heads("resnet18", bottleneck={"design": "spinn", "channels": 128}) == (("exit", "exit_logits", 1.0),)
+    for name, options in (
+        ("inception_v3", {"aux_logits": False}), ("inception_v3", {"bottleneck": {}}), ("resnet18", {})
+    ):  # fmt: skip
+        assert heads(name, **options) == ()

@@ -1,4 +1,4 @@
-"""A small teacher and student on images of noise, and one stage of theirs made ready."""
+"""A small teacher and student, images of noise, and a few steps of one stage."""
 
 import dataclasses
 from typing import Any
@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.experiment.inputs import stage_settings
 from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import sharding, stages, step
 
@@ -57,13 +58,13 @@ def make_batches(count, *, size=BATCH, seed=0):
     ]
 
 
-def run_steps(pair, name, *, batches, devices=2, drift=False, tx=None, **changes):
-    """Runs one stage for a few steps; the state comes back in host memory."""
-    settings = base_config().stages[name]
-    settings.update(changes)
-    module = pair.teacher if stages.STAGES[name].network == "teacher" else pair.student
+def run_steps(pair, name, *, batches, devices=2, update_statistics=False, tx=None, **changes):
+    """Run one stage for a few steps, and return its state in host memory."""
+    config = base_config()
+    config.stages[name].update(changes)
+    module = pair.teacher if stages.STAGES[name].network is stages.Role.TEACHER else pair.student
     variables = pair.teacher_variables if module is pair.teacher else pair.student_variables
-    stage = stages.create_stage(name, settings, parts=module.parts, matched=module.matched, drift=drift)
+    stage = stages.create_stage(name, stage_settings(config, name), module, update_statistics=update_statistics)
     mesh = jax.make_mesh((devices,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
     tx = tx or optax.sgd(1e-2)
     train_step = step.create_train_step(stage, module=module, teacher=pair.teacher, tx=tx, mesh=mesh, **PIXELS)

@@ -1,4 +1,4 @@
-"""Checkpoints: the last and the best are kept, and one that is not whole is passed over by name."""
+"""Checkpoints: the last and the best are kept, and a damaged one is skipped with a warning that names it."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def state():
         return {"step": np.int32(7), "params": params, "opt_state": jax.device_get(optax.adam(1e-3).init(params))}
 
 
-# Where a file is damaged, TensorStore's threads complain of a closed event loop; the command keeps that back.
+# Where a file is damaged, TensorStore's threads report a closed event loop; a command does not print that.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -45,7 +45,7 @@ def damage(checkpoint):
         path.write_bytes(content)
 
 
-def test_last_and_best_are_kept_and_come_back_to_the_bit(tmp_path, state):
+def test_the_last_and_the_best_are_kept_bit_identical(tmp_path, state):
     save(tmp_path / "stage1", state, [(1, 10.0), (2, 30.0), (3, 20.0), (4, None), (5, None)])
     assert names(tmp_path / "stage1") == ["2", "5"]
     checkpoints = StageCheckpoints(tmp_path / "stage1")
@@ -57,35 +57,35 @@ def test_last_and_best_are_kept_and_come_back_to_the_bit(tmp_path, state):
     checkpoints.close()
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(tmp_path, state, caplog):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, state, caplog):
     folder = tmp_path / "stage1"
     save(folder, state, [(1, 30.0), (2, 10.0)])
     damage(folder / "2")
     checkpoints = StageCheckpoints(folder)
     assert checkpoints.latest(state).step == 1
-    assert f"passed over the damaged checkpoint {folder / '2'}" in caplog.text
-    checkpoints.save(2, state, {"seconds": 2.0})  # the run gets there again
+    assert f"skipped the damaged checkpoint {folder / '2'}" in caplog.text
+    checkpoints.save(2, state, {"seconds": 2.0})  # the run reaches that step again
     checkpoints.close()
     assert names(folder) == ["1", "2", "2.damaged"]
 
 
-def test_arrays_changed_behind_a_valid_file_are_found(tmp_path, state, caplog):
+def test_arrays_that_differ_from_their_digest_are_detected(tmp_path, state, caplog):
     save(tmp_path / "stage1", state, [(1, 30.0)])
     meta = tmp_path / "stage1" / "1" / "meta" / "metadata"
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"digest": "0" * 64}))
     checkpoints = StageCheckpoints(tmp_path / "stage1")
     assert checkpoints.latest(state) is None
-    assert "not those that were saved" in caplog.text
+    assert "differ from those that were saved" in caplog.text
     checkpoints.close()
 
 
-def test_a_half_written_checkpoint_is_named_and_swept_up(tmp_path, state, caplog):
+def test_an_incomplete_checkpoint_is_named_and_deleted(tmp_path, state, caplog):
     save(tmp_path / "stage1", state, [(1, 30.0)])
     half = tmp_path / "stage1" / "2.orbax-checkpoint-tmp"
     half.mkdir()
     checkpoints = StageCheckpoints(tmp_path / "stage1")
     assert checkpoints.latest(state).step == 1
-    assert f"passed over {half}" in caplog.text
+    assert f"skipped {half}" in caplog.text
     assert not half.exists()
     checkpoints.close()
 
@@ -94,7 +94,7 @@ def described(name, labels=(), **keys):
     return NetworkMeta(name=name, num_classes=1, bottleneck=None, labels=labels, **keys)
 
 
-def test_variables_come_back_with_what_they_are(tmp_path, state):
+def test_variables_are_read_back_with_their_description(tmp_path, state):
     save_variables(tmp_path / "net", {"params": state["params"]}, described("resnet18", labels=(("a", "b"),)))
     variables, meta = load_variables(tmp_path / "net")
     assert digest(variables) == digest({"params": state["params"]})
@@ -104,7 +104,7 @@ def test_variables_come_back_with_what_they_are(tmp_path, state):
     assert load_variables(tmp_path / "net")[1].name == "other"
 
 
-def test_weights_that_are_not_there_or_not_whole_are_one_line(tmp_path, state):
+def test_missing_or_damaged_weights_are_a_user_error(tmp_path, state):
     with pytest.raises(UserError, match="no weights at"):
         load_variables(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
@@ -122,12 +122,12 @@ def small_disk(tmp_path):
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
-        pytest.skip("a full disk is made with mount, which needs root here")
+        pytest.skip("mounting a small disk needs root")
     yield Path(folder)
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_is_one_line(small_disk):
+def test_a_full_disk_is_a_user_error(small_disk):
     noise = np.random.default_rng(0).integers(0, 2**31, 2_000_000, np.int32)
     checkpoints = StageCheckpoints(small_disk / "stage1")
 

@@ -1,6 +1,7 @@
-"""The losses against torchdistill's own numbers (tests/goldens, `kd/…` and `ghnd/…`)."""
+"""The losses against torchdistill's numbers (tests/goldens, `kd/…` and `ghnd/…`)."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.models.network import AuxiliaryHead
 from bottlefit_jax.training.losses import cross_entropy, distillation, feature_matching
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "goldens" / "training.npz"))
@@ -30,11 +32,11 @@ def test_distillation_and_its_gradient_are_torchdistills(case, temperature, alph
     np.testing.assert_allclose(gradient, GOLDEN[f"kd/{case}/grad_student"], atol=1e-6)
 
 
-def test_no_labels_leave_the_divergence_with_its_factor():
+def test_alpha_0_keeps_the_factor_of_the_divergence():
     outputs, teacher = (f32("kd/student"), {}), (f32("kd/teacher"), {})
     terms = distillation(outputs, teacher, jnp.zeros(8, jnp.int32), alpha=0.0, temperature=4.0)
     assert terms["cross_entropy"] == 0.0
-    # torchdistill drops T² = 16 here, by what looks like an oversight; ours keeps it.
+    # torchdistill drops T² = 16 here, which looks like an oversight; we keep it.
     np.testing.assert_allclose(terms["distillation"], 16 * GOLDEN["kd/T4_a0/loss"], rtol=1e-6)
 
 
@@ -58,33 +60,36 @@ def test_feature_matching_sums_over_elements_and_batch():
         np.testing.assert_allclose(gradient[name], expected, atol=1e-5)
 
 
-def test_auxiliary_classifier_adds_its_own_term():
-    logits, label = f32("kd/student"), jnp.asarray(GOLDEN["kd/targets"], jnp.int32)
-    terms = cross_entropy((logits, {"aux_logits": logits}), None, label)
-    np.testing.assert_allclose(terms["auxiliary"], 0.4 * terms["cross_entropy"], rtol=1e-6)
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_an_early_exit_weighs_as_much_as_the_last_classifier(smoothing):
+def test_an_auxiliary_head_adds_its_weighted_cross_entropy(smoothing):
     logits, label = f32("kd/student"), jnp.asarray(GOLDEN["kd/targets"], jnp.int32)
-    features = {"exit_logits": f32("kd/teacher")}
-    terms = cross_entropy((logits, features), None, label, label_smoothing=smoothing)
-    assert sorted(terms) == ["cross_entropy", "exit"]
-    alone = cross_entropy((f32("kd/teacher"), {}), None, label, label_smoothing=smoothing)
+    heads = (AuxiliaryHead("side", "side_logits", 0.4), AuxiliaryHead("exit", "exit_logits", 1.0))
+    features = {"side_logits": f32("kd/teacher"), "exit_logits": f32("kd/teacher"), "other": logits}
+    terms = cross_entropy((logits, features), None, label, label_smoothing=smoothing, heads=heads)
+    assert list(terms) == ["cross_entropy", "side", "exit"]
+    alone = cross_entropy((f32("kd/teacher"), features), None, label, label_smoothing=smoothing)
+    assert list(alone) == ["cross_entropy"]
     np.testing.assert_allclose(terms["exit"], alone["cross_entropy"], rtol=1e-6)
-    assert "exit" not in alone
+    np.testing.assert_allclose(terms["side"], 0.4 * alone["cross_entropy"], rtol=1e-6)
 
 
-def test_a_spinn_student_has_the_exits_term():
+def test_heads_learn_from_labels_in_distillation_too():
+    logits, label = f32("kd/student"), jnp.asarray(GOLDEN["kd/targets"], jnp.int32)
+    outputs, teacher = (logits, {"exit_logits": logits}), (f32("kd/teacher"), {})
+    heads = (AuxiliaryHead("exit", "exit_logits", 1.0),)
+    terms = distillation(outputs, teacher, label, alpha=0.5, temperature=1.0, heads=heads)
+    assert list(terms) == ["cross_entropy", "distillation", "exit"]
+    np.testing.assert_allclose(terms["exit"], 2 * terms["cross_entropy"], rtol=1e-6)
+
+
+def test_an_early_exits_term_trains_the_exit_and_not_the_last_classifier():
     module = models.create("resnet18", num_classes=5, width=4, bottleneck={"design": "spinn", "channels": 8})
     images, label = jnp.ones((2, 32, 32, 3)), jnp.array([1, 3], jnp.int32)
-    outputs, variables = jax.jit(module.init_with_output)(jax.random.key(0, impl="unsafe_rbg"), images)
-    terms = cross_entropy(outputs, None, label)
-    assert sorted(terms) == ["cross_entropy", "exit"]
+    variables = jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), images)
 
     def loss(params):
-        outputs = module.apply({**variables, "params": params}, images)
-        return cross_entropy(outputs, None, label)["exit"]  # pyright: ignore
+        outputs: Any = module.apply({**variables, "params": params}, images)
+        return cross_entropy(outputs, None, label, heads=module.auxiliary_heads)["exit"]
 
     gradient = jax.jit(jax.grad(loss))(variables["params"])
     assert np.abs(gradient["exit"]["1"]["kernel"]).max() > 0

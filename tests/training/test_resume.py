@@ -49,7 +49,7 @@ def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(tmp_pa
         assert stop(workdir, stage, step, signal.SIGKILL)[0] == -signal.SIGKILL
     code, out, _ = run(*ARGUMENTS, "--config.dataset.workers=4", f"--workdir={workdir}")  # other workers, same images
     assert code == 0
-    assert re.search(r"going on from step \d+ of \d+", out)
+    assert re.search(r"resuming from step \d+ of \d+", out)
     assert digests(workdir) == whole
 
 
@@ -61,5 +61,5 @@ def test_sigterm_saves_and_exits_and_the_same_command_goes_on(tmp_path, whole):
     saved = max(int(path.name) for path in (workdir / "checkpoints" / "stage1").iterdir())
     code, out, _ = run(*ARGUMENTS, f"--workdir={workdir}")
     assert code == 0
-    assert f"stage1: going on from step {saved} of" in out
+    assert f"stage1: resuming from step {saved} of" in out
     assert digests(workdir) == whole

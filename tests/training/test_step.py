@@ -1,4 +1,4 @@
-"""What one compiled step changes, what it must not, and that devices do not matter."""
+"""What one compiled step changes and what it must not, on any number of devices."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from bottlefit_jax.training.checkpoint import digest
 from tests.training.conftest import make_batches, make_modules, run_steps
 
 
-def parts_that_moved(before, after):
+def parts_that_changed(before, after):
     return {part for part in before if digest(before[part]) != digest(after[part])}
 
 
@@ -26,23 +26,23 @@ def parts_that_moved(before, after):
         ("stage2", {"freeze_encoder": False}, {"encoder", "decoder", "layer3", "layer4", "fc"}),
     ],
 )
-def test_frozen_parts_keep_their_hash_and_trained_ones_do_not(pair, name, changes, moved):
+def test_frozen_parts_keep_their_hash_and_trained_parts_change(pair, name, changes, moved):
     state = run_steps(pair, name, batches=make_batches(2), **changes)
     before, after = pair.student_variables, state.variables
-    assert parts_that_moved(before["params"], after["params"]) == moved
-    assert parts_that_moved(before["batch_stats"], after["batch_stats"]) == moved - {"fc"}  # fc has no statistics
+    assert parts_that_changed(before["params"], after["params"]) == moved
+    assert parts_that_changed(before["batch_stats"], after["batch_stats"]) == moved - {"fc"}  # fc has no statistics
 
 
-def test_drift_moves_the_statistics_of_frozen_parts_and_not_their_parameters(pair):
-    state = run_steps(pair, "stage1", batches=make_batches(2), drift=True)
-    moved = parts_that_moved(pair.student_variables["batch_stats"], state.variables["batch_stats"])
+def test_frozen_parts_with_updating_batch_statistics_keep_their_parameters(pair):
+    state = run_steps(pair, "stage1", batches=make_batches(2), update_statistics=True)
+    moved = parts_that_changed(pair.student_variables["batch_stats"], state.variables["batch_stats"])
     assert moved == {"encoder", "decoder", "layer3", "layer4"}
-    assert parts_that_moved(pair.student_variables["params"], state.variables["params"]) == {"encoder", "decoder"}
+    assert parts_that_changed(pair.student_variables["params"], state.variables["params"]) == {"encoder", "decoder"}
 
 
-def test_the_teacher_stage_moves_every_part_with_parameters(pair):
+def test_the_teacher_stage_trains_every_part_with_parameters(pair):
     state = run_steps(pair, "teacher", batches=make_batches(1))
-    assert parts_that_moved(pair.teacher_variables["params"], state.variables["params"]) == set(
+    assert parts_that_changed(pair.teacher_variables["params"], state.variables["params"]) == set(
         pair.teacher_variables["params"]
     )
 
@@ -59,20 +59,20 @@ def test_a_step_on_one_device_and_on_eight_agree(pair, name):
         np.testing.assert_allclose(other, leaf, atol=1e-5 * max(1.0, largest), rtol=1e-5, err_msg=str(path))
 
 
-def test_bfloat16_computes_low_and_keeps_float32_parameters_and_statistics(pair):
+def test_computing_in_bfloat16_keeps_float32_parameters_and_statistics(pair):
     teacher, student = make_modules(dtype=jnp.bfloat16)
     low = dataclasses.replace(pair, teacher=teacher, student=student)
     state = run_steps(low, "stage1", batches=make_batches(1))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.variables)} == {np.dtype("float32")}
-    assert np.isfinite(state.tally["sum/layer2"])
+    assert np.isfinite(state.metrics["sum/layer2"])
 
 
-def test_the_tally_names_the_first_step_at_which_a_term_was_not_finite(pair):
+def test_the_metrics_have_the_first_step_at_which_a_term_was_not_finite(pair):
     state = run_steps(pair, "stage1", batches=make_batches(4), tx=optax.sgd(1e30))
-    first = {name: int(at) for name, at in state.tally.items() if name.startswith("bad/")}
+    first = {name: int(at) for name, at in state.metrics.items() if name.startswith("bad/")}
     assert set(first) == {"bad/layer2", "bad/layer3", "bad/layer4", "bad/gradient"}
     assert 1 <= min(first.values()) < 4
-    assert int(state.tally["steps"]) == 4
+    assert int(state.metrics["steps"]) == 4
 
 
 def test_normalise_is_torchvisions():
