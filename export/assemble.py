@@ -29,9 +29,11 @@ from export import litert, parity
 from export.divergence import first_divergence
 from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
-from export.latent import latent_range
-from export.student import ImageSet, Student, read_images, read_student
-from export.tail import head_onnx, tail_function, tail_onnx, tail_stablehlo
+from export.head_onnx import head_onnx
+from export.images import ImageSet, read_images
+from export.latent_range import latent_range
+from export.student import Student, read_student
+from export.tail import tail_function, tail_onnx, tail_stablehlo
 
 LIBRARIES = ("jax", "flax", "numpy", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "onnx", "onnxruntime")
 
