@@ -1,17 +1,25 @@
 """A student becomes the files of a bundle, and the files are held against the student."""
 
 import argparse
-import functools
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import bottlefit_jax
-from bottlefit_jax.bundle import FORMAT, identity, write_manifest
+from bottlefit_jax.bundle import (
+    Calibration,
+    Head,
+    Image,
+    Latent,
+    Local,
+    Manifest,
+    Model,
+    Tail,
+    identity,
+    write_manifest,
+)
 from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.data import default_resize
@@ -22,9 +30,11 @@ from export import litert, parity
 from export.divergence import first_divergence
 from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
-from export.latent import latent_range
-from export.student import ImageSet, Student, read_images, read_student
-from export.tail import head_onnx, tail_function, tail_onnx, tail_stablehlo
+from export.head_onnx import head_onnx
+from export.images import ImageSet, read_images
+from export.latent_range import latent_range
+from export.student import Student, read_student
+from export.tail import tail_function, tail_onnx, tail_stablehlo
 
 LIBRARIES = ("jax", "flax", "numpy", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "onnx", "onnxruntime")
 
@@ -51,7 +61,7 @@ def export(args: argparse.Namespace, folder: Path) -> str:
     span = latent_range(student, reference.encode, calibration)
     folded = fold_encoder(student.module, student.variables, **pixels_of(student))
     affine = _write_head(folder, student, folded, calibration, args.head, span=span, bits=bits)
-    _write_tail(folder, student, affine)
+    _write_tail(folder, student, affine, folded.latent_shape)
     if args.local:
         _write_local(folder, student, half=args.head != "float32")
     result = parity.measure(folder, student, reference, evaluation, affine=affine, bits=bits, head=args.head)
@@ -61,7 +71,7 @@ def export(args: argparse.Namespace, folder: Path) -> str:
         )
         raise ParityError(f"{'; '.join(found)}; {where}")
     parity.write(folder / "parity.json", result)
-    write_manifest(folder, _manifest(args, student, calibration, affine, bits))
+    write_manifest(folder, _manifest(args, student, folded, calibration, affine, bits))
     return parity.table(result)
 
 
@@ -100,11 +110,10 @@ def _write_head(
     return affine
 
 
-def _write_tail(folder: Path, student: Student, affine: Affine) -> None:
+def _write_tail(folder: Path, student: Student, affine: Affine, shape: tuple[int, int, int]) -> None:
     """tail.onnx and tail.stablehlo."""
     size = (student.image_size, student.image_size)
     tail = tail_function(student.module, student.variables, float(affine.scale), int(affine.zero_point), size)
-    shape = latent_shape(student)
     model = tail_onnx(tail, shape)
     (folder / "tail.onnx").write_bytes(model.SerializeToString())
     (folder / "tail.stablehlo").write_bytes(tail_stablehlo(tail, shape))
@@ -117,15 +126,10 @@ def _write_local(folder: Path, student: Student, *, half: bool) -> None:
     (folder / "local.tflite").write_bytes(litert.to_float16(blob) if half else blob)
 
 
-def latent_shape(student: Student) -> tuple[int, int, int]:
-    """(h, w, c) of what one image sends."""
-    encode = functools.partial(student.module.apply, method="encode")
-    image = jax.ShapeDtypeStruct((1, student.image_size, student.image_size, 3), jnp.float32)
-    _, h, w, c = jax.eval_shape(encode, student.variables, image).shape
-    return h, w, c
-
-
-def _manifest(args: argparse.Namespace, student: Student, calibration: ImageSet, affine: Affine, bits: int) -> dict:
+def _manifest(
+    args: argparse.Namespace, student: Student, folded: Folded, calibration: ImageSet, affine: Affine, bits: int
+) -> Manifest:
+    """Describe the files for device and server; `write_manifest` adds their digests."""
     meta, size = student.meta, student.image_size
     resize = student.dataset["resize"] or default_resize(size)
     scale, zero_point = float(affine.scale), int(affine.zero_point)
@@ -135,38 +139,27 @@ def _manifest(args: argparse.Namespace, student: Student, calibration: ImageSet,
         repr((list(meta.mean), list(meta.std), size, resize)),  # lists, as in the bundles that devices have
         repr((scale, zero_point, bits)),
     )
-    return {
-        "format": FORMAT,
-        "name": args.name,
-        "version": args.version,
-        "model": {key: _plain(getattr(meta, key)) for key in ("name", "options", "bottleneck", "num_classes")},
-        "labels": names_of(meta.labels),
-        "image": {"height": size, "width": size, "order": "RGB", "dtype": "uint8", "resize": resize},
-        "latent": {
-            "shape": list(latent_shape(student)),
-            "dtype": "uint8",
-            "bits": bits,
-            "scale": scale,
-            "zero_point": zero_point,
-        },
-        "head": {"id": head_id, "precision": args.head, "litert": "head.tflite", "onnx": "head.onnx"},
-        "tail": {
-            "id": identity(checkpoint.digest(student.variables), head_id),
-            "head": head_id,
-            "onnx": "tail.onnx",
-            "stablehlo": "tail.stablehlo",
-        },
-        "local": {"litert": "local.tflite"} if args.local else None,
-        "calibration": {
-            "split": "train",
-            "count": len(calibration.names),
-            "sha256": identity(*calibration.names),
-        },
-        "versions": {
+    return Manifest(
+        name=args.name,
+        version=args.version,
+        model=Model(**{key: getattr(meta, key) for key in ("name", "options", "bottleneck", "num_classes")}),
+        labels=tuple(names_of(meta.labels)),
+        image=Image(height=size, width=size, order="RGB", dtype="uint8", resize=resize),
+        latent=Latent(shape=folded.latent_shape, dtype="uint8", bits=bits, scale=scale, zero_point=zero_point),
+        head=Head(id=head_id, precision=args.head, litert="head.tflite", onnx="head.onnx"),
+        tail=Tail(
+            id=identity(checkpoint.digest(student.variables), head_id),
+            head=head_id,
+            onnx="tail.onnx",
+            stablehlo="tail.stablehlo",
+        ),
+        local=Local("local.tflite") if args.local else None,
+        calibration=Calibration(split="train", count=len(calibration.names), sha256=identity(*calibration.names)),
+        versions={
             "bottlefit_jax": bottlefit_jax.__version__,
             **{name: importlib.metadata.version(name) for name in LIBRARIES},
         },
-    }
+    )
 
 
 def names_of(labels: Sequence[Sequence[str]]) -> list[str]:
@@ -176,10 +169,3 @@ def names_of(labels: Sequence[Sequence[str]]) -> list[str]:
         f"{name} ({names[0]})" if first.count(name) > 1 and len(names) > 1 else name
         for name, names in zip(first, labels, strict=True)
     ]
-
-
-def _plain(value):
-    """Tuples as lists, as JSON has them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -10,8 +10,9 @@ from bottlefit_jax.edge.interpreter import Interpreter
 from export import litert
 from export.folding import Folded
 from export.head import float_head, integer_head
+from export.images import ImageSet
 from export.parity import Reference, run_onnx, session_of
-from export.student import ImageSet, Student
+from export.student import Student
 from export.tail import tail_function, tail_onnx
 
 # Error that a layer may have, root mean square relative to that of its values.

@@ -19,7 +19,8 @@ from bottlefit_jax.codec.quantizer import Affine, dequantize, quantize
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
 from bottlefit_jax.models.normalise import normalise
-from export.student import ImageSet, Student
+from export.images import ImageSet
+from export.student import Student
 
 AGREEMENT = 99.0  # percent of the images that a float bundle must give the class that Flax gives
 TOP1_LOSS = 0.5  # points of top-1 that an int8 bundle may lose against Flax

@@ -1,4 +1,4 @@
-"""The two ends of a student as functions and files: the tail for a server, the head for a Jetson."""
+"""The tail of a student as a JAX function, as ONNX and as StableHLO."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,6 @@ import onnx
 from bottlefit_jax.codec.quantizer import Affine, dequantize
 from bottlefit_jax.models.bottleneck import Size
 from bottlefit_jax.models.network import Network
-from bottlefit_jax.models.normalise import normalise
 from export.onnx_graph import to_onnx
 
 PLATFORMS = ("cpu", "cuda")  # of the StableHLO
@@ -88,32 +87,3 @@ def tail_stablehlo(function: Callable[[jax.Array], jax.Array], latent_shape: Seq
     (batch,) = jax.export.symbolic_shape("batch")
     latent = jax.ShapeDtypeStruct((batch, *latent_shape), np.uint8)
     return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(latent).serialize())
-
-
-def head_onnx(
-    module: Network,
-    variables: Mapping[str, Any],
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    image_size: Size,
-) -> onnx.ModelProto:
-    """The head for a Jetson as ONNX: input `image`, output `latent`, before any quantiser; one image at a time.
-
-    ImageSet are `[1, H, W, 3]` float32 with values 0 to 255, because TensorRT 8.2 has no uint8.
-
-    Args:
-        module: the student, in float32.
-        variables: its own.
-        mean, std: per channel, of images scaled to 0..1.
-        image_size: (H, W), pixels.
-
-    Raises:
-        UserError: a layer without an operator that TensorRT 8.2 and 10 both parse.
-    """
-
-    def head(image: jax.Array) -> Any:
-        return module.apply(variables, normalise(image, mean, std), method="encode")
-
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), np.float32)
-    return to_onnx(head, {"image": image}, ["latent"], name="head", dynamic_batch=False)

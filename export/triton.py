@@ -123,7 +123,7 @@ def _add_version(bundle: Bundle, place: Path) -> None:
 
 
 def _write_model(bundle: Bundle, version: Path) -> None:
-    from export.onnx_identity import with_identity  # onnx takes its time, and check_free needs none
+    from export.tail_identity import with_identity  # onnx takes its time, and check_free needs none
 
     tail = bundle.path(bundle.manifest.tail.onnx).read_bytes()
     (version / "model.onnx").write_bytes(with_identity(tail, bundle.manifest).SerializeToString())

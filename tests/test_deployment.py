@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.edge.client import EdgeClient
+from export.images import read_images
 from export.parity import create_reference
-from export.student import read_images, read_student
+from export.student import read_student
 from tests.export.test_bundle import export, workdir
 from tests.test_main import ROOT
 

@@ -1,6 +1,6 @@
 """Validates a value against the part of JSON Schema (2020-12) that manifest.schema.json uses.
 
-The device has no `jsonschema` package. tests/bundle/test_schema.py holds this to it.
+The device has no `jsonschema` package. tests/bundle/test_schema.py compares the verdicts with that package's.
 """
 
 import re
@@ -13,12 +13,12 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
     "null": lambda value: value is None,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    # as JSON Schema has it, 1.0 is an integer
+    # in JSON Schema 1.0 is an integer
     "integer": lambda value: (
         (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
     ),
 }
-# keyword -> the type that it speaks of, whether a value keeps to it, what to say otherwise
+# keyword -> the type that it applies to, whether a value keeps to it, the message if not
 LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "minimum": ("number", lambda value, limit: value >= limit, "must be at least {}"),
     "maximum": ("number", lambda value, limit: value <= limit, "must be at most {}"),
@@ -45,7 +45,7 @@ ANNOTATIONS = {"$schema", "$defs", "title", "description"}
 
 
 class SchemaError(Exception):
-    """The schema itself uses what this validator does not know: a bug of ours, never the user's."""
+    """The schema uses a feature that this validator does not have: a bug of this package, never the user's."""
 
 
 def check(schema: Any) -> None:
@@ -54,17 +54,17 @@ def check(schema: Any) -> None:
 
 
 def problems(value: Any, schema: Any) -> Iterator[str]:
-    """What is wrong with `value`, a phrase each, as "latent.scale is -1; it must be above 0"; nothing if it is valid.
+    """Yield a phrase for each problem of a value, as "latent.scale is -1; it must be above 0".
 
     Args:
         value: as json.loads returns it.
-        schema: one that has passed `check`.
+        schema: one that `check` accepts.
     """
     return _problems(value, schema, schema, "")
 
 
 def quote(value: Any) -> str:
-    """`value` as an error shows it, cut where it is long."""
+    """Return a value as an error shows it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -77,10 +77,10 @@ def _check(schema: Any, root: dict[str, Any]) -> None:
     unknown = schema.keys() - STRUCTURE - ANNOTATIONS - LIMITS.keys()
     unknown |= set(_types(schema)) - TYPES.keys()
     if unknown:
-        raise SchemaError(f"unknown in a schema: {', '.join(sorted(unknown))}")
+        raise SchemaError(f"unknown keywords or types in a schema: {', '.join(sorted(unknown))}")
     scalars = schema.get("enum", []) + ([schema["const"]] if "const" in schema else [])
     if any(isinstance(scalar, dict | list) for scalar in scalars):
-        raise SchemaError(f"const and enum of scalars alone, not {scalars!r}")
+        raise SchemaError(f"const and enum must hold scalars, not {scalars!r}")
     if "$ref" in schema:
         _resolve(schema["$ref"], root)
     parts = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values()]
@@ -90,24 +90,24 @@ def _check(schema: Any, root: dict[str, Any]) -> None:
 
 
 def _problems(value: Any, schema: Any, root: dict[str, Any], where: str) -> Iterator[str]:
-    """Yield what is wrong with the value at `where`, "" at the top."""
+    """Yield the problems of the value at the path `where`, which is "" at the top."""
     if isinstance(schema, bool):
         if not schema:
             yield f"{where} is not known"
         return
     if "$ref" in schema:
         yield from _problems(value, _resolve(schema["$ref"], root), root, where)
-    said = f"{where or 'the manifest'} is {quote(value)}; it"
+    subject = f"{where or 'the manifest'} is {quote(value)}; it"
     types = _types(schema)
     if types and not any(TYPES[name](value) for name in types):
-        yield f"{said} must be {' or '.join(_with_article(name) for name in types)}"
+        yield f"{subject} must be {' or '.join(_with_article(name) for name in types)}"
         return
     allowed = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if allowed is not None and not any(_same(value, one) for one in allowed):
-        yield f"{said} must be {' or '.join(map(repr, allowed))}"
-    for keyword, (kind, holds, complaint) in LIMITS.items():
+    if allowed is not None and not any(_same(value, scalar) for scalar in allowed):
+        yield f"{subject} must be {' or '.join(map(repr, allowed))}"
+    for keyword, (kind, holds, message) in LIMITS.items():
         if keyword in schema and TYPES[kind](value) and not holds(value, schema[keyword]):
-            yield f"{said} {complaint.format(schema[keyword])}"
+            yield f"{subject} {message.format(schema[keyword])}"
     if isinstance(value, dict):
         yield from _object_problems(value, schema, root, where)
     if isinstance(value, list) and "items" in schema:
@@ -139,7 +139,7 @@ def _resolve(reference: str, root: dict[str, Any]) -> Any:
 
 
 def _same(value: Any, scalar: Any) -> bool:
-    """Equality as JSON has it: 1 is 1.0, and neither is true."""
+    """Compare as JSON does: 1 equals 1.0, and neither equals true."""
     return isinstance(value, bool) == isinstance(scalar, bool) and value == scalar
 
 

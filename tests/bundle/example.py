@@ -1,4 +1,4 @@
-"""A small bundle that nothing can classify with, but everything can read."""
+"""A small valid bundle whose files hold no networks."""
 
 import hashlib
 import json
@@ -30,9 +30,16 @@ def manifest(**changes):
 
 
 def write(folder, *, files=FILES, **changes):
-    """Puts the bundle into `folder`, as the manifest says or not, and returns the folder."""
+    """Write the files and the manifest with these changes, valid or not, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / "manifest.json").write_text(json.dumps(manifest(**changes)))
+    return folder
+
+
+def write_values(folder, values):
+    """Write the files and a manifest of these JSON values, valid or not, and return the folder."""
+    write(folder)
+    (folder / "manifest.json").write_text(json.dumps(values))
     return folder

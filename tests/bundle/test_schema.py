@@ -23,7 +23,7 @@ def places(value, path=()):
 
 
 def mutated(rng):
-    """A valid manifest with one to three things changed, removed or added."""
+    """A valid manifest with one to three values changed, removed or added."""
     root = {"root": copy.deepcopy(example.manifest())}
     for _ in range(rng.choice((1, 1, 2, 3))):
         *above, last = rng.choice([path for path in places(root) if path])
@@ -46,24 +46,24 @@ def test_the_schema_is_a_json_schema():
     jsonschema.Draft202012Validator.check_schema(manifest_schema())
 
 
-def test_a_thousand_changed_manifests_are_judged_as_jsonschema_judges_them():
+def test_a_thousand_changed_manifests_get_the_verdict_of_jsonschema():
     rng = random.Random(0)
     theirs = jsonschema.Draft202012Validator(manifest_schema())
     verdicts = []
     for _ in range(1000):
         value = mutated(rng)
         verdicts.append(theirs.is_valid(value))
-        found = list(schema.problems(value, manifest_schema()))
-        assert (not found) == verdicts[-1], (value, found)
+        problems = list(schema.problems(value, manifest_schema()))
+        assert (not problems) == verdicts[-1], (value, problems)
     assert 50 < sum(verdicts) < 950
 
 
-def test_every_wrong_thing_is_told_where_jsonschema_finds_it():
+def test_every_problem_is_reported_as_often_as_jsonschema_reports_it():
     value = example.manifest(name=1, version=0)
     value["latent"].update(bits=9, scale="x", extra=1)
     del value["tail"]["id"]
-    found = list(schema.problems(value, manifest_schema()))
-    assert found == [
+    problems = list(schema.problems(value, manifest_schema()))
+    assert problems == [
         "name is 1; it must be a string",
         "version is 0; it must be at least 1",
         "latent.bits is 9; it must be at most 8",
@@ -71,7 +71,7 @@ def test_every_wrong_thing_is_told_where_jsonschema_finds_it():
         "latent.extra is not known",
         "tail.id is missing",
     ]
-    assert len(found) == len(list(jsonschema.Draft202012Validator(manifest_schema()).iter_errors(value)))
+    assert len(problems) == len(list(jsonschema.Draft202012Validator(manifest_schema()).iter_errors(value)))
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_every_wrong_thing_is_told_where_jsonschema_finds_it():
         (True, {"const": 1}, False),
         (1.0, {"enum": [1]}, True),
         (float("inf"), {"type": "integer"}, False),
-        ("b", {"minimum": 3}, True),  # a limit is for its own type
+        ("b", {"minimum": 3}, True),  # a limit applies to values of its own type
         (None, {"type": ["object", "null"], "required": ["a"]}, True),
         ({"a": 1}, {"additionalProperties": {"type": "string"}}, False),
         ({"a": 1}, False, False),
         ({"a": 1}, {"propertyNames": {"pattern": "b"}}, False),
     ],
 )
-def test_the_fine_points_are_those_of_json_schema(value, rule, valid):
+def test_edge_cases_follow_json_schema(value, rule, valid):
     schema.check(rule)
     assert (not list(schema.problems(value, rule))) is valid
     assert jsonschema.Draft202012Validator(rule).is_valid(value) is valid
@@ -110,12 +110,12 @@ def test_the_fine_points_are_those_of_json_schema(value, rule, valid):
     ],
     ids=json.dumps,
 )
-def test_a_schema_beyond_this_validator_is_an_error_of_ours(rule):
+def test_a_schema_with_features_that_the_validator_lacks_is_a_schema_error(rule):
     with pytest.raises(schema.SchemaError):
         schema.check(rule)
 
 
-def test_the_room_runs_in_a_process_with_the_standard_library_alone(tmp_path):
+def test_the_bundle_is_read_with_the_standard_library_alone(tmp_path):
     example.write(tmp_path / "digits")
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'numpy', 'jsonschema', 'absl', 'onnx')))\n"

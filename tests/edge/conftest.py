@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlefit_jax.bundle import write_manifest
+from bottlefit_jax.bundle import Manifest, write_manifest
 from export import litert
 from tests.bundle import example
 from tests.edge.server import Tail, serve
@@ -44,7 +44,7 @@ def bundle(tmp_path_factory):
         "local.tflite": litert.to_tflite(_whole, shape),
     }
     example.write(folder, files={**example.FILES, **files})
-    write_manifest(folder, manifest())
+    write_manifest(folder, Manifest.from_json(manifest()))
     return folder
 
 

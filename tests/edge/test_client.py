@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlefit_jax.bundle import write_manifest
+from bottlefit_jax.bundle import Manifest, write_manifest
 from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.errors import BottleFitError
 from tests.edge.conftest import LATENT, manifest
@@ -105,9 +105,10 @@ def test_a_device_needs_only_the_files_that_it_runs(bundle, server, image, tmp_p
 
 def test_a_head_that_is_not_the_manifests_is_refused(bundle, server, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / "b")
-    write_manifest(folder, {**manifest(), "latent": {**manifest()["latent"], "shape": [29, 29, 4]}})
+    wide = {**manifest()["latent"], "shape": [29, 29, 4]}
+    write_manifest(folder, Manifest.from_json({**manifest(), "latent": wide}))
     assert "head.tflite makes float32 [29, 29, 3] of an image" in refusal(EdgeClient, folder, server)
-    write_manifest(folder, {**manifest(), "local": None})
+    write_manifest(folder, Manifest.from_json({**manifest(), "local": None}))
     assert "no network to run locally: export it with --local" in refusal(EdgeClient(folder, None).infer_local, None)
 
 
@@ -202,7 +203,7 @@ def test_a_server_is_a_host_and_a_port(bundle, server):
 
 def test_labels_may_be_missing(bundle, server, image, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / "b")
-    write_manifest(folder, {**manifest(), "labels": []})
+    write_manifest(folder, Manifest.from_json({**manifest(), "labels": []}))
     assert not json.loads((folder / "manifest.json").read_text())["labels"]
     with EdgeClient(folder, server) as client:
         prediction = client.infer(image)

@@ -22,8 +22,9 @@ from bottlefit_jax.training.checkpoint import save_variables
 from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.sharding import to_host
 from export import bundle, head, litert
+from export.images import read_images
 from export.parity import run_onnx, session_of
-from export.student import read_images, read_student
+from export.student import read_student
 from tests.test_main import ROOT, run
 
 

@@ -294,7 +294,7 @@ def test_a_damaged_bundle_is_refused(bundle, capsys):
     (bundle / "head.onnx").write_bytes(b"hand")
     assert "head.onnx was changed or damaged" in refusal(capsys, bundle)
     (bundle / "manifest.json").unlink()
-    assert "is no bundle" in refusal(capsys, bundle)
+    assert "is not a bundle" in refusal(capsys, bundle)
 
 
 def test_the_command_needs_no_jax_and_finds_tensorrt_rather_than_itself(bundle, tmp_path):

@@ -6,7 +6,7 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2
 
-from bottlefit_jax.bundle import read_bundle, write_manifest
+from bottlefit_jax.bundle import Manifest, read_bundle, write_manifest
 from bottlefit_jax.errors import UserError
 from export import triton
 from tests.bundle import example
@@ -34,7 +34,7 @@ def tail():
 @pytest.fixture
 def bundle(tmp_path):
     folder = example.write(tmp_path / "digits", files={**example.FILES, "tail.onnx": tail()})
-    return write_manifest(folder, example.manifest())
+    return write_manifest(folder, Manifest.from_json(example.manifest()))
 
 
 def read_config(folder):
@@ -79,7 +79,7 @@ def test_the_config_speaks_of_the_tensors_that_the_graph_has(bundle, tmp_path):
 
 
 def test_without_labels_there_is_no_file_of_them(bundle, tmp_path):
-    bundle = write_manifest(bundle.folder, example.manifest(labels=[]))
+    bundle = write_manifest(bundle.folder, Manifest.from_json(example.manifest(labels=[])))
     triton.write_repository(bundle, tmp_path / "models")
     assert everything_in(tmp_path / "models") == {"digits/config.pbtxt", "digits/3/model.onnx"}
     assert not read_config(tmp_path / "models" / "digits").output[0].label_filename
@@ -123,7 +123,7 @@ def rewritten(bundle, *, version=3, tail="b" * 64, head=example.HEAD, **changes)
         "head": {**manifest["head"], "id": head},
         "tail": {**manifest["tail"], "id": tail, "head": head},
     }
-    return read_bundle(write_manifest(bundle.folder, example.manifest(version=version, **ids, **changes)).folder)
+    return write_manifest(bundle.folder, Manifest.from_json(example.manifest(version=version, **ids, **changes)))
 
 
 def versions_in(model):

@@ -84,7 +84,7 @@ def test_one_flipped_bit_is_refused_and_the_old_version_stays(tmp_path, name):
     found = repository(parents=[tmp_path])
     before = found.get("digits")
     flip(example.write(tmp_path / "1", version=1, seed=9) / name, position=0)
-    with pytest.raises(UserError, match=r"was changed or damaged: its sha256 is|manifest.json is no manifest"):
+    with pytest.raises(UserError, match=r"was changed or damaged: its sha256 is|manifest.json is not a manifest"):
         found.load("digits")
     assert found.get("digits") is before
     assert not before.batcher.closed
@@ -97,7 +97,7 @@ def test_after_an_error_nothing_that_was_started_is_left(tmp_path):
     found._start = lambda bundle: started.append(Started(bundle)) or started[-1]
     example.write(tmp_path / "2", version=2)
     flip(example.write(tmp_path / "3", version=3) / "tail.onnx")
-    with pytest.raises(UserError, match="3 cannot be used"):
+    with pytest.raises(UserError, match="3 is not a valid bundle"):
         found.load("digits")
     assert [one.closed for one in started] == [True]
     assert [model.manifest.version for model in found.models()] == [1]
@@ -143,7 +143,7 @@ def test_the_index_tells_what_is_broken(tmp_path):
         ("new", 3, False),
         ("c", None, False),
     ]
-    assert "is no manifest" in lines[-1].reason
+    assert "is not a manifest" in lines[-1].reason
 
 
 def names(found):
