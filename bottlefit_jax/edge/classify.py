@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
     from bottlefit_jax.edge.client import Prediction
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         tls_ca=args.tls_ca,
         tls_cert=args.tls_cert,
         tls_key=args.tls_key,
-        token=None if args.token_file is None else _token(args.token_file),
+        token=None if args.token_file is None else read_token(args.token_file),
         threads=args.threads,
         version=args.tail_version,
     )
@@ -172,10 +173,3 @@ def _path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # no such user: a name that begins so
         return Path(text)
-
-
-def _token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
