@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from bottlefit_jax.recipe import Config
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command line `argv` (its first item is the program) and return the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program) and return the exit code."""
     from bottlefit_jax.cli.config_command import run_command
 
-    return run_command("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_command("bottlefit_jax.main", arguments, _train, usage=str(__doc__), own={})
 
 
 def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
@@ -52,4 +53,4 @@ def summarise(report: dict, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(lambda: main(sys.argv), extra="train")
+    command.run(main, extra="train")

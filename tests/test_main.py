@@ -96,7 +96,7 @@ answers = []
 for arguments in json.load(sys.stdin):
     err, out = io.StringIO(), io.StringIO()
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
-        code = main(["main", "--config=configs/digits.py", *arguments])
+        code = main(["--config=configs/digits.py", *arguments])
     answers.append([code, out.getvalue(), err.getvalue()])
 import jax
 assert not jax._src.xla_bridge.backends_are_initialized()  # nothing can have been compiled

@@ -14,6 +14,7 @@ EXPORT = ROOT / "export"
 
 # From the top: a room imports itself and the rooms below it, and no other.
 ORDER = (
+    "__main__",
     "main",
     "prepare",
     "compare",

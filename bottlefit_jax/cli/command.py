@@ -1,13 +1,17 @@
-"""What our commands do alike: the outermost frame, flags, mistakes in one line.
+"""What all commands have in common: how a process begins and ends, flags, one-line errors.
 
-Standard library only, and quick to import: a command's file imports nothing else before `run` has been called.
+Standard library only, and quick to import: a command imports its other modules inside its `main`, so that a missing
+package is one line.
 """
 
 import argparse
+import contextlib
 import itertools
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,44 +19,85 @@ from bottlefit_jax import __version__, interrupt
 from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.paths import local_path
 
-ROOT = Path(__file__).parents[2]  # of a clone, where it is one
+__all__ = ["Parser", "called_as", "described", "missing", "outcome", "print_error", "program", "run"]
+
+ROOT = Path(__file__).parents[2]  # the repository, if this is a clone
+_program: ContextVar[str | None] = ContextVar("program", default=None)
 
 
 def run(main: Callable[[], int], *, extra: str) -> NoReturn:
-    """Run a command as the whole of this process, from its first moment to its exit code.
+    """Run a command as the whole of this process, and end the process with its exit code.
 
-    SIGINT and SIGTERM end it at once (see `interrupt`), a mistake or a missing package is one line and exit code 2.
+    SIGINT and SIGTERM end it at once (see `interrupt`).
 
     Args:
         main: imports what it needs, reads `sys.argv` and returns the exit code.
-        extra: of the package, which brings what the command needs.
+        extra: the extra of this package that installs what `main` imports.
     """
-    if _asks_for_version(sys.argv[1:]):
-        print(f"bottlefit-jax {__version__}")
-        sys.exit(0)
     interrupt.watch()
+    sys.exit(outcome(main, arguments=sys.argv[1:], extra=extra))
+
+
+def outcome(main: Callable[[], int], *, arguments: Sequence[str], extra: str) -> int:
+    """Run a command, or print the version if the arguments ask for it.
+
+    An error of ours, a missing package and a missing device are one line on standard error and exit code 2.
+
+    Args:
+        main: as in `run`.
+        arguments: the command line without the program.
+        extra: as in `run`.
+
+    Returns:
+        The exit code.
+    """
+    if _asks_for_version(arguments):
+        print(f"bottlefit-jax {__version__}")
+        return 0
     os.environ["MPLBACKEND"] = "agg"  # commands draw into files; a notebook's backend is not always installed
     try:
-        code = main()
+        return main()
     except BottleFitError as error:
-        code = print_error(error)
+        return print_error(error)
     except ImportError as error:
         if (error.name or "").partition(".")[0] in ("bottlefit_jax", "export"):
             raise
-        code = print_error(missing(error, extra))
+        return print_error(missing(error, extra))
     except Exception:
         if not (problem := _platform_problem()):
             raise
-        code = print_error(problem)
-    sys.exit(code)
+        return print_error(problem)
+
+
+@contextlib.contextmanager
+def called_as(name: str) -> Iterator[None]:
+    """Within it, usage lines and reports call the command `name` instead of `python -m MODULE`."""
+    token = _program.set(name)
+    try:
+        yield
+    finally:
+        _program.reset(token)
+
+
+def program(module: str) -> str:
+    """Return what a person typed to start the command: `python -m MODULE`, or the name that `called_as` gave."""
+    return _program.get() or f"python -m {module}"
+
+
+def described(description: str, module: str) -> str:
+    """Return a module's docstring with `python -m MODULE` replaced by what a person typed."""
+    return re.sub(rf"python -m {re.escape(module)}(?![.\w])", program(module), description)
 
 
 def missing(error: ImportError, extra: str) -> str:
-    """What to do where a package cannot be imported: it is missing, or it is there and broken.
+    """Explain why a package cannot be imported, and what would install it if it is missing.
 
     Args:
         error: what the import raised.
-        extra: of our package, which brings it.
+        extra: the extra of this package that installs it.
+
+    Returns:
+        One line.
     """
     if not isinstance(error, ModuleNotFoundError):
         return f"cannot import {error.name or error.path or 'a package'}: {error}"
@@ -67,12 +112,14 @@ def missing(error: ImportError, extra: str) -> str:
 
 
 def _asks_for_version(arguments: Sequence[str]) -> bool:
-    """Whether --version is there without a value: with one it is the export's, of the model."""
-    return any(given == "--version" and after[:1] == "-" for given, after in itertools.pairwise([*arguments, "-"]))
+    """Return whether --version is given without a value: with a value it is a flag of the export."""
+    return any(
+        flag == "--version" and following[:1] == "-" for flag, following in itertools.pairwise([*arguments, "-"])
+    )
 
 
 def _platform_problem() -> str | None:
-    """Why nothing can be computed here at all: JAX_PLATFORMS names devices that JAX does not find."""
+    """Return why JAX cannot start, if JAX_PLATFORMS names devices that JAX does not find."""
     platforms, jax = os.environ.get("JAX_PLATFORMS"), sys.modules.get("jax")
     if not platforms or jax is None:
         return None
@@ -84,24 +131,29 @@ def _platform_problem() -> str | None:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are UserErrors."""
+    """An ArgumentParser that raises UserError for an invalid command line. Flags cannot be abbreviated."""
 
     def __init__(self, module: str, description: str | None):
-        """Of `python -m MODULE`, described by its docstring; no flag can be shortened."""
+        """Make the parser of a command.
+
+        Args:
+            module: the one that `python -m` runs.
+            description: the module's docstring, which --help prints.
+        """
         super().__init__(
-            prog=f"python -m {module}",
-            description=description,
+            prog=program(module),
+            description=None if description is None else described(description, module),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         self.register("type", Path, local_path)  # what `type=Path` means for every flag
 
     def error(self, message: str) -> NoReturn:
-        """Instead of printing the usage and leaving."""
+        """Raise UserError, where argparse would print the usage and exit."""
         raise UserError(f"{message}; --help lists the flags")
 
 
 def print_error(error: object) -> int:
-    """Print a mistake as one line on standard error, and return the exit code that goes with it."""
+    """Print an error as one line on standard error, and return its exit code, 2."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2

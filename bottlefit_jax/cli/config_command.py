@@ -1,4 +1,4 @@
-"""What the commands that take a config do alike: --config=FILE --workdir=DIR, flags of their own, exit codes."""
+"""What the commands with a config have in common: --config=FILE --workdir=DIR, flags of their own, exit codes."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 from absl import logging as absl_logging
 
-from bottlefit_jax.cli.command import print_error
+from bottlefit_jax.cli.command import described, print_error, program
 from bottlefit_jax.cli.config_file import override, read_config
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import is_disk_full
@@ -18,38 +18,41 @@ from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, expand_paths, model_options
 from bottlefit_jax.training.network_meta import NetworkMeta
 
+__all__ = ["Flags", "meet_weights", "parse", "run_command"]
+
 EXAMPLE = "an example: --config=configs/digits.py --workdir=runs/digits"
 
-Flags = Mapping[str, tuple[str, str]]  # a command's own: name -> (default, help), all of them texts
+Flags = Mapping[str, tuple[str, str]]  # a command's own: name -> (default, help); every value is a text
 
 
 def run_command(
     module: str, argv: Sequence[str], act: Callable[[Config, Path, dict[str, str], str], int], *, usage: str, own: Flags
 ) -> int:
-    """Run a command and return its exit code; a mistake is one line, and a signal leaves everything saved.
+    """Run a command and return its exit code; an error is one line, and a signal leaves everything saved.
 
     Args:
-        module: of the command, for the report.
-        argv: its first item is the program.
-        act: called with the config, the workdir, the values of `own` and what the person typed; gives the exit code.
-        usage: what --help prints.
+        module: the one that `python -m` runs.
+        argv: the command line without the program.
+        act: called with the config, the workdir, the values of `own` and the command line as it was typed; returns the
+            exit code.
+        usage: the module's docstring, which --help prints.
         own: the command's own flags.
     """
     _quieten()
     try:
-        config, workdir, values = parse(argv, usage=usage, own=own)
+        config, workdir, values = parse(argv, usage=described(usage, module), own=own)
         from bottlefit_jax.training import checkpoint, loop, sharding  # JAX takes seconds: what is above needs none
 
         sharding.start_devices()
         sharding.use_compilation_cache()
         checkpoint.silence_echoes()
-        given = [config[key].weights for key in ("teacher", "student")]
-        for folder in [folder for folder in given if folder and Path(folder).is_dir()]:  # `act` says what is missing
-            typed = {argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in argv[1:]}
+        weights = [config[key].weights for key in ("teacher", "student")]
+        for folder in [folder for folder in weights if folder and Path(folder).is_dir()]:  # else `act` raises UserError
+            typed = {argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in argv}
             for note in meet_weights(config, checkpoint.load_meta(Path(folder)), folder, typed=typed):
                 print(note, flush=True)
         try:
-            return act(config, workdir, values, shlex.join(["python", "-m", module, *argv[1:]]))
+            return act(config, workdir, values, f"{program(module)} {shlex.join(argv)}")
         except loop.Stopped as stopped:
             print(f"stopped by {stopped}; the same command goes on from here")
             return 128 + stopped.signum
@@ -65,25 +68,25 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
     """Read a command line.
 
     Args:
-        argv: its first item is the program.
+        argv: the command line without the program.
         usage: what --help prints.
         own: the command's own flags.
 
     Returns:
-        The config, locked, its paths written out; the workdir; the values of `own`.
+        The config, locked, with `~` expanded in its paths; the workdir; the values of `own`.
 
     Raises:
-        UserError: an unknown flag or config key, a value of the wrong type, a config file that is not there or fails, a
-            path that is not of this machine.
+        UserError: an unknown flag or config key, a value of the wrong type, a config file that is missing or fails, a
+            path that is not on this machine.
     """
-    given, arguments = _take_config(argv[1:])
+    reference, arguments = _take_config(argv)
     if any(argument in ("--help", "-help", "-h") for argument in arguments):
         lines = [f"  --{name}={default}: {text}" for name, (default, text) in own.items()]
         print("\n".join([usage, *lines, "The config's keys and their defaults: bottlefit_jax/recipe.py"]))
         raise SystemExit(0)
-    if given is None:
+    if reference is None:
         raise UserError(f"--config is missing; {EXAMPLE}")
-    config = read_config(given)
+    config = read_config(reference)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     for name, (default, text) in own.items():
@@ -102,16 +105,16 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
 
 
 def meet_weights(config: Config, meta: NetworkMeta, folder: str, *, typed: Collection[str]) -> list[str]:
-    """Change what a config's file says of the network to what its weights are; what the user typed stays.
+    """Change the network's options in a config to those of its weights, unless the command line sets them.
 
     Args:
-        config: with weights.
-        meta: the description of the weights.
-        folder: its name, for the notes.
-        typed: what the command line sets, such as `config.teacher.options.width`.
+        config: one that names weights; changed in place.
+        meta: of the folder of the weights.
+        folder: its path, for the notes.
+        typed: the keys that the command line sets, such as `config.teacher.options.width`.
 
     Returns:
-        Notes, a line each.
+        Notes on what was changed or differs, a line each.
     """
     notes, options = [], meta.options
     for key, value in model_options(config).items():
@@ -129,24 +132,24 @@ def meet_weights(config: Config, meta: NetworkMeta, folder: str, *, typed: Colle
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of --config=FILE or --config FILE, and the other arguments."""
-    given, left = None, []
+    """Return the value of --config=FILE or --config FILE, and the other arguments."""
+    reference, others = None, []
     items = iter(arguments)
     for argument in items:
         if argument in ("--config", "-config"):
-            given = next(items, "")
+            reference = next(items, "")
         elif match := re.fullmatch(r"--?config[= ](.*)", argument, re.DOTALL):
-            given = match[1]
+            reference = match[1]
         else:
-            left.append(argument)
+            others.append(argument)
             continue
-        if not given or given.startswith("-"):
+        if not reference or reference.startswith("-"):
             raise UserError(f"--config has no file; {EXAMPLE}")
-    return given, left
+    return reference, others
 
 
 def _quieten() -> None:
-    """Libraries raise what they would log: Orbax and asyncio print pages of it from their threads as well."""
+    """Keep libraries from logging what they also raise; Orbax and asyncio log pages of it from their threads."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     absl_logging.set_verbosity(absl_logging.FATAL)

@@ -1,4 +1,4 @@
-"""A config from its file, and the command line's changes to it; every mistake is one line that says where."""
+"""Reads a config from its file and applies the command line's changes; every error is one line that says where."""
 
 import importlib.util
 import inspect
@@ -16,42 +16,48 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, base_config
 
+__all__ = ["override", "read_config"]
+
 EXAMPLE = "configs/digits.py is one"
-LONGEST = 300  # characters of an error of somebody's config file
-WORDS = {
+MAX_MESSAGE = 300  # characters of an error that a config file raises
+TYPE_NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     tuple: "values with commas between them, as 1,2",
     ConfigDict: "a dictionary, as {'width': 16}",
 }
-OPTIONS = "config.teacher.options"  # what may be in it depends on the model
+OPTIONS = "config.teacher.options"  # its keys depend on the model
 
 
-def read_config(given: str) -> Config:
+def read_config(reference: str) -> Config:
     """Run the `get_config` of a file.
 
     Args:
-        given: FILE.py, or FILE.py:ARGUMENT.
+        reference: FILE.py, or FILE.py:ARGUMENT.
+
+    Returns:
+        The config, which has the keys of `base_config()`.
 
     Raises:
-        UserError: there is no such file, it fails, or it returns something else than a config.
+        UserError: there is no such file, it fails, or it does not return such a config.
     """
-    name, colon, argument = given.partition(":")
+    name, colon, argument = reference.partition(":")
     try:
-        path = local_path(given if "://" in given else name)
+        path = local_path(reference if "://" in reference else name)
     except PathError as error:
-        raise UserError(f"--config={given}: {error}") from None
+        raise UserError(f"--config={reference}: {error}") from None
     if not path.is_file():
-        what = f"{name!r} is a folder, not a config file" if path.is_dir() else f"no config file {name!r}"
-        raise UserError(f"{what}; {EXAMPLE}")
+        problem = f"{name!r} is a folder, not a config file" if path.is_dir() else f"no config file {name!r}"
+        raise UserError(f"{problem}; {EXAMPLE}")
     make = _in_file(path, lambda: _get_config(path))
     parameters = [argument] if colon else []
     try:
         inspect.signature(make).bind(*parameters)
     except TypeError:
-        wrong = f"takes no argument, and {argument!r} was given" if colon else f"needs an argument: --config={name}:ARG"
-        raise UserError(f"{name} {wrong}") from None
+        if colon:
+            raise UserError(f"{name} takes no argument, and {argument!r} was given") from None
+        raise UserError(f"{name} needs an argument: --config={name}:ARGUMENT") from None
     config = _in_file(path, lambda: make(*parameters))
     if not isinstance(config, ConfigDict):
         raise UserError(f"{name}: get_config() returned {config!r}; it must return the config of base_config()")
@@ -69,7 +75,7 @@ def override(config: Config, name: str, arguments: Sequence[str], values: flags.
         values: with the command's own flags defined; they get their values.
 
     Returns:
-        What is left: neither a flag nor a value of one.
+        The arguments that are neither a flag nor the value of one.
 
     Raises:
         UserError: an unknown key or flag, or a value of the wrong type.
@@ -86,13 +92,14 @@ def override(config: Config, name: str, arguments: Sequence[str], values: flags.
         if not match:
             raise UserError(str(error)) from None
         kind = config_path.get_type(match[1], config)
-        raise UserError(f"--{name}.{match[1]}={match[2]}: it must be {WORDS.get(kind, 'a text')}") from None
+        expected = TYPE_NAMES.get(kind, "a text")
+        raise UserError(f"--{name}.{match[1]}={match[2]}: it must be {expected}") from None
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error)) from None
 
 
 def _get_config(path: Path) -> Callable[..., Any]:
-    """The function of a config file."""
+    """Return the function `get_config` of a config file."""
     spec = importlib.util.spec_from_file_location("config_file", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; {EXAMPLE}")
@@ -103,31 +110,46 @@ def _get_config(path: Path) -> Callable[..., Any]:
     return make
 
 
-def _in_file(path: Path, act: Callable[[], Any]) -> Any:
-    """Call `act`, which runs somebody's config file; an error of it becomes one that names the line."""
+def _in_file(path: Path, call: Callable[[], Any]) -> Any:
+    """Call `call`, which runs a user's config file; any error becomes a UserError with its file, line and message."""
     try:
-        return act()
+        return call()
     except UserError:
         raise
-    except SyntaxError as error:
-        where = f"{error.filename}, line {error.lineno}" if error.lineno else f"{path}"
-        raise UserError(f"{where}: {error.msg}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")) from None
-    except Exception as error:  # whatever the file does
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f"{path}, line {lines[-1]}" if lines else f"{path}"
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        text = " ".join(text.split(" Other fields present")[0].split()).strip("'\"")[:LONGEST]
-        raise UserError(f"{where}: {type(error).__name__}: {text}") from None
+    except Exception as error:  # a config file may raise anything
+        raise UserError(f"{_where(path, error)}: {_message(error)}") from None
+
+
+def _where(path: Path, error: Exception) -> str:
+    """Return the file and the line that an error is from: a line of the config file, if it is on the stack."""
+    file = str(path.absolute())  # as Python names it in a traceback
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{path if error.filename == file else error.filename}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{path}, line {lines[-1]}" if lines else f"{path}"
+
+
+def _message(error: Exception) -> str:
+    """Return the text of an error on one line, after the name of its class."""
+    if isinstance(error, SyntaxError):
+        return error.msg
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+    name = type(error).__name__
+    if isinstance(error, AttributeError) and error.args and isinstance(error.args[0], KeyError):
+        error = error.args[0]  # a ConfigDict without that key: "'datset'\nDid you mean ..."
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", text, flags=re.DOTALL)  # the whole config
+    text = re.sub(r"^('\w+')(?=\n|$)", r"the config has no key \1.", text)
+    return f"{name}: {' '.join(text.split())[:MAX_MESSAGE]}"
 
 
 def _check_keys(config: Config, known: Config, name: str, prefix: str = "config") -> None:
-    """Raise UserError for a key of the config that `known` has not, or lacks."""
+    """Raise UserError unless the config has the same keys as `known`."""
     for key in sorted({*config.keys()} ^ {*known.keys()}):
         keys = ", ".join(sorted(known.keys()))
-        what = f"unknown config key {prefix}.{key}" if key in config else f"the config has no {prefix}.{key}"
-        raise UserError(f"{name}: {what}; {prefix} of base_config() has {keys}")
+        problem = f"unknown config key {prefix}.{key}" if key in config else f"the config has no {prefix}.{key}"
+        raise UserError(f"{name}: {problem}; {prefix} of base_config() has {keys}")
     for key in known:
         path = f"{prefix}.{key}"
         if path != OPTIONS and isinstance(known[key], ConfigDict):
@@ -138,10 +160,11 @@ def _check_keys(config: Config, known: Config, name: str, prefix: str = "config"
 
 def _check_key(config: Config, name: str, path: str) -> None:
     """Raise UserError where the config has no value at `path`."""
-    part, at = config, name
+    value, prefix = config, name
     for key in path.split("."):
-        if not isinstance(part, ConfigDict):
-            raise UserError(f"unknown config key: {name}.{path}: {at} is {part!r}, without keys of its own")
-        if key not in part:
-            raise UserError(f"unknown config key: {name}.{path}; {at} has {', '.join(sorted(part.keys())) or 'none'}")
-        part, at = part[key], f"{at}.{key}"
+        if not isinstance(value, ConfigDict):
+            raise UserError(f"unknown config key: {name}.{path}: {prefix} is {value!r}, without keys of its own")
+        if key not in value:
+            keys = ", ".join(sorted(value.keys())) or "none"
+            raise UserError(f"unknown config key: {name}.{path}; {prefix} has {keys}")
+        value, prefix = value[key], f"{prefix}.{key}"

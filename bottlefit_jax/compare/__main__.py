@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from bottlefit_jax.recipe import Config
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command line `argv` (its first item is the program) and return the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program) and return the exit code."""
     from bottlefit_jax.cli.config_command import run_command
     from bottlefit_jax.compare.items import FLAGS
 
-    return run_command("bottlefit_jax.compare", argv, _compare, usage=str(__doc__), own=FLAGS)
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_command("bottlefit_jax.compare", arguments, _compare, usage=str(__doc__), own=FLAGS)
 
 
 def _compare(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
@@ -48,4 +49,4 @@ def _compare(config: "Config", workdir: Path, values: dict[str, str], typed: str
 
 
 if __name__ == "__main__":
-    command.run(lambda: main(sys.argv), extra="train")
+    command.run(main, extra="train")

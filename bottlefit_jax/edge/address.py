@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.authorization import is_loopback
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether the server is on this machine."""
-        address = _ip(self.host)
-        return self.host == "localhost" if address is None else address.is_loopback
+        return is_loopback(self.host)
 
     @property
     def is_local(self) -> bool:

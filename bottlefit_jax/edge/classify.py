@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
     from bottlefit_jax.edge.client import EdgeClient, Prediction
@@ -146,7 +147,7 @@ def _client(options: ClassifyOptions) -> "EdgeClient":
     from bottlefit_jax.cli.silence import silenced
     from bottlefit_jax.edge.client import EdgeClient
 
-    token = None if options.token_file is None else _token(options.token_file)
+    token = None if options.token_file is None else read_token(options.token_file)
     with silenced():
         client = EdgeClient(
             options.bundle,
@@ -235,10 +236,3 @@ def _path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # no such user: the file's name begins with ~
         return Path(text)
-
-
-def _token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None

@@ -42,11 +42,14 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
     """Walk a JPEG's segments up to its first scan; None where they are not in order."""
     frame, orientation, shortest = None, None, b""
     for offset, marker in _segments(data, 2):
-        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4])
+        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
         if marker == _SCAN:
             return frame and frame._replace(orientation=orientation or 1, shortest=shortest, scan_offset=offset)
         if marker in _FRAMES:
-            height, width = int.from_bytes(data[offset + 5 : offset + 7]), int.from_bytes(data[offset + 7 : offset + 9])
+            height, width = (
+                int.from_bytes(data[offset + 5 : offset + 7], "big"),
+                int.from_bytes(data[offset + 7 : offset + 9], "big"),
+            )
             components = data[offset + 10 : offset + 10 + 3 * data[offset + 9] : 3]
             frame = JpegHeader(height, width, components, marker in _PROGRESSIVE)
         elif marker == _HUFFMAN:
@@ -93,7 +96,7 @@ def has_all_scans(data: bytes, header: JpegHeader) -> bool:
 
 def _next_scan(data: bytes, offset: int) -> int | None:
     """Where the scan after the one at `offset` begins; None where there is none."""
-    coded = _MARKER.search(data, offset + 2 + int.from_bytes(data[offset + 2 : offset + 4]))
+    coded = _MARKER.search(data, offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big"))
     if coded is None:
         return None
     return next((position for position, marker in _segments(data, coded.start()) if marker == _SCAN), None)
@@ -120,4 +123,4 @@ def _segments(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
         if marker == _END:
             return
         yield offset, marker
-        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4])
+        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")

@@ -38,7 +38,8 @@ from typing import Any
 from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import print_error
 from bottlefit_jax.errors import BottleFitError, UserError
-from bottlefit_jax.links.flags import parse, token
+from bottlefit_jax.links.flags import parse
+from bottlefit_jax.protocol.authorization import read_token
 
 MOST_IMAGES = 50  # different ones, decoded in memory
 NO_JPEG = (
@@ -121,7 +122,8 @@ def _measured(args: argparse.Namespace, manifest: Any, link: Any, images: list, 
     with contextlib.ExitStack() as stack:
         ours, address, jpeg_address = _servers(args, link, stack)
         security = {name: getattr(args, name) for name in ("tls", "tls_ca", "tls_cert", "tls_key")}
-        options = {"deadline_ms": args.deadline_ms, "threads": cores(), "token": token(args.token_file), **security}
+        token = None if args.token_file is None else read_token(args.token_file)
+        options = {"deadline_ms": args.deadline_ms, "threads": cores(), "token": token, **security}
         client = stack.enter_context(EdgeClient(args.bundle, address, **options))
         if args.server is not None:
             client.connect()  # a wrong address is one line, not a report of rows without numbers

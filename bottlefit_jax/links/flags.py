@@ -57,20 +57,6 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     return args
 
 
-def token(path: Path | None) -> str | None:
-    """The bearer token that a file holds; None without a file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    if path is None:
-        return None
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the token in {path}: {error}") from error
-
-
 def _numbers(flag: str, text: str) -> list[float]:
     """Numbers with commas between, in order, each once."""
     try:

@@ -11,6 +11,7 @@ import grpc
 
 from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.authorization import is_loopback, read_token
 from bottlefit_jax.serve import security
 from bottlefit_jax.serve.batching import Batcher
 from bottlefit_jax.serve.grpc_server import GrpcServer
@@ -53,14 +54,14 @@ class Running:
         Raises:
             UserError: something of it cannot be used; nothing is left behind.
         """
-        loopback = security.is_loopback(args.host)
+        loopback = is_loopback(args.host)
         if args.tls_cert is None and not loopback and not args.allow_plaintext:
             raise UserError(
                 f"--host {args.host} without TLS would let everyone read along: give --tls-cert and --tls-key, "
                 "or --allow-plaintext"
             )
         tls = None if args.tls_cert is None else security.credentials(args.tls_cert, args.tls_key, args.tls_client_ca)
-        token = None if args.token_file is None else security.read_token(args.token_file)
+        token = None if args.token_file is None else read_token(args.token_file)
         metrics = Metrics()
         repository = Repository(
             args.bundle, args.bundles, start=functools.partial(_batcher, args, metrics), max_batch=args.max_batch

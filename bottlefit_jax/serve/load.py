@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> list[str]:
     """
     import grpc
 
+    from bottlefit_jax.protocol.authorization import read_token
     from bottlefit_jax.protocol.stubs import pb
-    from bottlefit_jax.serve.security import read_token
 
     token = None if args.token_file is None else read_token(args.token_file)
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)

@@ -1,8 +1,7 @@
-"""TLS, tokens, and where plaintext may be spoken. What cannot work is a UserError at start, not a failed connection."""
+"""TLS and bearer tokens. What cannot work is a UserError at start, not a failed connection."""
 
 import contextlib
 import hmac
-import ipaddress
 import ssl
 import time
 import urllib.parse
@@ -14,7 +13,6 @@ import grpc
 
 from bottlefit_jax.errors import UserError
 
-LONGEST_TOKEN = 4096
 WANTED = "this server wants the metadata `authorization: Bearer TOKEN`"
 
 
@@ -48,26 +46,6 @@ def caller_of(context: grpc.aio.ServicerContext) -> dict[str, str]:
     if names:
         caller["client"] = bytes(names[0]).decode(errors="replace")[:128]
     return caller
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def read_token(path: Path) -> str:
-    """The token in a file, without the white space around it.
-
-    Raises:
-        UserError: no file, or nothing in it that a header can carry.
-    """
-    token = _read(path, "--token-file").strip()
-    if not token or len(token) > LONGEST_TOKEN or not all(33 <= byte <= 126 for byte in token):
-        raise UserError(f"--token-file {path} must hold one word of 1 to {LONGEST_TOKEN:,} visible ASCII characters")
-    return token.decode()
 
 
 def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:

@@ -17,20 +17,20 @@ def _in_the_repository(monkeypatch):
 
 
 def read(*arguments, workdir="--workdir=runs/x"):
-    return parse(["main", *arguments, workdir], usage="", own={})
+    return parse([*arguments, workdir], usage="", own={})
 
 
-def refusal(*arguments):
-    """What parse says, which must be one line."""
+def error_of(*arguments):
+    """Return what parse says of the arguments, which must be one line."""
     with pytest.raises(UserError) as caught:
         read(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("given", [[DIGITS], ["--config", "configs/digits.py"], ["-config=configs/digits.py"]])
-def test_a_config_is_read_with_an_equals_sign_or_without(given):
-    config, workdir, _ = read(*given, "--config.stages.stage1.epochs", "3", "--noconfig.dataset.flip")
+@pytest.mark.parametrize("arguments", [[DIGITS], ["--config", "configs/digits.py"], ["-config=configs/digits.py"]])
+def test_a_config_is_read_with_an_equals_sign_or_without(arguments):
+    config, workdir, _ = read(*arguments, "--config.stages.stage1.epochs", "3", "--noconfig.dataset.flip")
     assert (config.teacher.name, config.stages.stage1.epochs, config.dataset.flip) == ("resnet18", 3, False)
     assert str(workdir) == "runs/x"
     assert config.is_locked
@@ -41,8 +41,8 @@ def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monk
     keys = ("dataset.root", "teacher.weights", "teacher.labels", "student.weights")
     config, workdir, _ = read(DIGITS, *(f"--config.{key}=~/{key}" for key in keys), workdir="--workdir=~/run")
     assert str(workdir) == "/home/ann/run"
-    found = (config.dataset.root, config.teacher.weights, config.teacher.labels, config.student.weights)
-    assert found == tuple(f"/home/ann/{key}" for key in keys)
+    paths = (config.dataset.root, config.teacher.weights, config.teacher.labels, config.student.weights)
+    assert paths == tuple(f"/home/ann/{key}" for key in keys)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monk
         ([DIGITS, "--workdir="], "--workdir: the path is empty"),
     ],
 )
-def test_a_mistake_names_the_value_and_what_would_be_right(arguments, message):
+def test_an_error_quotes_the_value_and_says_what_would_be_valid(arguments, message):
     with pytest.raises(UserError) as caught:
-        parse(["main", "--workdir=runs/x", *arguments], usage="", own={})
+        parse(["--workdir=runs/x", *arguments], usage="", own={})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -79,13 +79,29 @@ def test_a_mistake_names_the_value_and_what_would_be_right(arguments, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BEGINNING + "    import math\n    math.foo()\n", "own.py, line 5: AttributeError: module 'math' has no attr"),
+        (
+            BEGINNING + "    import math\n    math.foo()\n",
+            "own.py, line 5: AttributeError: module 'math' has no attribute 'foo'",
+        ),
+        (
+            BEGINNING + "    config.datset.name = 'x'\n",
+            "own.py, line 4: AttributeError: the config has no key 'datset'. "
+            'Did you mean "dataset" instead of "datset"?',
+        ),
+        (
+            BEGINNING + "    config.nowhere.name = 'x'\n",
+            "own.py, line 4: AttributeError: the config has no key 'nowhere'.",
+        ),
         (BEGINNING + "    {}['x']\n", "own.py, line 4: KeyError: x"),
         (BEGINNING + "    config.seed = 'a'\n", "own.py, line 4: TypeError: Could not override field 'seed'"),
-        (BEGINNING + "    config.lock()\n    config.datset = 1\n", 'own.py, line 5: AttributeError: Key "datset" does'),
+        (
+            BEGINNING + "    config.lock()\n    config.datset = 1\n",
+            'own.py, line 5: AttributeError: Key "datset" does not exist and cannot be added since the config is '
+            'locked. Did you mean "dataset" instead of "datset"?',
+        ),
         ("def get_config(:\n", "own.py, line 1: invalid syntax"),
         ("import nowhere_to_be_found\n", "own.py, line 1: ModuleNotFoundError: No module named 'nowhere_to"),
-        ("open('/nowhere/x')\n", "own.py: No such file or directory: /nowhere/x"),
+        ("open('/nowhere/x')\n", "own.py, line 1: No such file or directory: /nowhere/x"),
         ("x\0y", "own.py: source code string cannot contain null bytes"),
         ("x = 1\n", "own.py has no function get_config()"),
         ("def get_config(word):\n    return word\n", "own.py needs an argument: --config="),
@@ -98,7 +114,24 @@ def test_a_mistake_names_the_value_and_what_would_be_right(arguments, message):
         (BEGINNING + "    config.dataset = 3\n    return config\n", "TypeError|config.dataset is 3"),
     ],
 )
-def test_a_mistake_in_somebodys_config_file_is_its_own_message_and_line(tmp_path, text, message):
+def test_an_error_in_a_config_file_is_its_own_message_and_line(tmp_path, text, message):
     (tmp_path / "own.py").write_text(text)
-    answer = refusal(f"--config={tmp_path / 'own.py'}")
+    answer = error_of(f"--config={tmp_path / 'own.py'}")
     assert any(part in answer for part in message.split("|")), answer
+
+
+@pytest.mark.parametrize("name", ["own.py", "./own.py", "../here/own.py"])
+def test_an_error_in_a_config_file_with_a_relative_path_has_a_line(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "own.py").write_text(BEGINNING + "    config.dataset.image_size.x = 1\n")
+    monkeypatch.chdir(tmp_path / "here")
+    expected = f"{name.removeprefix('./')}, line 4: AttributeError: 'int' object has no attribute 'x'"
+    assert error_of(f"--config={name}").startswith(expected)
+
+
+def test_an_error_in_a_file_that_the_config_imports_has_the_configs_line(tmp_path, monkeypatch):
+    (tmp_path / "helper_of_own.py").write_text("def choose():\n\n    return 1 / 0\n")
+    (tmp_path / "own.py").write_text("import helper_of_own\ndef get_config():\n    return helper_of_own.choose()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = error_of(f"--config={tmp_path / 'own.py'}")
+    assert answer == f"{tmp_path / 'own.py'}, line 3: ZeroDivisionError: division by zero"

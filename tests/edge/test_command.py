@@ -238,7 +238,7 @@ def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, image_
     assert "invalid int value: 'x'; --help lists the flags" in refused(capsys, *given, image_file, "--threads", "x")
     assert "no file or folder" in refused(capsys, *given, tmp_path / "none.png")
     assert "is not a bundle" in refused(capsys, "--bundle", tmp_path, "--server", server, image_file)
-    assert "cannot read" in refused(capsys, *given, image_file, "--token-file", tmp_path / "none")
+    assert "none cannot be read: No such file" in refused(capsys, *given, image_file, "--token-file", tmp_path / "none")
     assert "no answer from localhost:9 within 300 ms" in refused(
         capsys, "--bundle", bundle, "--server", "localhost:9", "--deadline-ms", "300", image_file
     )
