@@ -47,7 +47,8 @@ def test_pictures_go_from_the_device_to_the_server_and_come_back_as_flax_says(bu
     for index, image in enumerate(pictures.images):
         Image.fromarray(image).save(tmp_path / f"{index:02d}.png")
     command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, tmp_path, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ, timeout=120)
+    command += ["--deadline-ms", "60000"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["label"] for answer in answers] == [str(index) for index in logits.argmax(-1)]
@@ -58,7 +59,7 @@ def test_pictures_go_from_the_device_to_the_server_and_come_back_as_flax_says(bu
 
 def test_the_library_says_what_the_command_says(bundle, workdir, server):
     picture = read_pictures(read_student(workdir), "val", limit=1).images[0]
-    with EdgeClient(bundle, server) as client:
+    with EdgeClient(bundle, server, deadline_ms=60_000) as client:
         there, here = client.infer(picture), client.infer_local(picture)
     assert there.label == here.label
     assert there.probability == pytest.approx(here.probability, abs=0.05)

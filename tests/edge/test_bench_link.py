@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -176,13 +177,20 @@ def test_the_link_keeps_its_rate_and_delay_within_ten_percent(kind, rate, size, 
         peer = peer_over(link)
         link.shape(rate, delay)
         peer.times(size)  # opens TCP's window
-        wanted = size * 8e-6 / rate + 2 * delay / 1e3
-        # the median of three: another process may have the processor for a while
-        for found in zip(*(peer.times(size) for _ in range(3)), strict=True):
-            assert sorted(found)[1] == pytest.approx(wanted, rel=0.1)
+        assert_within_ten_percent(lambda: peer.times(size), size * 8e-6 / rate + 2 * delay / 1e3)
         link.shape(rate, 2 * delay)
-        round_trips = [peer.times(1)[1] for _ in range(5)]
-        assert sorted(round_trips)[2] == pytest.approx(4 * delay / 1e3 + 2 * 8e-6 / rate, rel=0.1)
+        assert_within_ten_percent(lambda: peer.times(1)[1:], 4 * delay / 1e3 + 2 * 8e-6 / rate)
+
+
+def assert_within_ten_percent(measure, wanted):
+    """No measurement is faster than the link, and of each kind one of many is not slower: others have the processor."""
+    fastest = [float("inf")]
+    for _ in range(40):
+        fastest = [min(pair) for pair in zip(itertools.cycle(fastest), measure())]
+        assert min(fastest) >= 0.9 * wanted
+        if max(fastest) <= 1.1 * wanted:
+            return
+    pytest.fail(f"the fastest of 40 took {fastest} s instead of {wanted} s")
 
 
 def needs_netem():
