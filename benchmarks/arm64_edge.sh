@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Proves on an emulated Raspberry Pi 4 that `bottlefit-jax[edge]`, installed from aarch64 wheels alone, classifies a
-# picture through a server on this host.
+# image through a server on this host.
 #
-#   benchmarks/arm64_edge.sh BUNDLE PICTURE...
+#   benchmarks/arm64_edge.sh BUNDLE IMAGE...
 #
 #   ARM64        folder of setup.sh and run.sh                    (default ../shared/arm64)
 #   ARM64_CACHE  where the userland is kept, about 400 MB          (default: setup.sh's)

@@ -1,7 +1,7 @@
 """Whether the heads of a bundle give on an emulated Raspberry Pi 3, 4 and 5 the bits that they give on this machine.
 
     python -m benchmarks.check_arm64 --bundle bundles/digits --emulator ../shared/arm64
-    python -m benchmarks.check_arm64 --bundle bundles/digits --emulator ../shared/arm64 --pictures FOLDER
+    python -m benchmarks.check_arm64 --bundle bundles/digits --emulator ../shared/arm64 --images FOLDER
 
 `--emulator` (or ARM64_EMULATOR) is the folder with `setup.sh`, which builds an arm64 userland, and `run.sh`, which runs
 a script in it; the environment variables that they read, such as ARM64_CACHE, pass through. On the emulated side
@@ -26,16 +26,16 @@ from bottlefit_jax.paths import local_path
 
 BOARDS = ("pi3", "pi4", "pi5")
 SITES = {"litert": "ai-edge-litert", "tflr": "tflite-runtime"}
-PICTURES = 4
+IMAGES = 4
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the check, prints it as a table, and returns the exit code."""
+    """Run the check, print it as a table, and return the exit code."""
     parser = argparse.ArgumentParser(description="The heads of a bundle on emulated Raspberry Pis, bit for bit.")
     parser.add_argument("--bundle", type=local_path, help="a folder with head*.tflite")
     parser.add_argument("--emulator", default=os.environ.get("ARM64_EMULATOR", ""), help="with setup.sh and run.sh")
-    parser.add_argument("--pictures", type=local_path, help=f"a folder of pictures; default: {PICTURES} of noise")
+    parser.add_argument("--images", type=local_path, help=f"a folder of images; default: {IMAGES} of noise")
     parser.add_argument("--boards", nargs="+", default=BOARDS, choices=BOARDS)
     parser.add_argument("--answer", nargs=2, metavar=("IN", "OUT"), help=argparse.SUPPRESS)  # the emulated side
     options = parser.parse_args(argv)
@@ -45,14 +45,14 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if not options.bundle or not (Path(options.emulator) / "run.sh").is_file() or not options.emulator:
             raise UserError("give --bundle FOLDER, and --emulator FOLDER with setup.sh and run.sh in it")
-        return check(options.bundle, Path(options.emulator), options.pictures, options.boards)
+        return check(options.bundle, Path(options.emulator), options.images, options.boards)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def check(bundle: Path, emulator: Path, pictures: Path | None, boards: Sequence[str]) -> int:
-    """Compares every head on every board with this machine; returns the exit code."""
+def check(bundle: Path, emulator: Path, images: Path | None, boards: Sequence[str]) -> int:
+    """Compare every head on every board with this machine; return the exit code."""
     heads = sorted(bundle.glob("head*.tflite"))
     if not heads:
         raise UserError(f"{bundle} has no head*.tflite; give the folder of a bundle")
@@ -63,7 +63,7 @@ def check(bundle: Path, emulator: Path, pictures: Path | None, boards: Sequence[
         given.mkdir()
         for head in heads:
             (given / head.name).write_bytes(head.read_bytes())
-            np.save(given / f"{head.stem}.npy", read_pictures(pictures, Interpreter(head).input_shape))
+            np.save(given / f"{head.stem}.npy", read_images(images, Interpreter(head).input_shape))
         answer(given, here)
         print(f"{'board':<6} {'interpreter':<16} {'head':<22} {'largest difference':>20} {'values that differ':>20}")
         for board in boards:
@@ -93,11 +93,11 @@ def compare(want: np.ndarray, got: np.ndarray) -> tuple[float, str]:
     return largest, f"{'same bits' if not share else f'{largest:.3g}':>20} {100 * share:>18.3f} %"
 
 
-def read_pictures(folder: Path | None, shape: tuple[int, ...]) -> np.ndarray:
-    """A few pictures, `[N, *shape]` uint8."""
+def read_images(folder: Path | None, shape: tuple[int, ...]) -> np.ndarray:
+    """A few images, `[N, *shape]` uint8."""
     if not folder:
         rng = np.random.default_rng(0)
-        noise = rng.integers(0, 256, (PICTURES, *shape), np.uint8)
+        noise = rng.integers(0, 256, (IMAGES, *shape), np.uint8)
         return np.concatenate([noise[1:], np.full((1, *shape), 255, np.uint8)])
     from PIL import Image
 
@@ -105,11 +105,11 @@ def read_pictures(folder: Path | None, shape: tuple[int, ...]) -> np.ndarray:
     if not paths:
         raise UserError(f"{folder} has no .jpg or .png in it")
     size = (shape[1], shape[0])
-    return np.stack([np.asarray(Image.open(path).convert("RGB").resize(size)) for path in paths[:PICTURES]])
+    return np.stack([np.asarray(Image.open(path).convert("RGB").resize(size)) for path in paths[:IMAGES]])
 
 
 def answer(given: Path, out: Path) -> None:
-    """Writes the latents of every head in `given`, `[N, h, w, c]` under its name, to the new folder `out`."""
+    """Write the latents of every head in `given`, `[N, h, w, c]` under its name, to the new folder `out`."""
     out.mkdir()
     for head in sorted(given.glob("*.tflite")):
         interpreter = Interpreter(head)
@@ -119,7 +119,7 @@ def answer(given: Path, out: Path) -> None:
 
 
 def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> None:
-    """Runs one of the emulator's scripts."""
+    """Run one of the emulator's scripts."""
     done = subprocess.run(
         [str(word) for word in command], env={**os.environ, **(environment or {})}, capture_output=True, text=True
     )

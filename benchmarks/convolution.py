@@ -2,7 +2,7 @@
 
     taskset -c 0 python -m benchmarks.convolution            # batches of 32, float32, one core
 
-By the kernel for ordinary convolutions, by the picture for depthwise ones: those are the gradients that are worded
+By the kernel for ordinary convolutions, by the image for depthwise ones: those are the gradients that are worded
 anew. Both sides run in turns in one process; what is reported is the median CPU time and the median of the ratios,
 which other load disturbs little. Before anything is timed, both must give the same gradient.
 """
@@ -49,9 +49,9 @@ CASES = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it as a table; returns the exit code."""
+    """Run the comparison and print it as a table; return the exit code."""
     parser = argparse.ArgumentParser(description="Gradients of convolutions on a CPU: ours against XLA's.")
-    parser.add_argument("--batch", type=int, default=32, help="pictures")
+    parser.add_argument("--batch", type=int, default=32, help="images")
     parser.add_argument("--rounds", type=int, default=7, help="turns of both sides")
     options = parser.parse_args(argv)
     sharding.start_devices()

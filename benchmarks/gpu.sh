@@ -57,8 +57,8 @@ try:
     import jax
 
     import benchmarks.torch_train_step
-    import bottlefit_jax.arguments
-    import bottlefit_jax.experiment
+    import bottlefit_jax.cli.config_command
+    import bottlefit_jax.experiment.run
 except ImportError as error:  # a module that one of the above needs, or another version of it
     sys.exit(print(f"this Python cannot import what is needed: {error} ({sys.executable})") or 2)
 try:

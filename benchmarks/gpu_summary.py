@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 STAGES = ("teacher", "stage1", "stage2")
@@ -19,18 +19,18 @@ MODELS = ("resnet50", "densenet169")
 
 
 def main(argv: list[str]) -> int:
-    """Prints the summary of OUTPUT, RUNS, DEVICE, and returns the exit code."""
+    """Print the summary of OUTPUT, RUNS, DEVICE, and return the exit code."""
     try:
         return summarise(*parse(argv))
     except UserError as error:
-        return tell(error)
+        return print_error(error)
 
 
 def parse(argv: list[str]) -> tuple[Path, Path, str]:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: an argument is missing or unknown, or no such folder.
+        UserError: an argument is missing or unknown, or no such folder.
     """
     parser = Parser("benchmarks.gpu_summary", __doc__)
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder with train_step.json; gets reports.json")
@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> tuple[Path, Path, str]:
 
 
 def summarise(folder: Path, runs: Path, device: str) -> int:
-    """Prints the summary; 0 where everything came to its end, or else 1."""
+    """Print the summary; 0 where everything came to its end, or else 1."""
     ends = {name: ended(runs, name) for name in ("train_step", *MODELS)}
     reports = {model: read_report(runs / model) for model in MODELS}
     lines = [f"# {device}", ""]
@@ -69,7 +69,7 @@ def speed_rows(result: dict[str, Any]) -> list[str]:
     options, speed = result["options"], result["speed"]
     rows = [
         f"{options['model']}, {options['size']} px, batch {options['batch']}, {options['dtype']}; losses agree to "
-        f"{speed['losses_differ']:.1e}; {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP a picture",
+        f"{speed['losses_differ']:.1e}; {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP an image",
         "",
         "| | images/s, median | range | share of the product's rate |",
         "| --- | ---: | ---: | ---: |",
@@ -108,7 +108,7 @@ def training_rows(workdir: Path, report: dict[str, Any] | None) -> list[str]:
     return [
         *rows,
         f"- teacher {report['teacher']['top1']:.2f} %, student {report['student']['top1']:.2f} % top-1, "
-        f"{traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG "
+        f"{traffic['latent_payload']:,} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG "
         f"({traffic['saving_percent']:.1f} % less)",
     ]
 

@@ -7,7 +7,7 @@
 The head of our own encoder, design `patch` with a latent of the same size, takes its turns among them.
 
 Weights are drawn by a fixed rule, a tenth of the batch norms' scales negative. Before anything is timed, all sides must
-give the same latent. Ours begin with a raw uint8 picture; PyTorch and onnxruntime are spared that part and begin with a
+give the same latent. Ours begin with a raw uint8 image; PyTorch and onnxruntime are spared that part and begin with a
 normalised float32 tensor. The process stays on one core, and what is measured is its CPU time, which other load
 on the machine disturbs little. A round gives one number per side, the median of a few runs; reported are medians over
 the rounds, and the ratios within each round.
@@ -35,9 +35,9 @@ from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.paths import local_path
 from bottlefit_jax.recipe import IMAGENET_MEAN, IMAGENET_STD
-from bottlefit_jax.training.step import normalise
 from export import litert
 from export.folding import fold_encoder
 from export.head import float_head, integer_head
@@ -46,7 +46,7 @@ from export.tracing import plain_convolutions
 
 MODEL, CHANNELS, SIZE = "resnet152", 12, 224
 SHAPE = (1, SIZE, SIZE, 3)
-CALIBRATION = 16  # pictures
+CALIBRATION = 16  # images
 RUNS = 5  # of a side in a round, after one that is not counted
 WHOLE_ROUNDS = 5  # of those with the whole ResNet-152
 INT8, FLOAT32, FLOAT16 = "LiteRT int8", "LiteRT float32", "LiteRT float16"
@@ -68,7 +68,7 @@ Side = Callable[[], Any]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison, prints it as a table, and returns the exit code."""
+    """Run the comparison, print it as a table, and return the exit code."""
     parser = argparse.ArgumentParser(description="The head on one core: LiteRT, PyTorch eager, onnxruntime.")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--skip-torch", action="store_true", help="without PyTorch")
@@ -125,7 +125,7 @@ def create_encoder(design: str = "bottlefit") -> tuple[Network, dict[str, Any]]:
     return module, variables
 
 
-def pictures(count: int) -> np.ndarray:
+def images(count: int) -> np.ndarray:
     """Random crops of scikit-learn's two photographs, `[count, SIZE, SIZE, 3]` uint8."""
     from sklearn.datasets import load_sample_images
 
@@ -139,15 +139,15 @@ def export_files(module: Network, variables: Mapping[str, Any]) -> dict[str, byt
     """The three LiteRT files, as a bundle has them."""
     folded = fold_encoder(module, variables, mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=(SIZE, SIZE))
     float32 = litert.to_tflite(float_head(folded), SHAPE)
-    int8 = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), list(pictures(CALIBRATION)))
+    int8 = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), list(images(CALIBRATION)))
     return {INT8: int8, FLOAT32: float32, FLOAT16: litert.to_float16(float32)}
 
 
 def create_sides(
     module: Network, variables: Mapping[str, Any], files: Mapping[str, bytes], *, with_torch: bool
 ) -> dict[str, Side]:
-    """A function for each side that makes the latent of the same picture, after a check that it is the same latent."""
-    image = pictures(CALIBRATION + 1)[-1]
+    """A function for each side that makes the latent of the same image, after a check that it is the same latent."""
+    image = images(CALIBRATION + 1)[-1]
     normalised = np.asarray(normalise(jnp.asarray(image[None]), IMAGENET_MEAN, IMAGENET_STD))
     want = np.asarray(module.apply(variables, normalised, method="encode"))[0]
     interpreters = {name: Interpreter(blob) for name, blob in files.items()}
@@ -177,7 +177,7 @@ def create_sides(
 def patch_sides(files: Mapping[str, bytes]) -> dict[str, Side]:
     """Functions that make the latent of the patch encoder, after a check that it is the network's."""
     module, variables = create_encoder("patch")
-    image = pictures(CALIBRATION + 1)[-1]
+    image = images(CALIBRATION + 1)[-1]
     normalised = normalise(jnp.asarray(image[None]), IMAGENET_MEAN, IMAGENET_STD)
     interpreters = {name: Interpreter(blob) for name, blob in files.items()}
     latents = {name: made.run(image) for name, made in interpreters.items()}
@@ -188,7 +188,7 @@ def patch_sides(files: Mapping[str, bytes]) -> dict[str, Side]:
 
 
 def check(latents: Mapping[str, np.ndarray], want: np.ndarray) -> None:
-    """Raises UserError where a side makes another latent than the network."""
+    """Raise UserError where a side makes another latent than the network."""
     for name, latent in latents.items():
         error = np.sqrt(np.square(latent - want).mean() / np.square(want).mean())
         if not error < {INT8: 0.1, PATCH_INT8: 0.1, FLOAT16: 1e-2}.get(name, 1e-4):
@@ -196,7 +196,7 @@ def check(latents: Mapping[str, np.ndarray], want: np.ndarray) -> None:
 
 
 def start_onnx(function: Callable[..., Any], tensor: np.ndarray) -> Side:
-    """onnxruntime with a thread of its own process, on this input."""
+    """Onnxruntime with a thread of its own process, on this input."""
     spec = {"input": jax.ShapeDtypeStruct(tensor.shape, jnp.float32)}
     model = to_onnx(function, spec, ["output"], name="benchmark", dynamic_batch=False)
     settings = onnxruntime.SessionOptions()
@@ -267,7 +267,7 @@ def cpu_milliseconds(run: Side) -> float:
 
 
 def report(result: Mapping[str, Any]) -> None:
-    """Prints milliseconds, file sizes and ratios, and which targets are met."""
+    """Print milliseconds, file sizes and ratios, and which targets are met."""
     print(f"the encoder of {MODEL}, {CHANNELS} channels, {SIZE} px, one thread{'':<12} median ms (range)")
     for name, values in (result["milliseconds"] | result["with_whole"]).items():
         size = f"{result['bytes'][name]:>8,} bytes" if name in result["bytes"] else ""
@@ -282,7 +282,7 @@ def report(result: Mapping[str, Any]) -> None:
 
 
 def judge(name: str, values: list[float], allowed: float) -> None:
-    """Prints one line of the table of targets."""
+    """Print one line of the table of targets."""
     middle, digits = statistics.median(values), 3 if allowed < 1 else 0
     spread = f"({min(values):.{digits}f}..{max(values):.{digits}f})" if len(values) > 1 else ""
     verdict = "met" if middle <= allowed else "missed"

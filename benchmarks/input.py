@@ -1,14 +1,14 @@
-"""Training pictures per second and core: our loader against torchvision's ImageFolder and DataLoader.
+"""Training images per second and core: our loader against torchvision's ImageFolder and DataLoader.
 
     pip install 'bottlefit-jax[bench]'
     python -m benchmarks.input                      # 500 x 375 JPEGs made from scikit-learn's two photographs
-    python -m benchmarks.input --data ROOT          # the pictures of ROOT/train/CLASS/*.jpg as they are
+    python -m benchmarks.input --data ROOT          # the images of ROOT/train/CLASS/*.jpg as they are
     python -m benchmarks.input --data ROOT --enlarge  # the same, enlarged to 500 x 375
 
 Both sides read files, decode them, draw RandomResizedCrop and flip to 224 px, and stack uint8 batches of 64, in one
-thread of this process (workers=0). torchvision has its fastest honest settings: PIL pictures, `PILToTensor`, no
+thread of this process (workers=0). torchvision has its fastest honest settings: PIL images, `PILToTensor`, no
 normalisation (ours is done on the device). They run in turns, a batch each; what is reported is the median over the
-batches of pictures per second of the process's CPU time, which other load on the machine disturbs little.
+batches of images per second of the process's CPU time, which other load on the machine disturbs little.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from bottlefit_jax.paths import local_path
 
 BATCH = 64
 SIZE = 224
-WIDTH, HEIGHT = 500, 375  # the mean ImageNet picture
+WIDTH, HEIGHT = 500, 375  # the mean ImageNet image
 QUALITY = 90
-PICTURES, NAMES = 256, 16
+IMAGES, NAMES = 256, 16
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it as a table and a line of JSON; returns the exit code."""
+    """Run the comparison and print it as a table and a line of JSON; return the exit code."""
     parser = argparse.ArgumentParser(description="Input pipeline: ours against torchvision, per core.")
-    parser.add_argument("--data", default="", help="a folder with train/CLASS/*.jpg; default: generated pictures")
-    parser.add_argument("--enlarge", action="store_true", help=f"enlarge the pictures of --data to {WIDTH} x {HEIGHT}")
-    parser.add_argument("--batches", type=int, default=24, help=f"batches of {BATCH} pictures on each side")
+    parser.add_argument("--data", default="", help="a folder with train/CLASS/*.jpg; default: generated images")
+    parser.add_argument("--enlarge", action="store_true", help=f"enlarge the images of --data to {WIDTH} x {HEIGHT}")
+    parser.add_argument("--batches", type=int, default=24, help=f"batches of {BATCH} images on each side")
     options = parser.parse_args(argv)
     try:
         import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             given = str(local_path(options.data)) if options.data else ""
-            root = make_pictures(scratch, given) if options.enlarge or not given else given
+            root = make_images(scratch, given) if options.enlarge or not given else given
             report(compare(root, options.batches))
     except UserError as error:
         print(error, file=sys.stderr)
@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make_pictures(scratch: str, data: str) -> str:
-    """Writes JPEGs of 500 x 375 under `scratch`/train: crops of two photographs, or the pictures of `data` enlarged.
+def make_images(scratch: str, data: str) -> str:
+    """Write JPEGs of 500 x 375 under `scratch`/train: crops of two photographs, or the images of `data` enlarged.
 
     Every file has further names, so that the epoch has a realistic length (shuffling a tiny one is slower).
     """
@@ -67,9 +67,9 @@ def make_pictures(scratch: str, data: str) -> str:
     train, val = (os.path.join(scratch, split, "photo") for split in ("train", "val"))
     os.makedirs(train)
     os.makedirs(val)
-    for index, picture in enumerate(itertools.islice(_originals(data, rng), PICTURES)):
+    for index, image in enumerate(itertools.islice(_originals(data, rng), IMAGES)):
         path = os.path.join(train, f"{index:04d}.jpg")
-        cv2.imwrite(path, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        cv2.imwrite(path, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         for name in range(1, NAMES):
             os.link(path, os.path.join(train, f"{index:04d}-{name}.jpg"))
     os.link(os.path.join(train, "0000.jpg"), os.path.join(val, "0000.jpg"))
@@ -80,8 +80,8 @@ def _originals(data: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
     if data:
         source = open_source("folder", split="train", root=data)
         for index in rng.permutation(len(source)):
-            picture = np.asarray(source[int(index)]["image"])
-            yield cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+            image = np.asarray(source[int(index)]["image"])
+            yield cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     else:
         from sklearn.datasets import load_sample_images
 
@@ -93,10 +93,10 @@ def _originals(data: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 def compare(root: str, batches: int) -> dict[str, float]:
-    """Pictures per second of CPU time, medians of `batches` batches taken in turns.
+    """Images per second of CPU time, medians of `batches` batches taken in turns.
 
     Returns:
-      {'ours', 'torchvision', 'ratio'}.
+        {'ours', 'torchvision', 'ratio'}.
     """
     sides = {"ours": _ours(root), "torchvision": _torchvision(root)}
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -133,8 +133,8 @@ def _torchvision(root: str) -> Iterator[object]:
 
 
 def report(result: dict[str, float]) -> None:
-    """Prints the result for a person, then as one line of JSON."""
-    print(f"{'pipeline':<12} pictures/s per core, {SIZE} px")
+    """Print the result for a person, then as one line of JSON."""
+    print(f"{'pipeline':<12} images/s per core, {SIZE} px")
     for name in ("torchvision", "ours"):
         print(f"{name:<12} {result[name]:8.0f}")
     print(f"{'ratio':<12} {result['ratio']:8.2f}")

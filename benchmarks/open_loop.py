@@ -34,7 +34,7 @@ TICK = 0.0005  # seconds that it sleeps between two looks, so as to leave the pr
 
 
 def main() -> int:
-    """Runs the load and prints what became of it."""
+    """Run the load and print what became of it."""
     parser = argparse.ArgumentParser(description="An open-loop load on one method.")
     parser.add_argument("address")
     parser.add_argument("message", type=Path)
@@ -97,18 +97,18 @@ class Connection:
         self._send()
 
     def cancel(self, stream: int) -> None:
-        """Ends a call as a client does whose deadline has passed."""
+        """End a call as a client does whose deadline has passed."""
         del self.calls[stream]
         self._out += frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
 
     def flush(self) -> None:
-        """Writes what the socket takes."""
+        """Write what the socket takes."""
         if self._out:
             with contextlib.suppress(BlockingIOError):
                 del self._out[: self.socket.send(self._out)]
 
     def ended(self) -> Iterator[tuple[int, str]]:
-        """Reads what has come; yields the streams that ended, and their status."""
+        """Read what has come; yield the streams that ended, and their status."""
         try:
             data = self.socket.recv(1 << 18)
         except BlockingIOError:
@@ -195,7 +195,7 @@ class Load:
         self._cpu, self._next = 0.0, 0
 
     def run(self, warm_up: float, seconds: float, *, closed: int = 0, arrivals: Iterator[float] | None = None) -> None:
-        """Calls for `warm_up` and `seconds`, and the deadline of the last one."""
+        """Call for `warm_up` and `seconds`, and the deadline of the last one."""
         began, cpu = time.monotonic(), time.process_time()
         self._first, self._last = began + warm_up, began + warm_up + seconds
         due = began + next(arrivals) if arrivals else float("inf")
@@ -239,7 +239,7 @@ class Load:
                 self._calls.append(("LATE", due, now - due, now))
 
     def summary(self, seconds: float) -> dict[str, object]:
-        """Counts by status, answers in time a second, percentiles of milliseconds, the share that was given up."""
+        """Count by status, answers in time a second, percentiles of milliseconds, the share that was given up."""
         calls = [call for call in self._calls if self._first <= call[1] < self._last]
         counts = Counter(status for status, *_ in calls)
         answered = [took for status, _, took, _ in calls if status == "OK" and took <= self._deadline]

@@ -78,7 +78,7 @@ class OurStep:
         self._in_flight: collections.deque[jax.Array] = collections.deque()
 
     def run(self) -> jax.Array:
-        """Gives one step to the device; the loss before it."""
+        """Give one step to the device; the loss before it."""
         self._state, loss = self._compiled(self._state, *self._fixed)
         self._in_flight.append(loss)
         if len(self._in_flight) > loop.IN_FLIGHT:

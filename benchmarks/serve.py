@@ -67,7 +67,7 @@ print(seconds, int(peak) / 1024)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it as a table and a line of JSON; returns the exit code."""
+    """Run the comparison and print it as a table and a line of JSON; return the exit code."""
     parser = argparse.ArgumentParser(description="The server against its own tail, and against MLServer.")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--mlserver", default="", help="the Python of an environment with mlserver and onnxruntime")
@@ -144,7 +144,7 @@ def one_client(bundle: Bundle, address: str, rounds: int, requests: int) -> dict
 
 
 def many_clients(bundle: Bundle, address: str, rounds: int) -> dict[str, Any]:
-    """Pictures per second: the tail alone at batch 8, and 32 clients that each send one picture after the other."""
+    """Images per second: the tail alone at batch 8, and 32 clients that each send one image after the other."""
     tail, latent = own_tail(bundle), latents(bundle, BATCH)
     tail(latent)
     alone, served, lost, sent, batches = [], [], 0, 0, []
@@ -303,7 +303,7 @@ def cores() -> int:
 
 
 def report(bundle: Bundle, found: dict[str, Any]) -> None:
-    """Prints the result for a person, then as one line of JSON."""
+    """Print the result for a person, then as one line of JSON."""
     manifest = bundle.manifest
     print(
         f"{manifest.model.name}, latent {list(manifest.latent.shape)}, {cores()} cores, load {found['load_before']:.1f}"
@@ -317,8 +317,8 @@ def report(bundle: Bundle, found: dict[str, Any]) -> None:
         numbers = [f"p{q} {value:8.2f}" for q, value in zip(PERCENTILES, found[name], strict=True)]
         print(f"{said + ', ms':<28} {'  '.join(numbers)}")
     rows = [("added at p50, ms", found["added_ms"][0], f"<= {ADDED_MS}", found["added_ms"][0] <= ADDED_MS)]
-    print(f"{'tail alone, batch 8':<28} {found['tail_batch8_per_s']:8.1f} pictures/s")
-    print(f"{'32 clients':<28} {found['clients32_per_s']:8.1f} pictures/s, mean batch {found['mean_batch']:.1f}")
+    print(f"{'tail alone, batch 8':<28} {found['tail_batch8_per_s']:8.1f} images/s")
+    print(f"{'32 clients':<28} {found['clients32_per_s']:8.1f} images/s, mean batch {found['mean_batch']:.1f}")
     ratio, lost = found["throughput_ratio"], found["lost"]
     rows += [("32 clients / batch 8", ratio, f">= {THROUGHPUT}", ratio >= THROUGHPUT)]
     rows += [(f"lost of {found['sent']:,}", lost, "0", lost == 0)]

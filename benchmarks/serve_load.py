@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.serve import BATCH, cores, latents, serving
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.messages import pb
+from bottlefit_jax.protocol.stubs import pb
 
 TIMES = (1.3, 2.0, 5.0)  # of the capacity
 IN_TIME, REFUSED_MS = 0.9, 20.0  # what must be reached
@@ -48,7 +48,7 @@ asyncio.run(main())
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the load and prints a table and a line of JSON; returns the exit code."""
+    """Run the load and print a table and a line of JSON; return the exit code."""
     parser = argparse.ArgumentParser(description="The server under more load than it can bear.")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--deadline-ms", type=int, default=500)
@@ -159,7 +159,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def report(bundle: Bundle, deadline_ms: int, found: dict[str, Any]) -> None:
-    """Prints the result for a person, then as one line of JSON."""
+    """Print the result for a person, then as one line of JSON."""
     load = found["load_before"]
     print(f"{bundle.manifest.model.name}, deadlines of {deadline_ms} ms, {cores()} cores, load {load:.1f}")
     for name, value in found["cost"].items():

@@ -28,12 +28,12 @@ SIDE_ON_CPU, PRODUCTS_ON_CPU = 1024, 2
 def stage1_flops(
     teacher: Network, student: Network, teacher_variables: Any, variables: Any, image_size: int
 ) -> dict[str, int]:
-    """Operations of one step for one picture.
+    """Operations of one step for one image.
 
     Args:
         teacher, student: the networks of the stage.
         teacher_variables, variables: theirs, arrays or shapes.
-        image_size: side of the square pictures, pixels.
+        image_size: side of the square images, pixels.
 
     Returns:
         {"teacher", "student", "backward", "step"}; the last is the sum of the others.
@@ -49,7 +49,7 @@ def stage1_flops(
 
 
 def share_of_peak(images_per_second: float, flops_per_image: float, peak: float) -> float:
-    """The operations of so many pictures a second, over those of the matrix product (`peak`, a second)."""
+    """The operations of so many images a second, over those of the matrix product (`peak`, a second)."""
     return images_per_second * flops_per_image / peak
 
 
@@ -57,7 +57,7 @@ class MatrixProduct:
     """A product [n, n] · [n, n] on the first device, to be called, and waited for."""
 
     def __init__(self, dtype: str):
-        """Makes the matrices, and compiles."""
+        """Make the matrices, and compiles."""
         device = jax.devices()[0]
         small = device.platform == "cpu"
         self.n, self.count = (SIDE_ON_CPU, PRODUCTS_ON_CPU) if small else (SIDE, PRODUCTS)
@@ -73,7 +73,7 @@ class MatrixProduct:
         return 2 * self.n**3
 
     def run(self) -> None:
-        """Gives one product to the device."""
+        """Give one product to the device."""
         self._last = self._dot(*self._pair)
 
     def wait(self) -> None:

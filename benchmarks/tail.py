@@ -39,7 +39,7 @@ TARGET = 1.1
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison, prints it, and returns the exit code."""
+    """Run the comparison, print it, and return the exit code."""
     parser = argparse.ArgumentParser(description="ONNX tails: ours against PyTorch's own export.")
     parser.add_argument("--model", choices=list(BOTTLENECKS), action="append", help="default: all")
     parser.add_argument("--batch", type=int, action="append", help="default: 1 and 8")
@@ -74,7 +74,7 @@ class Sides:
 
     @classmethod
     def create(cls, name: str) -> "Sides":
-        """Exports the tail of this model twice."""
+        """Export the tail of this model twice."""
         from benchmarks import torch_tails
 
         bottleneck = BOTTLENECKS[name]
@@ -114,7 +114,7 @@ def session_of(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def compare(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
-    """Checks that both give the same logits, then times them in turns.
+    """Check that both give the same logits, then times them in turns.
 
     Returns:
         Milliseconds of each round on each side, their ratios, and by how much the logits differ.
@@ -144,7 +144,7 @@ def milliseconds(work: Callable[[], Any]) -> float:
 
 
 def report(row: dict[str, Any]) -> None:
-    """Prints one comparison."""
+    """Print one comparison."""
     print(
         f"tail of {row['model']}, {SIZE} px, {BOTTLENECKS[row['model']]['channels']} channels, batch {row['batch']}, "
         f"one thread: logits agree to {row['logits_differ']:.1e}"

@@ -15,7 +15,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 def conv_norm(channels: int, out: int, kernel: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """A convolution without bias that keeps (or divides by `stride`) the picture, and its batch norm."""
+    """A convolution without bias that keeps (or divides by `stride`) the image, and its batch norm."""
     return nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)
 
 
@@ -99,10 +99,10 @@ class Stage1:
         design: the student's `Design`.
         teacher, student: state dicts of NumPy arrays.
         matched: the features whose squared errors are summed.
-        mean, std: of the pictures, per channel.
+        mean, std: of the images, per channel.
         dtype: "float32", or "bfloat16" for autocast.
         device: where it runs.
-        memory_format: of weights and pictures.
+        memory_format: of weights and images.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Stage1:
         self.mean, self.std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, std))
 
     def put(self, image: np.ndarray) -> torch.Tensor:
-        """Pictures [B, h, w, 3] uint8 as the step takes them: [B, 3, h, w] uint8 on the device."""
+        """Images [B, h, w, 3] uint8 as the step takes them: [B, 3, h, w] uint8 on the device."""
         planes = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
         return planes.to(device=self.device, memory_format=self.memory_format)
 

@@ -12,7 +12,7 @@ KINDS = {"eager": torch.contiguous_format, "compiled": torch.channels_last}
 
 
 class TorchStep:
-    """Stage 1 in PyTorch, a step at a time on pictures that lie on the device.
+    """Stage 1 in PyTorch, a step at a time on images that lie on the device.
 
     Args:
         kind: "eager": NCHW, one kernel after the other. "compiled": channels_last, and the step as a whole given to
@@ -68,7 +68,7 @@ class TorchStep:
         return self._stage.trained
 
     def run(self) -> torch.Tensor:
-        """Gives one step to the device; the loss before it."""
+        """Give one step to the device; the loss before it."""
         return self._step(self._image)
 
     def wait(self) -> None:

@@ -9,7 +9,7 @@
 
 Ours is `create_train_step` as the loop uses it: on a GPU, or one JAX device per core; PyTorch has the same GPU, or all
 cores. bfloat16 is PyTorch's autocast: parameters are float32 on both sides. Before anything is timed both must have the
-same number of trained parameters, and the same loss on the same weights and pictures before and after one update.
+same number of trained parameters, and the same loss on the same weights and images before and after one update.
 
 What is reported is the median over the rounds, the ratio within each round, and the share of what a large matrix
 product reaches in the same round (`step_cost.py` says what is counted). Other load on the machine makes PyTorch's
@@ -45,12 +45,12 @@ from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import checkpoint, loop, progress, sharding, step
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # relative, of the loss
-PICTURES = 1024  # of the generated folder
-PICTURE_SIZE = 160  # pixels, as in Imagenette-160
+IMAGES = 1024  # of the generated folder
+IMAGE_SIZE = 160  # pixels, as in Imagenette-160
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs both parts, prints them, and returns the exit code."""
+    """Run both parts, print them, and return the exit code."""
     options = parse(argv)
     if not options.skip_torch and importlib.util.find_spec("torch") is None:
         print("this comparison needs torch: pip install 'bottlefit-jax[bench]', or --skip-torch", file=sys.stderr)
@@ -80,7 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Stage 1: ours against PyTorch, and the time around the step.")
     parser.add_argument("--model", default="resnet18", choices=[name for name in models.MODELS if "resnet" in name])
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
+    parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--dtype", default="float32", choices=list(TOLERANCE))
     parser.add_argument("--torch", default="eager", choices=("eager", "compiled"),
@@ -89,15 +89,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help="steps on each side in a round")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=5, help="epochs of the second part; 0 leaves it out")
-    parser.add_argument("--data", default="", help="its pictures: digits, or a folder with train/CLASS/*.jpg; "
-                        f"default: {PICTURES} generated JPEGs of {PICTURE_SIZE} px")  # fmt: skip
+    parser.add_argument("--data", default="", help="its images: digits, or a folder with train/CLASS/*.jpg; "
+                        f"default: {IMAGES} generated JPEGs of {IMAGE_SIZE} px")  # fmt: skip
     parser.add_argument("--skip-torch", action="store_true", help="only the second part")
     parser.add_argument("--json", type=local_path, help="also write the result to this file")
     return parser.parse_args(argv)
 
 
 def start_torch(ours: Ours, batch: dict[str, np.ndarray], options: argparse.Namespace) -> Any:
-    """PyTorch's step on the same weights and pictures."""
+    """PyTorch's step on the same weights and images."""
     from benchmarks.torch_train_step import TorchStep, torch_device
 
     device = torch_device(jax.default_backend())
@@ -123,11 +123,11 @@ def start_torch(ours: Ours, batch: dict[str, np.ndarray], options: argparse.Name
 
 
 def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
-    """Checks that both sides do the same work, then times them, and a matrix product, in turns.
+    """Check that both sides do the same work, then times them, and a matrix product, in turns.
 
     Returns:
-      Images per second of each round on each side, their ratios, their shares of the product's rate, and what was
-      compared beforehand.
+        Images per second of each round on each side, their ratios, their shares of the product's rate, and what was
+        compared beforehand.
     """
     batch = random_batch(options)
     began = time.perf_counter()
@@ -165,21 +165,21 @@ def compare(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_epochs(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
-    """Runs the loop for some epochs, the compiled step alone before each of them.
+    """Run the loop for some epochs, the compiled step alone before each of them.
 
     Returns:
-      For each epoch but the first its wall time without evaluation, the steps' share of it, and what is left.
+        For each epoch but the first its wall time without evaluation, the steps' share of it, and what is left.
     """
     with tempfile.TemporaryDirectory() as scratch:
         workdir = Path(scratch)
-        source = open_pictures(workdir, options.data)
+        source = open_images(workdir, options.data)
         steps_per_epoch = data.steps_per_epoch(source, options.batch)
         alone = ours.start(random_batch(options))
         marks: list[tuple[float, float]] = []  # when an epoch ended, when the next one may begin
         step_seconds: list[float] = []
 
         def evaluate(variables: Any) -> dict[str, float]:
-            """Takes the place of the evaluation: measures the step alone."""
+            """Take the place of the evaluation: measures the step alone."""
             ended = time.perf_counter()
             time.sleep(0.5)  # the loader's threads fill their buffers, and rest
             count = max(4, steps_per_epoch // 3)
@@ -222,36 +222,36 @@ def measure_epochs(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
     return {"steps": steps_per_epoch, "step_seconds": step_seconds, "epochs": rows}
 
 
-def open_pictures(workdir: Path, chosen: str) -> data.Source:
-    """The training pictures that `--data` names, or a folder of generated JPEGs."""
+def open_images(workdir: Path, chosen: str) -> data.Source:
+    """The training images that `--data` names, or a folder of generated JPEGs."""
     if chosen == "digits":
         return data.open_source("digits", split="train")
     if not chosen:
-        chosen = str(workdir / "pictures")
-        make_pictures(Path(chosen))
+        chosen = str(workdir / "images")
+        make_images(Path(chosen))
     return data.open_source("folder", split="train", root=str(local_path(chosen)))
 
 
-def make_pictures(root: Path) -> None:
-    """Writes random crops of scikit-learn's two photographs as ROOT/{train,val}/photo/*.jpg."""
+def make_images(root: Path) -> None:
+    """Write random crops of scikit-learn's two photographs as ROOT/{train,val}/photo/*.jpg."""
     import cv2
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
     photographs = load_sample_images().images  # two of 427 x 640
-    for split, count in (("train", PICTURES), ("val", 1)):
+    for split, count in (("train", IMAGES), ("val", 1)):
         folder = root / split / "photo"
         folder.mkdir(parents=True)
         for index in range(count):
-            side = int(rng.integers(PICTURE_SIZE, 428))
+            side = int(rng.integers(IMAGE_SIZE, 428))
             top, left = rng.integers(428 - side), rng.integers(641 - side)
             crop = photographs[index % 2][top : top + side, left : left + side, ::-1]
-            picture = cv2.resize(crop, (PICTURE_SIZE, PICTURE_SIZE), interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(folder / f"{index:04d}.jpg"), picture)
+            image = cv2.resize(crop, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(folder / f"{index:04d}.jpg"), image)
 
 
 def report_speed(speed: dict[str, Any], options: argparse.Namespace) -> None:
-    """Prints the first part."""
+    """Print the first part."""
     print(
         f"stage 1 of {options.model}, {options.size} px, batch {options.batch}, {options.dtype}: "
         f"{speed['trained_parameters']:,} trained parameters, losses agree to {speed['losses_differ']:.1e}"
@@ -263,7 +263,7 @@ def report_speed(speed: dict[str, Any], options: argparse.Namespace) -> None:
     peaks = [peak / 1e12 for peak in speed["peak_flops_per_second"]]
     print(
         f"{'matrix product':<16} {spread(peaks, '.2f')} TFLOP/s ({speed['product']}); "
-        f"a step is {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP a picture"
+        f"a step is {speed['flops_per_image']['step'] / 1e9:.2f} GFLOP an image"
     )
 
 
@@ -273,7 +273,7 @@ def spread(values: list[float], style: str) -> str:
 
 
 def report_epochs(epoch: dict[str, Any]) -> None:
-    """Prints the second part."""
+    """Print the second part."""
     rows = epoch["epochs"]
     if not rows:
         return

@@ -1,17 +1,30 @@
-"""The one error that is meant for the person at the keyboard.
+"""The errors of this package.
 
-`UserError` says, in one line, what was given and what would be right. Commands print it without a
-traceback and exit with code 2. Any other exception that leaves a command is a bug of ours.
+    BottleFitError        every error below; a command prints it as one line, without a traceback
+    ├── UserError         a value that is invalid: a flag, a config key, a file, a folder; exit code 2
+    ├── Unavailable       a deadline passed, or nobody answered; the next request may get an answer
+    ├── ProtocolError     a peer answered, and the answer is an error or not usable
+    └── ParityError       exported files compute something else than the network that they were made from
+
+Messages say in one line what was given and what would be valid. Any other exception that leaves a command is a bug.
 """
 
-import errno
+
+class BottleFitError(Exception):
+    """An error that is meant for a person: its text is one line."""
 
 
-class UserError(ValueError):
-    """Something the user gave cannot be used: a config value, a file, a folder, a flag."""
+class UserError(BottleFitError, ValueError):
+    """A value that is invalid: a config value, a file, a folder, a flag."""
 
 
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, ours or a library's that only quotes the system's words, is about a full disk or quota."""
-    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or "No space left" in str(error) or "Disk quota exceeded" in str(error)
+class Unavailable(BottleFitError):
+    """Nothing answered within the deadline; the next request may get an answer."""
+
+
+class ProtocolError(BottleFitError):
+    """A peer's answer is an error or not usable; the next request may get another."""
+
+
+class ParityError(BottleFitError):
+    """Exported files compute something else than the network that they were made from."""

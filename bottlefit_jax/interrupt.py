@@ -40,10 +40,10 @@ _stderr = 2  # the terminal's, once it is watched: a library may have the other 
 
 
 def watch(note: str = "") -> None:
-    """Makes a signal end this process at once, by one line on standard error. A second call does nothing.
+    """Make a signal end this process at once, by one line on standard error. A second call does nothing.
 
     Args:
-      note: what follows in that line, such as "; the same command goes on from here".
+        note: what follows in that line, such as "; the same command goes on from here".
     """
     global _note, _stderr
     if _stderr != 2:
@@ -67,8 +67,8 @@ def asked(act: Callable[[int], None], signals: Sequence[signal.Signals] = SIGNAL
     In a process that does not `watch`, handlers are installed for as long, where that can be done: in the main thread.
 
     Args:
-      act: returns at once, and raises nothing.
-      signals: for which such handlers are installed.
+        act: returns at once, and raises nothing.
+        signals: for which such handlers are installed.
     """
     with _answered(_Answer(act, raises=False), signals):
         yield
@@ -147,7 +147,7 @@ def _receive(signum: int, *, in_handler: bool) -> None:
 
 
 def _leave(signum: int) -> None:
-    """Ends the process: no exception that a library could swallow, no thread that prints one more."""
+    """End the process: no exception that a library could swallow, no thread that prints one more."""
     if not _leaving.acquire(blocking=False):
         return  # another thread is at it, or this one was interrupted in it
     flushing = threading.Thread(target=_flush, daemon=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bottlefit_jax import interrupt
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
 
 try:
     import fcntl
@@ -30,23 +30,23 @@ class InUseError(UserError):
 
 @contextlib.contextmanager
 def hold(path: Path, name: object, *, hint: str = "", wait: bool = False) -> Iterator[None]:
-    """Holds the lock file `path` for as long as the context lasts.
+    """Hold the lock file `path` for as long as the context lasts.
 
     Args:
-      path: made, with the folders above it.
-      name: what a person calls the thing that is locked.
-      hint: what else could be done, at the end of the message.
-      wait: until it is free, with a line that says so.
+        path: made, with the folders above it.
+        name: what a person calls the thing that is locked.
+        hint: what else could be done, at the end of the message.
+        wait: until it is free, with a line that says so.
 
     Raises:
-      InUseError: another process holds it; the message says which, and since when.
-      UserError: the file cannot be written.
+        InUseError: another process holds it; the message says which, and since when.
+        UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path, name, hint, wait)
     except OSError as error:
-        if is_disk_full(error):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"no space left on the disk of {path.parent}") from error
         # mkdir's own words for a file in the way are "File exists"
         reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror or error

@@ -16,24 +16,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottlefit_jax import command
+from bottlefit_jax.cli import command
 
 if TYPE_CHECKING:
     from bottlefit_jax.recipe import Config
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line `argv` (its first item is the program) and returns the exit code."""
-    from bottlefit_jax.arguments import carry_out
+    """Run the command line `argv` (its first item is the program) and return the exit code."""
+    from bottlefit_jax.cli.config_command import run_command
 
-    return carry_out("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
+    return run_command("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})
 
 
 def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
     del values
-    from bottlefit_jax import experiment
+    from bottlefit_jax.experiment.run import run_experiment
 
-    if report := experiment.run(config, workdir, command=typed):
+    if report := run_experiment(config, workdir, command=typed):
         summarise(report, workdir)
     return 0
 
@@ -44,7 +44,7 @@ def summarise(report: dict, workdir: Path) -> None:
     line, traffic = f"{', '.join(found)} top-1", report["bytes_per_image"]
     if report["student"] is not None:
         line += (
-            f"; {traffic['latent_payload']:,} bytes a picture instead of {traffic['jpeg']:,.0f} as JPEG at quality 95 "
+            f"; {traffic['latent_payload']:,} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG at quality 95 "
             f"({traffic['saving_percent']:.1f} % less)"
         )
     print(line)

@@ -17,7 +17,7 @@ def local_path(text: str) -> Path:
     """The path that a person wrote, `~` and `~NAME` expanded.
 
     Raises:
-      PathError: it is empty, is the address of another place, or has a home folder that nobody knows.
+        PathError: it is empty, is the address of another place, or has a home folder that nobody knows.
     """
     if not text:
         raise PathError("the path is empty; '.' is the folder that you are in")

@@ -45,7 +45,7 @@ def base_config() -> Config:
                 "root": "",  # the folder, or TFDS's data_dir
                 "image_size": 224,  # 0: what the weights were trained with
                 "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
-                "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the picture's area
+                "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the image's area
                 "flip": True,
                 "mean": (),  # empty, like std: what the weights were trained with, or else ImageNet's
                 "std": (),
@@ -74,7 +74,7 @@ def base_config() -> Config:
                     "range": config_dict.placeholder(str),  # "dynamic", or "static": calibrated once, after training
                     "quantize_training": config_dict.placeholder(bool),  # also in training, straight-through gradient
                 },
-                "calibration_images": 256,  # training pictures that set a static range
+                "calibration_images": 256,  # training images that set a static range
             },
             "stages": {
                 "teacher": _stage(
@@ -171,7 +171,7 @@ MAY_CHANGE = ("dataset.root", "dataset.workers", "dataset.worker_type", "checkpo
 
 
 def check_config(config: Config) -> None:
-    """Raises UserError for a value that no part of the program could use, before anything is opened or compiled."""
+    """Raise UserError for a value that no part of the program could use, before anything is opened or compiled."""
     for path, allowed in CHOICES.items():
         if (value := look_up(config, path)) not in allowed:
             words = " or ".join(repr(word) for word in allowed if word is not None)
@@ -216,7 +216,7 @@ def _check_new_classifier(config: Config) -> None:
 
 
 def _check_pixels(dataset: Config) -> None:
-    """Sizes, crops and normalisation of the pictures."""
+    """Sizes, crops and normalisation of the images."""
     if dataset.resize and dataset.resize < dataset.image_size:
         raise UserError(
             f"config.dataset.resize is {dataset.resize}, too small to cut {dataset.image_size} x {dataset.image_size} "
@@ -237,7 +237,7 @@ def _check_pixels(dataset: Config) -> None:
         if not all(map(possible, values)):
             hint = ", so divide them by 255" if max(values) > 1 else ""
             raise UserError(
-                f"config.dataset.{key} is {values}; each must be {words}: pictures are scaled to 0..1 first{hint}"
+                f"config.dataset.{key} is {values}; each must be {words}: images are scaled to 0..1 first{hint}"
             )
 
 
@@ -251,10 +251,10 @@ def _check_milestones(stage: str, milestones: Any) -> None:
 
 
 def expand_paths(config: Config) -> None:
-    """Writes the paths of `config` out where they begin with `~`.
+    """Write the paths of `config` out where they begin with `~`.
 
     Raises:
-      UserError: one is not a path of this machine.
+        UserError: one is not a path of this machine.
     """
     for path in PATHS:
         if look_up(config, path):
@@ -326,8 +326,8 @@ def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) ->
     """`models.create`'s bottleneck dictionary.
 
     Args:
-      config: what it sets goes first; bits 0, hidden 0 and an empty cut mean None.
-      weights: the dictionary that came with the student's weights.
+        config: what it sets goes first; bits 0, hidden 0 and an empty cut mean None.
+        weights: the dictionary that came with the student's weights.
     """
     chosen = {key: value for key, value in config.student.bottleneck.to_dict().items() if value is not None}
     chosen.update({key: chosen[key] or None for key in ("bits", "cut", "hidden") if key in chosen})

@@ -5,7 +5,7 @@
 
 The weights are folders written by `bottlefit_jax.convert` or by a run; a student's go into `config.student.weights`.
 Model, options, bottleneck, normalisation and image size are those of the weights. ROOT holds val/CLASS/*.jpg and
-train/CLASS/*.jpg, or labels.csv (filename, class_index, wnid) and synset_words.txt beside the pictures. For a network
+train/CLASS/*.jpg, or labels.csv (filename, class_index, wnid) and synset_words.txt beside the images. For a network
 of 224 px they are resized to 256 px on the short side and cropped; `--config.dataset.resize=224` takes them whole.
 """
 

@@ -2,7 +2,7 @@
 
     python -m bottlefit_jax.main --config=configs/imagenette.py --workdir=runs/imagenette \\
         --config.dataset.root=ROOT
-    python -m bottlefit_jax.evaluation.compare --config=configs/imagenette.py --workdir=runs/imagenette \\
+    python -m bottlefit_jax.compare --config=configs/imagenette.py --workdir=runs/imagenette \\
         --config.dataset.root=ROOT
 
 ROOT holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. Result: docs/results.md. Size and epochs are what two cores can

@@ -6,10 +6,10 @@
 The argument is the model: resnet50 (12 channels) or densenet169 (3 channels), the paper's widest and narrowest.
 ROOT holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. Result: see docs/results.md once it is measured there.
 
-The paper's stages have 10 epochs of ImageNet's 1.28 million pictures each, 200,000 steps of 64. Imagenette has 9,460
-pictures, so that as many epochs would be 1,470 steps, and as many steps would be 1,350 epochs. This config is made to
+The paper's stages have 10 epochs of ImageNet's 1.28 million images each, 200,000 steps of 64. Imagenette has 9,460
+images, so that as many epochs would be 1,470 steps, and as many steps would be 1,350 epochs. This config is made to
 fit twice into `benchmarks/gpu.sh`'s ten minutes, so it goes below the epochs: 8 for a teacher, 4 + 4 for the student.
-Everything that does not depend on the number of pictures is the paper's, but for the encoder, which begins with the
+Everything that does not depend on the number of images is the paper's, but for the encoder, which begins with the
 teacher's stem: batch 64, Adam 1e-3 and then SGD 1e-3 with momentum 0.9 and weight decay 5e-4, both ×0.1 after half of
 their epochs. With an hour, give the stages what they lack:
 

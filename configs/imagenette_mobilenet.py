@@ -1,4 +1,4 @@
-"""A bottleneck in an ImageNet MobileNetV2, distilled on Imagenette's pictures.
+"""A bottleneck in an ImageNet MobileNetV2, distilled on Imagenette's images.
 
     python -m bottlefit_jax.main --config=configs/imagenette_mobilenet.py:6ch --workdir=runs/mobilenet-6ch \\
         --config.teacher.weights=weights/mobilenet_v2 --config.dataset.root=IMAGENETTE
@@ -9,7 +9,7 @@
 The argument is the number of channels, and `patch` where the encoder is to be ours: `6ch` or `6ch,patch`, which takes
 half an hour on two cores. Result: docs/results.md.
 
-Trained on crops of 128 px, evaluated at 224 px by the second command. A picture of 160 px is enlarged 1.4 times for a
+Trained on crops of 128 px, evaluated at 224 px by the second command. An image of 160 px is enlarged 1.4 times for a
 network of 224 px, and a crop of 128 px that is enlarged as much shows 91 of its 160 pixels a side, a third of the area.
 Encoder and decoder see no further than some dozen pixels, so they meet what they will meet at 224 px, at a third of the
 cost.

@@ -15,38 +15,37 @@ from bottlefit_jax.bundle import FORMAT, identity, write_manifest
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.edge.interpreter import Interpreter
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import ParityError, UserError
 from bottlefit_jax.training import checkpoint
 from export import litert, parity
-from export.bundle import DepartureError
-from export.departure import first_departure
+from export.divergence import first_divergence
 from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
 from export.latent import latent_range
-from export.student import Pictures, Student, read_pictures, read_student
+from export.student import ImageSet, Student, read_images, read_student
 from export.tail import head_onnx, tail_function, tail_onnx, tail_stablehlo
 
 LIBRARIES = ("jax", "flax", "numpy", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "onnx", "onnxruntime")
 
 
 def export(args: argparse.Namespace, folder: Path) -> str:
-    """Writes a bundle into an empty folder, proves it, and returns what a person should read.
+    """Write a bundle into an empty folder, proves it, and return what a person should read.
 
     Args:
-      args: of `export.bundle`.
-      folder: empty.
+        args: of `export.bundle`.
+        folder: empty.
 
     Raises:
-      UserError: the run, its data or the flags cannot be used.
-      DepartureError: the files do not do what the student does.
+        UserError: the run, its data or the flags cannot be used.
+        ParityError: the files do not do what the student does.
     """
     student = read_student(args.workdir)
     check_exportable(student.module)
     bits = student.meta["bottleneck"]["bits"] or 8
     if args.head == "int8" and bits != 8:
         raise UserError(f"--head int8 sends 8 bits a value, and this student was trained for {bits}: take float16")
-    evaluation = read_pictures(student, "val", limit=args.pictures, root=args.data)
-    calibration = read_pictures(student, "train", limit=args.calibration, root=args.data)
+    evaluation = read_images(student, "val", limit=args.images, root=args.data)
+    calibration = read_images(student, "train", limit=args.calibration, root=args.data)
     reference = parity.create_reference(student)
     span = latent_range(student, reference.encode, calibration)
     folded = fold_encoder(student.module, student.variables, **pixels_of(student))
@@ -56,17 +55,17 @@ def export(args: argparse.Namespace, folder: Path) -> str:
         _write_local(folder, student, half=args.head != "float32")
     result = parity.measure(folder, student, reference, evaluation, affine=affine, bits=bits, head=args.head)
     if found := parity.complaints(result):
-        where = first_departure(
+        where = first_divergence(
             student, reference, folded, images=evaluation.images, calibration=calibration, precision=args.head
         )
-        raise DepartureError(f"{'; '.join(found)}; {where}")
+        raise ParityError(f"{'; '.join(found)}; {where}")
     parity.write(folder / "parity.json", result)
     write_manifest(folder, _manifest(args, student, calibration, affine, bits))
     return parity.table(result)
 
 
 def pixels_of(student: Student) -> dict:
-    """How the student's pictures are prepared: size and normalisation."""
+    """How the student's images are prepared: size and normalisation."""
     size = (student.image_size, student.image_size)
     return {"mean": student.meta["mean"], "std": student.meta["std"], "image_size": size}
 
@@ -75,7 +74,7 @@ def _write_head(
     folder: Path,
     student: Student,
     folded: Folded,
-    calibration: Pictures,
+    calibration: ImageSet,
     precision: str,
     *,
     span: tuple[float, float],
@@ -117,14 +116,14 @@ def _write_local(folder: Path, student: Student, *, half: bool) -> None:
 
 
 def latent_shape(student: Student) -> tuple[int, int, int]:
-    """(h, w, c) of what one picture sends."""
+    """(h, w, c) of what one image sends."""
     encode = functools.partial(student.module.apply, method="encode")
-    picture = jax.ShapeDtypeStruct((1, student.image_size, student.image_size, 3), jnp.float32)
-    _, h, w, c = jax.eval_shape(encode, student.variables, picture).shape
+    image = jax.ShapeDtypeStruct((1, student.image_size, student.image_size, 3), jnp.float32)
+    _, h, w, c = jax.eval_shape(encode, student.variables, image).shape
     return h, w, c
 
 
-def _manifest(args: argparse.Namespace, student: Student, calibration: Pictures, affine: Affine, bits: int) -> dict:
+def _manifest(args: argparse.Namespace, student: Student, calibration: ImageSet, affine: Affine, bits: int) -> dict:
     meta, size = student.meta, student.image_size
     resize = student.dataset["resize"] or default_resize(size)
     scale, zero_point = float(affine.scale), int(affine.zero_point)

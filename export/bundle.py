@@ -21,28 +21,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bottlefit_jax import command
 from bottlefit_jax.bundle import read_bundle
-from bottlefit_jax.command import Parser, in_place_of, tell
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, print_error
+from bottlefit_jax.errors import ParityError, UserError
+from bottlefit_jax.files import atomic_directory
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as in manifest.schema.json
 PRECISIONS = ("float32", "float16", "int8")
 
 
-class DepartureError(Exception):
-    """The files of a bundle do not do what the network does."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     _quieten()
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         from export.assemble import export  # JAX takes seconds: what is above needs none
         from export.triton import check_fits, write_repository
 
-        with in_place_of(args.output, overwrite=args.overwrite) as folder:
+        with atomic_directory(args.output, overwrite=args.overwrite) as folder:
             told = export(args, folder)
             if args.triton is not None:
                 check_fits(read_bundle(folder, verify=False), args.triton, overwrite=args.overwrite)
@@ -52,18 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_repository(read_bundle(args.output), args.triton, overwrite=args.overwrite)
             print(f"Triton model repository: {args.triton}")
     except UserError as error:
-        return tell(error)
-    except DepartureError as error:
+        return print_error(error)
+    except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line and checks what can be checked without JAX.
+    """Read the command line and check what can be checked without JAX.
 
     Raises:
-      UserError: flags that are unknown, missing or out of range; an output that is in the way.
+        UserError: flags that are unknown, missing or out of range; an output that is in the way.
     """
     parser = Parser("export.bundle", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a finished run with a student")
@@ -71,9 +68,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--head", choices=PRECISIONS, default="int8", help="what the device computes in (int8)")
     parser.add_argument("--local", action="store_true", help="add the whole student, for a device without a link")
     parser.add_argument("--triton", type=Path, help="add it to this Triton model repository as well")
-    parser.add_argument("--data", type=Path, help="where the run's pictures lie now, if not where they lay then")
-    parser.add_argument("--calibration", type=int, default=200, help="training pictures that set the range (200)")
-    parser.add_argument("--pictures", type=int, default=1000, help="evaluation pictures of the proof, at most (1000)")
+    parser.add_argument("--data", type=Path, help="where the run's images lie now, if not where they lay then")
+    parser.add_argument("--calibration", type=int, default=200, help="training images that set the range (200)")
+    parser.add_argument("--images", type=int, default=1000, help="evaluation images of the proof, at most (1000)")
     parser.add_argument("--name", help="of the model on a server; otherwise the folder's name")
     parser.add_argument("--version", type=int, default=1, help="of the model on a server (1)")
     parser.add_argument(
@@ -81,7 +78,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     args.name = args.name or args.output.absolute().name
-    for flag, what in (("calibration", "training pictures"), ("pictures", "evaluation pictures"), ("version", "")):
+    for flag, what in (("calibration", "training images"), ("images", "evaluation images"), ("version", "")):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} is {getattr(args, flag)}; it must be at least 1 {what}".rstrip())
     if not NAME.fullmatch(args.name):

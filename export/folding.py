@@ -1,7 +1,7 @@
 """A student's encoder with everything folded that algebra allows: a few layers with float32 weights.
 
 * A batch norm after a convolution, depthwise or not, goes into its weights.
-* The pictures' scale, 1 / (255 std), goes into the first convolution. The mean cannot where that convolution pads with
+* The images' scale, 1 / (255 std), goes into the first convolution. The mean cannot where that convolution pads with
   zeros, for a zero is a pixel of the mean colour, and is subtracted first; otherwise `head` puts it into the bias.
 * A batch norm and a ReLU after `convolution, ReLU, max-pool`, y = relu(f p + t) with p >= 0, channel by channel:
   |f| always goes into the convolution, since the pool commutes with it. For f > 0 and t <= 0 so does t, and for
@@ -66,13 +66,13 @@ Layer = Convolution | MaxPool | Affine
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Folded:
-    """An encoder for pictures of one size.
+    """An encoder for images of one size.
 
     Args:
         image_size: (h, w).
         mean: [3] float32, to be subtracted from pixels 0..255.
         layers: what follows. The first is a convolution; either a max-pool is the second, or the first makes one pixel
-            out of each square of the picture (`begins_with_patches`).
+            out of each square of the image (`begins_with_patches`).
         latent_shape: (h, w, c).
     """
 
@@ -100,11 +100,11 @@ def fold_encoder(
     Args:
         module: made by `models.create` with a bottleneck.
         variables: its collections, NumPy or JAX.
-        mean, std: per channel, of pictures scaled to 0..1.
-        image_size: (h, w) of the pictures.
+        mean, std: per channel, of images scaled to 0..1.
+        image_size: (h, w) of the images.
 
     Raises:
-        UserError: no student or none that can be exported, pictures that are too small, weights that are not finite, an
+        UserError: no student or none that can be exported, images that are too small, weights that are not finite, an
             unknown layer.
     """
     check_exportable(module)

@@ -1,8 +1,8 @@
-"""The folded encoder as JAX functions that LiteRT runs fast: raw picture in, latent out.
+"""The folded encoder as JAX functions that LiteRT runs fast: raw image in, latent out.
 
 Two wordings of the same numbers. What they share where a max-pool follows the first convolution: the mean is
 subtracted from rows of 16 pixels, since XNNPACK's loop over 3 channels is slow, and the convolution makes an odd number
-of rows and columns, since only then the pool needs no padding operator of its own (`SAME` pads an odd picture on both
+of rows and columns, since only then the pool needs no padding operator of its own (`SAME` pads an odd image on both
 sides, as the model does); the row and column too many are cut off behind the pool, where they are small. A first
 convolution of patches pads nothing, so the mean goes into its bias.
 
@@ -57,7 +57,7 @@ def integer_head(folded: Folded, *, until: int | None = None) -> Head:
     """The head to export as int8; arguments and result (float32 still) are those of `float_head`.
 
     A kernel of patches is rounded here already, as int8 rounds it: the mean's share of the bias is that of the kernel
-    that is used, and pictures lose by the rounding only what they have beside the mean.
+    that is used, and images lose by the rounding only what they have beside the mean.
     """
     begin = _patch_rows(folded) if folded.begins_with_patches else _before_pool(folded, until, _pixel_groups)
     return _head(folded, until, begin, _depthwise)
@@ -82,7 +82,7 @@ def _head(folded: Folded, until: int | None, begin: Head, affine: Callable[[jax.
 
 
 def _patches(folded: Folded) -> Head:
-    """The first convolution, of the picture as it is."""
+    """The first convolution, of the image as it is."""
     conv = _with_mean(folded.layers[0], folded.mean)
     return lambda image: _convolve(image.astype(jnp.float32), conv.kernel, conv, (conv.stride, conv.stride))
 
@@ -161,9 +161,9 @@ def _pixels(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> ja
 
 
 def _pixel_groups(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> jax.Array:
-    """The same numbers from four pictures of an eighth of the width and 24 channels, each shifted by two pixels.
+    """The same numbers from four images of an eighth of the width and 24 channels, each shifted by two pixels.
 
-    The window of a column, 7 pixels and one that counts nothing, is one group in one of the four pictures: the n-th
+    The window of a column, 7 pixels and one that counts nothing, is one group in one of the four images: the n-th
     makes columns n, n + 4, n + 8, …
     """
     (h, w), (kh, kw) = image_size, conv.kernel.shape[:2]

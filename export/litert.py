@@ -22,7 +22,7 @@ from export.head import float_head
 from export.tracing import plain_convolutions
 
 SIGNATURE = "serving_default"
-# Every picture has its own extremes of a tensor. A range that holds those of 95 % of the pictures had 0.8 times the
+# Every image has its own extremes of a tensor. A range that holds those of 95 % of the images had 0.8 times the
 # error of one that holds all of them: a finer step for every value is worth the few that saturate.
 QUANTILE = 0.95
 
@@ -30,7 +30,7 @@ QUANTILE = 0.95
 def to_tflite(
     function: Callable[[jax.Array], jax.Array], image_shape: Sequence[int], *, output_name: str = "latent"
 ) -> bytes:
-    """Convert a function of one picture, `image`, to a float32 model.
+    """Convert a function of one image, `image`, to a float32 model.
 
     Args:
         function: `[1, H, W, 3]` uint8 -> float32.
@@ -74,34 +74,31 @@ def to_float16(blob: bytes) -> bytes:
         return bytes(made.quantized_model)
 
 
-def to_int8(blob: bytes, pictures: Sequence[np.ndarray], *, latent_range: tuple[float, float] | None = None) -> bytes:
+def to_int8(blob: bytes, images: Sequence[np.ndarray], *, latent_range: tuple[float, float] | None = None) -> bytes:
     """The same model with int8 weights and values and a uint8 result; a mean is still subtracted in float32.
 
     Args:
         blob: from `to_tflite` of an `integer_head`.
-        pictures: [H, W, 3] uint8 each, to measure the ranges of the values with.
+        images: [H, W, 3] uint8 each, to measure the ranges of the values with.
         latent_range: (low, high) that the result's 8 bits span, widened to contain 0 as `codec.quantizer.static_range`
             does; None: as measured.
 
     Raises:
-        UserError: no pictures, or pictures of another shape or type.
+        UserError: no images, or images of another shape or type.
     """
-    if len(pictures) == 0:
-        raise UserError("int8 needs calibration pictures to measure ranges with, and there are none; give at least one")
+    if len(images) == 0:
+        raise UserError("int8 needs calibration images to measure ranges with, and there are none; give at least one")
     model = Interpreter(blob)
-    for number, picture in enumerate(pictures):
-        if picture.shape != model.input_shape or picture.dtype != np.uint8:
+    for number, image in enumerate(images):
+        if image.shape != model.input_shape or image.dtype != np.uint8:
             raise UserError(
-                f"calibration picture {number} is {picture.dtype} {picture.shape}; "
-                f"the head takes uint8 {model.input_shape}"
+                f"calibration image {number} is {image.dtype} {image.shape}; the head takes uint8 {model.input_shape}"
             )
     with _library():
         from ai_edge_quantizer import quantizer
 
         model_quantizer = quantizer.Quantizer(bytearray(blob), _int8_recipe())
-        measured = [
-            model_quantizer.calibrate({SIGNATURE: [{"image": picture[None]}]}, num_threads=1) for picture in pictures
-        ]
+        measured = [model_quantizer.calibrate({SIGNATURE: [{"image": image[None]}]}, num_threads=1) for image in images]
         ranges: dict[str, Any] = {name: _merge([result[name] for result in measured]) for name in measured[0]}
         _keep_what_is_known(blob, ranges)
         if latent_range is not None:
@@ -121,12 +118,12 @@ def local_tflite(
     std: Sequence[float],
     image_shape: Sequence[int],
 ) -> bytes:
-    """The whole student without its quantiser, as a float32 model: raw picture -> logits `[1, classes]`.
+    """The whole student without its quantiser, as a float32 model: raw image -> logits `[1, classes]`.
 
     Args:
         module: a student.
         variables: its collections.
-        mean, std: per channel, of pictures scaled to 0..1.
+        mean, std: per channel, of images scaled to 0..1.
         image_shape: (1, H, W, 3).
     """
     image_size = (image_shape[1], image_shape[2])
@@ -166,9 +163,9 @@ def _int8_recipe() -> list[dict[str, Any]]:
 
 
 def _merge(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """One range out of a tensor's ranges on each picture.
+    """One range out of a tensor's ranges on each image.
 
-    The quantizer's own way is a moving average, which depends on the pictures' order and loses every extreme.
+    The quantizer's own way is a moving average, which depends on the images' order and loses every extreme.
     """
     low, high = (np.stack([np.asarray(one[key], np.float32) for one in measured]) for key in ("min", "max"))
     return {

@@ -12,7 +12,7 @@ import bottlefit_jax
 from export.onnx_fold import fold
 from export.onnx_operations import Node, Shape
 from export.onnx_trace import ordered, trace
-from export.operators import check_operators
+from export.tensorrt_operators import check_operators
 
 OPSET, IR_VERSION = 13, 8  # the newest that TensorRT 8.2 reads
 BATCH = "batch"
@@ -29,7 +29,7 @@ def to_onnx(
     """Export a function whose parameters are constants of its own.
 
     Args:
-        function: takes the inputs in this order, pictures `[B, h, w, c]`; computes in float32.
+        function: takes the inputs in this order, images `[B, h, w, c]`; computes in float32.
         inputs: name -> shape and type.
         outputs: a name for each leaf of its result.
         name: of the graph.

@@ -59,7 +59,7 @@ class Step:
             return second, first, False
         raise Unsupported("only of a tensor and a constant")
 
-    def picture(self) -> Value:
+    def image(self) -> Value:
         """The first argument, which must be one with channels first."""
         value = self.arguments[0]
         if not isinstance(value, Value) or value.order != NCHW:
@@ -137,16 +137,16 @@ def _bound(side: str) -> Callable[[Step], Value]:
 
 
 def _pad(step: Step) -> Value:
-    value, number = step.picture(), step.arguments[1]
+    value, number = step.image(), step.arguments[1]
     batch, *spatial, channels = step.params["padding_config"]
     odd = any(before < 0 or after < 0 or inside for before, after, inside in spatial) or any((*batch, *channels))
     if isinstance(number, Value) or number.item() != 0 or odd:
-        raise Unsupported("only with zeros around a picture")
+        raise Unsupported("only with zeros around an image")
     return step.make("Pad", value.node, pads=[(before, after) for before, after, _ in spatial])
 
 
 def _convolution(step: Step) -> Value:
-    value, (_, kernel), params = step.picture(), step.arguments, step.params
+    value, (_, kernel), params = step.image(), step.arguments, step.params
     numbers = params["dimension_numbers"]
     plain = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == (NCHW, (3, 2, 0, 1), NCHW)
     dilated = any(n != 1 for n in (*params["lhs_dilation"], *params["rhs_dilation"]))
@@ -169,7 +169,7 @@ def _window(step: Step, op: str, **attributes: Any) -> Value:
     if (kernel[0], kernel[-1]) != (1, 1) or any((*pads[0], *pads[-1])) or dilated:
         raise Unsupported("only over rows and columns, without dilation")
     return step.make(
-        op, step.picture().node, kernel_shape=kernel[1:3], strides=strides[1:3], pads=pads[1:3], **attributes
+        op, step.image().node, kernel_shape=kernel[1:3], strides=strides[1:3], pads=pads[1:3], **attributes
     )
 
 
@@ -184,8 +184,8 @@ def _window_sum(step: Step) -> Value:
 
 
 def _sum(step: Step) -> Value:
-    """Over the picture; as `_window_sum`."""
-    value = step.picture()
+    """Over the image; as `_window_sum`."""
+    value = step.image()
     if tuple(step.params["axes"]) != (1, 2):
         raise Unsupported("only over rows and columns")
     average = Node("GlobalAveragePool", (value.node,))
@@ -208,7 +208,7 @@ def _transpose(step: Step) -> Value:
 
 
 def _product(step: Step) -> Value:
-    """A fully connected layer, a transposed convolution, or one axis of a picture through a matrix."""
+    """A fully connected layer, a transposed convolution, or one axis of an image through a matrix."""
     value, constant, first = step.split()
     axes, batch = step.params["dimension_numbers"]
     (axis,), (other,) = axes if first else reversed(axes)

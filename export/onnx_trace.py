@@ -130,7 +130,7 @@ class _Walk:
         return [OPERATIONS[name](Step(given, params, tuple(aval.shape)))]
 
     def _channels_first(self, value: Value | np.ndarray) -> Value | np.ndarray:
-        """Turn the axes of an input that is a picture, once; whatever else is a picture has channels first already."""
+        """Turn the axes of an input that is an image, once; whatever else is an image has channels first already."""
         if not isinstance(value, Value) or value.node.op not in ("Input", "Cast") or value.order != NHWC:
             return value
         return self.turned.setdefault(value.node, _reorder(value, NCHW))

@@ -1,4 +1,4 @@
-"""The proof that ends every export: real pictures through the files, against the network that they were made from."""
+"""The proof that ends every export: real images through the files, against the network that they were made from."""
 
 import dataclasses
 import functools
@@ -17,10 +17,10 @@ from bottlefit_jax import data
 from bottlefit_jax.codec.quantizer import Affine, dequantize, quantize
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
-from bottlefit_jax.training.step import normalise
-from export.student import Pictures, Student
+from bottlefit_jax.models.normalise import normalise
+from export.student import ImageSet, Student
 
-AGREEMENT = 99.0  # percent of the pictures that a float bundle must give the class that Flax gives
+AGREEMENT = 99.0  # percent of the images that a float bundle must give the class that Flax gives
 TOP1_LOSS = 0.5  # points of top-1 that an int8 bundle may lose against Flax
 # Largest difference that a float file may have, relative to the largest value.
 DIFFERENCE = {"float32": 1e-3, "float16": 3e-2}
@@ -33,9 +33,9 @@ class Reference:
     """The student in Flax, compiled once.
 
     Attributes:
-      encode: uint8 [B, H, W, 3] -> latent [B, h, w, c].
-      decode: latent -> logits [B, classes].
-      whole: uint8 pictures -> logits, by the quantiser that it was trained for.
+        encode: uint8 [B, H, W, 3] -> latent [B, h, w, c].
+        decode: latent -> logits [B, classes].
+        whole: uint8 images -> logits, by the quantiser that it was trained for.
     """
 
     encode: Callable[[np.ndarray], jax.Array]
@@ -71,24 +71,24 @@ def run_onnx(session: onnxruntime.InferenceSession, value: np.ndarray) -> Any:
 
 
 def measure(
-    folder: Path, student: Student, reference: Reference, pictures: Pictures, *, affine: Affine, bits: int, head: str
+    folder: Path, student: Student, reference: Reference, evaluation: ImageSet, *, affine: Affine, bits: int, head: str
 ) -> dict[str, Any]:
-    """Sends every picture through the files of a bundle, and through Flax.
+    """Send every image through the files of a bundle, and through Flax.
 
     Args:
-      folder: with head.tflite, head.onnx, tail.onnx, tail.stablehlo, and local.tflite where there is one.
-      student: that they were made from.
-      reference: of it.
-      pictures: for evaluation.
-      affine: of the latents on the wire.
-      bits: of the same.
-      head: precision of head.tflite.
+        folder: with head.tflite, head.onnx, tail.onnx, tail.stablehlo, and local.tflite where there is one.
+        student: that they were made from.
+        reference: of it.
+        evaluation: for evaluation.
+        affine: of the latents on the wire.
+        bits: of the same.
+        head: precision of head.tflite.
 
     Returns:
-      What `parity.json` holds. "files" has for each file bytes, milliseconds of one picture on one thread (median),
-      and its largest difference from Flax on the same input: of a float output relative to the largest value, of an
-      int8 head in steps. "flax" is the network as it was trained, "flax_sent" the same with the latents quantised as
-      they are sent, "bundle" the head and the tail.
+        What `parity.json` holds. "files" has for each file bytes, milliseconds of one image on one thread (median),
+        and its largest difference from Flax on the same input: of a float output relative to the largest value, of an
+        int8 head in steps. "flax" is the network as it was trained, "flax_sent" the same with the latents quantised as
+        they are sent, "bundle" the head and the tail.
     """
     device = Interpreter(folder / "head.tflite")
     jetson, tail = session_of(folder / "head.onnx"), session_of(folder / "tail.onnx")
@@ -96,7 +96,7 @@ def measure(
     wire = functools.partial(quantize, affine=affine, bits=bits)
     logits: dict[str, list[np.ndarray]] = {"flax": [], "flax_sent": [], "bundle": []}
     largest: dict[str, float] = dict.fromkeys(("head.tflite", "head.onnx", "tail.onnx", "tail.stablehlo"), 0.0)
-    for images in pictures.batches(BATCH):
+    for images in evaluation.batches(BATCH):
         latents = np.asarray(reference.encode(images), np.float32)
         made = np.stack([device.run(image) for image in images])
         on_jetson = np.concatenate([run_onnx(jetson, image[None].astype(np.float32))[0] for image in images])
@@ -114,9 +114,9 @@ def measure(
         logits["flax"].append(np.asarray(reference.whole(images)))
         logits["flax_sent"].append(np.asarray(reference.decode(dequantize(wire(latents), affine))))
         logits["bundle"].append(answers)
-    columns = data.class_columns(pictures.class_names, student.meta["labels"], student.meta["num_classes"])
+    columns = data.class_columns(evaluation.class_names, student.meta["labels"], student.meta["num_classes"])
     joined = {name: np.concatenate(parts) for name, parts in logits.items()}
-    one = pictures.images[0]
+    one = evaluation.images[0]
     calls = {
         "head.tflite": lambda: device.run(one),
         "head.onnx": lambda: run_onnx(jetson, one[None].astype(np.float32)),
@@ -124,15 +124,15 @@ def measure(
         "tail.stablehlo": lambda: np.asarray(stablehlo.call(sent[:1])),
     }
     result = {
-        "pictures": len(pictures.images),
+        "images": len(evaluation.images),
         "head": head,
-        **{name: _accuracy(scores, pictures.labels, columns) for name, scores in joined.items()},
+        **{name: _accuracy(scores, evaluation.labels, columns) for name, scores in joined.items()},
         "agreement_percent": _agreement(joined["bundle"], joined["flax_sent"], columns),
         "agreement_with_training_percent": _agreement(joined["bundle"], joined["flax"], columns),
         "files": {name: _of_file(folder / name, call, largest[name]) for name, call in calls.items()},
     }
     if (folder / "local.tflite").exists():
-        result["local"] = _local(folder, reference, pictures, columns, result["files"])
+        result["local"] = _local(folder, reference, evaluation, columns, result["files"])
     return result
 
 
@@ -142,7 +142,7 @@ def complaints(result: dict[str, Any]) -> list[str]:
     if result["head"] != "int8" and result["agreement_percent"] < AGREEMENT:
         found.append(
             f"head and tail give the class that Flax gives for {result['agreement_percent']:.2f} % of "
-            f"{result['pictures']} pictures, less than {AGREEMENT:g} %"
+            f"{result['images']} images, less than {AGREEMENT:g} %"
         )
     for name, row in result["files"].items():
         precision = {"head.tflite": result["head"], "local.tflite": "float16"}.get(name, "float32")
@@ -150,11 +150,9 @@ def complaints(result: dict[str, Any]) -> list[str]:
             found.append(f"{name} is off by {row['largest_difference']:.1e} of the largest value")
     lost = result["flax"]["top1"] - result["bundle"]["top1"]
     if result["head"] == "int8" and lost > TOP1_LOSS:
-        found.append(f"the int8 head loses {lost:.2f} points of top-1 on {result['pictures']} pictures")
+        found.append(f"the int8 head loses {lost:.2f} points of top-1 on {result['images']} images")
     if "local" in result and result["local"]["agreement_percent"] < AGREEMENT:
-        found.append(
-            f"local.tflite gives Flax's class for {result['local']['agreement_percent']:.2f} % of the pictures"
-        )
+        found.append(f"local.tflite gives Flax's class for {result['local']['agreement_percent']:.2f} % of the images")
     return found
 
 
@@ -165,9 +163,7 @@ def table(result: dict[str, Any]) -> str:
         steps = name == "head.tflite" and result["head"] == "int8"
         difference = f"{row['largest_difference']:.0f} steps of 255" if steps else f"{row['largest_difference']:.1e}"
         lines.append(f"{name:<16}{row['bytes']:>12,}{row['milliseconds']:>9.2f}  {difference}")
-    lines.append(
-        f"top-1 of {result['pictures']} pictures: Flax {result['flax']['top1']:.2f} %, with the latents as they "
-    )
+    lines.append(f"top-1 of {result['images']} images: Flax {result['flax']['top1']:.2f} %, with the latents as they ")
     lines[-1] += f"are sent {result['flax_sent']['top1']:.2f} %, the bundle {result['bundle']['top1']:.2f} %"
     lines.append(
         f"the bundle gives Flax's class for {result['agreement_percent']:.2f} % of them "
@@ -179,7 +175,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """Writes `parity.json`."""
+    """Write `parity.json`."""
     path.write_text(json.dumps(result, indent=2) + "\n")
 
 
@@ -209,16 +205,16 @@ def _of_file(path: Path, call: Callable[[], Any], difference: float) -> dict[str
 
 
 def _local(
-    folder: Path, reference: Reference, pictures: Pictures, columns: Any, files: dict[str, Any]
+    folder: Path, reference: Reference, images: ImageSet, columns: Any, files: dict[str, Any]
 ) -> dict[str, float]:
     """The whole student in one file, against Flax without a quantiser."""
     interpreter, largest = Interpreter(folder / "local.tflite"), {"local.tflite": 0.0}
     expected = np.concatenate(
-        [np.asarray(reference.decode(np.asarray(reference.encode(x)))) for x in pictures.batches(BATCH)]
+        [np.asarray(reference.decode(np.asarray(reference.encode(x)))) for x in images.batches(BATCH)]
     )
-    logits = np.stack([interpreter.run(image) for image in pictures.images])
+    logits = np.stack([interpreter.run(image) for image in images.images])
     _note(largest, "local.tflite", logits, expected)
-    one = pictures.images[0]
+    one = images.images[0]
     files["local.tflite"] = _of_file(folder / "local.tflite", lambda: interpreter.run(one), largest["local.tflite"])
     agreement = _agreement(logits, expected, columns)
-    return {**_accuracy(logits, pictures.labels, columns), "agreement_percent": agreement}
+    return {**_accuracy(logits, images.labels, columns), "agreement_percent": agreement}

@@ -1,4 +1,4 @@
-"""What a finished run hands to the export: the student, and the pictures that it was trained and evaluated on."""
+"""What a finished run hands to the export: the student, and the images that it was trained and evaluated on."""
 
 import dataclasses
 import json
@@ -20,11 +20,11 @@ class Student:
     """A finished student.
 
     Attributes:
-      module: in float32, whatever it was trained in.
-      variables: NumPy arrays.
-      meta: what was saved beside them: name, options, num_classes, bottleneck, labels, mean, std, digest.
-      dataset: the dataset's part of the run's config.
-      image_size: side of its square pictures, pixels.
+        module: in float32, whatever it was trained in.
+        variables: NumPy arrays.
+        meta: what was saved beside them: name, options, num_classes, bottleneck, labels, mean, std, digest.
+        dataset: the dataset's part of the run's config.
+        image_size: side of its square images, pixels.
     """
 
     module: models.Network
@@ -35,14 +35,14 @@ class Student:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Pictures of one split as the network sees them.
+class ImageSet:
+    """ImageSet of one split as the network sees them.
 
     Attributes:
-      images: uint8 [N, H, W, 3], RGB.
-      labels: int32 [N], positions in `class_names`.
-      names: of each, as a person would look for it.
-      class_names: of the dataset.
+        images: uint8 [N, H, W, 3], RGB.
+        labels: int32 [N], positions in `class_names`.
+        names: of each, as a person would look for it.
+        class_names: of the dataset.
     """
 
     images: np.ndarray
@@ -60,7 +60,7 @@ def read_student(workdir: Path) -> Student:
     """The student that a run left in its workdir.
 
     Raises:
-      UserError: there is no run, or it has no finished student.
+        UserError: there is no run, or it has no finished student.
     """
     path = workdir / "config.json"
     if not path.is_file():
@@ -68,7 +68,7 @@ def read_student(workdir: Path) -> Student:
     try:
         config = json.loads(path.read_text())
     except ValueError:
-        raise UserError(f"{path} is damaged, so the pictures of the run are not known") from None
+        raise UserError(f"{path} is damaged, so the images of the run are not known") from None
     if not (workdir / "student").is_dir():
         raise UserError(f"{workdir} holds no finished student: {_what_makes_one(config, workdir)}")
     variables, meta = checkpoint.load_variables(workdir / "student")
@@ -95,17 +95,17 @@ def _what_makes_one(config: dict[str, Any], workdir: Path) -> str:
     )
 
 
-def read_pictures(student: Student, split: str, *, limit: int | None, root: Path | None = None) -> Pictures:
-    """Pictures of one split, resized and cropped as in the run's evaluation.
+def read_images(student: Student, split: str, *, limit: int | None, root: Path | None = None) -> ImageSet:
+    """ImageSet of one split, resized and cropped as in the run's evaluation.
 
     Args:
-      student: whose run says which data.
-      split: 'train' or 'val'.
-      limit: so many, spread evenly over the split; None: all.
-      root: where the data lies now, if not where it lay then.
+        student: whose run says which data.
+        split: 'train' or 'val'.
+        limit: so many, spread evenly over the split; None: all.
+        root: where the data lies now, if not where it lay then.
 
     Raises:
-      UserError: the data is not there, or no picture of it can be read.
+        UserError: the data is not there, or no image of it can be read.
     """
     dataset = student.dataset
     place = dataset["root"] if root is None else str(root)
@@ -125,7 +125,7 @@ def read_pictures(student: Student, split: str, *, limit: int | None, root: Path
     kept = np.concatenate(masks)
     chosen = [index for index, good in zip(data.spread(len(source), limit), kept, strict=False) if good]
     folder = os.path.join(place, "")
-    names = [source.picture_name(index).removeprefix(folder) for index in chosen]
+    names = [source.image_name(index).removeprefix(folder) for index in chosen]
     if not names:
-        raise UserError(f"not one picture of {dataset['name']}/{split} can be read")
-    return Pictures(np.concatenate(images), np.concatenate(labels), names, source.class_names)
+        raise UserError(f"not one image of {dataset['name']}/{split} can be read")
+    return ImageSet(np.concatenate(images), np.concatenate(labels), names, source.class_names)

@@ -11,7 +11,7 @@ import onnx
 from bottlefit_jax.codec.quantizer import Affine, dequantize
 from bottlefit_jax.models.bottleneck import Size
 from bottlefit_jax.models.network import Network
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export.onnx_graph import to_onnx
 
 PLATFORMS = ("cpu", "cuda")  # of the StableHLO
@@ -32,7 +32,7 @@ def tail_function(
         module: the student, in float32.
         variables: its own; constants of the function.
         scale, zero_point: of the quantiser that made the latents.
-        image_size: (h, w) of the pictures, pixels.
+        image_size: (h, w) of the images, pixels.
         with_features: return (logits, features), as the network does, to find the layer at which an export departs.
             The features have no `latent`, and are in the network's order until `jax.jit` sorts them.
 
@@ -98,14 +98,14 @@ def head_onnx(
     std: Sequence[float],
     image_size: Size,
 ) -> onnx.ModelProto:
-    """The head for a Jetson as ONNX: input `image`, output `latent`, before any quantiser; one picture at a time.
+    """The head for a Jetson as ONNX: input `image`, output `latent`, before any quantiser; one image at a time.
 
-    Pictures are `[1, H, W, 3]` float32 with values 0 to 255, because TensorRT 8.2 has no uint8.
+    ImageSet are `[1, H, W, 3]` float32 with values 0 to 255, because TensorRT 8.2 has no uint8.
 
     Args:
         module: the student, in float32.
         variables: its own.
-        mean, std: per channel, of pictures scaled to 0..1.
+        mean, std: per channel, of images scaled to 0..1.
         image_size: (H, W), pixels.
 
     Raises:

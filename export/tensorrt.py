@@ -5,7 +5,7 @@
 
 An engine fits one GPU and one TensorRT, so no bundle carries one. This uses TensorRT's Python package where it is
 installed, else trtexec, from PATH or from where JetPack puts it; where there is neither, it prints the line to run on
-the Jetson and builds nothing. The head takes float32 pictures of 0 to 255 and gives the latent as float32, for the
+the Jetson and builds nothing. The head takes float32 images of 0 to 255 and gives the latent as float32, for the
 caller to quantise as the manifest says, so that TensorRT 8.2 (the Jetson Nano's last) builds it; the tail takes uint8,
 which needs TensorRT 10. TensorRT 11 has no fp16 switch any more: there it is --precision fp32.
 
@@ -34,10 +34,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bottlefit_jax import command
 from bottlefit_jax.bundle import Bundle, read_bundle
-from bottlefit_jax.command import Parser, file_in_place_of, tell
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_file
 
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 UINT8_SINCE = (10, 0)  # as input and output of a network
@@ -50,7 +51,7 @@ WORKSPACE_MIB = 256  # before POOLS_SINCE; a Jetson Nano has 4 GiB for everythin
 class Job:
     """What to build. `shape` is that of the tail's latent without the batch; `batch` is min, opt, max.
 
-    The head has neither: its graph takes one picture.
+    The head has neither: its graph takes one image.
     """
 
     onnx: Path
@@ -66,12 +67,12 @@ class NotBuiltError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         print(run(_job(read_bundle(args.bundle), args)))
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     except NotBuiltError as error:
         print(error)
         return 1
@@ -79,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing, out of range or do not go together; an output that is in the way.
+        UserError: flags that are unknown, missing, out of range or do not go together; an output that is in the way.
     """
     parser = Parser("export.tensorrt", __doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="folder that python -m export.bundle wrote")
@@ -94,7 +95,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.output = args.output or Path(f"{args.part}.plan")
     if args.batch is not None and args.part == "head":
-        raise UserError("--batch goes with --part tail: the head takes one picture")
+        raise UserError("--batch goes with --part tail: the head takes one image")
     if args.output.is_dir():
         raise UserError(f"{args.output} is a folder; --output is a file")
     if args.output.exists() and not args.overwrite:
@@ -105,11 +106,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(job: Job) -> str:
-    """Builds the engine with what this machine has, and returns what to tell the user.
+    """Build the engine with what this machine has, and return what to tell the user.
 
     Raises:
-      NotBuiltError: it has neither TensorRT's Python package nor trtexec.
-      UserError: TensorRT is too old or too new for the job, refuses the graph, or the engine cannot be written.
+        NotBuiltError: it has neither TensorRT's Python package nor trtexec.
+        UserError: TensorRT is too old or too new for the job, refuses the graph, or the engine cannot be written.
     """
     try:
         trt = importlib.import_module("tensorrt")  # not an import statement: this file has the same name
@@ -117,12 +118,12 @@ def run(job: Job) -> str:
         trt = None
     if trt is not None:
         engine = build(trt, job)
-        with file_in_place_of(job.plan) as temporary:
+        with atomic_file(job.plan, exclusive=True) as temporary:
             temporary.write_bytes(engine)
         return f"wrote {job.plan} with TensorRT {trt.__version__}"
     trtexec = shutil.which("trtexec") or shutil.which(JETPACK_TRTEXEC)
     if trtexec is not None:
-        with file_in_place_of(job.plan) as temporary:
+        with atomic_file(job.plan, exclusive=True) as temporary:
             call(trtexec, job, temporary)
         return f"wrote {job.plan} with {trtexec}"
     needs = "TensorRT 10 or newer" if job.part == "tail" else "TensorRT 8.2 to 10"
@@ -137,7 +138,7 @@ def build(trt: ModuleType, job: Job) -> bytes:
     """The serialised engine, by TensorRT's Python package `trt`: 8.2 and newer.
 
     Raises:
-      UserError: as `run`.
+        UserError: as `run`.
     """
     version = _version(trt.__version__)
     check_version(version, job)
@@ -171,7 +172,7 @@ def call(trtexec: str, job: Job, plan: Path) -> None:
     """Has `trtexec` build the engine into the file `plan`.
 
     Raises:
-      UserError: as `run`.
+        UserError: as `run`.
     """
     try:
         banner = subprocess.run([trtexec, "--help"], capture_output=True, text=True, errors="replace", check=False)
@@ -204,7 +205,7 @@ def trtexec_line(trtexec: str, job: Job, plan: Path, *, version: tuple[int, int]
 
 
 def check_version(version: tuple[int, int], job: Job) -> None:
-    """Raises UserError where a TensorRT of this (major, minor) version cannot do the job."""
+    """Raise UserError where a TensorRT of this (major, minor) version cannot do the job."""
     name = ".".join(map(str, version))
     if job.part == "tail" and version < UINT8_SINCE:
         raise UserError(f"this is TensorRT {name}; the tail takes uint8 latents, which needs 10 or newer")
@@ -223,7 +224,7 @@ def _job(bundle: Bundle, args: argparse.Namespace) -> Job:
 
 
 def _batch(text: str) -> tuple[int, ...]:
-    """argparse's reader of MIN,OPT,MAX."""
+    """Argparse's reader of MIN,OPT,MAX."""
     sizes = tuple(int(size) if size.isdecimal() else 0 for size in text.split(","))
     if len(sizes) != 3 or sizes[0] < 1 or tuple(sorted(sizes)) != sizes:
         raise argparse.ArgumentTypeError(f"{text!r} is not MIN,OPT,MAX, as 1,8,32")

@@ -8,13 +8,12 @@ FOLDER/NAME/VERSION/model.onnx      the bundle's tail.onnx, with the output iden
 All versions of a model belong to one head: devices name no version, and Triton answers them with the newest.
 """
 
-import os
 import re
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle
-from bottlefit_jax.command import in_place_of
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_directory, write_error, write_text
 
 CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
@@ -28,19 +27,19 @@ ID = r'(key: "{key}"\s+value\s*\{{\s*string_value: ")([0-9a-f]*)'
 def write_repository(
     bundle: Bundle, folder: Path, *, max_batch_size: int = 32, delay_us: int = 0, overwrite: bool = False
 ) -> None:
-    """Adds the bundle's tail to the model repository `folder`: whole, or not at all.
+    """Add the bundle's tail to the model repository `folder`: whole, or not at all.
 
     A model of that name and head gets one more version, and its config.pbtxt stays as it is but for the tail's id.
 
     Args:
-      folder: made where it is not there; other models in it are left alone.
-      max_batch_size: images that Triton runs at once.
-      delay_us: microseconds that a request may wait for others, although an instance is idle.
-      overwrite: replace that version where it exists, and the whole model where it has another head.
+        folder: made where it is not there; other models in it are left alone.
+        max_batch_size: images that Triton runs at once.
+        delay_us: microseconds that a request may wait for others, although an instance is idle.
+        overwrite: replace that version where it exists, and the whole model where it has another head.
 
     Raises:
-      UserError: a model of that name has that version or another head, a number out of range, the disk is full, the
-        folder cannot be written.
+        UserError: a model of that name has that version or another head, a number out of range, the disk is full, the
+            folder cannot be written.
     """
     if max_batch_size < 1:
         raise UserError(f"max_batch_size is {max_batch_size}; it must be at least 1")
@@ -54,7 +53,7 @@ def write_repository(
         if (place / CONFIG).exists() and _misfit(bundle, place) is None:
             _add_version(bundle, place)
             return
-        with in_place_of(place) as model:
+        with atomic_directory(place) as model:
             (model / CONFIG).write_text(config(bundle, max_batch_size=max_batch_size, delay_us=delay_us))
             if manifest.labels:
                 (model / LABELS).write_text(_labels(bundle), encoding="utf-8")
@@ -62,12 +61,11 @@ def write_repository(
             version.mkdir()
             _write_model(bundle, version)
     except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
-        raise UserError(f"cannot write {place}: {reason}") from error
+        raise write_error(place, error) from error
 
 
 def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> None:
-    """Raises UserError where that version of the model `name` cannot be put into the repository `folder`."""
+    """Raise UserError where that version of the model `name` cannot be put into the repository `folder`."""
     place = folder / name
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir():
@@ -84,7 +82,7 @@ def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> Non
 
 
 def check_fits(bundle: Bundle, folder: Path, *, overwrite: bool) -> None:
-    """Raises UserError where the tail cannot be a version beside those that the model has, and may not replace them."""
+    """Raise UserError where the tail cannot be a version beside those that the model has, and may not replace them."""
     place = folder / bundle.manifest.name
     if overwrite or not (place / CONFIG).exists():
         return
@@ -113,20 +111,15 @@ def _misfit(bundle: Bundle, place: Path) -> str | None:
 
 
 def _add_version(bundle: Bundle, place: Path) -> None:
-    """Adds or replaces one version; the config tells of the newest."""
+    """Add or replaces one version; the config tells of the newest."""
     manifest = bundle.manifest
     others = [int(path.name) for path in place.iterdir() if path.name.isdecimal()]
-    with in_place_of(place / str(manifest.version)) as version:
+    with atomic_directory(place / str(manifest.version)) as version:
         _write_model(bundle, version)
     if manifest.version >= max(others, default=0):
         before = (place / CONFIG).read_text(encoding="utf-8")
         text = re.sub(ID.format(key="tail"), rf"\g<1>{manifest.tail.id}", before)
-        temporary = place / f".{CONFIG}.{os.getpid()}.part"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, place / CONFIG)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(place / CONFIG, text)
 
 
 def _write_model(bundle: Bundle, version: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bottlefit_jax import models
-from bottlefit_jax.arguments import meet_weights
+from bottlefit_jax.cli.config_command import meet_weights
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.recipe import (
     base_config,

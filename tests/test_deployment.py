@@ -1,4 +1,4 @@
-"""Two terminals, one bundle: the server in one process, the device in another, on the pictures of a run."""
+"""Two terminals, one bundle: the server in one process, the device in another, on the images of a run."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 
 from bottlefit_jax.edge.client import EdgeClient
 from export.parity import create_reference
-from export.student import read_pictures, read_student
+from export.student import read_images, read_student
 from tests.export.test_bundle import export, workdir
 from tests.test_main import ROOT
 
@@ -23,7 +23,7 @@ __all__ = ["workdir"]  # the fixture
 @pytest.fixture(scope="module", params=["float32", "int8"])
 def bundle(request, workdir, tmp_path_factory):
     output = tmp_path_factory.mktemp("bundles") / "digits"
-    flags = ("--head", request.param, "--local", "--pictures", 20, "--calibration", 20)
+    flags = ("--head", request.param, "--local", "--images", 20, "--calibration", 20)
     assert export("--workdir", workdir, "--output", output, *flags) == 0
     return output
 
@@ -40,11 +40,11 @@ def server(bundle):
         assert process.returncode == 0
 
 
-def test_pictures_go_from_the_device_to_the_server_and_come_back_as_flax_says(bundle, workdir, server, tmp_path):
+def test_images_go_from_the_device_to_the_server_and_come_back_as_flax_says(bundle, workdir, server, tmp_path):
     student = read_student(workdir)
-    pictures = read_pictures(student, "val", limit=12)
-    logits = np.asarray(create_reference(student).whole(pictures.images))
-    for index, image in enumerate(pictures.images):
+    images = read_images(student, "val", limit=12)
+    logits = np.asarray(create_reference(student).whole(images.images))
+    for index, image in enumerate(images.images):
         Image.fromarray(image).save(tmp_path / f"{index:02d}.png")
     command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, tmp_path, "--json"]
     command += ["--deadline-ms", "60000"]
@@ -58,8 +58,8 @@ def test_pictures_go_from_the_device_to_the_server_and_come_back_as_flax_says(bu
 
 
 def test_the_library_says_what_the_command_says(bundle, workdir, server):
-    picture = read_pictures(read_student(workdir), "val", limit=1).images[0]
+    image = read_images(read_student(workdir), "val", limit=1).images[0]
     with EdgeClient(bundle, server, deadline_ms=60_000) as client:
-        there, here = client.infer(picture), client.infer_local(picture)
+        there, here = client.infer(image), client.infer_local(image)
     assert there.label == here.label
     assert there.probability == pytest.approx(here.probability, abs=0.05)

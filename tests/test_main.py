@@ -43,8 +43,8 @@ def run(*arguments, **options):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder set of two classes with four pictures a split."""
+def images(tmp_path):
+    """A folder set of two classes with four images a split."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -123,20 +123,20 @@ def test_a_missing_config_or_workdir_is_told(tmp_path):
     assert err.startswith("error: --workdir is missing")
 
 
-def test_bad_pictures_are_told_before_any_compilation(tmp_path, pictures):
-    (pictures / "train" / "cat" / "1.jpg").write_bytes((pictures / "train" / "cat" / "0.jpg").read_bytes()[:-300])
+def test_bad_images_are_told_before_any_compilation(tmp_path, images):
+    (images / "train" / "cat" / "1.jpg").write_bytes((images / "train" / "cat" / "0.jpg").read_bytes()[:-300])
     code, out, err = run(
         *FOLDER,
-        f"--config.dataset.root={pictures}",
+        f"--config.dataset.root={images}",
         f"--workdir={tmp_path / 'run'}",
         *SMALL[1:],
         "--config.stages.teacher.batch_size=4",
     )
     assert (code, out.count("epoch")) == (2, 0)
     assert re.fullmatch(r"error: .*train/cat/1\.jpg.*\n", err), err
-    for path in (pictures / "val" / "dog").iterdir():
+    for path in (images / "val" / "dog").iterdir():
         path.unlink()
-    code, _, err = run(*FOLDER, f"--config.dataset.root={pictures}", f"--workdir={tmp_path / 'run'}")
+    code, _, err = run(*FOLDER, f"--config.dataset.root={images}", f"--workdir={tmp_path / 'run'}")
     assert code == 2
     assert re.fullmatch(r"error: .*dog.*\n", err), err
 

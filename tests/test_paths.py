@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bottlefit_jax.command import Parser
+from bottlefit_jax.cli.command import Parser
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import local_path
 

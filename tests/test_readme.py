@@ -26,7 +26,7 @@ def test_every_file_and_command_it_names_is_there():
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
-def test_the_picture_of_the_demo_says_how_many_channels_it_shows():
+def test_the_image_of_the_demo_says_how_many_channels_it_shows():
     (shown,) = re.findall(
         r"!\[[^]]*beside each the (\w+) channels that are sent\]\(docs/images/digits_latents.png\)", README
     )

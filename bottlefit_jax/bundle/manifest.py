@@ -6,7 +6,6 @@ What a bundle holds says manifest.schema.json. Every error is a UserError of one
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any, NoReturn
 
 from bottlefit_jax import __version__
 from bottlefit_jax.bundle import schema
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import write_text
 
 FORMAT = 2  # 1, which listed the names of the calibration's images, is read as well
 MANIFEST = "manifest.json"
@@ -34,7 +34,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Image:
-    """What the head takes: uint8 [height, width, 3], cut from the centre of a picture whose short side is `resize`."""
+    """What the head takes: uint8 [height, width, 3], cut from the centre of an image whose short side is `resize`."""
 
     height: int
     width: int
@@ -134,7 +134,7 @@ class Bundle:
         """Where the file `name` of the manifest's `files` is, as `bundle.path(bundle.manifest.head.litert)`.
 
         Raises:
-          UserError: the bundle has no such file.
+            UserError: the bundle has no such file.
         """
         if name not in self.manifest.files:
             raise UserError(f"{self.folder} has no file {name!r}, only {', '.join(sorted(self.manifest.files))}")
@@ -142,17 +142,17 @@ class Bundle:
 
 
 def read_bundle(folder: Path | str, *, verify: bool | Callable[[Manifest], Collection[str]] = True) -> Bundle:
-    """Reads and checks a bundle.
+    """Read and check a bundle.
 
     Args:
-      folder: that of manifest.json.
-      verify: also read every file and compare its size and sha256; without it, a file has only to be there. A
-        function that picks files by name, as `lambda manifest: [manifest.head.litert]`: those are compared, and the
-        others need not be there, because a device has no use for a tail.
+        folder: that of manifest.json.
+        verify: also read every file and compare its size and sha256; without it, a file has only to be there. A
+            function that picks files by name, as `lambda manifest: [manifest.head.litert]`: those are compared, and the
+            others need not be there, because a device has no use for a tail.
 
     Raises:
-      UserError: no bundle; a manifest that is not valid, or of a newer format; a file that is missing, leads out of the
-        folder or was changed; a tail of another head.
+        UserError: no bundle; a manifest that is not valid, or of a newer format; a file that is missing, leads out of
+            the folder or was changed; a tail of another head.
     """
     folder = Path(folder)
     manifest = _checked(_parse(folder), folder / MANIFEST)
@@ -165,10 +165,10 @@ def read_bundle(folder: Path | str, *, verify: bool | Callable[[Manifest], Colle
 
 
 def write_manifest(folder: Path | str, manifest: dict[str, Any]) -> Bundle:
-    """Writes manifest.json for what is in the folder: `files` is computed from it, all else is given.
+    """Write manifest.json for what is in the folder: `files` is computed from it, all else is given.
 
     Raises:
-      UserError: something of it is not valid, or cannot be written; an earlier manifest.json is as it was then.
+        UserError: something of it is not valid, or cannot be written; an earlier manifest.json is as it was then.
     """
     folder = Path(folder)
     try:
@@ -179,15 +179,7 @@ def write_manifest(folder: Path | str, manifest: dict[str, Any]) -> Bundle:
     manifest = {**manifest, "files": files}
     checked = _checked(manifest, folder / MANIFEST)
     _refuse_if_any(_file_problems(folder, checked.files, verify=False), f"{folder} cannot be a bundle")
-    temporary = folder / f".{MANIFEST}.part"
-    try:
-        temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / MANIFEST)
-    except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror
-        raise UserError(f"cannot write {folder / MANIFEST}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
     return Bundle(folder, checked)
 
 
@@ -338,7 +330,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _refuse_if_any(problems: Iterator[str], beginning: str) -> None:
-    """Raises UserError with all problems in one line."""
+    """Raise UserError with all problems in one line."""
     found = list(problems)
     if found:
         rest = [f"and {len(found) - MOST_TOLD:,} more"] if len(found) > MOST_TOLD else []

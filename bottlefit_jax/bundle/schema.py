@@ -49,7 +49,7 @@ class SchemaError(Exception):
 
 
 def check(schema: Any) -> None:
-    """Raises SchemaError where `schema`, or a part of it, uses an unknown keyword, type or reference."""
+    """Raise SchemaError where `schema`, or a part of it, uses an unknown keyword, type or reference."""
     _check(schema, schema)
 
 
@@ -57,8 +57,8 @@ def problems(value: Any, schema: Any) -> Iterator[str]:
     """What is wrong with `value`, a phrase each, as "latent.scale is -1; it must be above 0"; nothing if it is valid.
 
     Args:
-      value: as json.loads returns it.
-      schema: one that has passed `check`.
+        value: as json.loads returns it.
+        schema: one that has passed `check`.
     """
     return _problems(value, schema, schema, "")
 
@@ -90,7 +90,7 @@ def _check(schema: Any, root: dict[str, Any]) -> None:
 
 
 def _problems(value: Any, schema: Any, root: dict[str, Any], where: str) -> Iterator[str]:
-    """Yields what is wrong with the value at `where`, "" at the top."""
+    """Yield what is wrong with the value at `where`, "" at the top."""
     if isinstance(schema, bool):
         if not schema:
             yield f"{where} is not known"

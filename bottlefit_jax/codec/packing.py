@@ -67,12 +67,12 @@ def unpack_bits(data: bytes | bytearray | memoryview, shape: Sequence[int], *, b
 
 
 def payload_bytes(shape: Sequence[int], *, bits: int, ranges: int = 0) -> int:
-    """Count the bytes that one picture's latent takes on the wire, without protocol headers.
+    """Count the bytes that one image's latent takes on the wire, without protocol headers.
 
     Args:
-        shape: of one picture's latent, (h, w, c).
+        shape: of one image's latent, (h, w, c).
         bits: 1 to 8.
-        ranges: how many dynamic ranges travel with it, 9 bytes each: 1 for a range per picture, c for one per
+        ranges: how many dynamic ranges travel with it, 9 bytes each: 1 for a range per image, c for one per
             channel, 0 for a static range, which the receiver already has.
 
     Raises:

@@ -25,16 +25,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bottlefit_jax import command, lock
-from bottlefit_jax.command import Parser, in_place_of, tell
+from bottlefit_jax import lock
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.paths import local_path
 
 CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     _quieten()
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
@@ -43,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             export_folder(args)
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line and checks what can be checked without JAX, which takes seconds to load.
+    """Read the command line and check what can be checked without JAX, which takes seconds to load.
 
     Raises:
-      UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
+        UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
     """
     from bottlefit_jax.convert import files
 
@@ -113,7 +115,7 @@ def import_file(args: argparse.Namespace) -> None:
     with args.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     meta = {**found.meta, "source": {"file": args.input.name, "sha256": digest}}
-    with in_place_of(args.output, overwrite=args.overwrite) as temporary:
+    with atomic_directory(args.output, overwrite=args.overwrite) as temporary:
         checkpoint.save_variables(temporary, found.variables, meta)
     kind = "student" if meta["bottleneck"] else "teacher"
     print(
@@ -172,7 +174,7 @@ def _pixels(flag: str, text: str | None) -> tuple[float, float, float] | None:
 
 
 def _check_output(output: Path, overwrite: bool, *, folder: bool) -> None:
-    """Raises UserError where the output is in the way, is not ours to replace, or could not be made."""
+    """Raise UserError where the output is in the way, is not ours to replace, or could not be made."""
     if output.exists():
         if not overwrite:
             raise UserError(f"{output} exists: give another --output, or --overwrite to replace it")

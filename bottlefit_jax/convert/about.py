@@ -33,7 +33,7 @@ def read(path: Path, text: str | None) -> dict[str, Any]:
     """What the text of a file says; {} without one.
 
     Raises:
-      UserError: it is not a text that `write` made, or one of a later format.
+        UserError: it is not a text that `write` made, or one of a later format.
     """
     if text is None:
         return {}
@@ -55,11 +55,11 @@ def check_pixels(name: str, values: Any) -> tuple[float, float, float]:
     """Three numbers for red, green and blue, of images scaled to 0..1.
 
     Args:
-      name: "mean" or "std", or what the user calls it.
-      values: to be checked.
+        name: "mean" or "std", or what the user calls it.
+        values: to be checked.
 
     Raises:
-      UserError: other values.
+        UserError: other values.
     """
     numbers = isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values)
     if not numbers or len(values) != 3:

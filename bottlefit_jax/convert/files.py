@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import importlib
 import io
-import os
 import re
 import struct
 import warnings
@@ -24,7 +23,8 @@ import numpy as np
 from bottlefit_jax.convert import about as about_network
 from bottlefit_jax.convert import weight_sets
 from bottlefit_jax.convert.about import KEY
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_file, write_error
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 # Besides tensors and plain values: what training scripts keep beside their weights.
@@ -36,13 +36,13 @@ class File:
     """What a file holds.
 
     Attributes:
-      kind: PyTorch, safetensors or npz.
-      arrays: key -> array, float16 to float64 as stored, other floats as float32. What stands among the weights and
-        is no tensor is an array of objects without axes.
-      beside: what else the checkpoint's dictionary has, such as `config`.
-      about: what the network needs besides its arrays, where the file says it; see `about.py`.
-      weights: name of the set that was read; `weight_sets.TOP` where it is the file itself.
-      sets: names of all sets that there are.
+        kind: PyTorch, safetensors or npz.
+        arrays: key -> array, float16 to float64 as stored, other floats as float32. What stands among the weights and
+            is no tensor is an array of objects without axes.
+        beside: what else the checkpoint's dictionary has, such as `config`.
+        about: what the network needs besides its arrays, where the file says it; see `about.py`.
+        weights: name of the set that was read; `weight_sets.TOP` where it is the file itself.
+        sets: names of all sets that there are.
     """
 
     kind: str
@@ -54,15 +54,15 @@ class File:
 
 
 def read(path: Path, weights: str | None = None) -> File:
-    """Reads a file of weights.
+    """Read a file of weights.
 
     Args:
-      path: the file.
-      weights: name of the set to read, where there are several.
+        path: the file.
+        weights: name of the set to read, where there are several.
 
     Raises:
-      UserError: it is not there, not whole, of another kind, wants to run something, or its library is missing; it
-        has several sets of weights and none was chosen.
+        UserError: it is not there, not whole, of another kind, wants to run something, or its library is missing; it
+            has several sets of weights and none was chosen.
     """
     check_readable(path)
     with _said_in_one_line(path):
@@ -88,7 +88,7 @@ def read(path: Path, weights: str | None = None) -> File:
 
 
 def check_readable(path: Path) -> None:
-    """Raises UserError where there is no such file, or it cannot be opened."""
+    """Raise UserError where there is no such file, or it cannot be opened."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; a file of weights is needed")
     try:
@@ -99,15 +99,15 @@ def check_readable(path: Path) -> None:
 
 
 def write(path: Path, state_dict: Mapping[str, np.ndarray], about: str | None = None) -> None:
-    """Writes a state dict, whole or not at all.
+    """Write a state dict, whole or not at all.
 
     Args:
-      path: .pth or .pt for PyTorch's own format, or .safetensors; replaced where it exists.
-      state_dict: key -> array.
-      about: what the network needs besides, as `about.write` has it.
+        path: .pth or .pt for PyTorch's own format, or .safetensors; replaced where it exists.
+        state_dict: key -> array.
+        about: what the network needs besides, as `about.write` has it.
 
     Raises:
-      UserError: another suffix, a missing library, a full disk, a folder that cannot be written.
+        UserError: another suffix, a missing library, a full disk, a folder that cannot be written.
     """
     check_suffix(path)
     if path.suffix == ".safetensors":
@@ -120,24 +120,16 @@ def write(path: Path, state_dict: Mapping[str, np.ndarray], about: str | None = 
             tensors._metadata = collections.OrderedDict({KEY: about})  # type: ignore[attr-defined]
         torch.save(tensors, buffer)
         data = buffer.getbuffer()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        reason = "no space left on the disk" if is_disk_full(error) else error.strerror
-        raise UserError(f"cannot write {path}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def check_suffix(path: Path) -> None:
-    """Raises UserError for a suffix that `write` does not know."""
+    """Raise UserError for a suffix that `write` does not know."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: the file must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
 

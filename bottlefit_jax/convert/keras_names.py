@@ -1,7 +1,7 @@
 """A Keras MobileNetV2 whose batch norms lie in its kernels, as an npz file, for our variables.
 
 The file has `<layer>.kernel` and `<layer>.bias` of 53 layers, numbered in the order in which they run, as
-`tf2_mobilenet_v2_1.0_224` of google-coral/test_data gives them: padding is TensorFlow's, pictures go from -1 to 1, and
+`tf2_mobilenet_v2_1.0_224` of google-coral/test_data gives them: padding is TensorFlow's, images go from -1 to 1, and
 class 0 of 1001 is the background. Where our network has a batch norm it becomes one that only adds the layer's bias.
 """
 

@@ -27,9 +27,9 @@ class Converted:
     """A network from a file.
 
     Attributes:
-      variables: NumPy arrays.
-      meta: what `checkpoint.save_variables` writes beside them.
-      notes: what a reader would not expect, a line each.
+        variables: NumPy arrays.
+        meta: what `checkpoint.save_variables` writes beside them.
+        notes: what a reader would not expect, a line each.
     """
 
     variables: dict[str, Any]
@@ -42,12 +42,12 @@ class Given:
     """What the user says of a network; it goes before what the file says. None: nothing.
 
     Attributes:
-      options: of `models.create`; `aux_logits` of an Inception v3 follows from the file.
-      labels: file with the names of the classes, one a line.
-      bits: of a student's quantiser, 0 for none; without it what the file says, or else 8.
-      teacher: folder of a converted teacher, of which a file with a head alone takes the rest.
-      mean, std: of the images that it was trained with, scaled to 0..1.
-      image_size: side of those images, pixels.
+        options: of `models.create`; `aux_logits` of an Inception v3 follows from the file.
+        labels: file with the names of the classes, one a line.
+        bits: of a student's quantiser, 0 for none; without it what the file says, or else 8.
+        teacher: folder of a converted teacher, of which a file with a head alone takes the rest.
+        mean, std: of the images that it was trained with, scaled to 0..1.
+        image_size: side of those images, pixels.
     """
 
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -63,12 +63,12 @@ def from_file(file: File, name: str | None, given: Given) -> Converted:
     """The network that a file holds.
 
     Args:
-      file: its content.
-      name: the model, also as the reference spells its students: `custom_resnet152`; None: as the file says.
-      given: what the user says of it.
+        file: its content.
+        name: the model, also as the reference spells its students: `custom_resnet152`; None: as the file says.
+        given: what the user says of it.
 
     Raises:
-      UserError: an unknown model or option; the file does not fit; flags that make no sense for it; wrong labels.
+        UserError: an unknown model or option; the file does not fit; flags that make no sense for it; wrong labels.
     """
     name = _name(file, name)
     for key in RESERVED:
@@ -109,7 +109,7 @@ def to_state_dict(variables: Any, meta: Mapping[str, Any]) -> tuple[dict[str, np
     """A finished network as a PyTorch state dict, with the `num_batches_tracked` that came with it, and notes.
 
     Raises:
-      UserError: the meta is not that of a finished network, or the arrays do not fit it.
+        UserError: the meta is not that of a finished network, or the arrays do not fit it.
     """
     if missing := [key for key in ("name", "num_classes", "bottleneck") if key not in meta]:
         raise UserError(f"the folder does not hold a finished network: its meta has no {', '.join(missing)}")
@@ -152,7 +152,7 @@ def _name(file: File, given: str | None) -> str:
 
 
 def _set_ranges(variables: dict[str, Any], ranges: Any) -> None:
-    """Puts the static range that the file has beside its arrays where the network wants one."""
+    """Put the static range that the file has beside its arrays where the network wants one."""
     wanted = variables.get("ranges", {}).get("quantizer")
     if wanted is None or not isinstance(ranges, Mapping):
         return

@@ -39,7 +39,7 @@ def is_head(arrays: Mapping[str, Any]) -> bool:
 
 
 def check_model(name: str, beside: Mapping[str, Any]) -> None:
-    """Raises UserError where the checkpoint itself says that it is of another model."""
+    """Raise UserError where the checkpoint itself says that it is of another model."""
     said = beside.get("type") or _student_model(beside).get("name")
     said = str(said).removeprefix("custom_")
     if said in models.MODELS and said != name:

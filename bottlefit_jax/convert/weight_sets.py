@@ -28,9 +28,9 @@ class WeightSet:
     """One set of weights.
 
     Attributes:
-      name: the keys on the way to it with dots between, or `TOP`.
-      values: name -> array, and whatever else stands among them; None where the arrays have no names.
-      beside: what stands in the dictionaries on the way.
+        name: the keys on the way to it with dots between, or `TOP`.
+        values: name -> array, and whatever else stands among them; None where the arrays have no names.
+        beside: what stands in the dictionaries on the way.
     """
 
     name: str
@@ -56,7 +56,7 @@ def choose(path: Path, sets: list[WeightSet], name: str | None) -> WeightSet:
     """The set that `name` says, or the only one.
 
     Raises:
-      UserError: there are several and no name; or the name is of none; or its arrays have no names.
+        UserError: there are several and no name; or the name is of none; or its arrays have no names.
     """
     names = ", ".join(item.name for item in sets)
     if name is None:

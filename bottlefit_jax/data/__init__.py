@@ -1,7 +1,8 @@
-"""Pictures in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
+"""Images in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bottlefit_jax.lazy import exports
 
 if TYPE_CHECKING:
     from bottlefit_jax.data.augment import default_resize
@@ -26,19 +27,14 @@ __all__ = [
     "train_batches",
 ]
 
-_FILES = {
-    "augment": ("default_resize",),
-    "check": ("check_images",),
-    "labels": ("class_columns", "describe_order", "match_labels", "read_labels"),
-    "loader": ("eval_batches", "spread", "steps_per_epoch", "train_batches"),
-    "open": ("open_source",),
-    "source": ("Source",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """A name, when it is asked for: before OpenCV and Grain are imported, a command can say that they are missing."""
-    for file, names in _FILES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{file}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exports(
+    __name__,
+    {
+        "augment": ("default_resize",),
+        "check": ("check_images",),
+        "labels": ("class_columns", "describe_order", "match_labels", "read_labels"),
+        "loader": ("eval_batches", "spread", "steps_per_epoch", "train_batches"),
+        "open": ("open_source",),
+        "source": ("Source",),
+    },
+)

@@ -1,7 +1,7 @@
 """Cropping and resizing, with torchvision's rules (`torchvision/transforms/transforms.py` and `functional.py`).
 
 Training: `RandomResizedCrop` as its `get_params` draws it, then a horizontal flip. Evaluation: `Resize` of the short
-side, then `CenterCrop`. Resizing is the antialiased bilinear filter that Pillow applies to torchvision's pictures.
+side, then `CenterCrop`. Resizing is the antialiased bilinear filter that Pillow applies to torchvision's images.
 """
 
 import functools
@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from bottlefit_jax.errors import UserError
 
-# One thread per picture: the loader already runs a picture per thread, and OpenCV's own pool would fight it.
+# One thread per image: the loader already runs an image per thread, and OpenCV's own pool would fight it.
 cv2.setNumThreads(0)
 
 RATIO = (3 / 4, 4 / 3)
@@ -36,13 +36,13 @@ def sample_crop(
     Ten tries; where none fits, the largest centred crop whose aspect ratio is allowed.
 
     Args:
-      height, width: of the picture, pixels.
-      rng: where the draws come from.
-      scale: least and most share of the picture's area.
-      ratio: least and most width / height.
+        height, width: of the image, pixels.
+        rng: where the draws come from.
+        scale: least and most share of the image's area.
+        ratio: least and most width / height.
 
     Returns:
-      (top, left, height, width) of the crop, pixels.
+        (top, left, height, width) of the crop, pixels.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_TRIES):
@@ -71,13 +71,14 @@ def resize(
     Both free Python's lock.
 
     Args:
-      image: uint8 [H, W, 3]; a view (a crop) is fine.
-      height, width: of the whole result, pixels.
-      flip: mirror the result.
-      window: rows and columns of the result that are wanted. Memory is that of the window, whatever the result's size.
+        image: uint8 [H, W, 3]; a view (a crop) is fine.
+        height, width: of the whole result, pixels.
+        flip: mirror the result.
+        window: rows and columns of the result that are wanted. Memory is that of the window, whatever the result's
+            size.
 
     Returns:
-      uint8 [height, width, 3], or the window of it.
+        uint8 [height, width, 3], or the window of it.
     """
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
@@ -105,12 +106,12 @@ def _filter_rows(image: np.ndarray, matrix: csr_array | None) -> np.ndarray:
     return filtered[0] if len(filtered) == 1 else np.concatenate(filtered, axis=1)
 
 
-@functools.lru_cache(maxsize=1024)  # a few kB each; crops of ordinary pictures come in some hundred sizes
+@functools.lru_cache(maxsize=1024)  # a few kB each; crops of ordinary images come in some hundred sizes
 def _filter(size: int, new_size: int, flip: bool, start: int, stop: int) -> tuple[slice, csr_array]:
     """Rows `start` to `stop` of the triangle filter, as `precompute_coeffs` in Pillow's Resample.c defines it.
 
     Returns:
-      Which of the `size` inputs they use, and the matrix [stop - start, inputs used].
+        Which of the `size` inputs they use, and the matrix [stop - start, inputs used].
     """
     scale = size / new_size
     support = max(scale, 1.0)
@@ -134,17 +135,17 @@ def _filter(size: int, new_size: int, flip: bool, start: int, stop: int) -> tupl
 def random_resized_crop(
     image: np.ndarray, rng: np.random.Generator, *, size: int, scale: tuple[float, float], flip: bool
 ) -> np.ndarray:
-    """A random crop of a picture, resized and, if `flip`, mirrored half of the time.
+    """A random crop of an image, resized and, if `flip`, mirrored half of the time.
 
     Args:
-      image: uint8 [H, W, 3].
-      rng: where the draws come from.
-      size: side of the result, pixels.
-      scale: as in `sample_crop`.
-      flip: whether to mirror.
+        image: uint8 [H, W, 3].
+        rng: where the draws come from.
+        size: side of the result, pixels.
+        scale: as in `sample_crop`.
+        flip: whether to mirror.
 
     Returns:
-      uint8 [size, size, 3].
+        uint8 [size, size, 3].
     """
     top, left, height, width = sample_crop(image.shape[0], image.shape[1], rng, scale=scale)
     mirror = flip and rng.random() < 0.5
@@ -163,6 +164,6 @@ def resize_center_crop(image: np.ndarray, *, size: int, short_side: int) -> np.n
 
 
 def check_eval_sizes(image_size: int, short_side: int) -> None:
-    """Raises UserError where the centre crop would be larger than the resized picture."""
+    """Raise UserError where the centre crop would be larger than the resized image."""
     if image_size < 1 or short_side < image_size:
         raise UserError(f"resize {short_side} is smaller than image_size {image_size}; take at least {image_size}")

@@ -10,7 +10,7 @@ from bottlefit_jax.data.source import Source
 from bottlefit_jax.errors import UserError
 
 _EXAMPLE = getattr(tf_example_pb2, "Example")  # noqa: B009  # made at run time, which pyright cannot see
-# What TFDS may call the pictures that we validate on, best first.
+# What TFDS may call the images that we validate on, best first.
 _SPLITS = {"train": ("train",), "val": ("validation", "val", "test")}
 
 
@@ -18,7 +18,7 @@ class Catalogue(Source):
     """One split of a prepared TFDS classification set: features `image` and `label`.
 
     Raises (UserError): the set is not in `data_dir`, is not stored as ArrayRecord, has no such split, or has no
-    picture and class label.
+    image and class label.
     """
 
     def __init__(self, name: str, *, split: str, data_dir: str = "", on_bad_image: str = "error"):
@@ -37,7 +37,7 @@ class Catalogue(Source):
 
     def _open(self) -> Any:
         builder = _open_builder(self.name, self._data_dir)
-        method = tfds.decode.DeserializeMethod.RAW_BYTES  # the other methods import TensorFlow or decode the picture
+        method = tfds.decode.DeserializeMethod.RAW_BYTES  # the other methods import TensorFlow or decode the image
         return builder.as_data_source(self._stored_split, deserialize_method=method)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,14 +56,14 @@ class Catalogue(Source):
         feature = _EXAMPLE.FromString(self._records[index]).features.feature
         return feature["image"].bytes_list.value[0], feature["label"].int64_list.value[0]
 
-    def picture_name(self, index: int) -> str:
+    def image_name(self, index: int) -> str:
         """For instance 'imagenette/train[7]'."""
         return f"{self.name}/{self._stored_split}[{index}]"
 
 
 def prepare_command(name: str, data_dir: str) -> str:
     """The command that would write the set."""
-    return f"python -m bottlefit_jax.data.prepare --name {name} --data_dir {data_dir or '~/tensorflow_datasets'}"
+    return f"python -m bottlefit_jax.prepare --name {name} --data_dir {data_dir or '~/tensorflow_datasets'}"
 
 
 def _open_builder(name: str, data_dir: str) -> Any:

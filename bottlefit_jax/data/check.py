@@ -1,4 +1,4 @@
-"""Looking for damaged pictures before anything is compiled."""
+"""Looking for damaged images before anything is compiled."""
 
 import itertools
 import os
@@ -16,24 +16,24 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def check_images(source: Source, *, at_most: int = 200_000, decode_bytes: int = 2**29) -> int:
-    """Checks every file of a folder: up to `decode_bytes` by decoding it, beyond that by its beginning and its end.
+    """Check every file of a folder: up to `decode_bytes` by decoding it, beyond that by its beginning and its end.
 
     Decoding finds all damage that can be found (Imagenette at 160 px, 13,385 files: 2.4 s of CPU time). Of a larger
     set two short reads a file find what is truncated; damage in the middle is then found by the loader, with the same
     error, when the file's turn comes. So is everything in folders of more than `at_most` files (ImageNet): opening 1.3
-    million files over a network can take an hour. The digits and prepared sets, whose pictures `prepare` has checked,
+    million files over a network can take an hour. The digits and prepared sets, whose images `prepare` has checked,
     have nothing to look at.
 
     Args:
-      source: any source; its bad pictures are remembered if it skips them.
-      at_most: how many files are worth checking.
-      decode_bytes: how many bytes of files are worth decoding.
+        source: any source; its bad images are remembered if it skips them.
+        at_most: how many files are worth checking.
+        decode_bytes: how many bytes of files are worth decoding.
 
     Returns:
-      The number of files checked: all of them or 0.
+        The number of files checked: all of them or 0.
 
     Raises:
-      UserError: names the bad files, unless the source skips them.
+        UserError: names the bad files, unless the source skips them.
     """
     if not isinstance(source, FileSource) or len(source) > at_most:
         return 0
@@ -45,7 +45,7 @@ def check_images(source: Source, *, at_most: int = 200_000, decode_bytes: int = 
     if bad and source.on_bad_image != "skip":
         messages = [str(error) for error in itertools.islice(bad.values(), _NAMES)]
         more = f" and {len(bad) - _NAMES} more" if len(bad) > _NAMES else ""
-        raise UserError(f"{len(bad)} of {len(source)} pictures cannot be decoded: {'; '.join(messages)}{more}")
+        raise UserError(f"{len(bad)} of {len(source)} images cannot be decoded: {'; '.join(messages)}{more}")
     for index in bad:
         source.mark_bad(index)
     return len(source)
@@ -61,7 +61,7 @@ def _size(path: str) -> int:
 def _problem(source: FileSource, index: int, decode: bool) -> UserError | None:
     try:
         if decode or not _looks_whole(source.path(index)):
-            check_image(source.read(index)[0], source.picture_name(index))
+            check_image(source.read(index)[0], source.image_name(index))
     except UserError as error:
         return error
     return None

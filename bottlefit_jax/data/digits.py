@@ -33,7 +33,7 @@ class Digits(Source):
         """The scan as uint8 [32, 32, 3] and its digit."""
         return self._images[index], int(self._labels[index])
 
-    def picture_name(self, index: int) -> str:
+    def image_name(self, index: int) -> str:
         """For instance 'digits/val[7]'."""
         return f"digits/{self.split}[{index}]"
 

@@ -1,4 +1,4 @@
-"""A folder of pictures: ROOT/{train,val}/CLASS/PICTURE. What is wrong with its layout is found when it is opened."""
+"""A folder of images: ROOT/{train,val}/CLASS/IMAGE. What is wrong with its layout is found when it is opened."""
 
 import os
 import unicodedata
@@ -15,14 +15,14 @@ _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
 class Folder(FileSource):
-    """The pictures of one split of a folder, class by class in sorted order, files in sorted order within a class.
+    """The images of one split of a folder, class by class in sorted order, files in sorted order within a class.
 
     Names sort as text ('1', '10', '2'), as torchvision's ImageFolder sorts them. A class is known by its folder's name
-    in NFC, whatever form each split has; the pictures may lie in a folder `images` within.
+    in NFC, whatever form each split has; the images may lie in a folder `images` within.
 
     Args of the constructor: `root` holds `train` and `val`, each with one folder per class.
 
-    Raises (UserError): `root` or a split is missing or empty, a class has no picture, or the splits' classes differ.
+    Raises (UserError): `root` or a split is missing or empty, a class has no image, or the splits' classes differ.
     """
 
     def __init__(self, root: str, *, split: str, on_bad_image: str = "error"):
@@ -40,7 +40,7 @@ class Folder(FileSource):
                 folder, subfolders = os.path.join(folder, _INNER), [s for s in subfolders if s != _INNER]
                 files, more_others, more_subfolders = _contents(os.path.join(path, _INNER))
                 others, subfolders = others + more_others, subfolders + more_subfolders
-            self._leave_out((os.path.join(folder, other) for other in others), "without a picture's suffix")
+            self._leave_out((os.path.join(folder, other) for other in others), "without an image's suffix")
             self._leave_out((os.path.join(folder, inner) for inner in subfolders), "folders within a class")
             self._folders.append(folder)
             self._files += sorted(files)
@@ -75,16 +75,16 @@ def _folders_of(root: str, split: str, on_bad_image: str) -> dict[str, str]:
         name, path = printable(unicodedata.normalize("NFC", raw)), os.path.join(folder, raw)
         if name in classes:
             raise UserError(f"folder {folder!r} has the class {name!r} twice, in two forms of Unicode; merge them")
-        if not _has_picture(path) and not _has_picture(os.path.join(path, _INNER)):
+        if not _has_image(path) and not _has_image(os.path.join(path, _INNER)):
             looked_for = " ".join(sorted(SUFFIXES))
-            raise UserError(f"class folder {printable(path)!r} holds no picture (looked for {looked_for})")
+            raise UserError(f"class folder {printable(path)!r} holds no image (looked for {looked_for})")
         classes[name] = raw
     if on_bad_image != "skip":
         for name, is_class in entries.items():
             if not is_class and not os.path.exists(os.path.join(folder, name)):
                 raise UserError(f"{printable(os.path.join(folder, name))} is a link that leads nowhere")
     if not classes:
-        raise UserError(f"folder {folder!r} is empty; it must hold one folder of pictures per class")
+        raise UserError(f"folder {folder!r} is empty; it must hold one folder of images per class")
     return classes
 
 
@@ -97,21 +97,21 @@ def _split_entries(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _contents(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Names of the pictures, of other files, and of folders. A link that leads nowhere is what its suffix says."""
-    pictures, others, folders = [], [], []
+    """Names of the images, of other files, and of folders. A link that leads nowhere is what its suffix says."""
+    images, others, folders = [], [], []
     for entry in _visible(folder):
         if entry.is_dir():
             folders.append(entry.name)
         else:
-            (pictures if _is_picture(entry) else others).append(entry.name)
-    return pictures, others, folders
+            (images if _is_image(entry) else others).append(entry.name)
+    return images, others, folders
 
 
-def _has_picture(folder: str) -> bool:
-    return os.path.isdir(folder) and any(_is_picture(entry) for entry in _visible(folder))
+def _has_image(folder: str) -> bool:
+    return os.path.isdir(folder) and any(_is_image(entry) for entry in _visible(folder))
 
 
-def _is_picture(entry: os.DirEntry[str]) -> bool:
+def _is_image(entry: os.DirEntry[str]) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
     return suffix in SUFFIXES and (entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
 

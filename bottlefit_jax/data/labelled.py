@@ -1,4 +1,4 @@
-"""A flat folder of evaluation pictures with a table of labels: ROOT/labels.csv, ROOT/synset_words.txt, ROOT/*.jpg."""
+"""A flat folder of evaluation images with a table of labels: ROOT/labels.csv, ROOT/synset_words.txt, ROOT/*.jpg."""
 
 import csv
 import os
@@ -14,13 +14,13 @@ NAMES = "synset_words.txt"
 
 
 class Labelled(FileSource):
-    """The pictures that `labels.csv` names, in its order. There is no training split.
+    """The images that `labels.csv` names, in its order. There is no training split.
 
     The table has a heading with `filename`, and `class_index`, `wnid` or both. The classes are the lines of
-    `synset_words.txt` (`n01440764 tench, Tinca tinca`), those without a picture included; without that file they
+    `synset_words.txt` (`n01440764 tench, Tinca tinca`), those without an image included; without that file they
     are the wnids that occur, sorted.
 
-    Args of the constructor: `root` holds the table, the names and the pictures.
+    Args of the constructor: `root` holds the table, the names and the images.
 
     Raises (UserError): the table cannot be read, lacks a column or names what is not there.
     """
@@ -35,8 +35,8 @@ class Labelled(FileSource):
         self._files = _on_disk(root, [row["filename"] for row in rows])
         self._labels = labels
         named = set(self._files)
-        pictures = (name for name in os.listdir(root) if os.path.splitext(name)[1].lower() in SUFFIXES)
-        self._leave_out((n for n in pictures if n not in named and not is_hidden(n)), f"not named in {TABLE}")
+        images = (name for name in os.listdir(root) if os.path.splitext(name)[1].lower() in SUFFIXES)
+        self._leave_out((n for n in images if n not in named and not is_hidden(n)), f"not named in {TABLE}")
 
     def path(self, index: int) -> str:
         """Where the file lies."""
@@ -67,7 +67,7 @@ def _read_table(path: str) -> list[dict[str, str]]:
     if "filename" not in columns or not {"class_index", "wnid"} & {*columns}:
         raise UserError(f"{path} has the columns {', '.join(columns)}; it needs filename, and class_index or wnid")
     if not rows:
-        raise UserError(f"{path} names no picture")
+        raise UserError(f"{path} names no image")
     if short := [number for number, row in enumerate(rows, 2) if None in row or None in row.values()]:
         raise UserError(f"{path}: line {short[0]} has not {len(columns)} fields")
     return rows

@@ -13,13 +13,13 @@ _SHOWN = 5
 
 
 def read_labels(path: str) -> tuple[tuple[str, ...], ...]:
-    """Reads one class per line: `n01440764 tench, Tinca tinca` (synset_words.txt), a bare wnid, or a name.
+    """Read one class per line: `n01440764 tench, Tinca tinca` (synset_words.txt), a bare wnid, or a name.
 
     Returns:
-      For each class its names, the wnid first where there is one: (('n01440764', 'tench', 'Tinca tinca'), ...).
+        For each class its names, the wnid first where there is one: (('n01440764', 'tench', 'Tinca tinca'), ...).
 
     Raises:
-      UserError: the file cannot be read, is empty, or has an empty line among the classes.
+        UserError: the file cannot be read, is empty, or has an empty line among the classes.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:  # Excel and Notepad begin with a byte order mark
@@ -40,17 +40,17 @@ def read_labels(path: str) -> tuple[tuple[str, ...], ...]:
 
 
 def match_labels(class_names: Sequence[str], teacher_labels: Sequence[str | Sequence[str]]) -> np.ndarray:
-    """Finds every class of the data among the teacher's.
+    """Find every class of the data among the teacher's.
 
     Args:
-      class_names: the data's classes, a wnid or a name each.
-      teacher_labels: the teacher's classes in the order of its logits, each a name or several (`read_labels`).
+        class_names: the data's classes, a wnid or a name each.
+        teacher_labels: the teacher's classes in the order of its logits, each a name or several (`read_labels`).
 
     Returns:
-      int32 [len(class_names)]: the teacher's index of each class. Case does not matter, nor does '_' for ' '.
+        int32 [len(class_names)]: the teacher's index of each class. Case does not matter, nor does '_' for ' '.
 
     Raises:
-      UserError: lists every class that was not found, and every name that several of the teacher's classes share.
+        UserError: lists every class that was not found, and every name that several of the teacher's classes share.
     """
     found: dict[str, list[int]] = {}
     for index, names in enumerate(teacher_labels):
@@ -75,13 +75,13 @@ def class_columns(
     """The columns of a network's logits that are the data's classes; None where they are all of them, in order.
 
     Args:
-      class_names: the data's classes.
-      labels: the names of each of the network's classes; () where nobody knows them.
-      num_classes: of the network.
+        class_names: the data's classes.
+        labels: the names of each of the network's classes; () where nobody knows them.
+        num_classes: of the network.
 
     Raises:
-      UserError: the classes cannot be matched, there are not as many labels as classes, or nobody knows the labels and
-        the data's classes have numbers that sort in another way than their text.
+        UserError: the classes cannot be matched, there are not as many labels as classes, or nobody knows the labels
+            and the data's classes have numbers that sort in another way than their text.
     """
     if [(name,) for name in class_names] == [tuple(names) for names in labels] and len(labels) == num_classes:
         return None

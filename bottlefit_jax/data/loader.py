@@ -29,10 +29,10 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     """The number of whole batches in an epoch; what remains of the shuffled epoch is dropped.
 
     Raises:
-      UserError: not even one batch fits.
+        UserError: not even one batch fits.
     """
     if not 0 < batch_size <= len(source):
-        raise UserError(f"batch_size {batch_size} must be from 1 to the {len(source)} pictures of {_title(source)}")
+        raise UserError(f"batch_size {batch_size} must be from 1 to the {len(source)} images of {_title(source)}")
     return len(source) // batch_size
 
 
@@ -53,24 +53,24 @@ def train_batches(
     """Endless augmented batches, shuffled anew in each epoch.
 
     Args:
-      source: the pictures.
-      batch_size: pictures per step over all shards.
-      image_size: side of the square pictures, pixels.
-      seed: decides order and augmentation.
-      start_step: the step whose batch comes first; batches are those of a run from step 0, to the bit.
-      shard_index, shard_count: this host among the hosts; each decodes only its own pictures.
-      workers: threads or processes; 0 works in the caller's thread.
-      worker_type: 'thread' (decoding and resizing free Python's lock) or 'process' (spawned: a script needs its
-        `if __name__ == '__main__'` guard; batches travel through /dev/shm, which a container may have to enlarge).
-      crop_scale: least and most share of the picture's area that a crop takes; (1, 1) with square pictures is no crop.
-      flip: mirror half of the pictures.
+        source: the images.
+        batch_size: images per step over all shards.
+        image_size: side of the square images, pixels.
+        seed: decides order and augmentation.
+        start_step: the step whose batch comes first; batches are those of a run from step 0, to the bit.
+        shard_index, shard_count: this host among the hosts; each decodes only its own images.
+        workers: threads or processes; 0 works in the caller's thread.
+        worker_type: 'thread' (decoding and resizing free Python's lock) or 'process' (spawned: a script needs its
+            `if __name__ == '__main__'` guard; batches travel through /dev/shm, which a container may have to enlarge).
+        crop_scale: least and most share of the image's area that a crop takes; (1, 1) with square images is no crop.
+        flip: mirror half of the images.
 
     Returns:
-      Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b]}, b = batch_size / shard_count.
-      It has `close()`.
+        Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b]}, b = batch_size / shard_count.
+        It has `close()`.
 
     Raises:
-      UserError: an argument cannot be used (now), or a picture cannot be decoded (from the iterator, at its batch).
+        UserError: an argument cannot be used (now), or an image cannot be decoded (from the iterator, at its batch).
     """
     steps = steps_per_epoch(source, batch_size)
     _check_arguments(batch_size, image_size, shard_index, shard_count, workers, worker_type)
@@ -80,7 +80,7 @@ def train_batches(
         raise UserError(f"start_step {start_step} must not be negative")
     if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
         raise UserError(f"crop_scale {tuple(crop_scale)} must be two shares of the area, 0 < least <= most <= 1")
-    make = _TrainPicture(source, image_size, (float(crop_scale[0]), float(crop_scale[1])), flip)
+    make = _TrainImage(source, image_size, (float(crop_scale[0]), float(crop_scale[1])), flip)
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
     dataset = dataset[: steps * batch_size].repeat().random_map(make)
     dataset = dataset.batch(batch_size // shard_count, drop_remainder=True)[shard_index::shard_count][start_step:]
@@ -99,47 +99,47 @@ def eval_batches(
     worker_type: str = "thread",
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Every picture once, in order, resized and centre-cropped; or some of them, spread over all.
+    """Every image once, in order, resized and centre-cropped; or some of them, spread over all.
 
     Args:
-      source, batch_size, image_size, shard_index, shard_count, workers, worker_type: as in `train_batches`.
-      resize: the short side before the crop, pixels; default 256 / 224 of `image_size`.
-      limit: only so many pictures, evenly spread: sources are sorted by class.
+        source, batch_size, image_size, shard_index, shard_count, workers, worker_type: as in `train_batches`.
+        resize: the short side before the crop, pixels; default 256 / 224 of `image_size`.
+        limit: only so many images, evenly spread: sources are sorted by class.
 
     Returns:
-      Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b], 'mask': bool [b]}. Rows where the
-      mask is False are zeros: past the end, or a skipped picture. Every shard yields the same number of batches.
+        Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b], 'mask': bool [b]}. Rows where
+        the mask is False are zeros: past the end, or a skipped image. Every shard yields the same number of batches.
 
     Raises:
-      UserError: as `train_batches`.
+        UserError: as `train_batches`.
     """
     _check_arguments(batch_size, image_size, shard_index, shard_count, workers, worker_type)
     if limit is not None and limit < 1:
-        raise UserError(f"limit {limit} must be at least 1 picture, or None for all")
+        raise UserError(f"limit {limit} must be at least 1 image, or None for all")
     short_side = augment.default_resize(image_size) if resize is None else resize
     augment.check_eval_sizes(image_size, short_side)
     chosen = spread(len(source), limit)
-    make = _EvalPicture(source, image_size, short_side, chosen)
+    make = _EvalImage(source, image_size, short_side, chosen)
     dataset = grain.MapDataset.range(math.ceil(len(chosen) / batch_size) * batch_size).map(make)
     dataset = dataset.batch(batch_size // shard_count)[shard_index::shard_count]
     return _iterate(source, dataset, workers, worker_type)
 
 
 def spread(length: int, limit: int | None) -> range | list[int]:
-    """Which pictures of `length` an evaluation with this limit takes: all, or so many at even distances."""
+    """Which images of `length` an evaluation with this limit takes: all, or so many at even distances."""
     if limit is None or limit >= length:
         return range(length)
     return [index * length // limit for index in range(limit)]
 
 
-class _TrainPicture(grain.transforms.RandomMap):
-    """Index -> augmented picture. A bad picture gives way to the next good one, where the source says 'skip'."""
+class _TrainImage(grain.transforms.RandomMap):
+    """Index -> augmented image. A bad image gives way to the next good one, where the source says 'skip'."""
 
     def __init__(self, source: Source, size: int, scale: tuple[float, float], flip: bool):
         self._source, self._size, self._scale, self._flip = source, size, scale, flip
 
     def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
-        """The picture at index `element`, cropped as `rng` says."""
+        """The image at index `element`, cropped as `rng` says."""
         source, bad = self._source, _GOOD
         start = rng.bit_generator.state if source.on_bad_image == "skip" else None
         for tried in range(len(source)):
@@ -151,9 +151,9 @@ class _TrainPicture(grain.transforms.RandomMap):
             except UserError:
                 if start is None:
                     raise
-                rng.bit_generator.state = start  # the next picture is cropped alike, known or new as the bad one may be
+                rng.bit_generator.state = start  # the next image is cropped alike, known or new as the bad one may be
             bad = element
-        raise UserError(f"none of the {len(source)} pictures of {_title(source)} can be decoded")
+        raise UserError(f"none of the {len(source)} images of {_title(source)} can be decoded")
 
     def _augmented(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         example: dict[str, Any] = self._source[index]
@@ -161,14 +161,14 @@ class _TrainPicture(grain.transforms.RandomMap):
         return augment.random_resized_crop(example["image"], rng, **options), example["label"]
 
 
-class _EvalPicture(grain.transforms.Map):
-    """Index -> picture for evaluation; a masked zero past the end, or where a bad picture is skipped."""
+class _EvalImage(grain.transforms.Map):
+    """Index -> image for evaluation; a masked zero past the end, or where a bad image is skipped."""
 
     def __init__(self, source: Source, size: int, short_side: int, chosen: Sequence[int]):
         self._source, self._size, self._short_side, self._chosen = source, size, short_side, chosen
 
     def map(self, element: int) -> dict[str, Any]:
-        """The picture at index `element` of those chosen."""
+        """The image at index `element` of those chosen."""
         index = self._chosen[element] if element < len(self._chosen) else _GOOD
         example = None if index == _GOOD else _read(self._source, index)
         bad = index
@@ -182,7 +182,7 @@ class _EvalPicture(grain.transforms.Map):
 
 
 def _read(source: Source, index: int) -> dict[str, Any] | None:
-    """The decoded picture; None for a bad one of a source that skips them."""
+    """The decoded image; None for a bad one of a source that skips them."""
     if source.is_bad(index):
         return None
     try:
@@ -194,7 +194,7 @@ def _read(source: Source, index: int) -> dict[str, Any] | None:
 
 
 def _iterate(source: Source, dataset: grain.MapDataset, workers: int, worker_type: str) -> Iterator[Batch]:
-    """Runs the dataset; tells the caller's source of bad pictures, which the workers' copies of it have seen."""
+    """Run the dataset; tells the caller's source of bad images, which the workers' copies of it have seen."""
     threads = workers if worker_type == "thread" else 0
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_BATCHES_AHEAD * threads)
     batches = dataset.to_iter_dataset(options)

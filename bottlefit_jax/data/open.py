@@ -15,21 +15,21 @@ def _splits(root: str) -> list[str]:
 
 
 def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "error") -> Source:
-    """Opens one split of a data source, and finds what is wrong with it before anything is compiled.
+    """Open one split of a data source, and find what is wrong with it before anything is compiled.
 
     Args:
-      name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg, or evaluation pictures with
-        `root`/labels.csv beside them where there are no such folders), or a set that
-        `python -m bottlefit_jax.data.prepare` wrote, under its TFDS name ('imagenet2012', 'imagenette/160px-v2').
-      split: 'train' or 'val'.
-      root: the folder of 'folder'; for a TFDS set its data_dir, where '' is TFDS's own default.
-      on_bad_image: 'error' stops at a picture that cannot be decoded; 'skip' leaves it out and counts it.
+        name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg, or evaluation images with
+            `root`/labels.csv beside them where there are no such folders), or a set that
+            `python -m bottlefit_jax.prepare` wrote, under its TFDS name ('imagenet2012', 'imagenette/160px-v2').
+        split: 'train' or 'val'.
+        root: the folder of 'folder'; for a TFDS set its data_dir, where '' is TFDS's own default.
+        on_bad_image: 'error' stops at an image that cannot be decoded; 'skip' leaves it out and counts it.
 
     Returns:
-      The source.
+        The source.
 
     Raises:
-      UserError: an argument is unknown, or the data is missing, empty or inconsistent.
+        UserError: an argument is unknown, or the data is missing, empty or inconsistent.
     """
     check_options(split, on_bad_image)
     if name == "digits":

@@ -21,7 +21,7 @@ def supervised(iterator: Iterator[T]) -> Iterator[T]:
     """The batches of an iterator over worker processes, which start at its first batch.
 
     Raises:
-      UserError: a worker was killed by a signal.
+        UserError: a worker was killed by a signal.
     """
     filters = os.environ.get("PYTHONWARNINGS", "")
     if SILENCE not in filters:

@@ -30,10 +30,10 @@ class Address:
 
 
 def parse_server(server: str) -> Address:
-    """Reads HOST:PORT, where an IPv6 address stands in brackets.
+    """Read HOST:PORT, where an IPv6 address stands in brackets.
 
     Raises:
-      UserError: it is something else.
+        UserError: it is something else.
     """
     host, colon, port = server.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")

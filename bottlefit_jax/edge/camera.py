@@ -22,11 +22,12 @@ def frames(source: str | int) -> Iterator[np.ndarray]:
     """Frames of a camera, uint8 [H, W, 3] in RGB order, until the iterator is closed.
 
     Args:
-      source: the camera's number; a device (or a video file) such as /dev/video0; a URL; or a GStreamer pipeline, such
-        as `nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink`.
+        source: the camera's number; a device (or a video file) such as /dev/video0; a URL; or a GStreamer pipeline,
+            such as `nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR !
+            appsink`.
 
     Raises:
-      UserError: neither library is installed or works, there is no such camera, or it stopped giving frames.
+        UserError: neither library is installed or works, there is no such camera, or it stopped giving frames.
     """
     name = name_of(source)
     if not str(source).isdecimal():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ LIMITS = {
 
 
 def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing, out of range or do not go together.
+        UserError: flags that are unknown, missing, out of range or do not go together.
     """
     parser = Parser("bottlefit_jax.edge", description)
     add = parser.add_argument
-    add("pictures", nargs="*", type=_path, metavar="PICTURE_OR_FOLDER")
+    add("images", nargs="*", type=_path, metavar="IMAGE_OR_FOLDER")
     add("--bundle", type=_path, required=True, help="its folder")
     add("--server", metavar="HOST:PORT", help="where its tail is served")
     add("--tail-version", type=int, metavar="N", help="of the tail (default: the newest for this head)")
@@ -49,7 +49,7 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     add("--frames", type=int, metavar="N", help="with --camera: stop after N")
     add("--json", action="store_true", help="a JSON object a line instead of a table")
     add("--top", type=int, default=1, metavar="N", help="show the N likeliest classes (default 1)")
-    add("--deadline-ms", type=float, default=2000, help="for a picture with its retries (default 2000)")
+    add("--deadline-ms", type=float, default=2000, help="for an image with its retries (default 2000)")
     add("--compress", action="store_true", help="requests, by gRPC's gzip")
     add("--tls", action="store_true", help="encrypt; the next three imply it")
     add("--tls-ca", type=_path, metavar="PEM", help="who may have signed the server's certificate")
@@ -60,8 +60,8 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.local == (args.server is not None):
         raise UserError("give --server HOST:PORT, or --local to run the whole network here")
-    if bool(args.pictures) == (args.camera is not None):
-        raise UserError("give pictures or folders, or --camera 0")
+    if bool(args.images) == (args.camera is not None):
+        raise UserError("give images or folders, or --camera 0")
     for name, (smallest, largest) in LIMITS.items():
         value = getattr(args, name)
         if value is not None and not smallest <= value <= largest:  # NaN is not
@@ -71,12 +71,12 @@ def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Classifies what the command line names; 1 where a picture failed."""
-    from bottlefit_jax.edge.client import AnswerError, EdgeClient, NoAnswer, PictureError
-    from bottlefit_jax.edge.picture import files_in
+    """Classifies what the command line names; 1 where an image failed."""
+    from bottlefit_jax.edge.client import EdgeClient, ImageError, ProtocolError, Unavailable
+    from bottlefit_jax.edge.image import files_in
 
     _print_any_name()
-    files = files_in(args.pictures)
+    files = files_in(args.images)
     client = EdgeClient(
         args.bundle,
         args.server,
@@ -98,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
         for name, image in _images(args, files):
             try:
                 prediction = client.infer_local(image) if args.local else client.infer(image)
-            except (PictureError, NoAnswer, AnswerError) as error:
+            except (ImageError, Unavailable, ProtocolError) as error:
                 failed = True
-                tell(error if name in str(error) else f"{name}: {error}")
+                print_error(error if name in str(error) else f"{name}: {error}")
             else:
                 print(show(name, prediction, client.top(prediction, args.top)), flush=True)
     return int(failed)
@@ -114,7 +114,7 @@ def _print_any_name() -> None:
 
 
 def _images(args: argparse.Namespace, files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Names and pictures: the files, or the camera's frames."""
+    """Names and images: the files, or the camera's frames."""
     if args.camera is None:
         yield from ((str(file), file) for file in files)
         return

@@ -1,7 +1,7 @@
-"""The device: a picture goes in, its head runs here, its tail on a server, and a Prediction comes out.
+"""The device: an image goes in, its head runs here, its tail on a server, and a Prediction comes out.
 
 with EdgeClient("bundles/digits", "localhost:8001") as client:
-    print(client.infer("picture.jpg"))
+    print(client.infer("image.jpg"))
 """
 
 import time
@@ -13,16 +13,16 @@ import numpy as np
 
 from bottlefit_jax.bundle import Manifest, read_bundle
 from bottlefit_jax.codec import quantizer
-from bottlefit_jax.edge import message
 from bottlefit_jax.edge import tls as tls_files
 from bottlefit_jax.edge.connection import Connection
+from bottlefit_jax.edge.image import ImageError, prepare
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.edge.link import Answer, Deadline
-from bottlefit_jax.edge.picture import PictureError, prepare
-from bottlefit_jax.edge.statuses import AnswerError, NoAnswer
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
+from bottlefit_jax.protocol.request import infer_request
+from bottlefit_jax.protocol.response import logits_of, microseconds
 
-__all__ = ["AnswerError", "BytesSent", "EdgeClient", "NoAnswer", "PictureError", "Prediction", "Timings"]
+__all__ = ["BytesSent", "EdgeClient", "ImageError", "Prediction", "ProtocolError", "Timings", "Unavailable"]
 
 LONGEST_DEADLINE_MS, MOST_THREADS = 3_600_000, 1024
 
@@ -47,15 +47,15 @@ class Timings:
 
 @dataclass(frozen=True)
 class BytesSent:
-    """Bytes of one picture that left the device; `total` is the sum of the three.
+    """Bytes of one image that left the device; `total` is the sum of the three.
 
     Attributes:
-      latent: the values themselves, one byte each.
-      protocol: the rest of the serialised request.
-      transport: all else that TCP was given: HTTP/2, TLS, and whatever was sent again. Below 0 where gRPC's compression
-        saved more than that. None where the system does not tell.
-      segments: TCP segments, acknowledgements included: each has some 52 bytes of TCP and IPv4 headers, which no
-        number here counts. None where the system does not tell.
+        latent: the values themselves, one byte each.
+        protocol: the rest of the serialised request.
+        transport: all else that TCP was given: HTTP/2, TLS, and whatever was sent again. Below 0 where gRPC's
+            compression saved more than that. None where the system does not tell.
+        segments: TCP segments, acknowledgements included: each has some 52 bytes of TCP and IPv4 headers, which no
+            number here counts. None where the system does not tell.
     """
 
     latent: int
@@ -78,7 +78,7 @@ class Prediction:
 
 
 class EdgeClient:
-    """Classifies pictures with a bundle's head here and its tail on a server. For one thread at a time."""
+    """Classifies images with a bundle's head here and its tail on a server. For one thread at a time."""
 
     def __init__(
         self,
@@ -95,22 +95,22 @@ class EdgeClient:
         threads: int = 1,
         version: int | None = None,
     ):
-        """Reads manifest.json and the head; connects nothing yet.
+        """Read manifest.json and the head; connects nothing yet.
 
         Args:
-          bundle: the folder. Only manifest.json and the file that runs here need to be in it.
-          server: HOST:PORT; None where only `infer_local` is called.
-          deadline_ms: milliseconds that a picture may take, retries included.
-          compress: requests, by gRPC's gzip.
-          tls: encrypt, and trust public authorities; implied by the next three.
-          tls_ca: PEM file of the only authorities to trust.
-          tls_cert, tls_key: PEM files that prove to the server who this is.
-          token: sent as a bearer token.
-          threads: that the head may use.
-          version: of the tail; None is the newest that the server has for this head.
+            bundle: the folder. Only manifest.json and the file that runs here need to be in it.
+            server: HOST:PORT; None where only `infer_local` is called.
+            deadline_ms: milliseconds that an image may take, retries included.
+            compress: requests, by gRPC's gzip.
+            tls: encrypt, and trust public authorities; implied by the next three.
+            tls_ca: PEM file of the only authorities to trust.
+            tls_cert, tls_key: PEM files that prove to the server who this is.
+            token: sent as a bearer token.
+            threads: that the head may use.
+            version: of the tail; None is the newest that the server has for this head.
 
         Raises:
-          UserError: something of it cannot be used.
+            UserError: something of it cannot be used.
         """
         if not 0 < deadline_ms <= LONGEST_DEADLINE_MS:  # neither is NaN
             raise UserError(f"deadline_ms is {deadline_ms}: give more than 0 and at most {LONGEST_DEADLINE_MS:,}")
@@ -136,36 +136,36 @@ class EdgeClient:
         )
 
     def connect(self) -> None:
-        """Finds out within the deadline whether the server's tail belongs to the head; `infer` does it otherwise.
+        """Find out within the deadline whether the server's tail belongs to the head; `infer` does it otherwise.
 
         Raises:
-          NoAnswer: the server did not answer within the deadline.
-          UserError: the tail belongs to another head, or the server refuses us.
+            Unavailable: the server did not answer within the deadline.
+            UserError: the tail belongs to another head, or the server refuses us.
         """
         self._server().connect(Deadline(self._deadline))
 
     def infer(self, image: Any) -> Prediction:
-        """Classifies a picture: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
+        """Classifies an image: a path, a Pillow image, or a uint8 [H, W, 3] array in RGB order, of any size.
 
         Raises:
-          PictureError: the picture cannot be used.
-          NoAnswer: the server did not answer within the deadline.
-          AnswerError: its answer to this picture is an error or nonsense.
-          UserError: the tail belongs to another head, or the server refuses us; the next picture would end alike.
+            ImageError: the image cannot be used.
+            Unavailable: the server did not answer within the deadline.
+            ProtocolError: its answer to this image is an error or nonsense.
+            UserError: the tail belongs to another head, or the server refuses us; the next image would end alike.
         """
         connection, began = self._server(), time.perf_counter()
         deadline = Deadline(self._deadline)
         assert self._head is not None
-        picture = prepare(image, self.manifest.image)
+        pixels = prepare(image, self.manifest.image)
         prepared = time.perf_counter()
-        latent = self._head.run(picture)
+        latent = self._head.run(pixels)
         ran = quantized = time.perf_counter()
         if self._head.scale is None:
             latent = quantizer.quantize(latent, _affine(self.manifest), bits=self.manifest.latent.bits)
             quantized = time.perf_counter()
-        request = message.infer_request(self.manifest, latent)
+        request = infer_request(self.manifest, latent)
         answer = connection.infer(request, deadline)
-        probabilities = _softmax(message.logits_of(answer.response, self.manifest))
+        probabilities = _softmax(logits_of(answer.response, self.manifest))
         answered = time.perf_counter()
         queue, tail = _on_the_server(answer)
         timings = Timings(
@@ -180,18 +180,18 @@ class EdgeClient:
         return self._prediction(probabilities, timings, _bytes_sent(answer, latent.nbytes))
 
     def infer_local(self, image: Any) -> Prediction:
-        """Classifies a picture with the whole network on this device, from the bundle's local file.
+        """Classifies an image with the whole network on this device, from the bundle's local file.
 
         Raises:
-          PictureError: the picture cannot be used.
-          UserError: the bundle has no local file, or it cannot be used.
+            ImageError: the image cannot be used.
+            UserError: the bundle has no local file, or it cannot be used.
         """
         if self._whole is None:
             self._whole = self._load_whole()
         began = time.perf_counter()
-        picture = prepare(image, self.manifest.image)
+        pixels = prepare(image, self.manifest.image)
         prepared = time.perf_counter()
-        probabilities = _softmax(self._whole.run(picture))
+        probabilities = _softmax(self._whole.run(pixels))
         ran = time.perf_counter()
         head, total = 1000 * (ran - prepared), 1000 * (ran - began)
         timings = Timings(total - head, head, quantizer=0.0, network=0.0, queue=0.0, tail=0.0, total=total)
@@ -203,7 +203,7 @@ class EdgeClient:
         return [(self._label(int(index)), int(index), float(prediction.probabilities[index])) for index in best]
 
     def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         if self._connection is not None:
             self._connection.close()
 
@@ -236,7 +236,7 @@ class EdgeClient:
 
 
 def _check_head(head: Interpreter, manifest: Manifest) -> None:
-    """Raises UserError where the head's file is not what the manifest says."""
+    """Raise UserError where the head's file is not what the manifest says."""
     latent = manifest.latent
     _check_file(head, manifest.head.litert, manifest, latent.shape, (np.uint8, np.float32))
     if head.scale is not None and (
@@ -249,12 +249,12 @@ def _check_head(head: Interpreter, manifest: Manifest) -> None:
 
 
 def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, dtypes: tuple) -> None:
-    """Raises UserError where a LiteRT file does not take the manifest's picture or gives something else."""
-    picture = (manifest.image.height, manifest.image.width, 3)
-    if file.input_shape != picture or file.output_shape != tuple(shape) or file.output_dtype not in dtypes:
+    """Raise UserError where a LiteRT file does not take the manifest's image or give something else."""
+    image = (manifest.image.height, manifest.image.width, 3)
+    if file.input_shape != image or file.output_shape != tuple(shape) or file.output_dtype not in dtypes:
         raise UserError(
-            f"{name} makes {file.output_dtype} {list(file.output_shape)} of a picture of {list(file.input_shape)}; "
-            f"its manifest says {list(shape)} of {list(picture)}"
+            f"{name} makes {file.output_dtype} {list(file.output_shape)} of an image of {list(file.input_shape)}; "
+            f"its manifest says {list(shape)} of {list(image)}"
         )
 
 
@@ -266,7 +266,7 @@ def _affine(manifest: Manifest) -> quantizer.Affine:
 
 def _on_the_server(answer: Answer) -> tuple[float | None, float | None]:
     """Milliseconds in the queue and in the tail; None where the server does not say, or says what cannot be."""
-    queue, tail = (message.microseconds(answer.response, name) for name in ("queue_us", "tail_us"))
+    queue, tail = (microseconds(answer.response, name) for name in ("queue_us", "tail_us"))
     if tail is None or (queue or 0) + tail > 1e6 * answer.seconds:
         return None, None
     return None if queue is None else queue / 1000, tail / 1000

@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 import grpc
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.edge import message, tls
+from bottlefit_jax.edge import tls
 from bottlefit_jax.edge.address import parse_server
 from bottlefit_jax.edge.link import Answer, Deadline, Link
-from bottlefit_jax.edge.statuses import BROKEN, AnswerError, Kind, NoAnswer, NotYet, kind_of
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.edge.statuses import BROKEN, Kind, NotYet, kind_of
+from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, UserError
+from bottlefit_jax.protocol.response import largest_response, printable, status_line
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts: doubled each time, of which a random half is waited
 SILENT_SHARE = 1 / 8  # of the time left: so long without an answer, then so long without one to a ping
@@ -44,18 +45,18 @@ class Connection:
         compress: bool = False,
         version: int | None = None,
     ):
-        """Connects nothing yet.
+        """Connect nothing yet.
 
         Args:
-          manifest: of the head.
-          server: HOST:PORT.
-          files: of TLS; None is plaintext.
-          token: sent as a bearer token with every call.
-          compress: by gRPC's gzip.
-          version: of the tail; None is the newest for this head.
+            manifest: of the head.
+            server: HOST:PORT.
+            files: of TLS; None is plaintext.
+            token: sent as a bearer token with every call.
+            compress: by gRPC's gzip.
+            version: of the tail; None is the newest for this head.
 
         Raises:
-          UserError: no HOST:PORT; a token that would travel in the clear to another machine.
+            UserError: no HOST:PORT; a token that would travel in the clear to another machine.
         """
         self._manifest, self._address, self.server = manifest, parse_server(server), server
         if token is not None and files is None and not self._address.is_loopback:
@@ -72,27 +73,27 @@ class Connection:
         self._hint = ""  # why connections are closed, once an attempt left time to ask
 
     def connect(self, deadline: Deadline) -> None:
-        """Makes sure that the server is there and has a tail of our head.
+        """Make sure that the server is there and has a tail of our head.
 
         Raises:
-          NoAnswer: not within the deadline.
-          UserError: it has none, or refuses us.
+            Unavailable: not within the deadline.
+            UserError: it has none, or refuses us.
         """
         self._attempt(lambda link: link.verify(deadline), deadline)
 
     def infer(self, request: Any, deadline: Deadline) -> Answer:
-        """Sends a ModelInferRequest, as often as it takes.
+        """Send a ModelInferRequest, as often as it takes.
 
         Raises:
-          NoAnswer, AnswerError: the next image may be answered.
-          UserError: it will not.
+            Unavailable, ProtocolError: the next image may be answered.
+            UserError: it will not.
         """
         answer = self._attempt(lambda link: link.infer(request, deadline), deadline)
         self._usual = answer.seconds
         return answer
 
     def close(self) -> None:
-        """Ends the connection; the next call makes another."""
+        """End the connection; the next call makes another."""
         if self._link is not None:
             self._link.close()
         self._link = None
@@ -102,7 +103,7 @@ class Connection:
         options: list[tuple[str, Any]] = [
             ("grpc.enable_retries", 0),  # retries are ours
             ("grpc.use_local_subchannel_pool", 1),  # two channels to one server would share a socket
-            ("grpc.max_receive_message_length", message.largest_response(self._manifest)),
+            ("grpc.max_receive_message_length", largest_response(self._manifest)),
         ]
         if self._address.is_local:
             options.append(("grpc.enable_http_proxy", 0))
@@ -120,7 +121,7 @@ class Connection:
         )
 
     def _attempt(self, once: Callable[[Link], T], deadline: Deadline) -> T:
-        """Runs `once` until it succeeds, waiting longer each time, or raises by the deadline."""
+        """Run `once` until it succeeds, waiting longer each time, or raise by the deadline."""
         delay, reason, self._hint = FIRST_DELAY, None, ""
         while True:
             try:
@@ -133,12 +134,12 @@ class Connection:
             pause = min(random.uniform(delay / 2, delay), deadline.left() - last)
             if pause <= 0:
                 words = f": {reason}" if reason else ""
-                raise NoAnswer(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{words}")
+                raise Unavailable(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{words}")
             time.sleep(pause)
             delay = min(2 * delay, LONGEST_DELAY)
 
     def _on_a_live_link(self, once: Callable[[Link], T], deadline: Deadline) -> T:
-        """Runs `once` on the link, and on a second one where the first is silent."""
+        """Run `once` on the link, and on a second one where the first is silent."""
         link = self._link = self._link or self._open()
         first = self._threads.submit(once, link)
         share = max(SILENT_SHARE * deadline.left(), SHORTEST_SHARE)
@@ -156,7 +157,7 @@ class Connection:
     def _first_answer(self, first: Future[T], link: Link, second: Future[T], other: Link) -> T:
         """The answer on whichever link it comes; the second link decides where the first one fails."""
         wait((first, second), return_when=FIRST_COMPLETED)
-        answered = first.done() and (first.exception() is None or isinstance(first.exception(), UserError))
+        answered = first.done() and (first.exception() is None or isinstance(first.exception(), BottleFitError))
         result, kept, dropped = (first, link, other) if answered else (second, other, link)
         wait((result,))
         self._link = kept
@@ -173,13 +174,13 @@ class Connection:
         """Why an attempt failed, where another one may succeed; None where the time is up.
 
         Raises:
-          UserError: no other attempt would.
+            UserError: no other attempt would.
         """
-        code, details = error.code(), message.printable(error.details() or "")
-        line = message.status_line(error)
+        code, details = error.code(), printable(error.details() or "")
+        line = status_line(error)
         kind = kind_of(code, details)
         if kind is not Kind.RETRYABLE:
-            failure = AnswerError if kind is Kind.THIS_IMAGE else UserError
+            failure = ProtocolError if kind is Kind.THIS_IMAGE else UserError
             raise failure(f"{self.server} answered {line}") from None
         if code in BROKEN and not self._is_alive(details, deadline):
             self.close()

@@ -82,7 +82,7 @@ class Interpreter:
         self.zero_point: Any = int(zero_point) if quantized else None
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Run the model on one picture.
+        """Run the model on one image.
 
         Args:
             image: `input_shape`, uint8.
@@ -91,11 +91,11 @@ class Interpreter:
             `output_shape`, `output_dtype`.
 
         Raises:
-            UserError: a picture of another shape or type.
+            UserError: an image of another shape or type.
         """
         if image.shape != self.input_shape or image.dtype != self.input_dtype:
             raise UserError(
-                f"the picture is {image.dtype} {tuple(image.shape)}; "
+                f"the image is {image.dtype} {tuple(image.shape)}; "
                 f"this model takes {self.input_dtype} {self.input_shape}"
             )
         self._interpreter.set_tensor(self._input, image[None])

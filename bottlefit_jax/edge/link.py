@@ -8,11 +8,14 @@ import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.edge import message
 from bottlefit_jax.edge.address import Address
 from bottlefit_jax.edge.statuses import THIS_IMAGE, NotYet, code_of
-from bottlefit_jax.edge.traffic import Meter, Sent
+from bottlefit_jax.edge.tcp_counters import Meter, Sent
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.model_config import check_config, head_of
+from bottlefit_jax.protocol.request import addressed
+from bottlefit_jax.protocol.response import identity_problem, status_line
+from bottlefit_jax.protocol.stubs import pb
 
 _VERSIONS = 32  # of a model that are asked for their head, the newest first
 
@@ -22,10 +25,10 @@ class Answer:
     """A ModelInferResponse of a tail of our head.
 
     Attributes:
-      response: the message.
-      seconds: that it took.
-      request_bytes: of the request that it answers.
-      before, after: what TCP had sent before and after; None where it is not known.
+        response: the message.
+        seconds: that it took.
+        request_bytes: of the request that it answers.
+        before, after: what TCP had sent before and after; None where it is not known.
     """
 
     response: Any
@@ -59,15 +62,15 @@ class Link:
         metadata: tuple[tuple[str, str], ...],
         compression: grpc.Compression,
     ):
-        """Calls nothing yet.
+        """Call nothing yet.
 
         Args:
-          channel: to the server; closed with the link.
-          manifest: of the head.
-          server: where the channel leads.
-          version: that is asked for; empty for the newest of this head.
-          metadata: of every call.
-          compression: of ModelInfer.
+            channel: to the server; closed with the link.
+            manifest: of the head.
+            server: where the channel leads.
+            version: that is asked for; empty for the newest of this head.
+            metadata: of every call.
+            compression: of ModelInfer.
         """
         self._channel, self._manifest, self._server = channel, manifest, server
         self._pinned, self._metadata, self._compression = version, metadata, compression
@@ -79,9 +82,9 @@ class Link:
         """Asks whether the server lives and has a tail of our head ready, unless it was asked.
 
         Raises:
-          NotYet: it may have one later.
-          UserError: it has none.
-          grpc.RpcError: the server said so, or did not answer.
+            NotYet: it may have one later.
+            UserError: it has none.
+            grpc.RpcError: the server said so, or did not answer.
         """
         if self._version is not None:
             return
@@ -90,18 +93,18 @@ class Link:
         except grpc.RpcError as error:
             if code_of(error) not in THIS_IMAGE:
                 raise
-            raise NotYet(message.status_line(error)) from None  # no image is the reason
+            raise NotYet(status_line(error)) from None  # no image is the reason
         self._meter.find()
 
     def infer(self, request: Any, deadline: Deadline) -> Answer:
-        """Sends a ModelInferRequest once, after `verify`.
+        """Send a ModelInferRequest once, after `verify`.
 
         Raises:
-          NotYet, UserError, grpc.RpcError: as in `verify`; also an answer of another head, which is not used.
+            NotYet, UserError, grpc.RpcError: as in `verify`; also an answer of another head, which is not used.
         """
         self.verify(deadline)
         version = self._version or ""
-        sent = message.addressed(request, version, deadline.left())
+        sent = addressed(request, version, deadline.left())
         before, start = self._meter.sent(), time.perf_counter()
         try:
             response = self._stub.ModelInfer(
@@ -114,7 +117,7 @@ class Link:
         seconds = time.perf_counter() - start
         self._meter.find()
         answer = Answer(response, seconds, sent.ByteSize(), before, self._meter.sent())
-        problem = message.identity_problem(response, self._manifest, self._server.text, self._pinned)
+        problem = identity_problem(response, self._manifest, self._server.text, self._pinned)
         if problem is not None:
             self._replace(version, problem, deadline)
         return answer
@@ -122,9 +125,7 @@ class Link:
     def ping(self, seconds: float) -> bool:
         """Whether the server answers anything within `seconds`, over a new connection if the old one broke."""
         try:
-            self._stub.ServerLive(
-                message.pb.ServerLiveRequest(), timeout=seconds, metadata=self._metadata, wait_for_ready=True
-            )
+            self._stub.ServerLive(pb.ServerLiveRequest(), timeout=seconds, metadata=self._metadata, wait_for_ready=True)
         except grpc.RpcError as error:
             return code_of(error) not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
         except ValueError:  # the channel was closed meanwhile
@@ -132,7 +133,7 @@ class Link:
         return True
 
     def close(self) -> None:
-        """Ends the connection and cancels its calls."""
+        """End the connection and cancels its calls."""
         self._channel.close()
         self._meter.close()
 
@@ -140,8 +141,8 @@ class Link:
         """After an answer of another head: looks for a version of ours, to be asked by the next attempt.
 
         Raises:
-          NotYet: there is another.
-          UserError: there is none.
+            NotYet: there is another.
+            UserError: there is none.
         """
         self._version = None
         self.verify(deadline)
@@ -154,32 +155,32 @@ class Link:
         stub, options = self._stub, {"timeout": deadline.left(), "metadata": self._metadata}
         model = {"name": self._manifest.name, "version": self._pinned}
         # all three at once: one round trip on a slow link
-        live = stub.ServerLive.future(message.pb.ServerLiveRequest(), **options)
-        ready = stub.ModelReady.future(message.pb.ModelReadyRequest(**model), **options)
-        config = stub.ModelConfig.future(message.pb.ModelConfigRequest(**model), **options)
+        live = stub.ServerLive.future(pb.ServerLiveRequest(), **options)
+        ready = stub.ModelReady.future(pb.ModelReadyRequest(**model), **options)
+        config = stub.ModelConfig.future(pb.ModelConfigRequest(**model), **options)
         if not live.result().live:
             raise NotYet("it says that it is not live")
         if not ready.result().ready:
             version = f" version {self._pinned}" if self._pinned else ""
             raise NotYet(f"it does not have {self._manifest.name}{version} ready")
         found = config.result().config
-        if not self._pinned and message.head_of(found) != self._manifest.head.id:
+        if not self._pinned and head_of(found) != self._manifest.head.id:
             older = self._older_version(deadline)
             if older is not None:
                 return older
-        message.check_config(found, self._manifest, self._server.text)
+        check_config(found, self._manifest, self._server.text)
         return self._pinned
 
     def _older_version(self, deadline: Deadline) -> str | None:
         """The newest version of our head among all that are served; None where there is none."""
         name = self._manifest.name
-        request = message.pb.ModelMetadataRequest(name=name)
+        request = pb.ModelMetadataRequest(name=name)
         metadata = self._stub.ModelMetadata(request, timeout=deadline.left(), metadata=self._metadata)
         versions = sorted((int(one) for one in metadata.versions if one.isdecimal()), reverse=True)
         for version in map(str, versions[:_VERSIONS]):
-            request = message.pb.ModelConfigRequest(name=name, version=version)
+            request = pb.ModelConfigRequest(name=name, version=version)
             config = self._stub.ModelConfig(request, timeout=deadline.left(), metadata=self._metadata).config
-            if message.head_of(config) == self._manifest.head.id:
-                message.check_config(config, self._manifest, self._server.text)
+            if head_of(config) == self._manifest.head.id:
+                check_config(config, self._manifest, self._server.text)
                 return version
         return None

@@ -1,9 +1,8 @@
 """How an attempt to get an answer may end, and what that means for the next one.
 
-    UserError
-    ├── NoAnswer      nothing within the deadline; the next image may get an answer
-    ├── AnswerError   an answer that is of no use for this image; the next image may get another
-    └── (itself)      permanent: another head, a wrong token, a certificate; no further request is worth sending
+    Unavailable    nothing within the deadline; the next image may get an answer
+    ProtocolError  an answer that is of no use for this image; the next image may get another
+    UserError      permanent: another head, a wrong token, a certificate; no further request is worth sending
 
 Every status of gRPC is in one of the three tables below.
 """
@@ -12,8 +11,6 @@ import enum
 from typing import Any
 
 import grpc
-
-from bottlefit_jax.errors import UserError
 
 _Code = grpc.StatusCode
 
@@ -50,14 +47,6 @@ PERMANENT = frozenset(
 # A call that ends so may have lost its connection; the others were answered.
 BROKEN = frozenset({_Code.UNAVAILABLE, _Code.CANCELLED})
 _TOO_LARGE = "larger than max"  # gRPC's words for a message above the receiver's limit, which stays too large
-
-
-class NoAnswer(UserError):
-    """The server did not answer within the deadline."""
-
-
-class AnswerError(UserError):
-    """The answer to this image is an error or not usable; the next image may be answered."""
 
 
 class NotYet(Exception):

@@ -43,8 +43,8 @@ class Files:
     """PEM files that were read and checked; None where gRPC's public authorities or no certificate are used.
 
     Attributes:
-      ca: who may have signed the server's certificate.
-      cert, key: this device's.
+        ca: who may have signed the server's certificate.
+        cert, key: this device's.
     """
 
     ca: Path | None
@@ -64,7 +64,7 @@ def check_files(
     """Files of TLS, or of mutual TLS where `cert` and `key` are given.
 
     Raises:
-      UserError: a file that is missing, no PEM, or a pair that does not match.
+        UserError: a file that is missing, no PEM, or a pair that does not match.
     """
     if (cert is None) != (key is None):
         raise UserError("a certificate and its key go together: --tls-cert and --tls-key")
@@ -85,10 +85,10 @@ def find_problem(details: str, server: Address, files: Files | None, seconds: fl
     """Why a connection to `server` failed, if TLS is the reason.
 
     Args:
-      details: gRPC's words.
-      server: asked once more, where the words do not say.
-      files: None for plaintext.
-      seconds: that the question may take.
+        details: gRPC's words.
+        server: asked once more, where the words do not say.
+        files: None for plaintext.
+        seconds: that the question may take.
     """
     if files is not None and (reason := _reason(details)):
         return Problem(f"TLS with {server.text} failed: {reason} ({details})", True)

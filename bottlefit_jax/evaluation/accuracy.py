@@ -12,7 +12,7 @@ from bottlefit_jax.errors import UserError
 
 
 def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None = None) -> dict[str, jax.Array]:
-    """Count the pictures of one batch whose label is the best, or among the five best.
+    """Count the images of one batch whose label is the best, or among the five best.
 
     Equal logits are ranked by class number, lower first, so that a constant output does not count as correct and the
     result is the same on every device. A label whose logit is NaN counts as wrong. With fewer than five classes,
@@ -49,11 +49,11 @@ def percentages(counts: Mapping) -> dict[str, float]:
     """Turn summed counts into `{"top1", "top5"}` in percent.
 
     Raises:
-        UserError: no pictures were counted.
+        UserError: no images were counted.
     """
     count = int(counts["count"])
     if count < 1:
-        raise UserError(f"{count} pictures were evaluated; an accuracy needs at least 1")
+        raise UserError(f"{count} images were evaluated; an accuracy needs at least 1")
     return {name: 100.0 * int(counts[name]) / count for name in ("top1", "top5")}
 
 

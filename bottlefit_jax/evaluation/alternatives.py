@@ -17,7 +17,7 @@ from PIL import features
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.accuracy import wilson_interval
 from bottlefit_jax.evaluation.cost import macs
-from bottlefit_jax.evaluation.traffic import decode_pictures, encode_pictures
+from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
 
 Batch = dict[str, np.ndarray]
 FORMATS = {"JPEG": "jpg", "WEBP": "webp"}  # Pillow's name of a format, and of the feature that it needs
@@ -48,16 +48,16 @@ def sent_as_files(
         UserError: there are no images.
     """
     kept, rows = list(batches), []
-    for picture_format in (name for name, feature in FORMATS.items() if features.check(feature)):
+    for image_format in (name for name, feature in FORMATS.items() if features.check(feature)):
         for quality in QUALITIES:
             sizes, received = [], []
             for batch in kept:
-                files = encode_pictures(batch["image"], picture_format=picture_format, quality=quality)
+                files = encode_images(batch["image"], image_format=image_format, quality=quality)
                 sizes += [len(file) for file, real in zip(files, batch["mask"], strict=True) if real]
-                received.append({**batch, "image": decode_pictures(files)})
+                received.append({**batch, "image": decode_images(files)})
             top1 = accuracy(received)["top1"]
             mean, count = _over_hosts(sizes)
-            method = picture_format.lower()
+            method = image_format.lower()
             rows.append(row(method, f"quality {quality}", sent=mean, top1=top1, images=count, device_macs=0))
     return rows
 

@@ -15,7 +15,7 @@ from bottlefit_jax.errors import UserError
 def macs(fn: Callable, *abstract_args) -> int:
     """Count the multiply-adds of convolutions and matrix products in one call.
 
-    The conventions are the usual ones of papers and counters: padding is counted as if it were picture, additions,
+    The conventions are the usual ones of papers and counters: padding is counted as if it were image, additions,
     normalisations and activations are not counted, and a transposed convolution costs (input positions) × kernel, as
     the zeros between its inputs are never multiplied. What does not lead to the result is left out, so
     `lambda v, x: model.apply(v, x)[1]["latent"]` costs no more than the encoder. Of the branches of a `cond` the
@@ -23,7 +23,7 @@ def macs(fn: Callable, *abstract_args) -> int:
 
     Args:
         fn: a traceable function.
-        *abstract_args: arrays, or `jax.ShapeDtypeStruct`s (and trees of them); batch size 1 for a cost per picture.
+        *abstract_args: arrays, or `jax.ShapeDtypeStruct`s (and trees of them); batch size 1 for a cost per image.
 
     Raises:
         UserError: a `while_loop` that multiplies, since nobody knows how often it runs.
@@ -42,7 +42,7 @@ def device_cost(student: Any, variables: Any, image_size: int) -> dict[str, int]
     Args:
         student: a `models.Network` with a bottleneck.
         variables: of the student, arrays or shapes.
-        image_size: side of the square pictures, pixels.
+        image_size: side of the square images, pixels.
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)

@@ -1,4 +1,4 @@
-"""A network over a whole set of pictures: accuracy, the calibrated range of its latents, what it sends for a few."""
+"""A network over a whole set of images: accuracy, the calibrated range of its latents, what it sends for a few."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from bottlefit_jax.codec.quantizer import dequantize, dynamic_range, quantize, static_range
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.training.sharding import put_batch, replicated, split
-from bottlefit_jax.training.step import normalise
 
 Batches = Iterable[dict[str, np.ndarray]]
 
@@ -30,10 +30,10 @@ def create_eval_step(
     """Compiles `eval_step(variables, batch) -> {"top1", "top5", "count", "bad"}`, sums over one batch.
 
     Args:
-      module: in evaluation mode, its quantiser included.
-      mesh: the batch is split over it.
-      mean, std: for `normalise`.
-      class_indices: the columns of the logits that are the dataset's classes, or None for all.
+        module: in evaluation mode, its quantiser included.
+        mesh: the batch is split over it.
+        mean, std: for `normalise`.
+        class_indices: the columns of the logits that are the dataset's classes, or None for all.
     """
 
     def eval_step(variables, batch):
@@ -54,20 +54,20 @@ def evaluate(
     mesh: Mesh,
     name: str = "network",
 ) -> dict[str, float]:
-    """Accuracy over all pictures.
+    """Accuracy over all images.
 
     Args:
-      eval_step: from `create_eval_step`.
-      variables: of its network.
-      batches: from `data.eval_batches`.
-      mesh: of all devices.
-      name: "teacher" or "student", for the error.
+        eval_step: from `create_eval_step`.
+        variables: of its network.
+        batches: from `data.eval_batches`.
+        mesh: of all devices.
+        name: "teacher" or "student", for the error.
 
     Returns:
-      {"top1", "top5"} in percent.
+        {"top1", "top5"} in percent.
 
     Raises:
-      UserError: no pictures, or logits that are not finite.
+        UserError: no images, or logits that are not finite.
     """
     total: dict[str, jax.Array] | None = None
     for batch in batches:
@@ -75,12 +75,12 @@ def evaluate(
         total = counts if total is None else jax.tree.map(jnp.add, total, counts)
         jax.block_until_ready(total)  # with many steps given ahead, XLA's CPU devices can wait for each other for ever
     if total is None:
-        raise UserError("there are no pictures to evaluate on")
+        raise UserError("there are no images to evaluate on")
     sums = {name: int(value) for name, value in jax.device_get(total).items()}
     if sums["bad"]:
         raise UserError(
             f"the {name} diverged when it was trained: its output is not finite for {sums['bad']} of {sums['count']} "
-            "evaluation pictures; a lower learning rate may help"
+            "evaluation images; a lower learning rate may help"
         )
     return percentages(sums)
 
@@ -97,16 +97,15 @@ def calibrate(
     """The range that the encoder's latents take, for a static quantiser.
 
     Args:
-      module: a student.
-      variables: of the student.
-      batches: pictures of the training split, from `data.eval_batches`.
-      per_channel: a range for each channel instead of one.
-      mean, std: for `normalise`.
+        module: a student.
+        variables: of the student.
+        batches: images of the training split, from `data.eval_batches`.
+        per_channel: a range for each channel instead of one.
+        mean, std: for `normalise`.
 
     Returns:
-      {"low", "high"}: float32, of shape [c] or ().
+        {"low", "high"}: float32, of shape [c] or ().
     """
-
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for batch in batches:
         found = _extremes(
@@ -121,7 +120,7 @@ def calibrate(
         least, most = jax.device_get(found)
         low, high = np.minimum(low, least), np.maximum(high, most)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise UserError("the latents of the calibration pictures are not finite")
+        raise UserError("the latents of the calibration images are not finite")
     return {"low": np.asarray(low, np.float32), "high": np.asarray(high, np.float32)}
 
 
@@ -144,18 +143,18 @@ def send_and_classify(
     std: Sequence[float],
     class_indices: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the student would send for a few pictures, and the classes it finds from that.
+    """What the student would send for a few images, and the classes it finds from that.
 
     Args:
-      module: a student.
-      variables: of the student, on the host or a device.
-      image: [N, H, W, 3] uint8.
-      bottleneck: the student's options; without bits, 8 are shown.
-      mean, std: for `normalise`.
-      class_indices: as in `create_eval_step`.
+        module: a student.
+        variables: of the student, on the host or a device.
+        image: [N, H, W, 3] uint8.
+        bottleneck: the student's options; without bits, 8 are shown.
+        mean, std: for `normalise`.
+        class_indices: as in `create_eval_step`.
 
     Returns:
-      q [N, h, w, c] uint8, and predicted classes [N] int32.
+        q [N, h, w, c] uint8, and predicted classes [N] int32.
     """
     bits = bottleneck["bits"] or 8
     encode = jax.jit(functools.partial(module.apply, method="encode"))

@@ -1,8 +1,7 @@
-"""The report's two pictures: how training went, and what the bottleneck sends. Figures only, no global plot state."""
+"""The report's two images: how training went, and what the bottleneck sends. Figures only, no global plot state."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from bottlefit_jax.codec.quantizer import levels_of
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_file
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#d9822b", "#2e8b57", "#b8352f", "#6b6b6b"
 DPI = 150
@@ -63,16 +63,16 @@ def latents(
     *,
     bits: int = 8,
 ):
-    """Draw pictures beside what the bottleneck sends of them.
+    """Draw images beside what the bottleneck sends of them.
 
     Args:
         path: where to write the PNG.
-        images: [N, H, W, 3] uint8, N pictures, six in the report.
+        images: [N, H, W, 3] uint8, N images, six in the report.
         latents: [N, h, w, c] uint8, their quantised latents; the first 12 channels are drawn, all on one scale.
         class_names_true: N names.
         class_names_predicted: N names, as the student sees them.
-        bytes_latent: what is sent per picture; one number, or N.
-        bytes_jpeg: the same picture as JPEG of quality 95; one number, or N.
+        bytes_latent: what is sent per image; one number, or N.
+        bytes_jpeg: the same image as JPEG of quality 95; one number, or N.
         bits: per value of the latents; their common scale is 0 .. 2**bits - 1.
 
     Raises:
@@ -81,7 +81,7 @@ def latents(
     count = len(images)
     if not count or {len(latents), len(class_names_true), len(class_names_predicted)} != {count}:
         given = (
-            f"{count} pictures, {len(latents)} latents, {len(class_names_true)} and {len(class_names_predicted)} names"
+            f"{count} images, {len(latents)} latents, {len(class_names_true)} and {len(class_names_predicted)} names"
         )
         raise UserError(f"cannot draw {given}; there must be as many of each")
     sent, jpeg = np.broadcast_to(bytes_latent, (count,)), np.broadcast_to(bytes_jpeg, (count,))
@@ -89,9 +89,9 @@ def latents(
     rows = math.ceil(count / columns)
     mosaics = [_mosaic(latent) for latent in latents]
     aspect = mosaics[0].shape[1] / mosaics[0].shape[0]
-    picture = images.shape[2] / images.shape[1]
-    drawing = figure(2.1 * (columns * (aspect + picture + 0.12)) + 0.8, 2.75 * rows)
-    grid = GridSpec(rows, 3 * columns - 1, figure=drawing, width_ratios=([picture, aspect, 0.12] * columns)[:-1])
+    image = images.shape[2] / images.shape[1]
+    drawing = figure(2.1 * (columns * (aspect + image + 0.12)) + 0.8, 2.75 * rows)
+    grid = GridSpec(rows, 3 * columns - 1, figure=drawing, width_ratios=([image, aspect, 0.12] * columns)[:-1])
     maps, drawn = [], []
     for index in range(count):
         row, column = divmod(index, columns)
@@ -115,16 +115,9 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save(drawing: Figure, path: str | os.PathLike):
-    """Write the PNG beside its place, then move it there; a full disk or a missing folder is a UserError."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        drawing.savefig(partial, format="png")
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # what kept us from writing may keep us from tidying up
-            partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    """Write the PNG whole or not at all; a full disk or a missing folder is a UserError."""
+    with atomic_file(Path(path)) as temporary:
+        drawing.savefig(temporary, format="png")
 
 
 def _series(entries: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
@@ -246,7 +239,7 @@ def _mosaic(latent: np.ndarray) -> np.ma.MaskedArray:
 
 
 def _captions(left: Axes, right: Axes, true: str, predicted: str, sent: float, jpeg: float):
-    """Write what a picture is and what the student says above the pair, and the bytes of both ways below it."""
+    """Write what an image is and what the student says above the pair, and the bytes of both ways below it."""
     for axes in (left, right):
         axes.set_xticks([])
         axes.set_yticks([])

@@ -5,7 +5,7 @@ all that is wrong with it. A run with a teacher or a student alone has None for 
 These keys are optional, and only change what the text says:
 
 * `student.bits`: bits per value of the latent; None where it is sent as float32;
-* `student.latent_shape`: (h, w, c) of one picture's latent;
+* `student.latent_shape`: (h, w, c) of one image's latent;
 * `classes` of teacher and student: how many they are told apart by; with five or fewer, top-5 says nothing;
 * any other key of `teacher` or `student` is kept in `report.json` and not shown;
 * `evaluation`: how many images were evaluated, and what always giving their most frequent class would reach;
@@ -14,7 +14,6 @@ These keys are optional, and only change what the text says:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.metadata
 import json
@@ -28,8 +27,8 @@ from typing import Any
 import jax
 
 import bottlefit_jax
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.report_text import PICTURES, report_text
+from bottlefit_jax.evaluation.report_text import IMAGES, report_text
+from bottlefit_jax.files import write_text
 
 # None stands for "any value"; a type for that type (float: any finite number); a list for any number of such entries.
 _STRUCTURE: dict[str, Any] = {
@@ -66,7 +65,7 @@ def write_report(workdir: str | os.PathLike, report: Mapping, *, command: str | 
 
     Args:
         workdir: the run's folder. Plots that it already holds are shown in the text, so draw them first.
-        report: the structure of DESIGN's interface 1. Accuracies and savings are percentages, bytes are per picture,
+        report: the structure of DESIGN's interface 1. Accuracies and savings are percentages, bytes are per image,
             seconds are wall-clock. NumPy and JAX scalars are fine.
         command: what a reader types to get the same result; None points at the stored configuration.
 
@@ -80,8 +79,8 @@ def write_report(workdir: str | os.PathLike, report: Mapping, *, command: str | 
     if problems:
         raise ValueError("not a report: " + "; ".join(problems))
     workdir = Path(workdir)
-    pictures = [name for name in PICTURES if (workdir / name).exists()]
-    write_text(workdir / "report.md", report_text(plain, pictures, command))
+    images = [name for name in IMAGES if (workdir / name).exists()]
+    write_text(workdir / "report.md", report_text(plain, images, command))
     write_text(workdir / "report.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
@@ -174,18 +173,3 @@ def _contradictions(report: dict) -> list[str]:
         if abs(saving - size["saving_percent"]) > 0.1:
             found.append(f"report.bytes_per_image.saving_percent is {size['saving_percent']}, the sizes give {saving}")
     return found
-
-
-def write_text(path: Path, text: str):
-    """Replace a file in one step, so that a reader or a crash never meets half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # what kept us from writing may keep us from tidying up
-            partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -10,13 +10,13 @@ from bottlefit_jax.evaluation.markdown import bytes_text, count_text, duration_t
 DROP_GOAL = 0.6  # points of top-1: the largest loss on ImageNet in the abstract of BottleFit (Matsubara et al., 2022)
 NEAR_WHOLE = 0.5  # an encoder with this share of the teacher's multiply-adds leaves little to split
 
-PICTURES = {
+IMAGES = {
     "training_curves.png": "Loss and top-1 by epoch, one column per stage",
-    "latents.png": "Pictures, and beside each what the bottleneck sends of it",
+    "latents.png": "Images, and beside each what the bottleneck sends of it",
 }
 
 
-def report_text(report: dict, pictures: list[str], command: str | None) -> str:
+def report_text(report: dict, images: list[str], command: str | None) -> str:
     """Put the whole text together."""
     subject = report["student"] or report["teacher"]
     blocks = [
@@ -25,7 +25,7 @@ def report_text(report: dict, pictures: list[str], command: str | None) -> str:
         *_remarks(report),
         _summary_table(report),
         *_alternatives(report),
-        *(f"![{PICTURES[name]}]({name})" for name in pictures),
+        *(f"![{IMAGES[name]}]({name})" for name in images),
         "## Training",
         _stage_table(report),
         "## Reproduce",
@@ -44,20 +44,20 @@ def _dataset_name(dataset: Any) -> str:
 
 
 def _headline(report: dict) -> str:
-    """Say in one sentence what a picture costs and how often the answer is right."""
+    """Say in one sentence what an image costs and how often the answer is right."""
     size, student, teacher = report["bytes_per_image"], report["student"], report["teacher"]
     if student is None:
         first_five = f", and for {teacher['top5']:.2f} % the right class is among the first five"
         return (
-            f"**{teacher['top1']:.2f} %** of the pictures are classified correctly"
+            f"**{teacher['top1']:.2f} %** of the images are classified correctly"
             f"{first_five if _has_top5(teacher) else ''}. "
-            f"A picture is {bytes_text(size['jpeg'])} as JPEG at quality 95."
+            f"An image is {bytes_text(size['jpeg'])} as JPEG at quality 95."
         )
     saving = size["saving_percent"]
     change = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'}"
     compared = f"{change} than a JPEG at quality 95 ({bytes_text(size['jpeg'])})"
-    right = f"**{student['top1']:.2f} %** of the pictures are classified correctly{_against(teacher, student)}"
-    return f"The device sends **{bytes_text(size['latent_payload'])}** per picture, {compared}, and {right}."
+    right = f"**{student['top1']:.2f} %** of the images are classified correctly{_against(teacher, student)}"
+    return f"The device sends **{bytes_text(size['latent_payload'])}** per image, {compared}, and {right}."
 
 
 def _against(teacher: dict | None, student: dict) -> str:
@@ -83,11 +83,11 @@ def _remarks(report: dict) -> list[str]:
         elif drop < 0:
             remarks.append(
                 f"The student beats its teacher by {-drop:.2f} points. Look at the teacher's own curve, and at how "
-                "many pictures were evaluated, before you read this as a gain from the bottleneck."
+                "many images were evaluated, before you read this as a gain from the bottleneck."
             )
         if size["saving_percent"] <= 0:
             remarks.append(
-                "At this picture size the latent is no smaller than a JPEG at quality 95: sending the picture costs no "
+                "At this image size the latent is no smaller than a JPEG at quality 95: sending the image costs no "
                 "more."
             )
         if "bits" in student and student["bits"] is None:
@@ -176,7 +176,7 @@ def _verdict(rows: list[dict]) -> list[str]:
 
 def _summary_table(report: dict) -> str:
     """Set teacher, student, bytes and encoder side by side, or show the one that there is."""
-    rows = [["", "top-1", "top-5", "sent per picture", "on the device"]]
+    rows = [["", "top-1", "top-5", "sent per image", "on the device"]]
     teacher, student, size, encoder = (report[key] for key in ("teacher", "student", "bytes_per_image", "encoder"))
     if teacher is not None:
         rows.append(
@@ -213,7 +213,7 @@ def _stage_table(report: dict) -> str:
     """List what was trained, for how long and how fast."""
     if not report["stages"]:
         return "Nothing was trained in this run."
-    rows = [("stage", "epochs", "time", "pictures per second")]
+    rows = [("stage", "epochs", "time", "images per second")]
     for stage in report["stages"]:
         speed = stage["images_per_second"]
         rows.append(

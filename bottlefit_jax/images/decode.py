@@ -29,33 +29,33 @@ _REFUSED = frozenset({"EPS"})  # Pillow would run Ghostscript
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decodes one image.
+    """Decode one image.
 
     Args:
-      data: the encoded file.
-      name: what the error should call it, a path for instance.
+        data: the encoded file.
+        name: what the error should call it, a path for instance.
 
     Returns:
-      uint8 [H, W, 3], RGB, upright.
+        uint8 [H, W, 3], RGB, upright.
 
     Raises:
-      UserError: the data is empty, truncated, damaged, not an image, or larger than MAX_PIXELS; one line that begins
-        with `name`.
+        UserError: the data is empty, truncated, damaged, not an image, or larger than MAX_PIXELS; one line that begins
+            with `name`.
     """
     return _explained(_decode, data, name)
 
 
 def check_image(data: bytes, name: str) -> None:
-    """Raises UserError exactly where `decode_image` would. A JPEG takes half of the time of decoding it."""
+    """Raise UserError exactly where `decode_image` would. A JPEG takes half of the time of decoding it."""
     _explained(_check, data, name)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns an image as its EXIF orientation says.
+    """Turn an image as its EXIF orientation says.
 
     Args:
-      image: [H, W, 3] as stored.
-      orientation: 1 to 8; from 5 on width and height change places.
+        image: [H, W, 3] as stored.
+        orientation: 1 to 8; from 5 on width and height change places.
     """
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
@@ -88,7 +88,7 @@ def _explained(work: Callable[[bytes], T], data: bytes, name: str) -> T:
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others
         reason = " ".join(str(error).split()) or type(error).__name__
         size = f"{len(data)} bytes; {reason}"
-        raise UserError(f"{printable(name)}: truncated, damaged or not a picture ({size})") from None
+        raise UserError(f"{printable(name)}: truncated, damaged or not an image ({size})") from None
 
 
 class _TooLarge(Exception):
@@ -170,4 +170,4 @@ def _open(data: bytes) -> Image.Image:
                 return factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open: not this format
             continue
-    raise ValueError("not a picture that Pillow knows")
+    raise ValueError("not an image that Pillow knows")

@@ -21,12 +21,12 @@ class JpegHeader(NamedTuple):
     """What stands before the first scan.
 
     Attributes:
-      height, width: as stored, pixels.
-      components: their identifiers.
-      progressive: or else each coefficient is sent at once.
-      orientation: EXIF's, 1 to 8.
-      shortest: of each Huffman table for AC coefficients, the symbol whose code is zero bits.
-      scan_offset: where the first scan begins.
+        height, width: as stored, pixels.
+        components: their identifiers.
+        progressive: or else each coefficient is sent at once.
+        orientation: EXIF's, 1 to 8.
+        shortest: of each Huffman table for AC coefficients, the symbol whose code is zero bits.
+        scan_offset: where the first scan begins.
     """
 
     height: int
@@ -39,7 +39,7 @@ class JpegHeader(NamedTuple):
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
-    """Walks a JPEG's segments up to its first scan; None where they are not in order."""
+    """Walk a JPEG's segments up to its first scan; None where they are not in order."""
     frame, orientation, shortest = None, None, b""
     for offset, marker in _segments(data, 2):
         end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4])

@@ -84,7 +84,7 @@ def _options(spec: Spec, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _check_cut(network: Network) -> None:
-    """Refuse a cut at what is no picture, and an image size that leaves nothing at some feature."""
+    """Refuse a cut at what is no image, and an image size that leaves nothing at some feature."""
     names = network.feature_names
     if network.cut not in names:
         raise UserError(

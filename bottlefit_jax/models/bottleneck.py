@@ -55,7 +55,7 @@ class Design:
     """The two halves of a bottleneck.
 
     Args:
-        encoder: from the picture to the latent, or from the feature at the cut to the latent.
+        encoder: from the image to the latent, or from the feature at the cut to the latent.
         decoder: from the latent to the feature at the cut.
         after_cut: the device runs the teacher's own parts up to the cut, and the encoder begins there.
         early_exit: a classifier beside the latent answers on the device where it is sure.
@@ -249,7 +249,7 @@ def length_after(layers: Sequence[Layer], n: int) -> int:
 
 
 class Exit(nn.Module):
-    """The early exit: convolution 3×3/2 of as many channels, BN, ReLU, mean over the picture, linear layer."""
+    """The early exit: convolution 3×3/2 of as many channels, BN, ReLU, mean over the image, linear layer."""
 
     classes: int
     dtype: Any = jnp.float32

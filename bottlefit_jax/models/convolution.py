@@ -18,10 +18,10 @@ def convolve(
 ) -> jax.Array:
     """`[B, h, w, c] -> [B, h', w', channels]`, differentiable in reverse mode.
 
-    Where the kernel has more pixels than the picture it slides over, XLA swaps the two, and the CPU backend has only a
+    Where the kernel has more pixels than the image it slides over, XLA swaps the two, and the CPU backend has only a
     plain loop for what results, a hundred times slower. In the gradient by the kernel the output's gradient is the
-    kernel, in the one by the input it is the picture. So padding that makes the output larger than the input is
-    written out, and pictures of no more pixels than the kernel become one matrix product. Where every channel has a
+    kernel, in the one by the input it is the image. So padding that makes the output larger than the input is
+    written out, and images of no more pixels than the kernel become one matrix product. Where every channel has a
     kernel of its own, the CPU backend is three times faster with one multiplication for each pixel of the kernel.
 
     Args:
@@ -95,9 +95,9 @@ _with_gradient_by_taps.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """A depthwise convolution as a sum over the kernel's pixels, each times a shifted picture.
+    """A depthwise convolution as a sum over the kernel's pixels, each times a shifted image.
 
-    So is its gradient by the picture, which left to itself would be a sum of pictures padded to their size, each of
+    So is its gradient by the image, which left to itself would be a sum of images padded to their size, each of
     them computed anew from what comes before: MobileNetV2's whole backward pass would take nearly twice its time.
     """
     return _sum_over_taps(x, kernel, stride, pads)
@@ -132,7 +132,7 @@ def _sum_over_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> 
 
 
 def _taps(x: jax.Array, kernel: tuple[int, ...], stride: int) -> list[jax.Array]:
-    """For each pixel of a kernel, row by row, what it meets in a padded picture: `kh · kw` times `[B, h', w', c]`."""
+    """For each pixel of a kernel, row by row, what it meets in a padded image: `kh · kw` times `[B, h', w', c]`."""
     kh, kw = kernel
     bottom, right = ((n - k) // stride * stride + 1 for n, k in zip(x.shape[1:3], (kh, kw), strict=True))
     return [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(kh) for j in range(kw)]

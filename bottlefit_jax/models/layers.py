@@ -215,7 +215,7 @@ def average_pool(x: jax.Array, kernel: tuple[int, int], stride: tuple[int, int])
 
 
 def global_average(x: jax.Array) -> jax.Array:
-    """`[B, h, w, c] -> [B, c]`, the mean over the picture."""
+    """`[B, h, w, c] -> [B, c]`, the mean over the image."""
     return x.mean((1, 2))
 
 

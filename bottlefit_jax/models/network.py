@@ -25,7 +25,7 @@ class Part:
         name: torchvision's name of the feature.
         make: makes a module that is called with `(x, train)`.
         function: what happens to the input before, without parameters.
-        channels: of the output; 0 where the output is no picture any more (it cannot be the cut).
+        channels: of the output; 0 where the output is no image any more (it cannot be the cut).
         window: kernel, stride and padding that decide the output's size.
         side: the feature that a side branch starts from; it runs in training only, and its output is
             `features['aux_logits']`.
@@ -119,7 +119,7 @@ class Network(nn.Module):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The teacher's features that are pictures, in order; each can be the cut."""
+        """The teacher's features that are images, in order; each can be the cut."""
         return tuple(part.name for part in self.backbone() if part.channels)
 
     @property
@@ -165,7 +165,7 @@ class Network(nn.Module):
     def __call__(self, images: jax.Array, train: bool | Collection[str] = False) -> tuple[jax.Array, dict]:
         """Images `[B, h, w, 3]` to (logits, features)."""
         active = self._active(train)
-        size = _picture(images)
+        size = _image(images)
         self._sizes(size)
         if self.bottleneck is None:
             return self._run(self._tail(), images.astype(self.dtype), {}, active)
@@ -184,7 +184,7 @@ class Network(nn.Module):
     def encode(self, images: jax.Array, train: bool | Collection[str] = False) -> jax.Array:
         """Images `[B, H, W, 3]` to the latent `[B, h, w, c]`, not quantised. A student's only."""
         self._student_only("encode")
-        self.latent_size(_picture(images))
+        self.latent_size(_image(images))
         active = self._active(train)
         x, _ = self._run(self._front(), images.astype(self.dtype), {}, active)
         return self.encoder(x, "encoder" in active)
@@ -206,7 +206,7 @@ class Network(nn.Module):
         """
         self._student_only("decode")
         if image_size is None:
-            image_size = self._natural_size(_picture(latent))
+            image_size = self._natural_size(_image(latent))
         return self._decode(latent, latent, self._active(train), image_size)
 
     def _student_only(self, method: str) -> None:
@@ -265,7 +265,7 @@ class Network(nn.Module):
         return tuple(part for part in parts[start:] if part.side is None)
 
     def _sizes(self, image_size: Size) -> dict[str, Size]:
-        """(h, w) of every spatial feature of the teacher, or a UserError where nothing remains of the picture."""
+        """(h, w) of every spatial feature of the teacher, or a UserError where nothing remains of the image."""
         sizes, (h, w) = {}, image_size
         for part in self.backbone():
             if not part.channels:
@@ -311,7 +311,7 @@ class Network(nn.Module):
         return roundest(latent_size[0]), roundest(latent_size[1])
 
 
-def _picture(x: jax.Array) -> Size:
+def _image(x: jax.Array) -> Size:
     """(h, w) of an NHWC tensor."""
     if x.ndim != 4:
         raise UserError(f"a tensor of shape {tuple(x.shape)} was given; [batch, height, width, channels] is right")

@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """A row of blocks, the first of which may halve the picture."""
+    """A row of blocks, the first of which may halve the image."""
 
     style: Style
     width: int

@@ -23,8 +23,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bottlefit_jax import command
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 GRACE = 60  # seconds that the last requests may take
@@ -33,7 +33,7 @@ PORTS = ("port", "repository_port", "metrics_port")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         from bottlefit_jax.serve import telemetry
@@ -42,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             telemetry.logger.setLevel(args.log_level.upper())
             asyncio.run(serve(args))
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing, out of range or do not go together.
+        UserError: flags that are unknown, missing, out of range or do not go together.
     """
     parser = Parser("bottlefit_jax.serve", __doc__)
     add = parser.add_argument
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     add("--backend", choices=["onnx", "jax"], default="onnx", help="what runs the tail (default: onnx)")
     add("--threads", type=int, default=_cores(), help="that run one batch (default: all cores)")
-    add("--max-batch", type=int, default=8, help="pictures that are run at once (default: 8)")
+    add("--max-batch", type=int, default=8, help="images that are run at once (default: 8)")
     # what comes while the tail runs goes together anyway; 2 ms made 4 clients of a tail of 0.3 ms wait 2.7 ms, not 0.8
     add("--batch-delay-ms", type=float, default=0, help="that an idle tail waits for more requests (default: 0)")
     add("--queue", type=int, default=1024, help="requests that wait at most, whatever their deadlines (default: 1024)")
@@ -97,10 +97,10 @@ def _check(args: argparse.Namespace) -> None:
 
 
 async def serve(args: argparse.Namespace) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
-      UserError: something of `args` cannot be used.
+        UserError: something of `args` cannot be used.
     """
     from bottlefit_jax.serve.assembly import Running
     from bottlefit_jax.serve.grpc_server import raise_file_limit

@@ -45,13 +45,13 @@ class Running:
 
     @classmethod
     async def start(cls, args: argparse.Namespace) -> "Running":
-        """Checks what is given, loads the bundles and listens; the event loop that runs this serves.
+        """Check what is given, load the bundles and listens; the event loop that runs this serves.
 
         Args:
-          args: as bottlefit_jax.serve.__main__.parse returns them.
+            args: as bottlefit_jax.serve.__main__.parse returns them.
 
         Raises:
-          UserError: something of it cannot be used; nothing is left behind.
+            UserError: something of it cannot be used; nothing is left behind.
         """
         loopback = security.is_loopback(args.host)
         if args.tls_cert is None and not loopback and not args.allow_plaintext:
@@ -82,7 +82,7 @@ class Running:
         return running
 
     async def stop(self, grace: float) -> None:
-        """Takes no more, finishes what was taken within `grace` seconds, and frees everything."""
+        """Take no more, finishes what was taken within `grace` seconds, and frees everything."""
         await self._stop_listening(grace)
         await asyncio.to_thread(self._repository.close)
 
@@ -95,7 +95,7 @@ class Running:
             await asyncio.to_thread(self._http.stop)
 
     async def _listen(self, tls: grpc.ServerCredentials | None, token: str | None) -> None:
-        """Opens the ports, and writes the line."""
+        """Open the ports, and write the line."""
         args = self._args
         main = await self._serve(args.host, args.port, token, tls=tls, may_load=False)
         self.port, self.address = main.port, f"{args.host}:{main.port}"

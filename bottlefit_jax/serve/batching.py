@@ -43,7 +43,7 @@ class TailFailed(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """logits: [b, classes] float32; microseconds in the queue and in the tail; pictures that the tail ran at once."""
+    """logits: [b, classes] float32; microseconds in the queue and in the tail; images that the tail ran at once."""
 
     logits: np.ndarray
     queue_us: int
@@ -64,11 +64,11 @@ class Batcher:
     """Runs `tail` in a thread of its own until `close`.
 
     Args:
-      max_batch: pictures that the tail runs at once; a request may have several.
-      delay: seconds that a request may wait for others.
-      limit: requests that may wait, beside those being run, whatever their deadlines.
-      ran: told the size of each batch, from the batcher's thread.
-      clock: that of the deadlines.
+        max_batch: images that the tail runs at once; a request may have several.
+        delay: seconds that a request may wait for others.
+        limit: requests that may wait, beside those being run, whatever their deadlines.
+        ran: told the size of each batch, from the batcher's thread.
+        clock: that of the deadlines.
     """
 
     def __init__(
@@ -94,20 +94,20 @@ class Batcher:
         self._thread.start()
 
     def __len__(self) -> int:
-        """Requests that wait."""
+        """Request that wait."""
         return len(self._queue)
 
     def submit(self, latent: np.ndarray, *, deadline: float = math.inf) -> Future[Result]:
         """Queues `latent` ([b, h, w, c] uint8, b <= max_batch); cancelling the future takes it out again.
 
         Args:
-          deadline: on the batcher's clock; what would end after it is not begun.
+            deadline: on the batcher's clock; what would end after it is not begun.
 
         Returns:
-          A future of the Result, or of Expired or TailFailed.
+            A future of the Result, or of Expired or TailFailed.
 
         Raises:
-          QueueFull, Closed: the request was not taken.
+            QueueFull, Closed: the request was not taken.
         """
         with self._changed:
             if self._closed:
@@ -144,7 +144,7 @@ class Batcher:
         return f"an answer would take {1e3 * needed:.0f} ms, of {1e3 * left:.0f} ms to the deadline"
 
     def close(self) -> None:
-        """Takes no more, and returns when all that was taken is done."""
+        """Take no more, and return when all that was taken is done."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -155,7 +155,7 @@ class Batcher:
             self._run(batch)
 
     def _take(self) -> list[_Request] | None:
-        """Waits for the next batch; None when closed and empty."""
+        """Wait for the next batch; None when closed and empty."""
         with self._changed:
             while True:
                 now = self._clock()
@@ -194,7 +194,7 @@ class Batcher:
         return batch
 
     def _drop_stale(self, now: float) -> None:
-        """Takes out of the queue what was cancelled, and what would end late even if it were run alone and now."""
+        """Take out of the queue what was cancelled, and what would end late even if it were run alone and now."""
         kept, stale = deque(), []
         for request in self._queue:
             (stale if self._is_stale(request, now) else kept).append(request)

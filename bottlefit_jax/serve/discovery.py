@@ -23,11 +23,11 @@ class Found:
 
 
 def find_bundles(folders: Sequence[Path], parents: Sequence[Path]) -> Found:
-    """Reads the manifests on the disk; what other files hold is not read.
+    """Read the manifests on the disk; what other files hold is not read.
 
     Args:
-      folders: bundles.
-      parents: folders of bundles, PARENT/BUNDLE or PARENT/NAME/VERSION.
+        folders: bundles.
+        parents: folders of bundles, PARENT/BUNDLE or PARENT/NAME/VERSION.
     """
     found = Found()
     visible, hidden = [*folders], []

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.checks import Refused
+from bottlefit_jax.protocol.request_checks import Refused
 from bottlefit_jax.serve.protocol import SERVICE, Call, Protocol
 from bottlefit_jax.serve.security import caller_of
 from bottlefit_jax.serve.telemetry import CallLog, Metrics, log
@@ -33,11 +33,11 @@ class GrpcServer:
     """Serves `protocol` on `host`:`port` between `start` and `stop`; port 0: a free one.
 
     Args:
-      credentials: of TLS; None: plaintext.
-      interceptors: as security.BearerToken.
-      message_limit: bytes of a request.
-      log_one_in: of so many calls with the same method and status one is logged; 0: none.
-      services: other services on the same port.
+        credentials: of TLS; None: plaintext.
+        interceptors: as security.BearerToken.
+        message_limit: bytes of a request.
+        log_one_in: of so many calls with the same method and status one is logged; 0: none.
+        services: other services on the same port.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers), *services))
 
     async def start(self) -> None:
-        """Listens; `port` is then the real one.
+        """Listen; `port` is then the real one.
 
         Raises:
-          UserError: the address is taken or not ours.
+            UserError: the address is taken or not ours.
         """
         host = f"[{self._host}]" if ":" in self._host and not self._host.startswith("[") else self._host
         address = f"{host}:{self.port}"
@@ -90,7 +90,7 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Takes no more calls, and returns when all that were taken are answered, after `grace` seconds at most."""
+        """Take no more calls, and return when all that were taken are answered, after `grace` seconds at most."""
         self._protocol.ready = False
         await asyncio.sleep(LAST_CALLS)
         await self._server.stop(grace)
@@ -129,7 +129,7 @@ class GrpcServer:
         return grpc.unary_unary_rpc_method_handler(handle)
 
     def _done(self, call: Call, started: float, received: int, sent: int, status: str, error: str | None) -> None:
-        """Counts and logs a call."""
+        """Count and log a call."""
         seconds = time.monotonic() - started
         if status != "OK":
             self._metrics.refused.labels(call.method, status).inc()
@@ -158,7 +158,7 @@ async def _abort(context: grpc.aio.ServicerContext, code: grpc.StatusCode, messa
 
 
 def raise_file_limit() -> int | None:
-    """Raises the limit of open files to FILES, as far as the system allows; returns it, None where there is none."""
+    """Raise the limit of open files to FILES, as far as the system allows; return it, None where there is none."""
     try:
         import resource
     except ImportError:  # no POSIX

@@ -20,7 +20,7 @@ class Health:
     """gRPC's health service and server reflection.
 
     Args:
-      services: full names of the services that the port has beside these.
+        services: full names of the services that the port has beside these.
     """
 
     def __init__(self, services: Iterable[str]):

@@ -16,7 +16,7 @@ class HttpServer:
     """GET /metrics and GET /healthz on `host`:`port` from the beginning to `stop`; port 0: a free one.
 
     Raises:
-      UserError: the address is taken or not ours.
+        UserError: the address is taken or not ours.
     """
 
     def __init__(self, host: str, port: int, *, registry: CollectorRegistry, ready: Callable[[], bool]):
@@ -44,7 +44,7 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes no more, and frees the port."""
+        """Take no more, and frees the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -65,7 +65,7 @@ class _Handler(WSGIRequestHandler):
     timeout = 5  # seconds for the request to arrive, so that a silent peer does not hold a thread
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests of probes are not logged."""
+        """Request of probes are not logged."""
 
 
 def _text(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:

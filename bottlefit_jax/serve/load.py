@@ -19,29 +19,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax import command
-from bottlefit_jax.command import Parser, tell
+from bottlefit_jax.cli import command
+from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
 
 TIMEOUT = 600  # seconds: loading verifies every file, and waits until what an old version had taken is done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program) and returns the exit code."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         lines = run(args)
     except UserError as error:
-        return tell(error)
+        return print_error(error)
     print("\n".join(lines))
     return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-      UserError: flags that are unknown, missing or do not go together.
+        UserError: flags that are unknown, missing or do not go together.
     """
     parser = Parser("bottlefit_jax.serve.load", __doc__)
     parser.add_argument("model", nargs="*", help="names of models, as the bundles' manifests have them")
@@ -55,14 +55,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> list[str]:
-    """Loads or unloads `args.model`, and returns a line for each bundle that the server has then.
+    """Load or unloads `args.model`, and return a line for each bundle that the server has then.
 
     Raises:
-      UserError: the server does not answer, or refuses.
+        UserError: the server does not answer, or refuses.
     """
     import grpc
 
-    from bottlefit_jax.serve.messages import pb
+    from bottlefit_jax.protocol.stubs import pb
     from bottlefit_jax.serve.security import read_token
 
     token = None if args.token_file is None else read_token(args.token_file)

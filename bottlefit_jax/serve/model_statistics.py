@@ -4,8 +4,8 @@ import time
 from collections import Counter
 from typing import Any
 
+from bottlefit_jax.protocol.stubs import pb
 from bottlefit_jax.serve.batching import Result
-from bottlefit_jax.serve.messages import pb
 
 
 class Statistics:
@@ -18,7 +18,7 @@ class Statistics:
         self._batch_ns: Counter[int] = Counter()  # the time of those batches, once for each of their images
 
     def succeed(self, result: Result, total_ns: int) -> None:
-        """Counts an answered request."""
+        """Count an answered request."""
         images, tail_ns = len(result.logits), 1000 * result.tail_us
         self._succeeded += 1
         self._images += images
@@ -30,7 +30,7 @@ class Statistics:
         self._batch_ns[result.batch] += images * tail_ns
 
     def fail(self, total_ns: int) -> None:
-        """Counts a request that was refused, cancelled or expired."""
+        """Count a request that was refused, cancelled or expired."""
         self._failed += 1
         self._failed_ns += total_ns
 

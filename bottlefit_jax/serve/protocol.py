@@ -16,11 +16,8 @@ from grpc import StatusCode
 
 from bottlefit_jax import __version__
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
-from bottlefit_jax.serve.checks import (
-    ID_DIGITS,
-    INPUT,
-    OUTPUT,
+from bottlefit_jax.protocol.names import ID_DIGITS, INPUT, OUTPUT
+from bottlefit_jax.protocol.request_checks import (
     Refused,
     deadline_of,
     head_of,
@@ -28,7 +25,8 @@ from bottlefit_jax.serve.checks import (
     latent_of,
     version_of,
 )
-from bottlefit_jax.serve.messages import config_pb, pb
+from bottlefit_jax.protocol.stubs import config_pb, pb
+from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
 from bottlefit_jax.serve.repository import HeadMissing, Model, NoSuchModel, OtherHead, Repository
 from bottlefit_jax.serve.telemetry import Metrics, log
 
@@ -57,8 +55,8 @@ class Protocol:
     """The methods, over a repository.
 
     Args:
-      delay: seconds that a request may wait for others, for ModelConfig.
-      may_load: answer the calls that load and unload models.
+        delay: seconds that a request may wait for others, for ModelConfig.
+        may_load: answer the calls that load and unload models.
     """
 
     def __init__(

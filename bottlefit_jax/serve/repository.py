@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle, Manifest, read_bundle
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.names import ID_DIGITS
 from bottlefit_jax.serve.batching import Batcher
-from bottlefit_jax.serve.checks import ID_DIGITS
 from bottlefit_jax.serve.discovery import Found, find_bundles
 from bottlefit_jax.serve.model_statistics import Statistics
 
@@ -61,10 +61,10 @@ class Repository:
     """Thread-safe: readers see the models before a load or unload, or after it, and never half of it.
 
     Args:
-      folders: bundles.
-      parents: folders of bundles, FOLDER/BUNDLE or FOLDER/NAME/VERSION; they are looked through at each load.
-      start: makes the Batcher of a bundle that was verified; may raise UserError.
-      max_batch: pictures in one request at most.
+        folders: bundles.
+        parents: folders of bundles, FOLDER/BUNDLE or FOLDER/NAME/VERSION; they are looked through at each load.
+        start: makes the Batcher of a bundle that was verified; may raise UserError.
+        max_batch: images in one request at most.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Repository:
         self.left_out: dict[Path, UserError] = {}  # folders that cannot be served, and why
 
     def load_all(self) -> None:
-        """Loads all bundles, and sets `message_limit` by them.
+        """Load all bundles, and set `message_limit` by them.
 
         In a folder of bundles, one that cannot be used is left out, and the others are served: `left_out` says which.
 
         Raises:
-          UserError: there is none, one that was named cannot be used, or two that were named have the same name and
-            version.
+            UserError: there is none, one that was named cannot be used, or two that were named have the same name and
+                version.
         """
         found = find_bundles(self._folders, self._parents)
         left_out = {**found.damaged}
@@ -114,7 +114,7 @@ class Repository:
         """The model, the newest of its versions where none is asked for.
 
         Raises:
-          NoSuchModel: it is not loaded.
+            NoSuchModel: it is not loaded.
         """
         return max(self._candidates(name, version), key=_version)
 
@@ -122,12 +122,12 @@ class Repository:
         """The model for a latent of `head`: that version, or the newest whose tail belongs to the head.
 
         Args:
-          head: the first ID_DIGITS digits of its id; None where the request does not say.
+            head: the first ID_DIGITS digits of its id; None where the request does not say.
 
         Raises:
-          NoSuchModel: it is not loaded.
-          OtherHead: what is loaded belongs to other heads.
-          HeadMissing: without `head` tails of several heads could be meant.
+            NoSuchModel: it is not loaded.
+            OtherHead: what is loaded belongs to other heads.
+            HeadMissing: without `head` tails of several heads could be meant.
         """
         candidates = self._candidates(name, version)
         heads = sorted({model.head for model in candidates})
@@ -146,7 +146,7 @@ class Repository:
         """The loaded models of a name, the oldest version first.
 
         Raises:
-          NoSuchModel: there is none.
+            NoSuchModel: there is none.
         """
         return sorted(self._candidates(name, None), key=_version)
 
@@ -164,14 +164,14 @@ class Repository:
         return lines + [Known(folder.name, None, False, str(error)) for folder, error in problems.items()]
 
     def load(self, name: str) -> None:
-        """Loads all versions of `name` that are on the disk, verified; one that is loaded and unchanged goes on.
+        """Load all versions of `name` that are on the disk, verified; one that is loaded and unchanged goes on.
 
         All or nothing: after an error the models are as they were. A folder that was left out before and still cannot
         be used does not prevent it.
 
         Raises:
-          NoSuchModel: no bundle has the name.
-          UserError: one of its bundles cannot be used.
+            NoSuchModel: no bundle has the name.
+            UserError: one of its bundles cannot be used.
         """
         with self._changing:
             before = self._models.get(name, {})
@@ -193,10 +193,10 @@ class Repository:
             _close(before, except_for=after)
 
     def unload(self, name: str) -> None:
-        """Takes all versions of `name` away, and returns when what they had taken is done.
+        """Take all versions of `name` away, and return when what they had taken is done.
 
         Raises:
-          NoSuchModel: it is not loaded.
+            NoSuchModel: it is not loaded.
         """
         with self._changing:
             versions = self._models.get(name)
@@ -228,7 +228,7 @@ class Repository:
         """All versions of one name, and the folders that failed where they may.
 
         Raises:
-          UserError: another one cannot be used; nothing that was started for this is left.
+            UserError: another one cannot be used; nothing that was started for this is left.
         """
         after: dict[int, Model] = {}
         failed: dict[Path, UserError] = {}
@@ -270,7 +270,7 @@ def first_few(texts: list[str], separator: str = ", ") -> str:
 
 
 def _check_alone(bundle: Bundle, bundles: list[Bundle]) -> None:
-    """Raises UserError where another of `bundles` has its version: nothing says which of the two is right."""
+    """Raise UserError where another of `bundles` has its version: nothing says which of the two is right."""
     name, version = bundle.manifest.name, bundle.manifest.version
     same = [other.folder for other in bundles if other.manifest.version == version]
     if len(same) > 1:

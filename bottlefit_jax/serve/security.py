@@ -62,7 +62,7 @@ def read_token(path: Path) -> str:
     """The token in a file, without the white space around it.
 
     Raises:
-      UserError: no file, or nothing in it that a header can carry.
+        UserError: no file, or nothing in it that a header can carry.
     """
     token = _read(path, "--token-file").strip()
     if not token or len(token) > LONGEST_TOKEN or not all(33 <= byte <= 126 for byte in token):
@@ -74,7 +74,8 @@ def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCre
     """TLS by PEM files; with `client_ca`, only for clients with a certificate of that authority.
 
     Raises:
-      UserError: a file cannot be used, the key is not the certificate's, a certificate has expired or is not yet valid.
+        UserError: a file cannot be used, the key is not the certificate's, a certificate has expired or is not yet
+            valid.
     """
     chain, secret = _read(cert, "--tls-cert"), _read(key, "--tls-key")
     authority = None if client_ca is None else _read(client_ca, "--tls-client-ca")

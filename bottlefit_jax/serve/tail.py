@@ -14,18 +14,18 @@ Tail = Callable[[np.ndarray], np.ndarray]
 
 
 def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> Tail:
-    """Loads the tail and runs it once at each end of what it will see, so that no request pays for that.
+    """Load the tail and run it once at each end of what it will see, so that no request pays for that.
 
     Args:
-      backend: a key of BACKENDS.
-      threads: that onnxruntime runs one batch on, where the tail is not SMALL; JAX takes its own.
-      max_batch: the largest batch that it will be given.
+        backend: a key of BACKENDS.
+        threads: that onnxruntime runs one batch on, where the tail is not SMALL; JAX takes its own.
+        max_batch: the largest batch that it will be given.
 
     Returns:
-      latent: [b, h, w, c] uint8 -> logits: [b, classes] float32, for 1 <= b <= max_batch. Call it from one thread.
+        latent: [b, h, w, c] uint8 -> logits: [b, classes] float32, for 1 <= b <= max_batch. Call it from one thread.
 
     Raises:
-      UserError: the file cannot be loaded, the library is not installed, or the tail is not the manifest's.
+        UserError: the file cannot be loaded, the library is not installed, or the tail is not the manifest's.
     """
     manifest = bundle.manifest
     tail = BACKENDS[backend](bundle, threads, max_batch)

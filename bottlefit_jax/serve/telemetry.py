@@ -36,7 +36,7 @@ class Metrics:
             "tail": Histogram("tail_seconds", "Time of the batch in the tail", MODEL, buckets=SECONDS, **kept),
             "total": Histogram("total_seconds", "Time from request to response", MODEL, buckets=SECONDS, **kept),
         }
-        self.batch = Histogram("batch_size", "Pictures run at once", MODEL, buckets=(1, 2, 4, 8, 16, 32, 64), **kept)
+        self.batch = Histogram("batch_size", "Images run at once", MODEL, buckets=(1, 2, 4, 8, 16, 32, 64), **kept)
         self.queue = Gauge("queue_length", "Requests that wait", MODEL, **kept)
         self.received = Counter("received_bytes", "Bytes of ModelInfer requests", MODEL, **kept)
         self.refused = Counter("refused_calls", "Calls without an answer, by status", ("method", "status"), **kept)
@@ -53,7 +53,7 @@ class Metrics:
         return found
 
     def watch_queue(self, name: str, version: int, length: Callable[[], float]) -> None:
-        """Reads the queue's length whenever the metrics are read."""
+        """Read the queue's length whenever the metrics are read."""
         self.queue.labels(name, str(version)).set_function(length)
 
 
@@ -102,7 +102,7 @@ class CallLog:
         self._kept.append((time.time(), level, fields))
 
     def write(self) -> None:
-        """Writes what was added."""
+        """Write what was added."""
         kept, self._kept = self._kept, []
         with _Lines.together():
             for at, level, fields in kept:
@@ -117,7 +117,7 @@ class _Lines(logging.StreamHandler):
     @classmethod
     @contextlib.contextmanager
     def together(cls) -> Iterator[None]:
-        """Writes the records that come meanwhile at its end."""
+        """Write the records that come meanwhile at its end."""
         cls.held = True
         try:
             yield
@@ -158,7 +158,7 @@ def _second(seconds: int) -> str:
 
 
 def log_json(stream: TextIO | None = None) -> None:
-    """Sends every logger of the process to `stream`, or standard error, as JSON."""
+    """Send every logger of the process to `stream`, or standard error, as JSON."""
     handler = _Lines(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -197,7 +197,7 @@ def all_json() -> Iterator[None]:
 
 
 def _log_lines(read: int) -> None:
-    """Logs each line that comes out of a pipe."""
+    """Log each line that comes out of a pipe."""
     with os.fdopen(read, errors="backslashreplace") as lines:
         for line in lines:
             match = CORE.fullmatch(line.rstrip())
@@ -212,8 +212,8 @@ def log(event: str, *, level: int = logging.INFO, trace: bool = False, at: float
     """One event; fields that are None are left out.
 
     Args:
-      trace: adds the traceback of the exception being handled.
-      at: when it was, by time.time(); None: now.
+        trace: adds the traceback of the exception being handled.
+        at: when it was, by time.time(); None: now.
     """
     if logger.isEnabledFor(level):
         known = {key: value for key, value in fields.items() if value is not None}

@@ -21,7 +21,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import is_disk_full
 from bottlefit_jax.training.sharding import to_host
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ class Saved:
     """A checkpoint that was read and found whole.
 
     Attributes:
-      step: optimiser steps done in the stage.
-      state: NumPy arrays in the structure asked for.
-      meta: what was saved beside it.
+        step: optimiser steps done in the stage.
+        state: NumPy arrays in the structure asked for.
+        meta: what was saved beside it.
     """
 
     step: int
@@ -49,7 +50,7 @@ class StageCheckpoints:
     """The checkpoints of one stage, in one folder: one a step, the last and the best kept."""
 
     def __init__(self, folder: Path):
-        """Opens or creates `folder`, and sweeps up what an interrupted save left in it."""
+        """Open or creates `folder`, and sweeps up what an interrupted save left in it."""
         self.folder = folder.absolute()
         primary = jax.process_index() == 0
         if self.folder.is_dir() and primary:
@@ -65,16 +66,16 @@ class StageCheckpoints:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step: int, state: Any, meta: dict[str, Any], *, top1: float | None = None) -> None:
-        """Copies the state off the devices and writes it in the background.
+        """Copy the state off the devices and write it in the background.
 
         Args:
-          step: optimiser steps done in the stage.
-          state: arrays, replicated.
-          meta: anything JSON can hold.
-          top1: accuracy in percent, where it was measured: what "best" goes by.
+            step: optimiser steps done in the stage.
+            state: arrays, replicated.
+            meta: anything JSON can hold.
+            top1: accuracy in percent, where it was measured: what "best" goes by.
 
         Raises:
-          UserError: the disk is full.
+            UserError: the disk is full.
         """
         host = to_host(state)
         meta = {**meta, "format": FORMAT, "step": step, "digest": digest(host)}
@@ -89,7 +90,7 @@ class StageCheckpoints:
         """The last whole checkpoint, or None; damaged ones are moved aside.
 
         Args:
-          like: a tree of arrays or shapes that gives the structure.
+            like: a tree of arrays or shapes that gives the structure.
         """
         while (step := self._manager.latest_step()) is not None:
             try:
@@ -115,16 +116,16 @@ class StageCheckpoints:
         return None if step is None else self.folder / str(step)
 
     def wait(self) -> None:
-        """Returns when everything is on the disk.
+        """Return when everything is on the disk.
 
         Raises:
-          UserError: the disk is full.
+            UserError: the disk is full.
         """
         with _disk_errors(self.folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then gives up the manager's threads."""
+        """Wait, then give up the manager's threads."""
         self.wait()
         self._manager.close()
 
@@ -152,15 +153,15 @@ def _top1(metrics: Any) -> float:
 
 
 def save_variables(folder: Path, variables: Any, meta: dict[str, Any]) -> None:
-    """Writes a finished network: its collections, and what it is.
+    """Write a finished network: its collections, and what it is.
 
     Args:
-      folder: created or replaced.
-      variables: {"params", "batch_stats", ...}.
-      meta: at least "name", "num_classes", "bottleneck" and "labels".
+        folder: created or replaced.
+        variables: {"params", "batch_stats", ...}.
+        meta: at least "name", "num_classes", "bottleneck" and "labels".
 
     Raises:
-      UserError: the disk is full.
+        UserError: the disk is full.
     """
     folder = folder.absolute()
     host = to_host(variables)
@@ -174,13 +175,13 @@ def save_variables(folder: Path, variables: Any, meta: dict[str, Any]) -> None:
 
 
 def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Reads what `save_variables` wrote.
+    """Read what `save_variables` wrote.
 
     Returns:
-      NumPy arrays, and the meta.
+        NumPy arrays, and the meta.
 
     Raises:
-      UserError: there is no such folder, or what is in it is not a whole network with finite weights.
+        UserError: there is no such folder, or what is in it is not a whole network with finite weights.
     """
     folder = folder.absolute()
     _check_network(folder)
@@ -203,10 +204,10 @@ def load_variables(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def load_meta(folder: Path) -> dict[str, Any]:
-    """Reads what `save_variables` wrote beside the arrays.
+    """Read what `save_variables` wrote beside the arrays.
 
     Raises:
-      UserError: as `load_variables`.
+        UserError: as `load_variables`.
     """
     folder = folder.absolute()
     _check_network(folder)
@@ -218,7 +219,7 @@ def load_meta(folder: Path) -> dict[str, Any]:
 
 
 def _check_network(folder: Path) -> None:
-    """Raises UserError where a folder cannot be a network's, and names those in it that are."""
+    """Raise UserError where a folder cannot be a network's, and names those in it that are."""
     if not folder.is_dir():
         raise UserError(f"no weights at {folder}: name the folder of a converted or trained network")
     if (folder / MARKER).exists():
@@ -252,7 +253,7 @@ def digest(tree: Any) -> str:
 
 
 def silence_echoes() -> None:
-    """Keeps back what Orbax's and TensorStore's threads print of an error that is raised in ours as well.
+    """Keep back what Orbax's and TensorStore's threads print of an error that is raised in ours as well.
 
     Where one array cannot be read or written, each of the others complains that its event loop is closed.
     """

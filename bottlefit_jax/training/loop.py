@@ -72,13 +72,13 @@ class Plan:
     """How long a stage runs and what it needs around its steps.
 
     Attributes:
-      steps_per_epoch: optimiser steps in an epoch.
-      every_steps: steps between checkpoints besides the epochs' ends; 0: none.
-      schedule: learning rate by step, an `optax.Schedule`, for the record.
-      batches: start step -> this host's batches, for ever.
-      evaluate: variables -> {"top1", "top5"} in percent.
-      evaluate_every: epochs from one evaluation to the next; the last epoch always has one.
-      select: "last" or "best", the weights that the stage hands on.
+        steps_per_epoch: optimiser steps in an epoch.
+        every_steps: steps between checkpoints besides the epochs' ends; 0: none.
+        schedule: learning rate by step, an `optax.Schedule`, for the record.
+        batches: start step -> this host's batches, for ever.
+        evaluate: variables -> {"top1", "top5"} in percent.
+        evaluate_every: epochs from one evaluation to the next; the last epoch always has one.
+        select: "last" or "best", the weights that the stage hands on.
     """
 
     steps_per_epoch: int
@@ -114,20 +114,20 @@ def run_stage(
     """Trains a stage to its end, from its last whole checkpoint where there is one.
 
     Args:
-      stage: what is trained.
-      plan: how long, on what.
-      state: the stage's beginning, on the host.
-      train_step: from `create_train_step`.
-      teacher_variables: of the network that the loss compares with, on the mesh; {} where it compares with none.
-      key: randomness of the stage; each step folds its number in.
-      mesh: of all devices.
-      checkpoints: of this stage.
-      log: of the run.
-      stop: asked after every step.
+        stage: what is trained.
+        plan: how long, on what.
+        state: the stage's beginning, on the host.
+        train_step: from `create_train_step`.
+        teacher_variables: of the network that the loss compares with, on the mesh; {} where it compares with none.
+        key: randomness of the stage; each step folds its number in.
+        mesh: of all devices.
+        checkpoints: of this stage.
+        log: of the run.
+        stop: asked after every step.
 
     Raises:
-      Stopped: after saving, when a signal came.
-      UserError: a loss that is not finite, a full disk, a picture that cannot be read.
+        Stopped: after saving, when a signal came.
+        UserError: a loss that is not finite, a full disk, an image that cannot be read.
     """
     total = stage.epochs * plan.steps_per_epoch
     saved = checkpoints.latest(state)
@@ -199,7 +199,7 @@ class _Runner:
     def _steps(
         self, compiled: Callable[..., Any], state: TrainState, batches: Iterable[Any], bar: Any
     ) -> Iterator[TrainState]:
-        """Gives steps to the device a little ahead, and looks at a loss only where it has already been computed."""
+        """Give steps to the device a little ahead, and looks at a loss only where it has already been computed."""
         in_flight: collections.deque[jax.Array] = collections.deque()
         looked = time.monotonic()
         for batch in batches:
@@ -229,7 +229,7 @@ class _Runner:
             self._check(state)
 
     def _check(self, state: TrainState) -> dict[str, Any]:
-        """Reads the tally; a term that was not finite at any step ends the run before anything is saved."""
+        """Read the tally; a term that was not finite at any step ends the run before anything is saved."""
         tally = to_host(state.tally)
         bad = {name.removeprefix("bad/"): int(at) for name, at in tally.items() if name.startswith("bad/") and at >= 0}
         if bad:

@@ -25,10 +25,10 @@ def cross_entropy(
     An early exit weighs as much as the last classifier, so that one network serves both.
 
     Args:
-      student: logits [B, K] float32, features.
-      teacher: not used.
-      label: [B] int32.
-      label_smoothing: share of the target spread evenly over the classes.
+        student: logits [B, K] float32, features.
+        teacher: not used.
+        label: [B] int32.
+        label_smoothing: share of the target spread evenly over the classes.
     """
     del teacher
     logits, features = student
@@ -46,11 +46,11 @@ def distillation(
     torchdistill 0.3.2 `KDLoss(reduction="batchmean")`, except that alpha = 0 keeps its factor T² (there it is lost).
 
     Args:
-      student: logits [B, K] float32, features.
-      teacher: logits [B, K] float32, features.
-      label: [B] int32.
-      alpha: weight of the labels' term.
-      temperature: T, which softens both sets of logits.
+        student: logits [B, K] float32, features.
+        teacher: logits [B, K] float32, features.
+        label: [B] int32.
+        alpha: weight of the labels' term.
+        temperature: T, which softens both sets of logits.
     """
     assert teacher is not None
     log_target = jax.nn.log_softmax(jax.lax.stop_gradient(teacher[0]) / temperature)
@@ -70,10 +70,10 @@ def feature_matching(student: Outputs, teacher: Outputs | None, label: jax.Array
     It grows with the batch, so the learning rate belongs to the batch size.
 
     Args:
-      student: logits, features of [B, H, W, C].
-      teacher: logits, features of the same shapes under the same names.
-      label: not used.
-      features: names of the features to match.
+        student: logits, features of [B, H, W, C].
+        teacher: logits, features of the same shapes under the same names.
+        label: not used.
+        features: names of the features to match.
     """
     assert teacher is not None
     del label

@@ -23,13 +23,13 @@ def create_schedule(
     """Learning rate by step number.
 
     Args:
-      name: "multistep" (×gamma after each milestone, PyTorch's MultiStepLR), "cosine" (to 0) or "constant".
-      learning_rate: peak rate.
-      epochs: length of the stage.
-      steps_per_epoch: optimiser steps in an epoch.
-      milestones: epochs after which a multistep rate falls.
-      gamma: factor of each fall.
-      warmup_epochs: epochs of linear rise from 0, before any of the three.
+        name: "multistep" (×gamma after each milestone, PyTorch's MultiStepLR), "cosine" (to 0) or "constant".
+        learning_rate: peak rate.
+        epochs: length of the stage.
+        steps_per_epoch: optimiser steps in an epoch.
+        milestones: epochs after which a multistep rate falls.
+        gamma: factor of each fall.
+        warmup_epochs: epochs of linear rise from 0, before any of the three.
     """
     if name == "multistep":
         falls: dict[int, float] = {}
@@ -54,10 +54,10 @@ def create_optimizer(
     """PyTorch's SGD or Adam: weight decay joins the gradient, the rate stays outside the momentum.
 
     Args:
-      name: "sgd" or "adam" (betas 0.9 / 0.999, eps 1e-8 added after the square root).
-      schedule: learning rate, or a function of the step.
-      momentum: of SGD, without Nesterov or dampening.
-      weight_decay: added to the gradient as weight_decay × parameter, for every parameter.
+        name: "sgd" or "adam" (betas 0.9 / 0.999, eps 1e-8 added after the square root).
+        schedule: learning rate, or a function of the step.
+        momentum: of SGD, without Nesterov or dampening.
+        weight_decay: added to the gradient as weight_decay × parameter, for every parameter.
     """
     if name == "sgd":
         rule = optax.trace(decay=momentum)

@@ -1,13 +1,14 @@
 """What a run tells: a progress bar, a line per epoch, and the same numbers as JSON lines and TensorBoard events."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import tensorboardX
 from tqdm import tqdm
+
+from bottlefit_jax.files import write_text
 
 
 class RunLog:
@@ -18,7 +19,7 @@ class RunLog:
     """
 
     def __init__(self, workdir: Path, *, primary: bool = True):
-        """Opens the log of a run, with what an earlier process of the same run wrote."""
+        """Open the log of a run, with what an earlier process of the same run wrote."""
         self._path = workdir / "metrics.jsonl"
         self._primary = primary
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard")) if primary else None
@@ -34,12 +35,10 @@ class RunLog:
         """Forgets what was recorded of `stage` after `step`: that part is about to run again."""
         self.records = [record for record in self.records if record["stage"] != stage or record["step"] <= step]
         if self._primary:
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-            os.replace(temporary, self._path)
+            write_text(self._path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def epoch(self, record: dict[str, Any], *, epochs: int) -> None:
-        """Records one epoch and prints its line."""
+        """Record one epoch and print its line."""
         self.records.append(record)
         if not self._primary or self._events is None:
             return
@@ -57,7 +56,7 @@ class RunLog:
         )
 
     def say(self, line: str) -> None:
-        """Prints a line without breaking the bar; what the terminal cannot show is escaped."""
+        """Print a line without breaking the bar; what the terminal cannot show is escaped."""
         if self._primary:
             encoding = sys.stdout.encoding or "utf-8"
             tqdm.write(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
@@ -77,6 +76,6 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Writes out what is buffered."""
+        """Write out what is buffered."""
         if self._events is not None:
             self._events.close()

@@ -25,13 +25,13 @@ def cpu_count() -> int:
 
 
 def start_devices() -> None:
-    """Prepares JAX before its first use: one CPU device a core, several hosts where the environment names them.
+    """Prepare JAX before its first use: one CPU device a core, several hosts where the environment names them.
 
     XLA's convolutions use several cores badly, so that on a CPU one device per core is faster than one device.
     Several processes find each other by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      UserError: the environment names a coordinator but not the number of processes or this process's own.
+        UserError: the environment names a coordinator but not the number of processes or this process's own.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address:
@@ -50,7 +50,7 @@ def start_devices() -> None:
 
 
 def use_compilation_cache(folder: str = "") -> None:
-    """Keeps compiled programs between runs, in `folder` or the user's cache folder."""
+    """Keep compiled programs between runs, in `folder` or the user's cache folder."""
     default = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "bottlefit_jax", "xla")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", folder or default)
@@ -64,7 +64,7 @@ def create_mesh(*batch_sizes: int) -> Mesh:
     On a CPU, where devices are only cores, it takes as many as divide every batch.
 
     Raises:
-      UserError: accelerators whose number does not divide a batch.
+        UserError: accelerators whose number does not divide a batch.
     """
     devices = jax.devices()
     if devices[0].platform == "cpu" and jax.process_count() == 1:
@@ -110,8 +110,8 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """This host's share of a batch, split over the mesh.
 
     Args:
-      mesh: from `create_mesh`.
-      batch: arrays of [B / hosts, ...].
+        mesh: from `create_mesh`.
+        batch: arrays of [B / hosts, ...].
     """
     sharding = split(mesh)
     if jax.process_count() == 1:
@@ -120,5 +120,5 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def to_host(tree: Any) -> Any:
-    """Copies of a replicated tree's arrays in host memory, which later steps cannot overwrite."""
+    """Copy of a replicated tree's arrays in host memory, which later steps cannot overwrite."""
     return jax.tree.map(lambda leaf: np.array(leaf.addressable_data(0)) if isinstance(leaf, jax.Array) else leaf, tree)

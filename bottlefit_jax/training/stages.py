@@ -19,9 +19,9 @@ class Declaration:
     """A row of `STAGES`.
 
     Attributes:
-      network: "teacher" or "student".
-      trains: parts of the network, or None for all of them.
-      losses: names in `LOSSES` that the stage can minimise; the first unless the config names one.
+        network: "teacher" or "student".
+        trains: parts of the network, or None for all of them.
+        losses: names in `LOSSES` that the stage can minimise; the first unless the config names one.
     """
 
     network: str
@@ -46,14 +46,14 @@ class Stage:
     """A stage of one run: its declaration, met with a network and a config.
 
     Attributes:
-      name: its name in config, checkpoints and reports.
-      network: "teacher" or "student".
-      trained: parts of which parameters and batch statistics change.
-      drifting: parts whose parameters are frozen and whose batch statistics move all the same, as in the reference.
-      terms: names of the loss's terms.
-      loss_fn: (student outputs, teacher outputs or None, label) -> terms.
-      needs_teacher: whether `loss_fn` looks at the teacher's outputs.
-      epochs, batch_size: length, and pictures in a step over all devices.
+        name: its name in config, checkpoints and reports.
+        network: "teacher" or "student".
+        trained: parts of which parameters and batch statistics change.
+        drifting: parts whose parameters are frozen and whose batch statistics move all the same, as in the reference.
+        terms: names of the loss's terms.
+        loss_fn: (student outputs, teacher outputs or None, label) -> terms.
+        needs_teacher: whether `loss_fn` looks at the teacher's outputs.
+        epochs, batch_size: length, and images in a step over all devices.
     """
 
     name: str
@@ -73,14 +73,14 @@ def create_stage(
     """Meets the declaration of `name` with a network's parts.
 
     Args:
-      name: key of `STAGES`.
-      settings: the stage's part of the config.
-      parts: the network's top-level parts, in order.
-      matched: the features that the network matches by default.
-      drift: let frozen parts run in training mode (the reference's behaviour).
+        name: key of `STAGES`.
+        settings: the stage's part of the config.
+        parts: the network's top-level parts, in order.
+        matched: the features that the network matches by default.
+        drift: let frozen parts run in training mode (the reference's behaviour).
 
     Raises:
-      UserError: an unknown stage, loss or feature.
+        UserError: an unknown stage, loss or feature.
     """
     declaration = STAGES[name]
     frozen: Sequence[str] = ()

@@ -11,6 +11,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.training.sharding import replicated, split, to_host
 from bottlefit_jax.training.stages import Stage
 
@@ -21,10 +22,10 @@ class TrainState(struct.PyTreeNode):
     """Everything a step changes.
 
     Attributes:
-      step: int32, steps done in this stage.
-      variables: the network's collections ("params", "batch_stats", and "ranges" where there is a static quantiser).
-      opt_state: of the trained parameters only.
-      tally: sums since the epoch began, see `empty_tally`.
+        step: int32, steps done in this stage.
+        variables: the network's collections ("params", "batch_stats", and "ranges" where there is a static quantiser).
+        opt_state: of the trained parameters only.
+        tally: sums since the epoch began, see `empty_tally`.
     """
 
     step: Any
@@ -49,9 +50,9 @@ def initial_state(stage: Stage, variables: Variables, *, tx: optax.GradientTrans
     """The state in which a stage begins, in host memory.
 
     Args:
-      stage: what is trained.
-      variables: of the network it trains.
-      tx: optimiser of the trained parameters.
+        stage: what is trained.
+        variables: of the network it trains.
+        tx: optimiser of the trained parameters.
     """
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         opt_state = to_host(tx.init(trained_params(variables, stage)))
@@ -61,21 +62,6 @@ def initial_state(stage: Stage, variables: Variables, *, tx: optax.GradientTrans
 def trained_params(variables: Variables, stage: Stage) -> dict[str, Any]:
     """The parameters of the stage's trained parts."""
     return {part: tree for part, tree in variables["params"].items() if part in stage.trained}
-
-
-def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Pictures as the networks take them.
-
-    Args:
-      image: [B, H, W, 3] uint8.
-      mean, std: per channel, of pictures scaled to 0..1.
-
-    Returns:
-      [B, H, W, 3] float32.
-    """
-    scale = jnp.asarray([1.0 / (255.0 * s) for s in std], jnp.float32)
-    shift = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], jnp.float32)
-    return image.astype(jnp.float32) * scale - shift
 
 
 def loss_terms(
@@ -115,12 +101,12 @@ def create_train_step(
     """Compiles `train_step(state, teacher_variables, batch, key) -> (state, loss)`; the state given is used up.
 
     Args:
-      stage: what is trained and minimised.
-      module: the network that the stage trains.
-      teacher: the network whose outputs the loss compares with, or None.
-      tx: optimiser of the trained parameters.
-      mesh: from `create_mesh`; `batch` ({"image": [B, H, W, 3] uint8, "label": [B] int32}) is split over it.
-      mean, std: for `normalise`.
+        stage: what is trained and minimised.
+        module: the network that the stage trains.
+        teacher: the network whose outputs the loss compares with, or None.
+        tx: optimiser of the trained parameters.
+        mesh: from `create_mesh`; `batch` ({"image": [B, H, W, 3] uint8, "label": [B] int32}) is split over it.
+        mean, std: for `normalise`.
     """
     loss_fn = loss_terms(stage, module, teacher, mean, std)
     moving = {*stage.trained, *stage.drifting}

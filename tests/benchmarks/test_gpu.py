@@ -31,8 +31,8 @@ def gpu(*arguments, **environment):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder set of two classes with four pictures a split."""
+def images(tmp_path):
+    """A folder set of two classes with four images a split."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -94,8 +94,8 @@ def test_the_matrix_product_counts_its_operations():
     assert product.flops == 2 * 1024**3
 
 
-def test_without_a_gpu_or_a_module_it_says_so_in_one_line(pictures, tmp_path):
-    done = gpu(pictures, tmp_path / "output")
+def test_without_a_gpu_or_a_module_it_says_so_in_one_line(images, tmp_path):
+    done = gpu(images, tmp_path / "output")
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -103,18 +103,18 @@ def test_without_a_gpu_or_a_module_it_says_so_in_one_line(pictures, tmp_path):
 
 
 @pytest.mark.torch
-def test_without_a_gpu_it_names_the_way_to_try_it(pictures, tmp_path):
-    done = gpu(pictures, tmp_path / "output")
+def test_without_a_gpu_it_names_the_way_to_try_it(images, tmp_path):
+    done = gpu(images, tmp_path / "output")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: JAX sees no GPU; BOTTLEFIT_ALLOW_CPU=1")
 
 
-def test_a_python_without_the_modules_is_told_which(pictures, tmp_path):
+def test_a_python_without_the_modules_is_told_which(images, tmp_path):
     python = tmp_path / "bare"
     python.write_text(f'#!/bin/sh\nunset PYTHONPATH\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
-    done = gpu(pictures, tmp_path / "output", PYTHON=str(python))
+    done = gpu(images, tmp_path / "output", PYTHON=str(python))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: this Python lacks absl-py, array-record,")

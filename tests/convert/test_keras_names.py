@@ -16,7 +16,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.layers import BatchNorm
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
-real = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real weights and pictures in {DATA}")
+real = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real weights and images in {DATA}")
 # The layers that are not like the others, by hand: name -> shape of the kernel.
 SHAPES = {
     "00_stem_conv": (3, 3, 3, 32),
@@ -138,8 +138,8 @@ def test_the_real_network_computes_what_its_layer_list_says():
     layers = json.loads((DATA / "mobilenet_v2_imagenet.json").read_text())["layers"]
     with np.load(DATA / "mobilenet_v2_imagenet.npz") as file:
         arrays = dict(file)
-    pictures = sorted((DATA / "ilsvrc_val1300").glob("*.JPEG"))[:3]
-    crops = [np.asarray(Image.open(path).convert("RGB").crop((1, 1, 225, 225)), np.float32) for path in pictures]
+    images = sorted((DATA / "ilsvrc_val1300").glob("*.JPEG"))[:3]
+    crops = [np.asarray(Image.open(path).convert("RGB").crop((1, 1, 225, 225)), np.float32) for path in images]
     x = jnp.asarray(np.stack(crops) / np.float32(127.5) - np.float32(1))
     expected = np.asarray(jax.jit(lambda x: layer_by_layer(layers, arrays, x))(x))
     variables, options = from_keras("mobilenet_v2", arrays)

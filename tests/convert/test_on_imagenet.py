@@ -1,4 +1,4 @@
-"""A converted teacher on real pictures, by the commands that the README gives."""
+"""A converted teacher on real images, by the commands that the README gives."""
 
 import json
 import pathlib

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.data import pictures
+from tests.data import images
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return pictures.make_folder(tmp_path / "pictures")
+    return images.make_folder(tmp_path / "images")

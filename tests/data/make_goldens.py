@@ -1,8 +1,8 @@
-"""Writes torchvision.npz: what torchvision makes of generated pictures, so that the tests need no torch.
+"""Writes torchvision.npz: what torchvision makes of generated images, so that the tests need no torch.
 
     python tests/data/make_goldens.py      # torch 2.14.1, torchvision 0.29.1, pillow 13.0.0
 
-Pictures come from `picture` below, in both places. The crops are torchvision's own `get_params`, with torch's random
+Images come from `image` below, in both places. The crops are torchvision's own `get_params`, with torch's random
 numbers replaced by those of a NumPy generator, drawn in the same order.
 """
 
@@ -13,14 +13,14 @@ from unittest import mock
 import numpy as np
 
 EVALUATION = ((97, 131, 64, 73), (131, 97, 64, 73), (300, 40, 32, 37), (50, 61, 64, 73), (64, 64, 48, 48))
-BOXES = ((10, 20, 80, 100), (0, 0, 97, 131), (33, 5, 20, 31), (40, 60, 57, 71))  # of a picture of 97 x 131
+BOXES = ((10, 20, 80, 100), (0, 0, 97, 131), (33, 5, 20, 31), (40, 60, 57, 71))  # of an image of 97 x 131
 DRAWS = ((97, 131), (375, 500), (30, 400), (400, 30), (1, 1))
 SEEDS = 60
 SCALE = (0.08, 1.0)
 SIZE = 56
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def random_image(height: int, width: int) -> np.ndarray:
     """Smooth and sharp things together: uint8 [height, width, 3]."""
     y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
     waves = 90 * np.sin(x / (3.0 + c)) * np.cos(y / 7.0) + 50 * np.sin((x * y) / 90.0)
@@ -68,12 +68,12 @@ def main() -> None:
     goldens = {}
     for index, (height, width, size, short_side) in enumerate(EVALUATION):
         evaluate = transforms.Compose([transforms.Resize(short_side), transforms.CenterCrop(size)])
-        goldens[f"evaluation{index}"] = np.asarray(evaluate(Image.fromarray(picture(height, width))))
+        goldens[f"evaluation{index}"] = np.asarray(evaluate(Image.fromarray(random_image(height, width))))
     for index, box in enumerate(BOXES):
-        crop = functional.resized_crop(Image.fromarray(picture(97, 131)), *box, [SIZE, SIZE])
+        crop = functional.resized_crop(Image.fromarray(random_image(97, 131)), *box, [SIZE, SIZE])
         goldens[f"crop{index}"] = np.asarray(crop)
     for index, (height, width) in enumerate(DRAWS):
-        image, boxes = Image.fromarray(picture(height, width)), []
+        image, boxes = Image.fromarray(random_image(height, width)), []
         for seed in range(SEEDS):
             with mock.patch.object(transforms.transforms, "torch", _Torch(np.random.default_rng(seed))):
                 box = transforms.RandomResizedCrop.get_params(image, list(SCALE), [3 / 4, 4 / 3])

@@ -7,7 +7,7 @@ from PIL import Image
 
 from bottlefit_jax.data import augment
 from bottlefit_jax.errors import UserError
-from tests.data.make_goldens import BOXES, DRAWS, EVALUATION, SCALE, SEEDS, SIZE, picture
+from tests.data.make_goldens import BOXES, DRAWS, EVALUATION, SCALE, SEEDS, SIZE, random_image
 
 GOLDENS = np.load(pathlib.Path(__file__).with_name("torchvision.npz"))
 
@@ -21,14 +21,14 @@ def assert_within_one_level(ours, theirs):
 @pytest.mark.parametrize("index", range(len(EVALUATION)))
 def test_evaluation_equals_torchvision(index):
     height, width, size, short_side = EVALUATION[index]
-    ours = augment.resize_center_crop(picture(height, width), size=size, short_side=short_side)
+    ours = augment.resize_center_crop(random_image(height, width), size=size, short_side=short_side)
     assert_within_one_level(ours, GOLDENS[f"evaluation{index}"])
 
 
 @pytest.mark.parametrize("index", range(len(BOXES)))
 def test_resized_crop_equals_torchvision(index):
     top, left, height, width = BOXES[index]
-    crop = picture(97, 131)[top : top + height, left : left + width]
+    crop = random_image(97, 131)[top : top + height, left : left + width]
     assert_within_one_level(augment.resize(crop, SIZE, SIZE), GOLDENS[f"crop{index}"])
 
 
@@ -49,13 +49,13 @@ def test_any_resize_is_within_one_level_of_pillow():
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (32, 32), (20, 32)])
-def test_flip_mirrors_the_resized_picture(shape):
-    image = picture(*shape)
+def test_flip_mirrors_the_resized_image(shape):
+    image = random_image(*shape)
     np.testing.assert_array_equal(augment.resize(image, 32, 32, flip=True), augment.resize(image, 32, 32)[:, ::-1])
 
 
 def test_random_crop_flips_half_of_the_time_or_never():
-    image = picture(32, 32)
+    image = random_image(32, 32)
 
     def flipped(flip, seed):
         rng = np.random.default_rng(seed)
@@ -102,8 +102,8 @@ def test_a_window_is_cut_from_the_whole_to_the_bit():
             np.testing.assert_array_equal(part, whole[window])
 
 
-def test_large_pictures_are_filtered_in_blocks_without_a_change(monkeypatch):
-    image = picture(300, 200)
+def test_large_images_are_filtered_in_blocks_without_a_change(monkeypatch):
+    image = random_image(300, 200)
     whole = augment.resize(image, 64, 90)
     monkeypatch.setattr(augment, "_BLOCK", 300 * 7)
     np.testing.assert_array_equal(augment.resize(image, 64, 90), whole)

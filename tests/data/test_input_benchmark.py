@@ -11,8 +11,8 @@ def test_missing_torchvision_is_one_line(monkeypatch, capsys):
     )
 
 
-def test_generated_pictures_are_500_by_375(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "PICTURES", 3)
-    source = benchmark.open_source("folder", split="train", root=benchmark.make_pictures(str(tmp_path), ""))
+def test_generated_images_are_500_by_375(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "IMAGES", 3)
+    source = benchmark.open_source("folder", split="train", root=benchmark.make_images(str(tmp_path), ""))
     assert len(source) == 3 * benchmark.NAMES
     assert source[0]["image"].shape == (375, 500, 3)

@@ -1,10 +1,10 @@
-"""Evaluation pictures in one folder, their classes in a table."""
+"""Evaluation images in one folder, their classes in a table."""
 
 import pytest
 
 from bottlefit_jax.data import open_source
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import encode, noise
+from tests.data.images import encode, noise
 
 NAMES = "n00000001 ant, emmet\nn00000002 bee\nn00000003 cat\n"
 TABLE = "filename,class_index,wnid\nb.JPEG,2,n00000003\na.JPEG,0,n00000001\n"
@@ -23,11 +23,11 @@ def open_val(root):
     return open_source("folder", split="val", root=str(root))
 
 
-def test_pictures_are_those_of_the_table_in_its_order_and_classes_those_of_the_names(root):
+def test_images_are_those_of_the_table_in_its_order_and_classes_those_of_the_names(root):
     source = open_val(root)
     assert source.class_names == ("n00000001", "n00000002", "n00000003")
     assert [source[index]["label"] for index in range(len(source))] == [2, 0]
-    assert source.picture_name(0) == str(root / "b.JPEG")
+    assert source.image_name(0) == str(root / "b.JPEG")
     assert source[0]["image"].shape == (20, 30, 3)
 
 
@@ -52,7 +52,7 @@ def test_there_is_no_training_split(root):
     [
         ("", "it needs filename, and class_index or wnid"),
         ("filename,colour\na.JPEG,red\n", "has the columns filename, colour; it needs"),
-        ("filename,wnid\n", "names no picture"),
+        ("filename,wnid\n", "names no image"),
         ("filename,wnid\na.JPEG\n", "line 2 has not 2 fields"),
         ("filename,wnid\na.JPEG,n00000009\n", "line 2 says class n00000009, which is not one of the 3 classes"),
         ("filename,class_index\na.JPEG,3\n", "line 2 says class 3, which is not one of the 3 classes"),
@@ -66,7 +66,7 @@ def test_a_table_that_cannot_be_used_is_told(root, table, said):
         open_val(root)
 
 
-def test_indices_without_names_and_pictures_that_are_not_there_are_told(root):
+def test_indices_without_names_and_images_that_are_not_there_are_told(root):
     (root / "a.JPEG").unlink()
     with pytest.raises(UserError, match=r"a\.JPEG: cannot be read"):
         open_val(root)[1]

@@ -3,7 +3,7 @@ import pytest
 
 from bottlefit_jax.data import match_labels, read_labels
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import SHARED
+from tests.data.images import SHARED
 
 TEACHER = (
     ("n01440764", "tench", "Tinca tinca"),

@@ -13,11 +13,11 @@ from bottlefit_jax.data import (
     eval_batches,
     match_labels,
     open_source,
-    prepare,
     read_labels,
+    tfds_writer,
 )
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import encode, make_folder, noise
+from tests.data.images import encode, make_folder, noise
 from tests.images.files import UPRIGHT, turned, unreadable
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -56,8 +56,8 @@ def test_the_assumed_order_is_said():
 
 
 def test_a_prepared_set_keeps_its_order(tmp_path):
-    root = make_folder(tmp_path / "pictures", classes=NUMBERS, train=1, val=1)
-    prepare.prepare_folder(str(root), "numbers", data_dir=str(tmp_path))
+    root = make_folder(tmp_path / "images", classes=NUMBERS, train=1, val=1)
+    tfds_writer.write_folder_set(str(root), "numbers", data_dir=str(tmp_path))
     assert open_source("numbers", split="val", root=str(tmp_path)).class_names == open_folder(root).class_names
 
 
@@ -73,7 +73,7 @@ def test_what_is_left_out_is_counted_and_named(folder):
     source = open_folder(folder, "train")
     assert len(source) == 12
     assert source.left_out() == (
-        "1 beside the class folders, first stray.jpg; 2 without a picture's suffix, first ant/Thumbs.db; "
+        "1 beside the class folders, first stray.jpg; 2 without an image's suffix, first ant/Thumbs.db; "
         "1 folders within a class, first ant/old"
     )
     assert open_folder(folder).left_out() == ""
@@ -83,7 +83,7 @@ def test_what_is_left_out_is_counted_and_named(folder):
 def test_a_link_that_leads_nowhere_is_an_error_or_a_counted_skip(folder, split):
     link = folder / split / "ant" / "01.png"
     link.symlink_to(folder / "gone.png")
-    with pytest.raises(UserError, match=r"1 of \d+ pictures .*01\.png: cannot be read \(a link that leads nowhere\)"):
+    with pytest.raises(UserError, match=r"1 of \d+ images .*01\.png: cannot be read \(a link that leads nowhere\)"):
         check_images(open_folder(folder, split))
     source = open_folder(folder, split, on_bad_image="skip")
     check_images(source)
@@ -97,7 +97,7 @@ def test_a_class_that_is_a_link_to_nowhere_is_an_error_or_counted(folder):
     assert open_folder(folder, on_bad_image="skip").left_out() == "1 beside the class folders, first cat"
 
 
-def test_links_to_pictures_and_to_classes_are_followed(folder, tmp_path):
+def test_links_to_images_and_to_classes_are_followed(folder, tmp_path):
     (folder / "val" / "bee" / "z.jpg").symlink_to(folder / "val" / "ant" / "00.jpg")
     (tmp_path / "linked").mkdir()
     for split in ("train", "val"):
@@ -114,10 +114,10 @@ def test_tiny_imagenets_layout_has_an_inner_folder(folder):
         (folder / "images").rename(folder / "train" / name / "images")
         (folder / "train" / name / f"{name}_boxes.txt").touch()
     source = open_folder(folder, "train")
-    assert source.picture_name(0) == str(folder / "train" / "ant" / "images" / "00.jpg")
+    assert source.image_name(0) == str(folder / "train" / "ant" / "images" / "00.jpg")
     for index, image in enumerate(expected):
         np.testing.assert_array_equal(source[index]["image"], image)
-    assert source.left_out() == "2 without a picture's suffix, first ant/images/ant_boxes.txt"
+    assert source.left_out() == "2 without an image's suffix, first ant/images/ant_boxes.txt"
 
 
 def test_classes_are_the_same_in_every_form_of_unicode(tmp_path):
@@ -139,7 +139,7 @@ def test_names_that_are_not_utf8_are_shown_printable(folder):
     os.rename(os.fsencode(folder / "val") + b"/caf\xe9/00.jpg", os.fsencode(folder / "val") + b"/caf\xe9/\xff.jpg")
     source = open_folder(folder)
     assert source.class_names == ("bee", r"caf\xe9")
-    shown = [source.picture_name(index) for index in range(len(source))]
+    shown = [source.image_name(index) for index in range(len(source))]
     assert "\n".join(shown).encode().endswith(rb"val/caf\xe9/\xff.jpg")
     assert check_images(source) == 10
     with open(source.path(9), "wb"):
@@ -166,16 +166,16 @@ def labelled(tmp_path):
 def test_tables_may_begin_with_a_byte_order_mark_and_spell_names_otherwise(labelled):
     source = open_folder(labelled)
     assert source.class_names == ("cat",)
-    assert source.picture_name(0) == str(labelled / f"{NFD}.jpg")
+    assert source.image_name(0) == str(labelled / f"{NFD}.jpg")
     assert check_images(source) == 1
     assert read_labels(str(labelled / "synset_words.txt")) == (("cat",),)
 
 
-def test_pictures_that_a_table_names_in_vain_are_found_at_the_start(labelled):
+def test_images_that_a_table_names_in_vain_are_found_at_the_start(labelled):
     with open(labelled / "labels.csv", "a") as table:
         table.write("gone.jpg,0\n")
     (labelled / "more.jpg").touch()
-    with pytest.raises(UserError, match=r"1 of 2 pictures .*gone\.jpg: cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"1 of 2 images .*gone\.jpg: cannot be read \(No such file"):
         check_images(open_folder(labelled))
     source = open_folder(labelled, on_bad_image="skip")
     assert source.left_out() == "1 not named in labels.csv, first more.jpg"
@@ -187,7 +187,7 @@ def test_pictures_that_a_table_names_in_vain_are_found_at_the_start(labelled):
 def test_damage_in_the_middle_is_an_error_or_a_counted_skip(folder, kind):
     path = folder / "train" / "bee" / "00.jpg"
     path.write_bytes(unreadable()[kind])
-    with pytest.raises(UserError, match=r"1 of 12 pictures .*bee/00\.jpg: truncated, damaged"):
+    with pytest.raises(UserError, match=r"1 of 12 images .*bee/00\.jpg: truncated, damaged"):
         check_images(open_folder(folder, "train"))
     source = open_folder(folder, "train", on_bad_image="skip")
     check_images(source)
@@ -205,9 +205,9 @@ def test_a_set_too_large_to_decode_is_checked_by_its_ends(folder):
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_a_prepared_set_keeps_the_bytes_and_turns_the_image(tmp_path, orientation):
     for split in ("train", "val"):
-        (tmp_path / "pictures" / split / "ant").mkdir(parents=True)
-        (tmp_path / "pictures" / split / "ant" / "x.jpg").write_bytes(turned(orientation, "JPEG"))
-    prepare.prepare_folder(str(tmp_path / "pictures"), "ants", data_dir=str(tmp_path))
+        (tmp_path / "images" / split / "ant").mkdir(parents=True)
+        (tmp_path / "images" / split / "ant" / "x.jpg").write_bytes(turned(orientation, "JPEG"))
+    tfds_writer.write_folder_set(str(tmp_path / "images"), "ants", data_dir=str(tmp_path))
     source = open_source("ants", split="val", root=str(tmp_path))
     assert source.read(0)[0] == turned(orientation, "JPEG")
     squares = np.asarray(source[0]["image"])[8::16, 8::16, 0].astype(int)
@@ -216,5 +216,5 @@ def test_a_prepared_set_keeps_the_bytes_and_turns_the_image(tmp_path, orientatio
 
 def test_preparing_says_what_it_leaves_out(folder, tmp_path, capsys):
     (folder / "val" / "ant" / "notes.txt").touch()
-    prepare.prepare_folder(str(folder), "insects", data_dir=str(tmp_path / "data"))
-    assert capsys.readouterr().err == "left out of val: 1 without a picture's suffix, first ant/notes.txt\n"
+    tfds_writer.write_folder_set(str(folder), "insects", data_dir=str(tmp_path / "data"))
+    assert capsys.readouterr().err == "left out of val: 1 without an image's suffix, first ant/notes.txt\n"

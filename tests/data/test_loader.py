@@ -5,7 +5,7 @@ import pytest
 
 from bottlefit_jax.data import check_images, eval_batches, open_source, steps_per_epoch, train_batches
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import make_folder, truncate
+from tests.data.images import make_folder, truncate
 
 TRAIN = {"batch_size": 4, "image_size": 24, "seed": 5}
 EVAL = {"batch_size": 4, "image_size": 24, "resize": 28}
@@ -83,11 +83,11 @@ def test_seeds_differ_in_order_and_crops(train):
     assert not any(np.array_equal(a["image"], b["image"]) for a, b in zip(ours, other, strict=True))
 
 
-def test_every_epoch_has_every_picture_once_in_a_new_order():
+def test_every_epoch_has_every_image_once_in_a_new_order():
     source = open_source("digits", split="val")
     steps = steps_per_epoch(source, 71)
     assert steps * 71 == len(source)
-    # A crop of all of a square picture is that picture, so the pictures can be told apart.
+    # A crop of all of a square image is that image, so the images can be told apart.
     plain = {"batch_size": 71, "image_size": 32, "seed": 0, "crop_scale": (1.0, 1.0), "flip": False}
     batches = take(train_batches(source, **plain), 2 * steps)
     first, second = ([i.tobytes() for b in part for i in b["image"]] for part in (batches[:steps], batches[steps:]))
@@ -117,7 +117,7 @@ def test_a_shard_decodes_only_its_own(train, monkeypatch):
     assert len(read) == 3
 
 
-def test_evaluation_sees_every_picture_once_and_masks_the_rest(val):
+def test_evaluation_sees_every_image_once_and_masks_the_rest(val):
     batches = list(eval_batches(val, **EVAL))
     assert [batch["mask"].tolist() for batch in batches] == [[True] * 4, [True] * 4, [True, True, False, False]]
     assert not batches[-1]["image"][2:].any()
@@ -141,7 +141,7 @@ def test_more_processes_than_batches_are_harmless(val):
 def test_steps_drop_the_remainder(train):
     assert steps_per_epoch(train, 5) == 2
     assert steps_per_epoch(train, 12) == 1
-    with pytest.raises(UserError, match="batch_size 13 must be from 1 to the 12 pictures of folder/train"):
+    with pytest.raises(UserError, match="batch_size 13 must be from 1 to the 12 images of folder/train"):
         steps_per_epoch(train, 13)
 
 
@@ -171,7 +171,7 @@ def test_bad_evaluation_argument_is_quoted_at_once(val, change, message):
 
 
 @pytest.mark.parametrize("where", [{"workers": 0}, {"workers": 2}, {"workers": 1, "worker_type": "process"}])
-def test_bad_picture_stops_with_its_name(folder, where):
+def test_bad_image_stops_with_its_name(folder, where):
     truncate(folder / "val" / "ant" / "03.jpg")
     source = open_source("folder", split="val", root=str(folder))
     with pytest.raises(UserError, match=r"val/ant/03\.jpg: truncated") as error:
@@ -180,7 +180,7 @@ def test_bad_picture_stops_with_its_name(folder, where):
 
 
 @pytest.mark.parametrize("where", [{"workers": 0}, {"workers": 2}, {"workers": 1, "worker_type": "process"}])
-def test_skipped_picture_is_masked_and_counted(folder, where):
+def test_skipped_image_is_masked_and_counted(folder, where):
     good = list(eval_batches(open_source("folder", split="val", root=str(folder)), **EVAL))
     truncate(folder / "val" / "ant" / "03.jpg")
     source = open_source("folder", split="val", root=str(folder), on_bad_image="skip")
@@ -191,7 +191,7 @@ def test_skipped_picture_is_masked_and_counted(folder, where):
     assert_same(batches[1:], good[1:])
 
 
-def test_skipped_training_picture_gives_way_to_the_next(folder):
+def test_skipped_training_image_gives_way_to_the_next(folder):
     truncate(folder / "train" / "ant" / "05.png")
     source = open_source("folder", split="train", root=str(folder), on_bad_image="skip")
     options = {"batch_size": 12, "image_size": 24, "seed": 1}
@@ -204,10 +204,10 @@ def test_skipped_training_picture_gives_way_to_the_next(folder):
     assert_same(take(train_batches(checked, **options), 2), first)
 
 
-def test_nothing_but_bad_pictures_is_an_error(tmp_path):
+def test_nothing_but_bad_images_is_an_error(tmp_path):
     folder = make_folder(tmp_path / "few", classes=("ant",), train=2, val=1)
     for file in (folder / "train" / "ant").iterdir():
         truncate(file)
     source = open_source("folder", split="train", root=str(folder), on_bad_image="skip")
-    with pytest.raises(UserError, match="none of the 2 pictures"):
+    with pytest.raises(UserError, match="none of the 2 images"):
         next(train_batches(source, batch_size=1, image_size=8, seed=0))

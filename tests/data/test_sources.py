@@ -9,7 +9,7 @@ import pytest
 import bottlefit_jax.data
 from bottlefit_jax.data import check_images, open_source
 from bottlefit_jax.errors import UserError
-from tests.data.pictures import SHARED, encode, noise, truncate
+from tests.data.images import SHARED, encode, noise, truncate
 
 
 def test_digits_have_two_fixed_splits_of_all_classes():
@@ -37,7 +37,7 @@ def test_folder_is_in_sorted_order_with_labels(folder):
     assert source.class_names == ("ant", "bee")
     assert len(source) == 10
     assert [source[index]["label"] for index in range(10)] == [0] * 5 + [1] * 5
-    assert source.picture_name(2) == str(folder / "val" / "ant" / "02.png")
+    assert source.image_name(2) == str(folder / "val" / "ant" / "02.png")
     np.testing.assert_array_equal(source[2]["image"], noise(46, 50, seed=102))
     with pytest.raises(IndexError):
         source[10]
@@ -59,7 +59,7 @@ def test_sources_survive_pickling(folder):
 
 
 def broken(folder, what):
-    if what == "class without pictures":
+    if what == "class without images":
         for file in (folder / "val" / "bee").iterdir():
             file.unlink()
     elif what == "other classes":
@@ -79,7 +79,7 @@ def broken(folder, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("class without pictures", "val/bee' holds no picture"),
+        ("class without images", "val/bee' holds no image"),
         ("other classes", "same classes; unpaired: train/bee, val/wasp"),
         ("empty split", "val' is empty"),
         ("no val", "has no val/"),
@@ -109,18 +109,16 @@ def test_bad_argument_is_quoted(arguments, message):
 
 
 def test_unprepared_set_says_the_command(tmp_path):
-    with pytest.raises(
-        UserError, match=r"bottlefit_jax\.data\.prepare --name imagenette/160px-v2 --data_dir "
-    ) as error:
+    with pytest.raises(UserError, match=r"bottlefit_jax\.prepare --name imagenette/160px-v2 --data_dir ") as error:
         open_source("imagenette/160px-v2", split="train", root=str(tmp_path))
     assert "\n" not in str(error.value)
 
 
-def test_check_names_every_truncated_picture(folder):
+def test_check_names_every_truncated_image(folder):
     for name in ("ant/00.jpg", "bee/02.png"):
         truncate(folder / "train" / name)
     source = open_source("folder", split="train", root=str(folder))
-    with pytest.raises(UserError, match="2 of 12 pictures") as error:
+    with pytest.raises(UserError, match="2 of 12 images") as error:
         check_images(source)
     assert str(folder / "train" / "ant" / "00.jpg") in str(error.value)
     assert str(folder / "train" / "bee" / "02.png") in str(error.value)

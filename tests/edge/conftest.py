@@ -112,6 +112,6 @@ def image():
 
 
 @pytest.fixture
-def picture(image, tmp_path):
-    Image.fromarray(image).save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
+def image_file(image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "image.png")
+    return tmp_path / "image.png"

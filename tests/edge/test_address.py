@@ -59,14 +59,14 @@ def test_a_proxy_of_the_environment_is_not_asked_for_a_local_server(bundle, serv
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("gcc") is None, reason="preloads a library")
-def test_a_name_that_only_the_system_resolves_is_found(bundle, server, picture, tmp_path):
+def test_a_name_that_only_the_system_resolves_is_found(bundle, server, image_file, tmp_path):
     (tmp_path / "mdns.c").write_text(MDNS)
     libraries = ["-ldl"] if ctypes.util.find_library("dl") else []
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", "mdns.so", "mdns.c", *libraries], cwd=tmp_path, check=True)
     code = "import sys; from bottlefit_jax.edge.client import EdgeClient; EdgeClient(*sys.argv[1:3]).infer(sys.argv[3])"
     address = server.replace("localhost", "edge-server.local")
     subprocess.run(
-        [sys.executable, "-c", code, bundle, address, picture],
+        [sys.executable, "-c", code, bundle, address, image_file],
         cwd=ROOT,
         env={"LD_PRELOAD": str(tmp_path / "mdns.so"), "PATH": ""},
         check=True,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from bottlefit_jax.bundle import write_manifest
 from bottlefit_jax.edge.client import EdgeClient
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import BottleFitError
 from tests.edge.conftest import LATENT, manifest
 from tests.edge.server import TYPE_FP32
 
@@ -18,16 +18,16 @@ def latent_of(image):
 
 
 def refusal(call, *args, **kwargs):
-    """A UserError's text, which must be one line."""
-    with pytest.raises(UserError) as caught:
+    """An error's text, which must be one line."""
+    with pytest.raises(BottleFitError) as caught:
         call(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_picture_is_classified_by_head_and_tail(bundle, server, tail, image, picture):
+def test_a_image_is_classified_by_head_and_tail(bundle, server, tail, image, image_file):
     with EdgeClient(bundle, server) as client:
-        for given in (image, picture, str(picture), Image.fromarray(image)):
+        for given in (image, image_file, str(image_file), Image.fromarray(image)):
             prediction = client.infer(given)
             assert prediction.index == latent_of(image).sum() % 10
             assert prediction.label == f"class {prediction.index}"
@@ -69,8 +69,8 @@ def test_an_int8_head_gives_the_latent_itself(bundle, server, tail, image, monke
         def __init__(self, path, threads):
             assert threads == 2
 
-        def run(self, picture):
-            return latent_of(picture) // 2
+        def run(self, pixels):
+            return latent_of(pixels) // 2
 
     monkeypatch.setattr("bottlefit_jax.edge.client.Interpreter", Int8)
     with EdgeClient(bundle, server, threads=2) as client:
@@ -106,12 +106,12 @@ def test_a_device_needs_only_the_files_that_it_runs(bundle, server, image, tmp_p
 def test_a_head_that_is_not_the_manifests_is_refused(bundle, server, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / "b")
     write_manifest(folder, {**manifest(), "latent": {**manifest()["latent"], "shape": [29, 29, 4]}})
-    assert "head.tflite makes float32 [29, 29, 3] of a picture" in refusal(EdgeClient, folder, server)
+    assert "head.tflite makes float32 [29, 29, 3] of an image" in refusal(EdgeClient, folder, server)
     write_manifest(folder, {**manifest(), "local": None})
     assert "no network to run locally: export it with --local" in refusal(EdgeClient(folder, None).infer_local, None)
 
 
-def test_a_tail_of_another_training_is_refused_before_a_picture_leaves(bundle, server, tail, image):
+def test_a_tail_of_another_training_is_refused_before_a_image_leaves(bundle, server, tail, image):
     tail.head = "c" * 64
     with EdgeClient(bundle, server) as client:
         told = refusal(client.infer, image)
@@ -169,7 +169,7 @@ def _nan(response):
     ("spoil", "told"),
     [
         (_no_output, "answered with nothing instead of logits"),
-        (_short, "answered with FP32 [1, 10] in 39 raw bytes; one picture's logits are FP32 [1, 10] in 40"),
+        (_short, "answered with FP32 [1, 10] in 39 raw bytes; one image's logits are FP32 [1, 10] in 40"),
         (_no_raw, "in 0 raw bytes"),
         (_wide, "FP32 [1, 11]"),
         (_nan, "NaN"),

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path, image):
-    """Three pictures and one that is none."""
+    """Three images and one that is none."""
     for index in range(3):
         Image.fromarray(np.roll(image, index, axis=1)).save(tmp_path / f"{index}.png")
     (tmp_path / "1a.png").write_text("hello")
@@ -37,7 +37,7 @@ def refused(capsys, *argv):
     return err
 
 
-def test_a_table_is_aligned_and_a_bad_picture_does_not_end_it(bundle, server, folder, capsys):
+def test_a_table_is_aligned_and_a_bad_image_does_not_end_it(bundle, server, folder, capsys):
     assert main(["--bundle", str(bundle), "--server", server, str(folder), "--top", "2"]) == 1
     out, err = capsys.readouterr()
     lines = out.splitlines()
@@ -46,7 +46,7 @@ def test_a_table_is_aligned_and_a_bad_picture_does_not_end_it(bundle, server, fo
     assert len({len(line) for line in [lines[0], *lines[1::2]]}) == 1
     assert len({line.index("class") for line in lines[1:]}) == 1
     assert [line.split()[0] for line in lines[1::2]] == [str(folder / f"{index}.png") for index in range(3)]
-    reason = "truncated, damaged or not a picture (5 bytes; not a picture that Pillow knows)"
+    reason = "truncated, damaged or not an image (5 bytes; not an image that Pillow knows)"
     assert err == f"error: {folder}/1a.png: {reason}\n"
 
 
@@ -62,14 +62,14 @@ def test_json_is_an_object_a_line(bundle, server, folder, capsys):
     assert found[0]["top"][0] == {key: found[0][key] for key in ("label", "index", "probability")}
 
 
-def test_local_needs_no_server(bundle, picture, capsys):
-    assert main(["--bundle", str(bundle), "--local", str(picture), "--json"]) == 0
+def test_local_needs_no_server(bundle, image_file, capsys):
+    assert main(["--bundle", str(bundle), "--local", str(image_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bytes_sent"]["total"] == 0
 
 
-def test_a_picture_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys, deadlines):
+def test_a_image_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys, deadlines):
     (folder / "1a.png").unlink()
-    deadlines += [60.0, 0.3]  # to connect, and for the first picture
+    deadlines += [60.0, 0.3]  # to connect, and for the first image
     tail.silences = 1
     assert main(["--bundle", str(bundle), "--server", server, str(folder), "--json"]) == 1
     out, err = capsys.readouterr()
@@ -112,10 +112,10 @@ def test_a_permanent_answer_ends_the_run_with_the_answers_before_it(bundle, serv
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
-def test_a_name_that_the_terminal_cannot_show_does_not_end_the_run(bundle, picture, tmp_path, encoding):
+def test_a_name_that_the_terminal_cannot_show_does_not_end_the_run(bundle, image_file, tmp_path, encoding):
     names = [os.fsencode(tmp_path) + name for name in (b"/a\xe9.png", "/b\u20ac.png".encode(), b"/c\n\x1b[31m.png")]
     for name in names:
-        shutil.copy(os.fsencode(picture), name)
+        shutil.copy(os.fsencode(image_file), name)
     bad = os.fsencode(tmp_path) + b"/d\xe9.png"
     with open(bad, "wb") as file:
         file.write(b"no image")
@@ -133,18 +133,18 @@ def test_a_name_that_the_terminal_cannot_show_does_not_end_the_run(bundle, pictu
     assert [os.fsencode(json.loads(line)["file"]) for line in found.stdout.splitlines()] == names
 
 
-def test_a_tilde_in_a_flag_is_the_home_folder(bundle, picture, tmp_path, capsys, monkeypatch):
+def test_a_tilde_in_a_flag_is_the_home_folder(bundle, image_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "b").symlink_to(bundle)
-    assert main(["--bundle=~/b", "--local", f"~/{picture.name}", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["file"] == str(picture)
+    assert main(["--bundle=~/b", "--local", f"~/{image_file.name}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["file"] == str(image_file)
     assert f"cannot use {tmp_path}/ca.pem for TLS" in refused(
-        capsys, "--bundle=~/b", "--server", "localhost:1", "--tls-ca=~/ca.pem", picture
+        capsys, "--bundle=~/b", "--server", "localhost:1", "--tls-ca=~/ca.pem", image_file
     )
 
 
 @pytest.mark.parametrize("moment", ["numpy", "grpc", "ai_edge_litert", "PIL", "bottlefit_jax.errors", "infer"])
-def test_ctrl_c_at_any_moment_is_one_line(bundle, server, tail, picture, moment, tmp_path):
+def test_ctrl_c_at_any_moment_is_one_line(bundle, server, tail, image_file, moment, tmp_path):
     """While the module of that name is imported, or while the server computes."""
     (tmp_path / "sitecustomize.py").write_text(f"""
 import os, signal, sys
@@ -157,7 +157,7 @@ class Interrupt:
 sys.meta_path.insert(0, Interrupt())
 """)
     tail.silences = int(moment == "infer")
-    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, picture]
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, image_file]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     with subprocess.Popen(
         [*command, "--deadline-ms", "60000"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -170,9 +170,9 @@ sys.meta_path.insert(0, Interrupt())
     assert (running.returncode, out, err) == (130, "", "stopped by SIGINT\n")
 
 
-def test_ctrl_c_does_not_end_a_background_job(bundle, server, tail, picture):
+def test_ctrl_c_does_not_end_a_background_job(bundle, server, tail, image_file):
     tail.gate.clear()
-    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, picture]
+    command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, image_file]
     command += ["--deadline-ms", "60000"]
     ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for `command &`
     try:
@@ -224,29 +224,29 @@ class Closed:
         pass
 
 
-def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, picture, capsys, tmp_path):
+def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, image_file, capsys, tmp_path):
     given = ("--bundle", bundle, "--server", server)
-    assert "give --server HOST:PORT, or --local" in refused(capsys, "--bundle", bundle, picture)
-    assert "give --server HOST:PORT, or --local" in refused(capsys, *given, "--local", picture)
-    assert "give pictures or folders, or --camera 0" in refused(capsys, *given)
-    assert "--top 0 is out of range: give 1 to" in refused(capsys, *given, picture, "--top", "0")
-    assert "--deadline-ms nan is out of range" in refused(capsys, *given, picture, "--deadline-ms", "nan")
-    assert "--deadline-ms 1e+300 is out of range" in refused(capsys, *given, picture, "--deadline-ms", "1e300")
+    assert "give --server HOST:PORT, or --local" in refused(capsys, "--bundle", bundle, image_file)
+    assert "give --server HOST:PORT, or --local" in refused(capsys, *given, "--local", image_file)
+    assert "give images or folders, or --camera 0" in refused(capsys, *given)
+    assert "--top 0 is out of range: give 1 to" in refused(capsys, *given, image_file, "--top", "0")
+    assert "--deadline-ms nan is out of range" in refused(capsys, *given, image_file, "--deadline-ms", "nan")
+    assert "--deadline-ms 1e+300 is out of range" in refused(capsys, *given, image_file, "--deadline-ms", "1e300")
     assert "--frames 100000000000000000000 is out" in refused(capsys, *given, "--camera", "0", "--frames", 10**20)
-    assert "invalid int value: 'x'; --help lists the flags" in refused(capsys, *given, picture, "--threads", "x")
+    assert "invalid int value: 'x'; --help lists the flags" in refused(capsys, *given, image_file, "--threads", "x")
     assert "no file or folder" in refused(capsys, *given, tmp_path / "none.png")
-    assert "is no bundle" in refused(capsys, "--bundle", tmp_path, "--server", server, picture)
-    assert "cannot read" in refused(capsys, *given, picture, "--token-file", tmp_path / "none")
+    assert "is no bundle" in refused(capsys, "--bundle", tmp_path, "--server", server, image_file)
+    assert "cannot read" in refused(capsys, *given, image_file, "--token-file", tmp_path / "none")
     assert "no answer from localhost:9 within 300 ms" in refused(
-        capsys, "--bundle", bundle, "--server", "localhost:9", "--deadline-ms", "300", picture
+        capsys, "--bundle", bundle, "--server", "localhost:9", "--deadline-ms", "300", image_file
     )
     tail.token = "secret"
-    assert "UNAUTHENTICATED" in refused(capsys, *given, picture)
+    assert "UNAUTHENTICATED" in refused(capsys, *given, image_file)
     (tmp_path / "token").write_text("secret\n")
-    assert main([*map(str, given), str(picture), "--token-file", str(tmp_path / "token")]) == 0
+    assert main([*map(str, given), str(image_file), "--token-file", str(tmp_path / "token")]) == 0
     capsys.readouterr()
     tail.head = "c" * 64
-    assert "belongs to another head" in refused(capsys, *given, picture, "--token-file", tmp_path / "token")
+    assert "belongs to another head" in refused(capsys, *given, image_file, "--token-file", tmp_path / "token")
 
 
 CHILD = """
@@ -263,8 +263,8 @@ print(); print(code, peak // 1024, heavy)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_process_is_small_and_loads_nothing_heavy(bundle, server, picture):
-    command = [sys.executable, "-c", CHILD, str(bundle), server, str(picture)]
+def test_the_process_is_small_and_loads_nothing_heavy(bundle, server, image_file):
+    command = [sys.executable, "-c", CHILD, str(bundle), server, str(image_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     code, peak, heavy = done.stdout.splitlines()[-1].split(" ", 2)

@@ -16,8 +16,8 @@ import grpc
 import pytest
 
 from bottlefit_jax.edge import statuses
-from bottlefit_jax.edge.client import AnswerError, EdgeClient, NoAnswer
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.edge.client import EdgeClient, ProtocolError, Unavailable
+from bottlefit_jax.errors import BottleFitError, UserError
 from tests.edge.server import Tail, serve
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +36,8 @@ def process(bundle, port=0, silences=0):
 
 
 def no_answer(call, *args):
-    """NoAnswer's text."""
-    with pytest.raises(NoAnswer) as caught:
+    """Unavailable's text."""
+    with pytest.raises(Unavailable) as caught:
         call(*args)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -101,7 +101,7 @@ def test_a_tail_replaced_under_a_connection_is_found_out(bundle, server, tail, i
         tail.head = "d" * 64  # another training, loaded under the same name and version
         with pytest.raises(UserError, match="belongs to another head, dddddddddddd") as caught:
             client.infer(image)
-        assert not isinstance(caught.value, NoAnswer | AnswerError)
+        assert not isinstance(caught.value, Unavailable | ProtocolError)
         tail.head = "a" * 64
         assert client.infer(image).index == wanted
     assert len(tail.peers) == 1
@@ -127,7 +127,7 @@ def test_an_answer_that_does_not_say_whose_it_is_is_refused(bundle, server, tail
     with EdgeClient(bundle, server) as client:
         with pytest.raises(UserError, match="does not say which tail answered") as caught:
             client.infer(image)
-        assert not isinstance(caught.value, NoAnswer | AnswerError)
+        assert not isinstance(caught.value, Unavailable | ProtocolError)
 
 
 def test_a_new_version_for_the_same_head_needs_nothing_on_the_device(bundle, server, tail, image):
@@ -220,11 +220,11 @@ def test_an_overloaded_server_is_reported_by_the_deadline(bundle, server, tail, 
 def test_other_statuses_are_told_at_once(bundle, server, tail, image, code):
     tail.refusals = [grpc.StatusCode[code]]
     with EdgeClient(bundle, server) as client:
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(BottleFitError) as caught:
             client.infer(image)
         assert str(caught.value) == f"{server} answered {code}: come back later"
-        assert not isinstance(caught.value, NoAnswer)
-        assert isinstance(caught.value, AnswerError) == (code not in ("UNIMPLEMENTED", "FAILED_PRECONDITION"))
+        assert not isinstance(caught.value, Unavailable)
+        assert isinstance(caught.value, ProtocolError) == (code not in ("UNIMPLEMENTED", "FAILED_PRECONDITION"))
     assert len(tail.requests) == 1
 
 
@@ -245,7 +245,7 @@ def test_a_moments_refusal_is_retried_over_the_same_connection(bundle, server, t
 
 def test_a_message_that_stays_too_large_is_not_sent_again(bundle, server, tail, image):
     tail.refusals, tail.words = [grpc.StatusCode.RESOURCE_EXHAUSTED], "Received message larger than max (9 vs. 4)"
-    with EdgeClient(bundle, server) as client, pytest.raises(AnswerError, match="larger than max"):
+    with EdgeClient(bundle, server) as client, pytest.raises(ProtocolError, match="larger than max"):
         client.infer(image)
     assert len(tail.requests) == 1
 
@@ -313,7 +313,7 @@ def test_compression_is_grpcs_and_saves_bytes(bundle, server, tail, image):
 
 
 def test_bytes_that_the_system_does_not_tell_are_none(bundle, server, image, monkeypatch):
-    monkeypatch.setattr("bottlefit_jax.edge.traffic._open_sockets", lambda: iter(()))
+    monkeypatch.setattr("bottlefit_jax.edge.tcp_counters._open_sockets", lambda: iter(()))
     with EdgeClient(bundle, server) as client:
         sent = client.infer(image).bytes_sent
     assert (sent.transport, sent.segments) == (None, None)

@@ -14,7 +14,7 @@ SHAPE = (8, 6, 3)
 
 @pytest.fixture(scope="module")
 def model():
-    """The mean colour of a picture."""
+    """The mean colour of an image."""
     return litert.to_tflite(lambda image: image.astype(jnp.float32).mean((1, 2)), (1, *SHAPE))
 
 
@@ -23,7 +23,7 @@ def image():
     return np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
 
 
-def test_it_runs_one_picture(model, image):
+def test_it_runs_one_image(model, image):
     interpreter = Interpreter(model)
     assert (interpreter.input_shape, interpreter.output_shape) == (SHAPE, (3,))
     assert (interpreter.output_dtype, interpreter.scale, interpreter.zero_point) == (np.float32, None, None)
@@ -48,7 +48,7 @@ def test_a_path_is_as_good_as_its_content(model, image, tmp_path):
 @pytest.mark.parametrize(
     "wrong", [np.zeros((6, 8, 3), np.uint8), np.zeros(SHAPE, np.float32), np.zeros((1, *SHAPE), np.uint8)]
 )
-def test_another_picture_is_refused(model, wrong):
+def test_another_image_is_refused(model, wrong):
     with pytest.raises(UserError, match=r"this model takes uint8 \(8, 6, 3\)"):
         Interpreter(model).run(wrong)
 

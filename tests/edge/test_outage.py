@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from bottlefit_jax.edge import connection
-from bottlefit_jax.edge.client import EdgeClient, NoAnswer
+from bottlefit_jax.edge.client import EdgeClient, Unavailable
 from bottlefit_jax.edge.link import Link
 from tests.edge.server import serve
 
@@ -79,7 +79,7 @@ def test_a_deadline_too_short_for_a_second_connection_costs_one_image(bundle, pr
         client.infer(image)
         proxy.freeze()
         deadlines.append(0.29)
-        with pytest.raises(NoAnswer):
+        with pytest.raises(Unavailable):
             client.infer(image)
         client.infer(image)
     assert proxy.connections == 2
@@ -114,7 +114,7 @@ def test_a_slow_answer_over_a_live_connection_is_waited_for(bundle, proxy, tail,
         assert len(tail.requests) == 2
         tail.silences = 1
         deadlines.append(0.8)
-        with pytest.raises(NoAnswer):
+        with pytest.raises(Unavailable):
             client.infer(image)
         tail.silences = 0
         client.infer(image)
@@ -143,7 +143,7 @@ def test_the_last_attempt_is_near_the_end_of_the_deadline(bundle, image, monkeyp
     monkeypatch.setattr(Link, "infer", lambda *args: times.append(clock.now) or original(*args))
     with (
         EdgeClient(bundle, "127.0.0.1:9", deadline_ms=60_000) as client,
-        pytest.raises(NoAnswer, match=r"within 60000 ms: UNAVAILABLE: .*Connection refused"),
+        pytest.raises(Unavailable, match=r"within 60000 ms: UNAVAILABLE: .*Connection refused"),
     ):
         client.infer(image)
     assert 0.94 * 60 <= times[-1] < 60

@@ -9,8 +9,8 @@ import threading
 import grpc
 import pytest
 
-from bottlefit_jax.edge.client import EdgeClient, NoAnswer
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.edge.client import EdgeClient, Unavailable
+from bottlefit_jax.errors import BottleFitError, UserError
 from tests.edge.server import serve
 
 
@@ -58,7 +58,7 @@ def test_tls_and_mutual_tls(bundle, tail, image, certificates):
         with EdgeClient(bundle, server, tls_ca=certificates / "ca.pem", **device) as client:
             client.infer(image)
         client = EdgeClient(bundle, server, tls_ca=certificates / "ca.pem", deadline_ms=500)
-        with client, pytest.raises(UserError):
+        with client, pytest.raises(BottleFitError):
             client.infer(image)
 
 
@@ -96,7 +96,7 @@ def refusal(bundle, server, image, **files):
     with EdgeClient(bundle, server, **files) as client:
         with pytest.raises(UserError) as caught:
             client.infer(image)
-        assert not isinstance(caught.value, NoAnswer)
+        assert not isinstance(caught.value, Unavailable)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -125,7 +125,7 @@ def test_a_missing_or_foreign_client_certificate_says_so(bundle, tail, image, ce
             (foreign, f"like a server that does not accept the device's certificate, {certificates}/foreign.pem"),
         ):
             client = EdgeClient(bundle, server, tls_ca=certificates / "ca.pem", **files)
-            with client, pytest.raises(NoAnswer) as caught:
+            with client, pytest.raises(Unavailable) as caught:
                 client.infer(image)
             assert words in str(caught.value)
 

@@ -59,8 +59,8 @@ def test_other_dtypes_are_accepted():
     assert counted(logits, np.uint8([1]), np.ones(1, np.float32))["top1"] == 1
 
 
-def test_no_pictures_are_no_accuracy():
-    with pytest.raises(UserError, match="0 pictures"):
+def test_no_images_are_no_accuracy():
+    with pytest.raises(UserError, match="0 images"):
         percentages({"top1": 0, "top5": 0, "count": 0})
     assert percentages({"top1": np.int32(1), "top5": 2, "count": 3}) == pytest.approx(
         {"top1": 100 / 3, "top5": 200 / 3}

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation import alternatives
-from bottlefit_jax.evaluation.traffic import decode_pictures, encode_pictures
+from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
 
 
 def batch(count=6, real=5):
@@ -26,12 +26,12 @@ def test_every_format_and_quality_is_a_row_of_the_bytes_that_were_evaluated():
     rows = alternatives.sent_as_files(accuracy, [images, images])
     wanted = [(method, f"quality {quality}") for method in ("jpeg", "webp") for quality in alternatives.QUALITIES]
     assert [(row["method"], row["setting"]) for row in rows] == wanted
-    files = encode_pictures(images["image"], picture_format="WEBP", quality=5)
+    files = encode_images(images["image"], image_format="WEBP", quality=5)
     row = rows[wanted.index(("webp", "quality 5"))]
     assert row["bytes"] == pytest.approx(np.mean([len(file) for file in files[:5]]))  # not what fills up the batch
     assert (row["images"], row["device_macs"]) == (10, 0)
     assert row["top1_interval95"] == pytest.approx([49.0, 94.3], abs=0.1)
-    assert np.array_equal(seen[4][:6], decode_pictures(files))
+    assert np.array_equal(seen[4][:6], decode_images(files))
 
 
 def test_a_format_that_pillow_cannot_write_is_left_out(monkeypatch):

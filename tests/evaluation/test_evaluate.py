@@ -1,4 +1,4 @@
-"""Evaluation over batches: masks, subsets of classes, calibrated ranges, and what is sent for a few pictures."""
+"""Evaluation over batches: masks, subsets of classes, calibrated ranges, and what is sent for a few images."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_only_the_datasets_classes_compete(pair, mesh):  # noqa: F811
 
 def test_a_network_that_is_not_finite_is_told(pair, mesh):  # noqa: F811
     broken = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), pair.student_variables)
-    with pytest.raises(UserError, match="output is not finite for 32 of 32 evaluation pictures"):
+    with pytest.raises(UserError, match="output is not finite for 32 of 32 evaluation images"):
         accuracy(pair.student, broken, masked(make_batches(2), 16), mesh)
 
 

@@ -12,7 +12,7 @@ def epochs(stage, count, **columns):
 
 
 def inked(path):
-    """The size of a picture and the share of it that is not white."""
+    """The size of an image and the share of it that is not white."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     return pixels.shape[1], pixels.shape[0], float((pixels != 255).any(axis=-1).mean())
@@ -85,11 +85,11 @@ def test_channels_form_a_tidy_grid_with_gaps(channels, grid):
     assert seen.size == 35 * min(channels, plots.MAX_CHANNELS)
 
 
-def test_pictures_stand_beside_their_latents(tmp_path):
+def test_images_stand_beside_their_latents(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
     latents = rng.integers(0, 256, (6, 5, 5, 3)).astype(np.uint8)
-    names = ["zero", "a name that is far too long to be written over one picture", "$2$", "$3", "4", "5"]
+    names = ["zero", "a name that is far too long to be written over one image", "$2$", "$3", "4", "5"]
     plots.latents(tmp_path / "l.png", images, latents, names, [*names[:5], "6"], 84, rng.integers(800, 1200, 6))
     assert inked(tmp_path / "l.png")[2] > 0.4
     plots.latents(tmp_path / "one.png", images[:1], latents[:1] // 16, ["0"], ["0"], 84, 900, bits=4)
@@ -97,7 +97,7 @@ def test_pictures_stand_beside_their_latents(tmp_path):
 
 def test_wrong_arguments_are_told(tmp_path):
     image, latent = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 3, 3, 1), np.uint8)
-    with pytest.raises(UserError, match="2 pictures, 2 latents, 1 and 2 names"):
+    with pytest.raises(UserError, match="2 images, 2 latents, 1 and 2 names"):
         plots.latents(tmp_path / "l.png", image, latent, ["a"], ["a", "b"], 9, 900)
     with pytest.raises(UserError, match="no epochs"):
         plots.training_curves(tmp_path / "c.png", [])

@@ -68,8 +68,8 @@ def test_the_text_says_the_numbers(tmp_path, report):
     text = text_of(tmp_path, report, command="python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/d")
     assert text.startswith("# resnet50-3ch on digits\n")
     assert (
-        "The device sends **252 bytes** per picture, 75.0 % less than a JPEG at quality 95 (1,008 bytes), and "
-        "**98.20 %** of the pictures are classified correctly, 0.30 points less than its teacher (98.50 %)." in text
+        "The device sends **252 bytes** per image, 75.0 % less than a JPEG at quality 95 (1,008 bytes), and "
+        "**98.20 %** of the images are classified correctly, 0.30 points less than its teacher (98.50 %)." in text
     )
     assert "| on the device | nothing | 22.1 k parameters, 118 M multiply-adds |" in text
     assert "| teacher | 12 | 6 min 12 s | 1,234 |" in text
@@ -101,11 +101,11 @@ def test_the_text_fits_an_unusual_run(tmp_path, report):
     report["student"].update(bits=None, latent_shape=(9, 9, 3))
     report["bytes_per_image"] = {"latent_payload": 1512, "jpeg": 1008, "saving_percent": -50}
     report["stages"] = []
-    report["dataset"] = {"name": "my|pictures", "classes": 3}
+    report["dataset"] = {"name": "my|images", "classes": 3}
     text = text_of(tmp_path, report)
-    assert text.startswith("# resnet50-3ch on my|pictures\n")
+    assert text.startswith("# resnet50-3ch on my|images\n")
     assert "50.0 % **more** than a JPEG at quality 95" in text
-    assert "sending the picture costs no more" in text
+    assert "sending the image costs no more" in text
     assert "no quantiser" in text
     assert "latent, 9 × 9 × 3)" in text
     assert "The teacher, resnet50, was trained elsewhere" in text
@@ -160,8 +160,8 @@ def test_a_teacher_alone_is_reported_without_what_a_student_adds(tmp_path, repor
     report["bytes_per_image"] = {"latent_payload": None, "jpeg": 1008.0, "saving_percent": None}
     report["stages"] = []
     text = text_of(tmp_path, report)
-    assert text.startswith("# resnet50 on digits\n\n**98.50 %** of the pictures are classified correctly")
-    assert "| sent per picture | 1,008 bytes (JPEG, quality 95) |" in text
+    assert text.startswith("# resnet50 on digits\n\n**98.50 %** of the images are classified correctly")
+    assert "| sent per image | 1,008 bytes (JPEG, quality 95) |" in text
     assert "was trained elsewhere and only evaluated here" in text
     assert "None" not in text.split("## Made")[0]
     assert json.loads((tmp_path / "report.json").read_text())["student"] is None
@@ -173,7 +173,7 @@ def test_a_teacher_alone_is_reported_without_what_a_student_adds(tmp_path, repor
 def test_a_student_alone_is_compared_with_nobody(tmp_path, report):
     report["teacher"] = report["student"]["top1_drop_points"] = None
     text = text_of(tmp_path, report)
-    assert "**98.20 %** of the pictures are classified correctly." in text
+    assert "**98.20 %** of the images are classified correctly." in text
     assert "teacher" not in text.split("## Training")[0]
 
 
@@ -240,7 +240,7 @@ def test_a_full_disk_leaves_the_old_report_and_no_scraps(tmp_path, report, monke
     monkeypatch.setattr(os, "fsync", full)
     newer = copy.deepcopy(report)
     newer["dataset"] = "another"
-    with pytest.raises(UserError, match=r"cannot write .*report\.md: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*report\.md: no space left on the disk"):
         write_report(tmp_path, newer)
     assert (tmp_path / "report.json").read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]

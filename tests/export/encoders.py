@@ -45,7 +45,7 @@ def _float32(tree):
     return np.asarray(tree, np.float32)
 
 
-def pictures(count, size, *, seed=0):
+def random_images(count, size, *, seed=0):
     """Soft noise over the whole range, `[count, h, w, 3]` uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(-60, 315, (count, -(-size[0] // 8), -(-size[1] // 8), 3)).repeat(8, 1).repeat(8, 2)

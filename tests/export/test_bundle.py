@@ -14,14 +14,14 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.bundle import identity, read_bundle
 from bottlefit_jax.codec.quantizer import Affine, quantize
-from bottlefit_jax.command import in_place_of
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.training.checkpoint import save_variables
 from bottlefit_jax.training.sharding import to_host
 from export import bundle, head, litert
 from export.parity import run_onnx, session_of
-from export.student import read_pictures, read_student
+from export.student import read_images, read_student
 from tests.test_main import ROOT, run
 
 
@@ -54,7 +54,7 @@ def export(*arguments):
 def made(workdir, tmp_path_factory):
     """A float32 bundle with a local file."""
     output = tmp_path_factory.mktemp("bundles") / "digits"
-    flags = ("--head", "float32", "--local", "--pictures", 60, "--calibration", 20)
+    flags = ("--head", "float32", "--local", "--images", 60, "--calibration", 20)
     assert export("--workdir", workdir, "--output", output, *flags) == 0
     return output
 
@@ -74,25 +74,25 @@ def test_the_bundle_holds_what_its_manifest_says(made, workdir):
     raw = json.loads((made / "manifest.json").read_text())
     assert raw["image"] == {"height": 32, "width": 32, "order": "RGB", "dtype": "uint8", "resize": 32}
     assert raw["latent"]["shape"] == [5, 5, 3]
-    names = read_pictures(read_student(workdir), "train", limit=20).names
+    names = read_images(read_student(workdir), "train", limit=20).names
     assert raw["calibration"] == {"split": "train", "count": 20, "sha256": identity(*names)}
     assert raw["head"]["id"] == raw["tail"]["head"]
 
 
 def test_the_files_do_what_the_network_does(made, workdir):
     result = json.loads((made / "parity.json").read_text())
-    assert result["pictures"] == 60
+    assert result["images"] == 60
     assert result["agreement_percent"] == 100
     assert max(row["largest_difference"] for row in result["files"].values()) < 1e-4
     student = read_student(workdir)
-    pictures = read_pictures(student, "val", limit=5)
+    images = read_images(student, "val", limit=5)
     raw = json.loads((made / "manifest.json").read_text())["latent"]
     affine = Affine(np.float32(raw["scale"]), np.int32(raw["zero_point"]), np.float32(0))
     device, tail = Interpreter(made / "head.tflite"), session_of(made / "tail.onnx")
-    sent = np.stack([quantize(device.run(image), affine) for image in pictures.images])
+    sent = np.stack([quantize(device.run(image), affine) for image in images.images])
     (logits,) = run_onnx(tail, sent)
     local = Interpreter(made / "local.tflite")
-    np.testing.assert_allclose(logits, [local.run(image) for image in pictures.images], atol=0.3)
+    np.testing.assert_allclose(logits, [local.run(image) for image in images.images], atol=0.3)
     restored = jax.export.deserialize(bytearray((made / "tail.stablehlo").read_bytes()))
     np.testing.assert_allclose(logits, restored.call(sent), atol=1e-4)
 
@@ -100,7 +100,7 @@ def test_the_files_do_what_the_network_does(made, workdir):
 def test_a_patch_student_exports_as_any_other(tmp_path, capsys):
     workdir = run_without_training(tmp_path / "patch", design="patch")
     output = tmp_path / "bundle"
-    flags = ("--head", "float32", "--local", "--pictures", 40, "--calibration", 20)
+    flags = ("--head", "float32", "--local", "--images", 40, "--calibration", 20)
     assert export("--workdir", workdir, "--output", output, *flags) == 0, capsys.readouterr().err
     result = json.loads((output / "parity.json").read_text())
     assert result["agreement_percent"] == 100
@@ -119,7 +119,7 @@ def test_a_wrong_layer_of_a_patch_student_is_named(tmp_path, monkeypatch, capsys
         return right(lambda x: function(x) * (-1 if function(x).shape[-1] == 3 else 1), shape, **names)
 
     monkeypatch.setattr(litert, "to_tflite", wrong)
-    flags = ("--head", "float32", "--pictures", 10, "--calibration", 10)
+    flags = ("--head", "float32", "--images", 10, "--calibration", 10)
     assert export("--workdir", workdir, "--output", tmp_path / "x", *flags) == 1
     assert "encoder/9 departs first" in capsys.readouterr().err
 
@@ -143,7 +143,7 @@ def test_a_device_that_runs_the_teachers_layers_is_refused(workdir, tmp_path, ca
 
 
 def test_the_same_student_gives_the_same_bytes(made, workdir, tmp_path):
-    flags = ("--head", "float32", "--local", "--pictures", 10, "--calibration", 20, "--name", "digits")
+    flags = ("--head", "float32", "--local", "--images", 10, "--calibration", 20, "--name", "digits")
     assert export("--workdir", workdir, "--output", tmp_path / "again", *flags) == 0
     for name in ("head.tflite", "head.onnx", "local.tflite", "tail.onnx", "manifest.json"):
         again = (tmp_path / "again" / name).read_bytes()
@@ -161,7 +161,7 @@ def test_a_wrong_layer_is_named_and_nothing_is_written(workdir, tmp_path, monkey
         return right(lambda x: function(x) * (-1 if function(x).shape[-1] == 3 else 1), shape, **names)
 
     monkeypatch.setattr(litert, "to_tflite", wrong)
-    flags = ("--head", "float32", "--pictures", 40, "--calibration", 10)
+    flags = ("--head", "float32", "--images", 40, "--calibration", 10)
     assert export("--workdir", workdir, "--output", tmp_path / "x", *flags) == 1
     err = capsys.readouterr().err
     assert re.fullmatch(r"error: .*head\.tflite is off by .*; encoder/6 departs first: its values .*\n", err), err
@@ -171,7 +171,7 @@ def test_a_wrong_layer_is_named_and_nothing_is_written(workdir, tmp_path, monkey
 def test_a_wrong_fold_is_told(workdir, tmp_path, monkeypatch, capsys):
     right = head._apply
     monkeypatch.setattr(head, "_apply", lambda x, layer, affine: -right(x, layer, affine))
-    flags = ("--head", "float32", "--pictures", 40, "--calibration", 10)
+    flags = ("--head", "float32", "--images", 40, "--calibration", 10)
     assert export("--workdir", workdir, "--output", tmp_path / "x", *flags) == 1
     assert "encoder, as it is folded, departs first" in capsys.readouterr().err
 
@@ -180,7 +180,7 @@ MISTAKES = [
     (["--workdir", "nowhere"], "no run at nowhere"),
     (["--workdir", "."], r"\. holds no run: --workdir is the one of"),
     (["--head", "int4"], "invalid choice: 'int4'"),
-    (["--calibration", "0"], "--calibration is 0; it must be at least 1 training pictures"),
+    (["--calibration", "0"], "--calibration is 0; it must be at least 1 training images"),
     (["--version", "-1"], "--version is -1; it must be at least 1"),
     (["--output", "README.md"], "README.md exists: give another --output, or --overwrite"),
     (["--output", "docs", "--overwrite"], "docs is no bundle, so --overwrite does not remove it"),
@@ -239,11 +239,11 @@ def test_what_fails_leaves_the_old_bundle(tmp_path):
     old = tmp_path / "bundle"
     old.mkdir()
     (old / "manifest.json").write_text("old")
-    with pytest.raises(UserError, match="No such file"), in_place_of(old) as folder:  # noqa: PT012
+    with pytest.raises(UserError, match="No such file"), atomic_directory(old) as folder:  # noqa: PT012
         (folder / "manifest.json").write_text("new")
         (folder / "head.tflite").read_bytes()
     assert (old / "manifest.json").read_text() == "old"
-    with in_place_of(old) as folder:
+    with atomic_directory(old) as folder:
         (folder / "manifest.json").write_text("new")
     assert (old / "manifest.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -286,7 +286,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(workdir, tmp_path, capsys, s
     try:
         filler = disk / "filler"
         filler.write_bytes(bytes(2_600_000 if size == "3m" else 10))
-        code = export("--workdir", workdir, "--output", disk / "x", "--head", "float32", "--pictures", 20, "--local")
+        code = export("--workdir", workdir, "--output", disk / "x", "--head", "float32", "--images", 20, "--local")
         left = [path.name for path in disk.iterdir()]
     finally:
         subprocess.run(["umount", "-l", disk], check=True)

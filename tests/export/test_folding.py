@@ -7,10 +7,10 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.bottleneck import Half
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export.folding import Affine, Convolution, fold_encoder
 from export.head import float_head
-from tests.export.encoders import MEAN, STD, pictures, relative, student
+from tests.export.encoders import MEAN, STD, random_images, relative, student
 
 SIZE = (40, 48)
 
@@ -28,7 +28,7 @@ def with_norm_after_pool(variables, factor, shift):
 
 
 def difference_to_flax(module, variables, folded):
-    image = pictures(1, folded.image_size)
+    image = random_images(1, folded.image_size)
     want = module.apply(variables, normalise(image, MEAN, STD), method="encode")
     return relative(np.asarray(jax.jit(float_head(folded))(image)), np.asarray(want))
 
@@ -53,7 +53,7 @@ def test_the_norm_after_the_pool_goes_where_algebra_allows(factor, shift, remain
     if remains or max(factor) > 0:
         assert difference_to_flax(module, variables, folded) < 1e-5
     else:
-        assert not np.asarray(float_head(folded)(pictures(1, SIZE))).any()
+        assert not np.asarray(float_head(folded)(random_images(1, SIZE))).any()
 
 
 def test_only_the_channels_that_must_keep_an_operation_keep_it():
@@ -96,7 +96,7 @@ def test_by_layer_a_patch_encoder_is_flaxs():
     """Each against the convolution, norm and ReLU that Flax computes one by one."""
     module, variables = student("patch", seed=3)
     folded = fold(module, variables)
-    image = pictures(1, SIZE)
+    image = random_images(1, SIZE)
     x = normalise(image, MEAN, STD)
     head = module.design.encoder
     for until, layer in enumerate(folded.layers, 1):
@@ -120,7 +120,7 @@ def test_a_network_without_an_encoder_is_refused():
         fold(models.create("resnet18"), {})
 
 
-def test_pictures_too_small_for_the_network_are_refused():
+def test_images_too_small_for_the_network_are_refused():
     module, variables = student("inception")
     with pytest.raises(UserError, match="too small"):
         fold(module, variables, (32, 32))

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export.folding import fold_encoder
 from export.head import float_head, integer_head, on_grid
-from tests.export.encoders import DESIGNS, MEAN, STD, pictures, relative, student
+from tests.export.encoders import DESIGNS, MEAN, STD, random_images, relative, student
 
 SIZES = [(224, 224), (96, 96), (97, 111), (76, 81), (299, 299)]
 SMALL = [(32, 32), (33, 32), (34, 37), (31, 29)]
@@ -32,7 +32,7 @@ def allowed(design, head):
 def test_every_design_gives_flaxs_latent(design, head):
     module, variables = student(design, seed=len(design))
     for size in SIZES:
-        image = pictures(1, size)
+        image = random_images(1, size)
         got = jax.jit(head(fold(module, variables, size)))(image)
         assert relative(np.asarray(got), flax(module, variables, image)) < allowed(design, head)
 
@@ -40,9 +40,9 @@ def test_every_design_gives_flaxs_latent(design, head):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", SMALL)
 @pytest.mark.parametrize("design", ["resnet v3", "patch"])
-def test_small_pictures_give_flaxs_latent(design, size, head):
+def test_small_images_give_flaxs_latent(design, size, head):
     module, variables = student(design)
-    image = pictures(1, size)
+    image = random_images(1, size)
     got = jax.jit(head(fold(module, variables, size)))(image)
     assert relative(np.asarray(got), flax(module, variables, image)) < allowed(design, head)
 
@@ -51,7 +51,7 @@ def test_small_pictures_give_flaxs_latent(design, size, head):
 @pytest.mark.parametrize("design", ["resnet v3", "patch"])
 def test_both_heads_agree_after_every_layer(design, size):
     folded = fold(*student(design), size)
-    image = pictures(1, size)
+    image = random_images(1, size)
     for until in range(1, len(folded.layers) + 1):
         want = np.asarray(float_head(with_rounded_patches(folded), until=until)(image))
         got = np.asarray(integer_head(folded, until=until)(image))
@@ -77,7 +77,7 @@ def test_the_grid_has_255_values_for_each_channel_and_is_its_own():
     np.testing.assert_array_equal(on_grid(rounded), rounded)
 
 
-def test_a_picture_of_the_mean_loses_nothing_by_the_rounded_kernel():
+def test_a_image_of_the_mean_loses_nothing_by_the_rounded_kernel():
     module, variables = student("patch")
     mean = np.array([124, 116, 104]) / 255
     folded = fold_encoder(module, variables, mean=mean, std=STD, image_size=(32, 32))
@@ -89,6 +89,6 @@ def test_a_picture_of_the_mean_loses_nothing_by_the_rounded_kernel():
 def test_a_mean_of_zero_is_no_special_case():
     module, variables = student()
     folded = fold_encoder(module, variables, mean=(0, 0, 0), std=(1, 1, 1), image_size=(64, 64))
-    image = pictures(1, (64, 64))
+    image = random_images(1, (64, 64))
     want = module.apply(variables, normalise(image, (0, 0, 0), (1, 1, 1)), method="encode")
     assert relative(np.asarray(integer_head(folded)(image)), np.asarray(want)) < 1e-5

@@ -7,11 +7,11 @@ from bottlefit_jax import models
 from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.training.step import normalise
+from bottlefit_jax.models.normalise import normalise
 from export import litert
 from export.folding import fold_encoder
 from export.head import float_head, integer_head, on_grid
-from tests.export.encoders import DESIGNS, MEAN, STD, encoder_variables, pictures, relative, student
+from tests.export.encoders import DESIGNS, MEAN, STD, encoder_variables, random_images, relative, student
 from tests.export.flatbuffer import float_constants, model, operators
 
 SIZE = (64, 64)
@@ -52,7 +52,7 @@ def source(folded):
 
 @pytest.fixture(scope="module")
 def int8(source):
-    return litert.to_int8(source, pictures(16, SIZE))
+    return litert.to_int8(source, random_images(16, SIZE))
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -62,7 +62,7 @@ def test_the_float_head_is_the_jax_function(design):
     head = float_head(fold(module, variables, size))
     blob = litert.to_tflite(head, (1, *size, 3))
     assert_plain(blob, banned=BANNED | {"TRANSPOSE"})
-    images = pictures(2, size)
+    images = random_images(2, size)
     want = np.concatenate([np.asarray(jax.jit(head)(image[None])) for image in images])
     assert relative(run_all(blob, images), want) < 1e-5
 
@@ -87,13 +87,13 @@ def test_float16_halves_the_file_and_keeps_the_latent(float32):
     blob = litert.to_float16(float32)
     assert_plain(blob)
     assert len(blob) < 0.65 * len(float32)
-    images = pictures(3, SIZE)
+    images = random_images(3, SIZE)
     assert relative(run_all(blob, images), run_all(float32, images)) < 2e-3
 
 
 def test_int8_takes_and_gives_uint8_and_is_close(float32, int8):
     assert_plain(int8)
-    interpreter, images = Interpreter(int8), pictures(8, SIZE, seed=1)
+    interpreter, images = Interpreter(int8), random_images(8, SIZE, seed=1)
     integers, want = run_all(int8, images), run_all(float32, images)
     assert (interpreter.input_dtype, integers.dtype) == (np.uint8, np.uint8)
     assert 0 < interpreter.scale < 1
@@ -105,9 +105,9 @@ def test_int8_takes_and_gives_uint8_and_is_close(float32, int8):
 @pytest.mark.parametrize("design", DESIGNS)
 def test_int8_of_every_design_is_close(design):
     folded = fold(*student(design), (75, 80))
-    blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 75, 80, 3)), pictures(8, (75, 80)))
+    blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 75, 80, 3)), random_images(8, (75, 80)))
     assert_plain(blob)
-    interpreter, image = Interpreter(blob), pictures(1, (75, 80), seed=1)[0]
+    interpreter, image = Interpreter(blob), random_images(1, (75, 80), seed=1)[0]
     want = np.asarray(jax.jit(float_head(folded))(image[None]))[0]
     error = (interpreter.run(image) - np.float32(interpreter.zero_point)) * np.float32(interpreter.scale) - want
     assert np.sqrt(np.square(error).mean() / np.square(want).mean()) < 0.06
@@ -115,7 +115,7 @@ def test_int8_of_every_design_is_close(design):
 
 def test_a_head_in_int8_converts_between_ranges_only_at_its_ends(source, int8):
     deep, patch = (
-        litert.to_int8(litert.to_tflite(integer_head(fold(*student(design))), SHAPE), pictures(16, SIZE))
+        litert.to_int8(litert.to_tflite(integer_head(fold(*student(design))), SHAPE), random_images(16, SIZE))
         for design in ("resnet v3", "patch")
     )
     for blob in (int8, deep, patch):
@@ -126,9 +126,9 @@ def test_a_head_in_int8_converts_between_ranges_only_at_its_ends(source, int8):
 
 @pytest.mark.parametrize("size", [SIZE, (66, 79)])
 def test_patches_are_read_from_the_pixels_as_they_are(size):
-    """No value of a picture is rounded, and the first kernel's steps are those that the head took the mean for."""
+    """No value of an image is rounded, and the first kernel's steps are those that the head took the mean for."""
     folded = fold(*student("patch"), size)
-    dark = [image // 3 + 20 for image in pictures(4, size)]
+    dark = [image // 3 + 20 for image in random_images(4, size)]
     blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, *size, 3)), dark)
     cut = size != SIZE
     assert operators(blob) == [
@@ -149,8 +149,8 @@ def test_patches_are_read_from_the_pixels_as_they_are(size):
 def test_the_int8_head_of_patches_is_a_few_steps_from_flax():
     module, variables = student("patch", channels=12)
     folded = fold(module, variables, (97, 111))
-    blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 97, 111, 3)), pictures(16, (97, 111)))
-    device, images = Interpreter(blob), pictures(4, (97, 111), seed=1)
+    blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 97, 111, 3)), random_images(16, (97, 111)))
+    device, images = Interpreter(blob), random_images(4, (97, 111), seed=1)
     want = module.apply(variables, normalise(images, MEAN, STD), method="encode")
     affine = quantizer.Affine(np.float32(device.scale), np.int32(device.zero_point), np.float32(0))
     steps = np.abs(run_all(blob, images).astype(int) - quantizer.quantize(np.asarray(want), affine).astype(int))
@@ -163,19 +163,19 @@ def test_the_float_head_of_patches_is_flaxs(kind):
     module, variables = student("patch", channels=12)
     size = (97, 111)
     blob = litert.to_tflite(float_head(fold(module, variables, size)), (1, *size, 3))
-    images = pictures(3, size)
+    images = random_images(3, size)
     want = np.asarray(module.apply(variables, normalise(images, MEAN, STD), method="encode"))
     got = run_all(blob if kind == "float32" else litert.to_float16(blob), images)
     assert relative(got, want) < {"float32": 1e-5, "float16": 2e-3}[kind]
 
 
-def test_the_order_of_the_pictures_does_not_matter(source, int8):
-    assert litert.to_int8(source, pictures(16, SIZE)[::-1]) == int8
+def test_the_order_of_the_images_does_not_matter(source, int8):
+    assert litert.to_int8(source, random_images(16, SIZE)[::-1]) == int8
 
 
 def test_the_callers_range_is_the_files(source):
     for low, high in ((-1.7, 2.9), (-0.5, 3.0), (0.4, 2.0)):
-        made = Interpreter(litert.to_int8(source, pictures(2, SIZE), latent_range=(low, high)))
+        made = Interpreter(litert.to_int8(source, random_images(2, SIZE), latent_range=(low, high)))
         want = quantizer.static_range(low, high)
         assert made.scale == pytest.approx(float(want.scale), rel=1e-6)
         assert made.zero_point == int(want.zero_point)
@@ -188,8 +188,8 @@ def test_dead_channels_survive_int8():
     variables["batch_stats"]["encoder"]["4"]["mean"][:32] = 0
     folded = fold(module, variables)
     assert not folded.layers[0].kernel[..., :32].any()
-    blob = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), pictures(4, SIZE))
-    interpreter, image = Interpreter(blob), pictures(1, SIZE, seed=1)[0]
+    blob = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), random_images(4, SIZE))
+    interpreter, image = Interpreter(blob), random_images(1, SIZE, seed=1)[0]
     want = np.asarray(float_head(folded)(image[None]))[0]
     got = (interpreter.run(image) - np.float32(interpreter.zero_point)) * np.float32(interpreter.scale)
     assert relative(got, want) < 0.1
@@ -197,7 +197,7 @@ def test_dead_channels_survive_int8():
 
 @pytest.mark.parametrize("design", ["resnet v2", "patch"])
 def test_every_cut_of_the_head_converts(design):
-    folded, image = fold(*student(design)), pictures(1, SIZE)
+    folded, image = fold(*student(design)), random_images(1, SIZE)
     for until in range(1, len(folded.layers)):
         want = np.asarray(float_head(folded, until=until)(image))[0]
         got = Interpreter(litert.to_tflite(float_head(folded, until=until), SHAPE)).run(image[0])
@@ -210,7 +210,7 @@ def test_every_cut_of_the_head_converts(design):
 def test_the_same_arguments_give_the_same_bytes(folded, float32, source, int8):
     assert litert.to_tflite(float_head(folded), SHAPE) == float32
     assert litert.to_tflite(integer_head(folded), SHAPE) == source
-    assert litert.to_int8(source, pictures(16, SIZE)) == int8
+    assert litert.to_int8(source, random_images(16, SIZE)) == int8
     assert litert.to_float16(float32) == litert.to_float16(float32)
 
 
@@ -222,34 +222,34 @@ def test_tensors_bear_no_names_of_ours(float32, int8):
 
 def test_nothing_is_printed(folded, capfd):
     blob = litert.to_tflite(integer_head(folded), SHAPE)
-    litert.to_int8(blob, pictures(1, SIZE))
+    litert.to_int8(blob, random_images(1, SIZE))
     litert.to_float16(blob)
     assert capfd.readouterr() == ("", "")
 
 
-def test_calibration_without_pictures_is_refused(source):
-    with pytest.raises(UserError, match="calibration pictures"):
+def test_calibration_without_images_is_refused(source):
+    with pytest.raises(UserError, match="calibration images"):
         litert.to_int8(source, [])
 
 
-def test_calibration_pictures_of_another_kind_are_refused(source):
-    good = pictures(1, SIZE)[0]
-    with pytest.raises(UserError, match=r"picture 1 is uint8 \(32, 32, 3\)"):
-        litert.to_int8(source, [good, pictures(1, (32, 32))[0]])
-    with pytest.raises(UserError, match="picture 0 is float32"):
+def test_calibration_images_of_another_kind_are_refused(source):
+    good = random_images(1, SIZE)[0]
+    with pytest.raises(UserError, match=r"image 1 is uint8 \(32, 32, 3\)"):
+        litert.to_int8(source, [good, random_images(1, (32, 32))[0]])
+    with pytest.raises(UserError, match="image 0 is float32"):
         litert.to_int8(source, [good.astype(np.float32)])
 
 
 def test_the_papers_int8_head_is_at_most_25_kb():
     folded = fold(*student("densenet", channels=12), (224, 224))
     source = litert.to_tflite(integer_head(folded), (1, 224, 224, 3))
-    assert len(litert.to_int8(source, pictures(2, (224, 224)))) <= 25_000
+    assert len(litert.to_int8(source, random_images(2, (224, 224)))) <= 25_000
 
 
 def test_the_int8_head_of_patches_is_smaller():
     folded = fold(*student("patch", channels=12), (224, 224))
     source = litert.to_tflite(integer_head(folded), (1, 224, 224, 3))
-    assert len(litert.to_int8(source, pictures(2, (224, 224)))) <= 16_000
+    assert len(litert.to_int8(source, random_images(2, (224, 224)))) <= 16_000
 
 
 def whole_student(name, size, *, design="bottlefit", **options):
@@ -264,7 +264,7 @@ def whole_student(name, size, *, design="bottlefit", **options):
 def assert_local(module, variables, size):
     blob = litert.local_tflite(module, variables, mean=MEAN, std=STD, image_shape=(1, *size, 3))
     assert_plain(blob)
-    images = pictures(2, size)
+    images = random_images(2, size)
 
     @jax.jit
     def unquantised(images):

@@ -188,7 +188,7 @@ def test_an_unknown_primitive_is_named_with_its_place():
         (lambda x: nn.relu(x.astype(jnp.bfloat16)), (1, 4), "only in float32, not bfloat16"),
         (lambda x: x.reshape(-1, 8), (1, 2, 2, 2), r"reshape .* of \(batch, 2, 2, 2\)"),
         (lambda x: x.sum(3), (1, 2, 2, 2), "only over rows and columns"),
-        (lambda x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (1, 0))), (1, 2, 2, 2), "only with zeros around a picture"),
+        (lambda x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (1, 0))), (1, 2, 2, 2), "only with zeros around an image"),
         (lambda x: x + jnp.ones(x.shape), (1, 4), "broadcast_in_dim .* as long as the batch"),
         (lambda x: jnp.zeros(3), (1, 4), "a result of the network is a constant"),
     ],

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from bottlefit_jax.training.step import normalise
-from export.operators import check_operators
+from bottlefit_jax.models.normalise import normalise
 from export.tail import head_onnx, tail_function, tail_onnx, tail_stablehlo
-from tests.export.encoders import MEAN, STD, pictures, relative
+from export.tensorrt_operators import check_operators
+from tests.export.encoders import MEAN, STD, random_images, relative
 from tests.export.tails import (
     SCALE,
     ZERO_POINT,
@@ -82,7 +82,7 @@ def test_onnx_tail_equals_flax(name, size, options, capfd):
 def test_onnx_head_equals_flax(name, size, options, capfd):
     module, variables = random_student(name, size, **options)
     model = head_onnx(module, variables, mean=MEAN, std=STD, image_size=(size, size))
-    image = pictures(1, (size, size)).astype(np.float32)
+    image = random_images(1, (size, size)).astype(np.float32)
     latent = run(model, image=image)["latent"]
     want = jax.jit(lambda image: module.apply(variables, normalise(image, MEAN, STD), method="encode"))(image)
     assert relative(latent, np.asarray(want)) <= 1e-5
@@ -98,7 +98,7 @@ def small():
     return random_tail("resnet18", 64, width=8)
 
 
-def test_the_pictures_need_not_be_square():
+def test_the_images_need_not_be_square():
     module, variables = random_student("resnet18", 64, width=8)
     function = tail_function(module, variables, SCALE, ZERO_POINT, (64, 99))
     latent = random_latents(2, (*module.latent_size((64, 99)), 6))

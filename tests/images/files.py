@@ -8,9 +8,9 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from tests.data.pictures import encode, noise
+from tests.data.images import encode, noise
 
-PICTURE = Image.fromarray(noise(120, 160, seed=0))
+IMAGE = Image.fromarray(noise(120, 160, seed=0))
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def damaged_jpegs() -> dict[str, bytes]:
 @functools.cache
 def unreadable() -> dict[str, bytes]:
     """Files that are no whole image."""
-    jpeg, progressive, png = encode(PICTURE), encode(PICTURE, progressive=True), encode(PICTURE, "PNG")
+    jpeg, progressive, png = encode(IMAGE), encode(IMAGE, progressive=True), encode(IMAGE, "PNG")
     second_scan = progressive.index(b"\xff\xda", progressive.index(b"\xff\xda") + 2)
     frame = jpeg.index(b"\xff\xc0")
     flipped = bytearray(png)
@@ -59,44 +59,44 @@ def unreadable() -> dict[str, bytes]:
         "png, a bit flipped": bytes(flipped),
         "png, half of the rows": make_png(120, 160, rows=60),
         "png interlaced, half of the data": make_png(120, 160, rows=60, interlaced=True),
-        **{f"{kind}, half of it": encode(PICTURE, kind)[:1000] for kind in ("GIF", "WEBP", "TIFF", "BMP", "PPM")},
+        **{f"{kind}, half of it": encode(IMAGE, kind)[:1000] for kind in ("GIF", "WEBP", "TIFF", "BMP", "PPM")},
     }
 
 
 @functools.cache
 def readable() -> dict[str, bytes]:
     """Whole images, some of them odd."""
-    jpeg, png = encode(PICTURE), encode(PICTURE, "PNG")
-    two = {"save_all": True, "append_images": [PICTURE.rotate(90)]}
+    jpeg, png = encode(IMAGE), encode(IMAGE, "PNG")
+    two = {"save_all": True, "append_images": [IMAGE.rotate(90)]}
     exif = b"\xff\xe1" + struct.pack(">H", 40) + b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xee" * 22
     return {
         "jpeg": jpeg,
-        "jpeg progressive": encode(PICTURE, progressive=True),
-        "jpeg grey": encode(PICTURE.convert("L")),
-        "jpeg cmyk": encode(PICTURE.convert("CMYK")),
-        "jpeg rgb": encode(PICTURE, keep_rgb=True),
+        "jpeg progressive": encode(IMAGE, progressive=True),
+        "jpeg grey": encode(IMAGE.convert("L")),
+        "jpeg cmyk": encode(IMAGE.convert("CMYK")),
+        "jpeg rgb": encode(IMAGE, keep_rgb=True),
         "jpeg of one colour": encode(Image.new("RGB", (800, 600), (255, 255, 255)), optimize=True),
         "jpeg and zeros behind it": jpeg + bytes(8192),
         "jpeg and another one behind it": jpeg + jpeg,
         "jpeg with fill bytes": jpeg[:2] + b"\xff\xff\xff" + jpeg[2:],
         "jpeg with damaged EXIF": jpeg[:2] + exif + jpeg[2:],
-        "jpeg of two images": encode(PICTURE, "MPO", **two),
+        "jpeg of two images": encode(IMAGE, "MPO", **two),
         "png": png,
         "png that ends in black": make_png(120, 160, rows=120),
         "png interlaced": make_png(120, 160, rows=120, interlaced=True),
         "png and bytes behind it": png + b"junk" * 10,
-        "png animated": encode(PICTURE, "PNG", **two),
+        "png animated": encode(IMAGE, "PNG", **two),
         "png called .jpg": png,
-        "gif": encode(PICTURE, "GIF"),
-        "gif animated": encode(PICTURE, "GIF", **two),
-        "webp animated": encode(PICTURE, "WEBP", lossless=True, **two),
-        "tiff": encode(PICTURE, "TIFF"),
-        "tiff jpeg": encode(PICTURE, "TIFF", compression="jpeg"),
-        "bmp": encode(PICTURE, "BMP"),
-        "pgm": encode(PICTURE.convert("L"), "PPM"),
-        "ppm": encode(PICTURE, "PPM"),
-        "one pixel": encode(PICTURE.crop((0, 0, 1, 1)), "PNG"),
-        "one column": encode(PICTURE.crop((0, 0, 1, 100)), "PNG"),
+        "gif": encode(IMAGE, "GIF"),
+        "gif animated": encode(IMAGE, "GIF", **two),
+        "webp animated": encode(IMAGE, "WEBP", lossless=True, **two),
+        "tiff": encode(IMAGE, "TIFF"),
+        "tiff jpeg": encode(IMAGE, "TIFF", compression="jpeg"),
+        "bmp": encode(IMAGE, "BMP"),
+        "pgm": encode(IMAGE.convert("L"), "PPM"),
+        "ppm": encode(IMAGE, "PPM"),
+        "one pixel": encode(IMAGE.crop((0, 0, 1, 1)), "PNG"),
+        "one column": encode(IMAGE.crop((0, 0, 1, 100)), "PNG"),
     }
 
 

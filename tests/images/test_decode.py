@@ -10,10 +10,10 @@ from PIL import Image
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.images import check_image, decode, decode_image, orientation_of
 from bottlefit_jax.images.jpeg import jpeg_header
-from tests.data.pictures import encode, noise
+from tests.data.images import encode, noise
 from tests.images.files import UPRIGHT, make_png, readable, turned, unreadable
 
-PICTURE = Image.fromarray(noise(45, 62, seed=0))
+IMAGE = Image.fromarray(noise(45, 62, seed=0))
 
 
 def with_pillow(data: bytes) -> np.ndarray:
@@ -22,29 +22,29 @@ def with_pillow(data: bytes) -> np.ndarray:
 
 def files() -> dict[str, bytes]:
     alpha = Image.fromarray(np.tile(np.arange(62, dtype=np.uint8) * 4, (45, 1)))
-    rgba, grey_alpha = PICTURE.copy(), PICTURE.convert("L")
+    rgba, grey_alpha = IMAGE.copy(), IMAGE.convert("L")
     rgba.putalpha(alpha)
     grey_alpha.putalpha(alpha)
-    rotated = PICTURE.getexif()
+    rotated = IMAGE.getexif()
     rotated[0x0112] = 6
     return {
-        "jpeg": encode(PICTURE),
-        "jpeg 4:4:4": encode(PICTURE, subsampling=0),
-        "jpeg progressive": encode(PICTURE, progressive=True),
-        "jpeg grey": encode(PICTURE.convert("L")),
-        "jpeg cmyk": encode(PICTURE.convert("CMYK")),
-        "jpeg with an orientation": encode(PICTURE, exif=rotated),
-        "png": encode(PICTURE, "PNG"),
-        "png grey": encode(PICTURE.convert("L"), "PNG"),
-        "png bilevel": encode(PICTURE.convert("1"), "PNG"),
-        "png palette": encode(PICTURE.convert("P"), "PNG"),
-        "png palette and transparency": encode(PICTURE.convert("P"), "PNG", transparency=3),
+        "jpeg": encode(IMAGE),
+        "jpeg 4:4:4": encode(IMAGE, subsampling=0),
+        "jpeg progressive": encode(IMAGE, progressive=True),
+        "jpeg grey": encode(IMAGE.convert("L")),
+        "jpeg cmyk": encode(IMAGE.convert("CMYK")),
+        "jpeg with an orientation": encode(IMAGE, exif=rotated),
+        "png": encode(IMAGE, "PNG"),
+        "png grey": encode(IMAGE.convert("L"), "PNG"),
+        "png bilevel": encode(IMAGE.convert("1"), "PNG"),
+        "png palette": encode(IMAGE.convert("P"), "PNG"),
+        "png palette and transparency": encode(IMAGE.convert("P"), "PNG", transparency=3),
         "png alpha": encode(rgba, "PNG"),
         "png grey alpha": encode(grey_alpha, "PNG"),
-        "bmp": encode(PICTURE, "BMP"),
-        "tiff": encode(PICTURE, "TIFF"),
-        "webp": encode(PICTURE, "WEBP"),
-        "ppm": encode(PICTURE, "PPM"),
+        "bmp": encode(IMAGE, "BMP"),
+        "tiff": encode(IMAGE, "TIFF"),
+        "webp": encode(IMAGE, "WEBP"),
+        "ppm": encode(IMAGE, "PPM"),
     }
 
 
@@ -57,7 +57,7 @@ def test_every_kind_equals_pillow_to_the_bit(kind):
     np.testing.assert_array_equal(image, np.rot90(theirs, -1) if "orientation" in kind else theirs)
 
 
-def test_16_bit_pictures_keep_their_high_byte():
+def test_16_bit_images_keep_their_high_byte():
     deep = noise(45, 62, seed=1).astype(np.uint16) * 257 - np.uint16(3) * (noise(45, 62, seed=1) > 0)
     colour = cv2.imencode(".png", deep[..., ::-1])[1].tobytes()
     np.testing.assert_array_equal(decode_image(colour, "colour"), deep >> 8)
@@ -68,7 +68,7 @@ def test_16_bit_pictures_keep_their_high_byte():
 
 @pytest.mark.parametrize("kind", ["jpeg", "jpeg progressive", "jpeg cmyk", "png", "bmp"])
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.8, 0.99])
-def test_truncated_picture_is_named(kind, kept):
+def test_truncated_image_is_named(kind, kept):
     data = files()[kind]
     with pytest.raises(UserError, match=r"^some/file\.jpg: ") as error:
         decode_image(data[: int(kept * len(data))], "some/file.jpg")
@@ -78,26 +78,26 @@ def test_truncated_picture_is_named(kind, kept):
 @pytest.mark.parametrize("cut", [1, 2, 3, 20])
 def test_jpeg_without_its_end_marker_is_truncated(cut):
     with pytest.raises(UserError, match="truncated"):
-        decode_image(encode(PICTURE)[:-cut], "x.jpg")
+        decode_image(encode(IMAGE)[:-cut], "x.jpg")
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9" * 9])
-def test_what_is_no_picture_is_named(data):
+def test_what_is_no_image_is_named(data):
     with pytest.raises(UserError, match=r"^x: "):
         decode_image(data, "x")
 
 
 def test_bytes_after_the_end_marker_are_legal():
-    data = encode(PICTURE)
+    data = encode(IMAGE)
     np.testing.assert_array_equal(decode_image(data + b"\0" * 50 + b"more", "x.jpg"), with_pillow(data))
 
 
 def test_thumbnail_in_the_header_does_not_hide_truncation():
     thumbnail = encode(noise(8, 8, seed=2))
-    data = encode(PICTURE, exif=b"Exif\0\0" + thumbnail)
+    data = encode(IMAGE, exif=b"Exif\0\0" + thumbnail)
     with pytest.raises(UserError):
         decode_image(data[: data.index(thumbnail) + len(thumbnail)], "x.jpg")
-    np.testing.assert_array_equal(decode_image(data, "x.jpg"), decode_image(encode(PICTURE), "x.jpg"))
+    np.testing.assert_array_equal(decode_image(data, "x.jpg"), decode_image(encode(IMAGE), "x.jpg"))
 
 
 def test_header_says_size_components_and_whether_it_is_progressive():
@@ -123,9 +123,9 @@ SAMPLINGS = {name: getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}") for name
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_every_sampling_equals_pillow_to_the_bit_without_a_word(sampling, restarts, progressive, capfd):
     options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[sampling], cv2.IMWRITE_JPEG_RST_INTERVAL, restarts]
-    picture = np.random.default_rng(0).integers(0, 256, (120, 75, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (120, 75, 3), dtype=np.uint8)
     options += [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
-    data = cv2.imencode(".jpg", picture, options)[1].tobytes()
+    data = cv2.imencode(".jpg", image, options)[1].tobytes()
     np.testing.assert_array_equal(decode_image(data, "x.jpg"), with_pillow(data))
     check_image(data, "x.jpg")
     assert capfd.readouterr() == ("", "")
@@ -145,7 +145,7 @@ def test_odd_files_are_read_with_pillows_pixels_without_a_word(kind, capfd):
 @pytest.mark.parametrize("kind", unreadable())
 def test_damaged_files_are_refused_in_one_line_that_names_them(kind, capfd):
     for work in (decode_image, check_image):
-        with pytest.raises(UserError, match=r"^some/file\.jpg: truncated, damaged or not a picture \(\d+ bytes; .+\)$"):
+        with pytest.raises(UserError, match=r"^some/file\.jpg: truncated, damaged or not an image \(\d+ bytes; .+\)$"):
             work(unreadable()[kind], "some/file.jpg")
     assert capfd.readouterr() == ("", "")
 
@@ -191,7 +191,7 @@ def test_orientations_that_make_no_sense_are_ignored(order):
 
 def test_more_pixels_than_the_limit_are_refused_from_the_header():
     png = make_png(2**14, 2**14 + 1, rows=1)
-    jpeg = bytearray(encode(PICTURE))
+    jpeg = bytearray(encode(IMAGE))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 2**14 + 1, 2**14)
     for data, size in ((png, "16385 x 16384"), (bytes(jpeg), "16384 x 16385")):
@@ -203,16 +203,16 @@ def test_more_pixels_than_the_limit_are_refused_from_the_header():
 @pytest.mark.parametrize(("pixels", "factor"), [(3072, 1), (3071, 2), (768, 2), (767, 4), (100, 8)])
 def test_a_large_jpeg_is_decoded_at_a_fraction(pixels, factor, monkeypatch):
     monkeypatch.setattr(decode, "REDUCE_ABOVE", pixels)
-    picture = Image.fromarray(noise(48, 64, seed=0))
-    image = decode_image(encode(picture, subsampling=0, quality=95), "x.jpg").astype(int)
+    opened = Image.fromarray(noise(48, 64, seed=0))
+    image = decode_image(encode(opened, subsampling=0, quality=95), "x.jpg").astype(int)
     assert image.shape == (48 // factor, 64 // factor, 3)
-    assert np.abs(image - np.asarray(picture.reduce(factor) if factor > 1 else picture)).mean() < 2
+    assert np.abs(image - np.asarray(opened.reduce(factor) if factor > 1 else opened)).mean() < 2
 
 
 def test_a_file_without_enough_memory_says_so(monkeypatch):
     monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", lambda *args, **options: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(UserError, match=r"^x\.jpg: there is not enough memory"):
-        decode_image(encode(PICTURE), "x.jpg")
+        decode_image(encode(IMAGE), "x.jpg")
 
 
 def test_decoding_warns_of_nothing():

@@ -39,8 +39,8 @@ OUT = pathlib.Path(__file__).parents[1] / "goldens" / "more.npz"
 CHANNELS = 512
 DAMPED = ((r".*\.bn3\.weight", 0.2), (r"features\.\d+\.conv\.3\.weight", 0.7))
 
-# Modules whose output is no picture, or is none of our features.
-NOT_PICTURES = ("", "features", "avgpool", "adaptive_avgpool", "dropout", "flatten", "fc", "classifier", "AuxLogits")
+# Modules whose output is no image, or is none of our features.
+NOT_IMAGES = ("", "features", "avgpool", "adaptive_avgpool", "dropout", "flatten", "fc", "classifier", "AuxLogits")
 STUDENT_PATHS = {"bottleneck.encoder": "latent", "bottleneck": "decoded"}
 
 SEED = 5000  # of the first model; the next has 10 more
@@ -51,7 +51,7 @@ TEACHERS = {
     "resnet18": (64, 97),
     "mobilenet_v2": (97,),
 }
-# With the auxiliary classifier in training mode the picture is larger: at 347 pixels its last batch norm has two by
+# With the auxiliary classifier in training mode the image is larger: at 347 pixels its last batch norm has two by
 # two for each image, and so statistics of more than the two images.
 INCEPTIONS = {
     "inception_v3": ({}, (139, 299)),
@@ -208,7 +208,7 @@ def feature_name(path: str) -> str | None:
     path = re.sub(r"^features\.(?=\d)", "features", path).removeprefix("features.")
     if path in STUDENT_PATHS:
         return STUDENT_PATHS[path]
-    return None if "." in path or path in NOT_PICTURES else path
+    return None if "." in path or path in NOT_IMAGES else path
 
 
 def rounded(value: float) -> float:

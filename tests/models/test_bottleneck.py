@@ -25,7 +25,7 @@ def tiny(draw_variables):
 
 
 def shapes(module, size):
-    """(variables, (logits, features)) as shapes for one picture."""
+    """(variables, (logits, features)) as shapes for one image."""
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     out, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
     return variables, out
@@ -230,7 +230,7 @@ def test_only_resnets_have_versions(name):
         models.create(name, bottleneck={"version": 1})
 
 
-def test_a_picture_too_small_is_refused_in_the_constructor_and_at_the_call():
+def test_a_image_too_small_is_refused_in_the_constructor_and_at_the_call():
     with pytest.raises(
         UserError, match=r"images of 16 × 40 are too small for densenet121.*transition3.*at least 29 × 29"
     ):

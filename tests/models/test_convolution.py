@@ -9,7 +9,7 @@ from bottlefit_jax.models.convolution import convolve
 
 
 def compare(size, kernel, stride, padding, groups=1, *, relative, absolute):
-    """Value and both gradients of ours, and of one convolution, for pictures of `size` and a kernel of that shape.
+    """Value and both gradients of ours, and of one convolution, for images of `size` and a kernel of that shape.
 
     `absolute` is what may differ near 0, of gradients too.
     """
@@ -57,7 +57,7 @@ def test_a_kernel_for_every_channel_is_the_grouped_convolution(size, stride, pad
         ((64, 65), (4, 4, 3, 4), 4, (0, 0)),
         ((20, 40), (1, 7, 5, 4), 1, (0, 3)),
         ((5, 5), (3, 3, 5, 4), 1, (1, 1)),  # outputs of few pixels: XLA's own gradient
-        ((2, 2), (3, 3, 5, 4), 1, (1, 1)),  # pictures of no more pixels than the kernel
+        ((2, 2), (3, 3, 5, 4), 1, (1, 1)),  # images of no more pixels than the kernel
     ],
 )
 def test_value_and_gradients_are_those_of_one_convolution(size, kernel, stride, padding):

@@ -170,7 +170,7 @@ class TestInception:
         assert "aux_logits" not in apply(False)[0][1]
         assert "aux_logits" not in apply(("fc",))[0][1]
 
-    def test_small_pictures_cannot_train_it(self):
+    def test_small_images_cannot_train_it(self):
         module = models.create("inception_v3")
         variables, _ = shapes(module, (128, 128))
         with pytest.raises(UserError, match="given 6 × 6, less than 17 × 17: train inception_v3 on images from 299"):
@@ -181,7 +181,7 @@ class TestInception:
             assert "AuxLogits" not in module.parts
             assert "AuxLogits" not in shapes(module, (299, 299))[0]["params"]
 
-    def test_transformed_input_is_the_picture_scaled_to_minus_one_and_one(self, draw_variables):
+    def test_transformed_input_is_the_image_scaled_to_minus_one_and_one(self, draw_variables):
         rgb = np.array([0.1, 0.5, 0.9], np.float32)
         images = np.broadcast_to((rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], (1, 75, 75, 3))
         images = images.astype(np.float32)
@@ -230,7 +230,7 @@ def test_a_wrong_argument_is_named(name, arguments, message):
         models.create(name, **arguments)
 
 
-def test_a_tensor_that_is_no_batch_of_pictures_is_refused():
+def test_a_tensor_that_is_no_batch_of_images_is_refused():
     module = models.create("resnet18", width=4)
     with pytest.raises(UserError, match=r"shape \(32, 32, 3\) was given; \[batch, height, width, channels\] is right"):
         module.init(jax.random.key(0), jnp.zeros((32, 32, 3)))

@@ -1,4 +1,4 @@
-"""A small teacher and student on pictures of noise, and one stage of theirs made ready."""
+"""A small teacher and student on images of noise, and one stage of theirs made ready."""
 
 import dataclasses
 from typing import Any

@@ -41,7 +41,7 @@ def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(tmp_pa
     workdir = tmp_path / "run"
     for stage, step in (("teacher", 10), ("stage1", 20), ("stage2", 5)):
         assert stop(workdir, stage, step, signal.SIGKILL)[0] == -signal.SIGKILL
-    code, out, _ = run(*ARGUMENTS, "--config.dataset.workers=4", f"--workdir={workdir}")  # other workers, same pictures
+    code, out, _ = run(*ARGUMENTS, "--config.dataset.workers=4", f"--workdir={workdir}")  # other workers, same images
     assert code == 0
     assert re.search(r"going on from step \d+ of \d+", out)
     assert digests(workdir) == whole

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.training.checkpoint import digest
-from bottlefit_jax.training.step import normalise
 from tests.training.conftest import make_batches, make_modules, run_steps
 
 

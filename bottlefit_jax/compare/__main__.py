@@ -1,0 +1,51 @@
+"""Compares what BottleFit saves with everything else a user could do, on the images and the teacher of a config.
+
+    python -m bottlefit_jax.compare --config=configs/imagenette.py --workdir=runs/imagenette
+
+Trains every method that trains, three seeds each, with the same teacher, images and number of epochs, and writes
+compare.md, compare.json and two plots into the workdir. The same command goes on where it was stopped.
+
+Exit codes: 0 done; 1 done, but a method failed, and its row says why; 2 something given cannot be used (one line on
+standard error); 143 or 130 stopped by SIGTERM or SIGINT, everything saved.
+"""
+
+from bottlefit_jax import interrupt
+
+if __name__ == "__main__":
+    interrupt.watch("; the same command goes on from here")
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bottlefit_jax.cli import command
+
+if TYPE_CHECKING:
+    from bottlefit_jax.recipe import Config
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line `argv` (its first item is the program) and return the exit code."""
+    from bottlefit_jax.cli.config_command import run_command
+    from bottlefit_jax.compare.items import FLAGS
+
+    return run_command("bottlefit_jax.compare", argv, _compare, usage=str(__doc__), own=FLAGS)
+
+
+def _compare(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
+    from bottlefit_jax.compare.items import Options
+
+    options = Options.parse(values)
+    from bottlefit_jax.compare.run import compare
+
+    told = compare(config, workdir, options, command=typed)
+    failed = [row for row in told["rows"] if row["error"]]
+    print(f"report: {workdir / 'compare.md'}")
+    if failed:
+        print(f"{len(failed)} of {len(told['rows'])} rows failed, first {failed[0]['title']}: {failed[0]['error']}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    command.run(lambda: main(sys.argv), extra="train")

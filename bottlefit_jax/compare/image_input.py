@@ -1,0 +1,53 @@
+"""The methods that train nothing: the teacher on the device, or images sent to it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from bottlefit_jax.compare.setting import Setting
+from bottlefit_jax.evaluation.evaluate import Batches, create_eval_step, evaluate
+from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images, jpeg_bytes
+from bottlefit_jax.training import sharding
+
+
+class Teacher:
+    """The teacher, compiled once, over the evaluation images or over what is left of them after compression."""
+
+    def __init__(self, setting: Setting):
+        """Put its weights onto the devices."""
+        networks = setting.networks
+        self._setting = setting
+        self._variables = sharding.put_replicated(setting.mesh, networks.teacher_variables)
+        self._step = create_eval_step(
+            networks.teacher, mesh=setting.mesh, class_indices=networks.class_indices, **setting.pixels
+        )
+
+    def local(self) -> dict[str, Any]:
+        """Its accuracy on the images as they are: {"top1", "top5", "bytes"}."""
+        return {**self._accuracy(self._setting.batches()), "bytes": {"mean": 0.0, "p95": 0.0}}
+
+    def over(self, image_format: str, quality: int) -> dict[str, Any]:
+        """Its accuracy on images that were sent compressed, and their bytes: {"top1", "top5", "bytes"}."""
+        sizes: list[int] = []
+
+        def received() -> Iterator[dict[str, np.ndarray]]:
+            for batch in self._setting.batches():
+                files = encode_images(batch["image"], image_format=image_format, quality=quality)
+                sizes.extend(len(file) for file, real in zip(files, batch["mask"], strict=True) if real)
+                yield {**batch, "image": decode_images(files)}
+
+        return {**self._accuracy(received()), "bytes": summary(np.asarray(sizes))}
+
+    def _accuracy(self, batches: Batches) -> dict[str, float]:
+        return evaluate(self._step, self._variables, batches, mesh=self._setting.mesh)
+
+
+def summary(sizes: np.ndarray) -> dict[str, float]:
+    """Bytes per image: {"mean", "p95"}."""
+    return {"mean": float(sizes.mean()), "p95": float(np.percentile(sizes, 95))}
+
+
+def jpeg_mean(setting: Setting) -> float:
+    """Mean bytes of the images as JPEG at quality 95, what the reports compare with."""
+    return float(np.concatenate([jpeg_bytes(batch["image"][batch["mask"]]) for batch in setting.batches()]).mean())

@@ -1,0 +1,312 @@
+"""The comparison's two images: accuracy against bytes, and latency against the rate of the link."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from bottlefit_jax.compare.label_placement import ABOVE, BESIDE, PIXELS, Labels, frame, label, size, stacked
+from bottlefit_jax.compare.report import OURS, best, measured, named, within_goal
+from bottlefit_jax.compare.style import decorate, look, name, taking_turns, title
+from bottlefit_jax.evaluation.plots import GREEN, figure, save
+from bottlefit_jax.evaluation.report_text import DROP_GOAL
+
+DEPTH = 15.0  # points under the teacher within which every setting is shown
+DEEPEST = 40.0  # and how far a poor method may stretch that, before it too leaves the frame
+RATES = np.geomspace(0.1, 100, 61)  # Mbit/s
+
+
+def rate_accuracy(path: str | os.PathLike, comparison: dict) -> bool:
+    """Draw top-1 against the bytes of an image, with a name beside every method.
+
+    Args:
+        path: where to write the PNG.
+        comparison: the structure of `compare.json`.
+
+    Returns:
+        Whether there was anything to draw; if not, no file is written.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    drawing = _rate_accuracy(comparison)
+    if drawing is not None:
+        save(drawing, path)
+    return drawing is not None
+
+
+def latency(path: str | os.PathLike, comparison: dict) -> bool:
+    """Draw the time for an image against the rate of the link, a line per method.
+
+    A method with several settings is drawn at the one that sends the fewest bytes within the goal, or loses least.
+
+    Args:
+        path: where to write the PNG.
+        comparison: the structure of `compare.json`.
+
+    Returns:
+        Whether there was anything to draw; if not, no file is written.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    drawing = _latency(comparison)
+    if drawing is not None:
+        save(drawing, path)
+    return drawing is not None
+
+
+def _rate_accuracy(comparison: dict) -> Figure | None:
+    rows = [row for row in comparison["rows"] if measured(row) and row["method"] != "local"]
+    if not any(row["bytes"]["mean"] > 0 for row in rows):
+        return None
+    drawing = figure(9.6, 6.4)
+    axes = drawing.subplots()
+    bottom = _floor(comparison["teacher"]["top1"], rows)
+    _rate_axes(axes, comparison, rows, bottom)
+    methods = _by_method(rows)
+    for found in methods.values():
+        _curve(axes, found, bottom, beneath=_beneath(found, list(methods.values())))
+    drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")  # from here on a pixel stays where it is
+    _name_all(axes, methods, comparison["teacher"]["top1"], bottom)
+    return drawing
+
+
+def _floor(teacher: float, rows: Sequence[dict]) -> float:
+    """Return the lowest top-1 that is shown, a little under the last thing there.
+
+    That is every trained method at its best setting, other settings within DEPTH, and the paper's claim; no abyss.
+    """
+    trained = [best(found)["top1"] for found in _by_method(rows).values() if found[0]["trained"]]
+    near = [row["top1"] for row in rows if row["top1"]["mean"] >= teacher - DEPTH]
+    lowest = min([teacher - DROP_GOAL, *(top1["mean"] - (top1["std"] or 0) for top1 in (*trained, *near))])
+    return max(lowest - min(0.15 * (teacher - lowest), 1), teacher - DEEPEST, 0)
+
+
+def _by_method(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """Group rows, those of a method in the order of their bytes."""
+    found: dict[str, list[dict]] = {}
+    for row in sorted(rows, key=lambda row: row["bytes"]["mean"]):
+        found.setdefault(row["method"], []).append(row)
+    return {row["method"]: found[row["method"]] for row in rows}
+
+
+def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float):
+    """Set the axes up, with the teacher as a line and the paper's claim as a band."""
+    teacher = comparison["teacher"]
+    sent = [row["bytes"]["mean"] / 1000 for row in rows if row["bytes"]["mean"] > 0]
+    axes.set_xscale("log")
+    axes.set_xlim(min(sent) / 1.6, max(sent) * 1.6)
+    highest = max([teacher["top1"], *(row["top1"]["mean"] + (row["top1"]["std"] or 0) for row in rows)])
+    axes.set_ylim(bottom, highest + 0.07 * (highest - bottom))
+    axes.axhspan(teacher["top1"] - DROP_GOAL, teacher["top1"], color=GREEN, alpha=0.16, linewidth=0)
+    axes.axhline(teacher["top1"], color="black", linewidth=1.2)
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8.5}
+    axes.annotate(
+        f"teacher = local,\n0 bytes: {teacher['top1']:.1f} %", (1, teacher["top1"]), (6, 1), va="bottom", **beside
+    )
+    axes.annotate(
+        f"shaded: at most\n{DROP_GOAL} points less,\nthe paper's claim",
+        (1, teacher["top1"] - DROP_GOAL / 2),
+        (6, -2),
+        va="top",
+        color=GREEN,
+        **beside,
+    )
+    decorate(axes)
+    axes.set_xlabel("sent per image, kB (mean, logarithmic)")
+    axes.set_ylabel("top-1, %")
+    title(axes, f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left")
+
+
+def _beneath(rows: Sequence[dict], every: Sequence[Sequence[dict]]) -> int:
+    """Count the methods drawn later that have a marker on this method's only one."""
+    if len(rows) > 1:
+        return 0
+    later = every[[found is rows for found in every].index(True) + 1 :]
+    return sum(any(_same_place(rows[0], other) for other in found) for found in later)
+
+
+def _same_place(one: dict, other: dict) -> bool:
+    """Return whether two markers hide each other: within 2 % of their bytes and a twentieth of a point."""
+    near = abs(one["top1"]["mean"] - other["top1"]["mean"]) < 0.05
+    return near and abs(one["bytes"]["mean"] - other["bytes"]["mean"]) <= 0.02 * one["bytes"]["mean"]
+
+
+def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
+    """Draw one method: a line where it has several settings, error bars, and a triangle where it leaves the frame.
+
+    Its marker is larger by the number of those that it lies `beneath`, so that it is seen around them.
+    """
+    method = rows[0]["method"]
+    colour, marker, size = look(method)
+    size += 5.0 * beneath
+    sending = [row for row in rows if row["bytes"]["mean"] > 0]
+    axes.errorbar(
+        [row["bytes"]["mean"] / 1000 for row in sending],
+        [row["top1"]["mean"] for row in sending],
+        [row["top1"]["std"] or 0 for row in sending],
+        color=colour,
+        marker=marker,
+        markersize=size,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        linewidth=2.2 if method in OURS else 1.4,
+        elinewidth=1.1,
+        capsize=2.5,
+        label=rows[0]["title"],
+        # ours are larger: what stands on them is seen
+        zorder=2.5 - 0.1 * beneath if beneath else 3 if method in OURS else 4,
+    )
+    for row in rows:
+        edge = _edge(row, bottom)
+        if edge:
+            axes.plot(*_at(axes, row, bottom), edge, color=colour, markersize=6.5, clip_on=False, zorder=6, gid="edge")
+
+
+def _edge(row: dict, bottom: float) -> str:
+    """Return the marker of a row outside the frame: left for nothing sent, down for too often wrong; "" within it."""
+    if row["bytes"]["mean"] <= 0:
+        return "<"
+    return "v" if row["top1"]["mean"] < bottom else ""
+
+
+def _at(axes: Axes, row: dict, bottom: float) -> tuple[float, float]:
+    """Return where a row is drawn: its place, or the nearest point of the frame."""
+    return max(row["bytes"]["mean"] / 1000, axes.get_xlim()[0]), max(row["top1"]["mean"], bottom)
+
+
+def _name_all(axes: Axes, methods: dict[str, list[dict]], teacher: float, bottom: float):
+    """Write all names: columns of near-equal bytes first, then the lines', then the settings' where there is room."""
+    labels = Labels(axes)
+    at = {id(row): labels.pixel(*_at(axes, row, bottom)) for rows in methods.values() for row in rows}
+    _avoid(labels, methods, at)
+    left, _, right, _ = frame(axes)
+    labels.avoid_point((left, labels.pixel(1, teacher)[1]), right - left, 2)
+    for column in _columns([rows[0] for rows in methods.values() if len(rows) == 1], at):
+        labels.column([name(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
+    lines = [rows for rows in methods.values() if len(rows) > 1]
+    for rows in lines:
+        inside = [row for row in rows if not _edge(row, bottom)] or rows
+        middle = (len(inside) - 1) / 2
+        anchors = [inside[index] for index in sorted(range(len(inside)), key=lambda index: abs(index - middle))]
+        labels.nearest(name(axes, rows[0], rows[0]["title"], 10), [at[id(row)] for row in anchors])
+    for row in (row for rows in lines for row in rows):
+        edge, words = _edge(row, bottom), row["setting"].replace("quality ", "q")
+        beyond = ["0 bytes"] * (edge == "<") + [f"{row['top1']['mean']:.0f} %"] * (row["top1"]["mean"] < bottom)
+        words = f"{words}: {', '.join(beyond)}" if beyond else words
+        upright = edge == "v"
+        text = label(axes, words, look(row["method"])[0], 7.5, upright=upright)
+        labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, must=bool(edge))
+
+
+def _avoid(labels: Labels, methods: dict[str, list[dict]], at: dict):
+    """Keep the labels off markers, error bars and lines."""
+    for rows in methods.values():
+        half = (look(rows[0]["method"])[2] / 2 + 1) * PIXELS
+        for row in rows:
+            std = row["top1"]["std"] or 0
+            labels.avoid_point(at[id(row)], half, max(half, labels.pixel(1, std)[1] - labels.pixel(1, 0)[1]))
+        labels.avoid_line(
+            labels.pixel(row["bytes"]["mean"] / 1000, row["top1"]["mean"]) for row in rows if row["bytes"]["mean"] > 0
+        )
+
+
+def _columns(rows: Sequence[dict], at: dict) -> list[list[dict]]:
+    """Group rows whose markers stand nearly above each other."""
+    columns: list[list[dict]] = []
+    for row in sorted(rows, key=lambda row: at[id(row)][0]):
+        if columns and at[id(row)][0] - at[id(columns[-1][-1])][0] < 20 * PIXELS:
+            columns[-1].append(row)
+        else:
+            columns.append([row])
+    return columns
+
+
+def _latency(comparison: dict) -> Figure | None:
+    timed = _by_method([row for row in comparison["rows"] if measured(row) and None not in _ms(row)])
+    if not timed:
+        return None
+    drawing = figure(9.6, 6.4)
+    axes = drawing.subplots()
+    texts, ends = [], []
+    chosen = [best(rows) for rows in timed.values()]
+    dashes = taking_turns([_times(row, comparison["device_slower"]) for row in chosen])
+    for number, (row, dash) in enumerate(zip(chosen, dashes, strict=True)):
+        times = _times(row, comparison["device_slower"])
+        _line(axes, row, times, dash, first_marker=5 * number % 12)
+        ends.append((RATES[-1], times[-1]))
+        several = sum(measured(other) and other["method"] == row["method"] for other in comparison["rows"]) > 1
+        words = named(row) if several else row["title"]
+        words += "" if within_goal(row) else f" (−{row['drop_points']:.1f} points)"
+        texts.append(name(axes, row, words, 9))
+    _link_axes(axes, comparison)
+    margin = (max(size(text)[0] for text in texts) + 30 * PIXELS) / drawing.bbox.width
+    drawing.set_layout_engine("constrained", rect=(0, 0, 1 - margin, 1))
+    drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")  # from here on a pixel stays where it is
+    labels = Labels(axes)
+    _, low, right, high = frame(axes)
+    places, left = [labels.pixel(*end) for end in ends], right + 24 * PIXELS
+    bottoms = stacked([size(text) for text in texts], places, low, high)
+    for text, place, bottom in zip(texts, places, bottoms, strict=True):
+        width, height = size(text)
+        labels.settle(text, place, (left, bottom, left + width, bottom + height))
+    return drawing
+
+
+def _ms(row: dict) -> tuple[float | None, float | None]:
+    ms = row["ms"] or {}
+    return ms.get("device"), ms.get("server")
+
+
+def _times(row: dict, slower: float) -> np.ndarray:
+    """Return the milliseconds of one row at all rates."""
+    device, server = _ms(row)
+    return (device or 0) * slower + row["bytes"]["mean"] * 8 / (RATES * 1000) + (server or 0)
+
+
+def _line(axes: Axes, row: dict, times: np.ndarray, dash: tuple | None, *, first_marker: int):
+    """Draw the time of one row over all rates, dashed where it loses too much, or in turns with others at its place."""
+    colour, marker, size = look(row["method"])
+    alone = "-" if within_goal(row) else "--"
+    axes.plot(
+        RATES,
+        times,
+        color=colour,
+        marker=marker,
+        markersize=size - 1.5,
+        markevery=(first_marker, 12),
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        linewidth=(2.2 if row["method"] in OURS else 1.4) if dash is None else 2.2,
+        linestyle=alone if dash is None else dash,
+        dash_capstyle="butt",
+        label=named(row),
+        zorder=5 if row["method"] in OURS else 3,
+    )
+
+
+def _link_axes(axes: Axes, comparison: dict):
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(RATES[0], RATES[-1])
+    decorate(axes)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(
+        f"link rate, Mbit/s\nsolid: within {DROP_GOAL} points of the teacher; dashed: loses more\n"
+        "several colours: methods that take the same time"
+    )
+    axes.set_ylabel("time for an image, ms: device + link + server")
+    slower = comparison["device_slower"]
+    words = f"{comparison['teacher']['name']} on {comparison['dataset']}: latency against link rate"
+    words += f"\ndevice {slower:g} times slower than the measuring core" if slower != 1 else ""
+    title(axes, words)

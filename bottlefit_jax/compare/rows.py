@@ -1,0 +1,104 @@
+"""The table's rows out of what was measured: settings of a method in order, seeds as mean and spread."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bottlefit_jax.compare.items import Item
+
+Result = Mapping[str, Any]
+Times = Mapping[str, Mapping[str, float]]
+UNKNOWN = {"device": None, "server": None}
+
+
+def same_network(result: Result) -> str:
+    """Equal for trainings of the same network: only the weights differ, which takes no time."""
+    return f"{result['latent']} {result['params']} {result['macs']}"
+
+
+def table(
+    items: Sequence[Item], results: Mapping[str, Result], failures: Mapping[str, str], times: Times
+) -> list[dict[str, Any]]:
+    """A row for each setting of each method, in the methods' order; one that failed says why.
+
+    Args:
+        items: everything that was to be measured.
+        results: by an item's name; items not yet reached have none.
+        failures: by an item's name, why.
+        times: milliseconds of "device" and "server" by an item's name; {} before they are measured.
+    """
+    rows = []
+    for method in dict.fromkeys(item.method for item in items):
+        groups: dict[Any, list[Item]] = {}
+        for item in items:
+            if item.method == method:
+                groups.setdefault((item.quality, item.channels), []).append(item)
+        for group in groups.values():
+            done = [item for item in group if item.name in results]
+            if done:
+                rows += _measured(done, [results[item.name] for item in done], times, results["local"])
+            rows += [_failed(item, failures[item.name]) for item in group if item.name in failures]
+    return rows
+
+
+def _measured(group: Sequence[Item], results: Sequence[Result], times: Times, teacher: Result) -> list[dict[str, Any]]:
+    """The rows of one setting, all its seeds together; an early exit has a row for each threshold."""
+    spent = times.get(group[0].name, UNKNOWN)
+    common = {"params": results[0]["params"], "macs": results[0]["macs"]}
+    if "exits" not in results[0]:
+        return [_row(group, results, teacher, ms=dict(spent), **common)]
+    rows = []
+    for number, first in enumerate(results[0]["exits"]):
+        exits = [result["exits"][number] for result in results]
+        sent = statistics.fmean(each["sent"] for each in exits)
+        server = None if spent["server"] is None else spent["server"] * sent
+        threshold = first["threshold"]
+        setting = f"threshold {threshold:g}, {100 * sent:.0f} % sent" if threshold <= 1 else "no exit"
+        rows.append(_row(group, exits, teacher, ms={**spent, "server": server}, setting=setting, **common))
+    return rows
+
+
+def _row(
+    group: Sequence[Item], results: Sequence[Result], teacher: Result, *, setting: str | None = None, **measured: Any
+) -> dict[str, Any]:
+    top1 = _over_seeds([result["top1"] for result in results])
+    return {
+        **_heading(group[0], results[0].get("latent") if setting is None else None, setting),
+        "top1": top1,
+        "top5": _over_seeds([result["top5"] for result in results]),
+        "drop_points": teacher["top1"] - top1["mean"],
+        "bytes": {key: statistics.fmean(result["bytes"][key] for result in results) for key in ("mean", "p95")},
+        **measured,
+        "seeds": [
+            {"seed": item.seed, "top1": result["top1"], "top5": result["top5"]}
+            for item, result in zip(group, results, strict=True)
+        ],
+        "error": None,
+    }
+
+
+def _failed(item: Item, reason: str) -> dict[str, Any]:
+    """A row that says why there are no numbers."""
+    seed = "" if item.seed is None else f"seed {item.seed}"
+    asked = "" if item.channels is None else f"{item.channels} channels"
+    nothing = dict.fromkeys(("top1", "top5", "drop_points", "bytes", "params", "macs"))
+    heading = _heading(item, None, ", ".join(filter(None, (asked, seed))) or None)
+    return {**heading, **nothing, "ms": UNKNOWN, "seeds": [], "error": reason}
+
+
+def _heading(item: Item, latent: Sequence[int] | None, setting: str | None) -> dict[str, Any]:
+    if setting is None:
+        setting = "" if item.quality is None else f"quality {item.quality}"
+        if latent is not None:
+            setting = f"{latent[-1]} channels"
+    return {
+        "method": item.method.name,
+        "title": item.method.title,
+        "setting": setting,
+        "trained": item.method.change is not None,
+    }
+
+
+def _over_seeds(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and sample standard deviation; None for the latter of one value."""
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}

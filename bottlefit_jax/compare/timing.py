@@ -1,0 +1,118 @@
+"""Milliseconds on one core, in LiteRT, which is what the device runs: all parts in turns in one process.
+
+Every network is measured as a float32 model, whatever a bundle would hold, so that the methods differ in nothing else.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bottlefit_jax.compare.setting import Setting
+from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.evaluation.cost import on_device
+from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
+from bottlefit_jax.experiment.inputs import Variables
+from bottlefit_jax.models.normalise import normalise
+
+ROUNDS = 25
+Run = Callable[[], Any]
+
+
+def measure(
+    setting: Setting,
+    images: Mapping[str, tuple[str, int]],
+    students: Mapping[str, tuple[Any, Variables]],
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of device and server by name; the teacher on the device is "local".
+
+    Args:
+        setting: of the comparison.
+        images: name -> (Pillow's format, quality).
+        students: name -> (network, variables).
+
+    Raises:
+        UserError: LiteRT or its converter is not installed.
+    """
+    teacher = _of_teacher(setting)
+    halves = {"local": {"device": teacher}}
+    halves |= {name: _of_images(setting, *sent, teacher) for name, sent in images.items()}
+    halves |= {name: _of_student(setting, *student) for name, student in students.items()}
+    medians = _in_turns({(name, half): run for name, runs in halves.items() for half, run in runs.items()})
+    return {name: {"server": 0.0, **{half: medians[name, half] for half in runs}} for name, runs in halves.items()}
+
+
+def _in_turns(parts: Mapping[Any, Run]) -> dict[Any, float]:
+    """Median milliseconds of each part; every round runs each of them once, after one round that is not counted."""
+    seconds: dict[Any, list[float]] = {name: [] for name in parts}
+    gc.collect()
+    for number in range(ROUNDS + 1):
+        for name, run in parts.items():
+            begin = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - begin)
+    return {name: 1000 * statistics.median(times) for name, times in seconds.items()}
+
+
+def _of_teacher(setting: Setting) -> Run:
+    """The whole teacher on one image."""
+    teacher, variables = setting.networks.teacher, setting.networks.teacher_variables
+    return _model(
+        lambda image: teacher.apply(variables, normalise(image, **setting.pixels), train=False)[0], _image(setting)
+    )
+
+
+def _of_student(setting: Setting, student: Any, variables: Any) -> dict[str, Run]:
+    """{"device", "server"}: everything up to the latent (and the early exit), and everything after it."""
+    device = on_device(student)
+    h, w = student.latent_size((setting.image_size, setting.image_size))
+    latent = np.random.default_rng(0).integers(0, 256, (h, w, student.bottleneck.channels), np.uint8)
+
+    def before(image: jax.Array) -> jax.Array:
+        made = device(variables, normalise(image, **setting.pixels))
+        return jnp.concatenate([each.reshape(1, -1) for each in made], axis=1)  # LiteRT models here have one output
+
+    def after(q: jax.Array) -> jax.Array:
+        received = q.astype(jnp.float32) * np.float32(0.02) - np.float32(2.0)  # any range costs the same
+        size = (setting.image_size, setting.image_size)
+        return student.apply(variables, received, method="decode", image_size=size)[0]
+
+    return {"device": _model(before, _image(setting)), "server": _model(after, latent)}
+
+
+def _of_images(setting: Setting, image_format: str, quality: int, teacher: Run) -> dict[str, Run]:
+    """{"device", "server"}: compressing an image; decompressing it and running the teacher."""
+    images = _image(setting)[None]
+    files = encode_images(images, image_format=image_format, quality=quality)
+
+    def server() -> None:
+        decode_images(files)
+        teacher()
+
+    return {
+        "device": lambda: encode_images(images, image_format=image_format, quality=quality),
+        "server": server,
+    }
+
+
+def _image(setting: Setting) -> np.ndarray:
+    """The first evaluation image, [H, W, 3] uint8."""
+    return next(iter(setting.batches(limit=1)))["image"][0]
+
+
+def _model(function: Callable[[jax.Array], jax.Array], example: np.ndarray) -> Run:
+    from export.litert import to_tflite  # needs libraries that training does not
+    from export.tracing import plain_convolutions
+
+    def traced(x: jax.Array) -> jax.Array:
+        with plain_convolutions():
+            return function(x)
+
+    interpreter = Interpreter(to_tflite(traced, (1, *example.shape), output_name="result"), threads=1)
+    return lambda: interpreter.run(example)

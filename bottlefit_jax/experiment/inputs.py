@@ -1,0 +1,292 @@
+"""What an experiment opens before anything is compiled: its images, its networks, its workdir.
+
+Nearly every mistake in a config shows here, as one line.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from bottlefit_jax import data, lock, models
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import write_error, write_text
+from bottlefit_jax.recipe import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Config,
+    base_config,
+    bottleneck_options,
+    differences,
+    has_new_classifier,
+    has_student,
+    has_teacher,
+    model_options,
+)
+from bottlefit_jax.training import checkpoint, stages
+
+Variables = dict[str, Any]
+Module = Any  # a models.Network, or None where a run has no such network
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The networks of an experiment: a teacher, a student, or both.
+
+    Attributes:
+        name, options: of the backbone, for `models.create`.
+        teacher, student: modules; None where the run has no such network.
+        teacher_variables: read from a folder, or None where the teacher is to be trained.
+        teacher_body: read from a folder, where a new classifier is to be trained on it; else None.
+        student_variables: likewise.
+        bottleneck: the student's options; None without one.
+        mean, std: of the images, for `normalise`: the config's, or what the weights were trained with.
+        num_classes: of both.
+        labels: for each class that the logits stand for, its names; () where nobody knows them.
+        class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
+    """
+
+    name: str
+    options: dict[str, Any]
+    teacher: Module
+    student: Module
+    teacher_variables: Variables | None
+    teacher_body: Variables | None
+    student_variables: Variables | None
+    bottleneck: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int
+    labels: tuple[tuple[str, ...], ...]
+    class_indices: tuple[int, ...] | None
+
+
+def stages_to_run(config: Config) -> tuple[str, ...]:
+    """Names of the stages that train something: none of 0 epochs, and not the teacher's where it is given whole."""
+    given = ("teacher",) if config.teacher.weights and not has_new_classifier(config) else ()
+    return tuple(name for name in stages.STAGES if name not in given and config.stages[name].epochs)
+
+
+def open_source(config: Config, split: str) -> data.Source:
+    """The images of one split, looked through.
+
+    Raises:
+        UserError: see `data.open_source` and `data.check_images`.
+    """
+    options = {"root": config.dataset.root, "on_bad_image": config.dataset.on_bad_image}
+    source = data.open_source(config.dataset.name, split=split, **options)
+    if split == "train":
+        for name in stages_to_run(config):
+            data.steps_per_epoch(source, config.stages[name].batch_size)
+    data.check_images(source)
+    return source
+
+
+def open_training(config: Config, networks: Networks, eval_source: data.Source) -> data.Source | None:
+    """The training images, or None where nothing is trained or calibrated.
+
+    Raises:
+        UserError: see `open_source`; or they have other classes than the evaluation images.
+    """
+    if not stages_to_run(config) and not needs_calibration(networks.student_variables):
+        return None
+    source = open_source(config, "train")
+    if source.class_names != eval_source.class_names:
+        odd = sorted({*source.class_names} ^ {*eval_source.class_names})
+        raise UserError(f"training and evaluation images have different classes: {', '.join(odd[:5])}")
+    return source
+
+
+def describe_data(networks: Networks, eval_source: data.Source, train_source: data.Source | None) -> list[str]:
+    """What a user should know of the images, a line each: what is left out, and an unconfirmed order."""
+    sources = [source for source in (train_source, eval_source) if source is not None]
+    lines = [f"left out of {source.split}: {left_out}" for source in sources if (left_out := source.left_out())]
+    return lines if networks.labels else [*lines, data.describe_order(eval_source.class_names)]
+
+
+def needs_calibration(student_variables: Variables | None) -> bool:
+    """Whether these variables have a static range that nobody has measured yet."""
+    ranges = jax.tree.leaves((student_variables or {}).get("ranges", {}))
+    return bool(ranges) and not any(np.any(leaf) for leaf in ranges)
+
+
+def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
+    """Build teacher and student, and read the weights that the config names.
+
+    Raises:
+        UserError: an unknown model, feature or option; weights of another model; classes that do not fit.
+    """
+    teacher_variables, teacher_meta = _load(config.teacher.weights, "teacher")
+    student_variables, student_meta = _load(config.student.weights, "student")
+    metas = {config[key].weights: meta for key, meta in (("teacher", teacher_meta), ("student", student_meta)) if meta}
+    name, options = _backbone(config, metas)
+    num_classes, labels = len(class_names), tuple((name,) for name in class_names)
+    if metas and not has_new_classifier(config):
+        num_classes = _agreed("num_classes", metas)
+        labels = tuple(tuple(names) for names in next(iter(metas.values()))["labels"])
+    if config.teacher.labels:
+        labels = data.read_labels(config.teacher.labels)
+    created = {**options, "num_classes": num_classes, "dtype": jnp.dtype(config.compute_dtype)}
+    teacher = models.create(name, **created) if has_teacher(config) else None
+    bottleneck = student = None
+    if has_student(config):
+        bottleneck = bottleneck_options(config, student_meta.get("bottleneck"))
+        student = models.create(name, bottleneck=bottleneck, **created)
+    body = None
+    if has_new_classifier(config) and teacher_variables is not None:
+        given = models.create(name, **{**created, "num_classes": teacher_meta["num_classes"]})
+        body, teacher_variables = _fitted(teacher_variables, given, config, config.teacher.weights), None
+    if teacher is not None and teacher_variables is not None:
+        teacher_variables = _fitted(teacher_variables, teacher, config, config.teacher.weights)
+    if student is not None and student_variables is not None:
+        student_variables = _fitted(student_variables, student, config, config.student.weights)
+    return Networks(
+        name=name,
+        options=options,
+        teacher=teacher,
+        student=student,
+        teacher_variables=teacher_variables,
+        teacher_body=body,
+        student_variables=student_variables,
+        bottleneck=bottleneck,
+        mean=tuple(config.dataset.mean or _agreed("mean", metas) or IMAGENET_MEAN),
+        std=tuple(config.dataset.std or _agreed("std", metas) or IMAGENET_STD),
+        num_classes=num_classes,
+        labels=labels,
+        class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
+    )
+
+
+def _class_columns(class_names: Sequence[str], labels: Any, num_classes: int, *, own: bool) -> tuple[int, ...] | None:
+    """As `data.class_columns`; classes that the weights do not have can be taught to them."""
+    try:
+        return data.class_columns(class_names, labels, num_classes)
+    except UserError as error:
+        hint = "; to teach the weights your own classes, give --config=configs/own_classes.py" if own else ""
+        raise UserError(f"{error}{hint}") from error
+
+
+def _load(folder: str, kind: str) -> tuple[Variables | None, dict[str, Any]]:
+    """A folder's variables and meta, its options complete; (None, {}) without a folder."""
+    if not folder:
+        return None, {}
+    variables, meta = checkpoint.load_variables(Path(folder))
+    if missing := [key for key in ("name", "num_classes", "bottleneck", "labels") if key not in meta]:
+        raise UserError(f"{folder} does not hold a finished network: nothing in it says {', '.join(missing)}")
+    if (meta["bottleneck"] is None) != (kind == "teacher"):
+        other = "student" if kind == "teacher" else "teacher"
+        raise UserError(f"{folder} holds a {other}; config.{kind}.weights needs the folder of a {kind}")
+    options = dict(models.create(meta["name"], **meta.get("options", {})).options)
+    return variables, {**meta, "options": options}
+
+
+def _backbone(config: Config, metas: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Name and options: those of the weights, which the config may repeat but not contradict."""
+    name, options = config.teacher.name, model_options(config)
+    for folder, meta in metas.items():
+        if name and meta["name"] != name:
+            raise UserError(
+                f"{folder} holds a {meta['name']}, not config.teacher.name {name!r}; "
+                "--config.teacher.name= takes what the weights are of"
+            )
+        for key, value in options.items():
+            if key in meta["options"] and meta["options"][key] != value:
+                raise UserError(
+                    f"{folder} has {key}={meta['options'][key]!r}, not config.teacher.options.{key} {value!r}"
+                )
+    return _agreed("name", metas) or name, {**(_agreed("options", metas) or {}), **options}
+
+
+def _agreed(key: str, metas: dict[str, dict[str, Any]]) -> Any:
+    """What the folders' metas say of `key`, if anything; they must say the same."""
+    found = {folder: meta[key] for folder, meta in metas.items() if key in meta}
+    if len({repr(value) for value in found.values()}) > 1:
+        told = " and ".join(f"{value!r} in {folder}" for folder, value in found.items())
+        raise UserError(f"the weights of teacher and student do not belong together: {key} is {told}")
+    return next(iter(found.values()), None)
+
+
+def _fitted(variables: Variables, module: models.Network, config: Config, folder: str) -> Variables:
+    """The variables, seen to be this network's; a calibrated range may be missing, as it is measured anyway."""
+    size = config.dataset.image_size
+    wanted = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    ranges = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted.get("ranges", {}))
+    given = {**({"ranges": ranges} if ranges else {}), **{key: variables[key] for key in variables if key in wanted}}
+    shapes = [
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (given, wanted))
+    ]
+    wrong = [name for name in sorted({*shapes[0], *shapes[1]}) if shapes[0].get(name) != shapes[1].get(name)]
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{folder} does not fit the config's {module.spec.name}: {len(wrong)} arrays differ, first {first} "
+            f"({shapes[0].get(first, 'missing')} there, {shapes[1].get(first, 'nothing')} in the network)"
+        )
+    return given
+
+
+@contextlib.contextmanager
+def hold_workdir(workdir: Path) -> Iterator[None]:
+    """Keep other runs out of the workdir; of several hosts' processes the first holds it for all.
+
+    Raises:
+        UserError: another process trains there, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        problem = None
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(lock.hold(workdir / ".lock", workdir, hint=", or give another --workdir"))
+            except UserError as error:
+                problem = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(problem is not None)):
+            problem = problem or UserError(f"process 0 cannot take {workdir}, as its own message says")
+        if problem is not None:
+            raise problem
+        yield
+
+
+def claim_workdir(workdir: Path, config: Config) -> None:
+    """Make the workdir this config's, or sees that it is.
+
+    Raises:
+        UserError: it holds a run of another config, or cannot be written.
+    """
+    path = workdir / "config.json"
+    ours = json.loads(json.dumps(config.to_dict()))
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_text())
+        except (ValueError, OSError):  # also text that is not UTF-8
+            raise UserError(f"{path} is damaged: remove {workdir}, or give another --workdir") from None
+        defaults = json.loads(json.dumps(base_config().to_dict()))
+        if different := differences(ours, _completed(theirs, defaults)):
+            more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+            raise UserError(
+                f"{workdir} holds a run of another config ({'; '.join(different[:3])}{more}): "
+                "give another --workdir, or remove that one"
+            )
+        return
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(path, error) from error
+        write_text(path, json.dumps(ours, indent=2) + "\n")
+
+
+def _completed(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A config with the keys that it had not yet when it was written; their defaults change nothing."""
+    out = {**defaults, **given}
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict):
+            out[key] = _completed(value, defaults[key])
+    return out

@@ -1,0 +1,202 @@
+"""What a finished run shows: report.json, report.md, and two images."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottlefit_jax.codec.packing import payload_bytes
+from bottlefit_jax.evaluation import plots
+from bottlefit_jax.evaluation.alternatives import interval, network_macs, row
+from bottlefit_jax.evaluation.cost import device_cost
+from bottlefit_jax.evaluation.evaluate import send_and_classify
+from bottlefit_jax.evaluation.image_bytes import jpeg_bytes, saving_percent
+from bottlefit_jax.evaluation.report import versions, write_report
+from bottlefit_jax.experiment.inputs import Networks, Variables
+from bottlefit_jax.recipe import Config
+
+SHOWN = 6  # images in latents.png
+
+
+def write_results(
+    workdir: Path,
+    config: Config,
+    *,
+    networks: Networks,
+    student_variables: Variables | None,
+    accuracy: dict[str, dict[str, float]],
+    files: list[dict[str, Any]],
+    images: Iterable[dict[str, np.ndarray]],
+    class_names: Sequence[str],
+    stages: list[dict[str, Any]],
+    history: list[dict[str, Any]],
+    command: str | None,
+) -> dict[str, Any]:
+    """Measures bytes and cost, draws, and writes the report.
+
+    Args:
+        workdir: where to.
+        config: of the run.
+        networks: a teacher, a student or both.
+        student_variables: on the host; None without a student.
+        accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
+        files: the teacher on images sent as files, of `alternatives.sent_as_files`; [] without teacher or student.
+        images: all evaluation batches, from the first.
+        class_names: of the dataset.
+        stages: the stages' summaries.
+        history: the epochs' records.
+        command: what the person typed.
+
+    Returns:
+        The report (DESIGN, interface 1).
+    """
+    jpeg, labels, shown = _look_at(images, classes=len(class_names))
+    jpeg_mean, count = float(jpeg.mean()), len(labels)
+    accuracy = {name: {**found, **_certainty(found["top1"], count)} for name, found in accuracy.items()}
+    if history:
+        plots.training_curves(workdir / "training_curves.png", history)
+    classes = {"classes": len(class_names)}
+    teacher = {"name": networks.name, **accuracy["teacher"], **classes} if "teacher" in accuracy else None
+    report = {
+        "config": resolved(config, networks),
+        "dataset": Path(config.dataset.root).name if config.dataset.name == "folder" else config.dataset.name,
+        "teacher": teacher,
+        "student": None,
+        "bytes_per_image": {"latent_payload": None, "jpeg": jpeg_mean, "saving_percent": None},
+        "encoder": None,
+        "evaluation": {"images": count, "chance_percent": 100 * float(np.bincount(labels).max()) / count},
+        "alternatives": [*_local(networks, config.dataset.image_size, accuracy, count), *files],
+        "stages": stages,
+        "versions": versions(),
+    }
+    if student_variables is not None:
+        _draw(workdir, networks, student_variables, shown, class_names)
+        size = config.dataset.image_size
+        report.update(_of_student(networks, student_variables, size, accuracy, jpeg_mean))
+        report["student"].update(classes)
+        report["alternatives"].append(_student_row(report, count))
+    write_report(workdir, report, command=command)
+    return report
+
+
+def resolved(config: Config, networks: Networks) -> dict[str, Any]:
+    """The config as a dictionary, what it left to the weights or to the defaults written out as the run had it.
+
+    A config of these values makes the same run: no quantiser is `bits` 0, the model's own width `hidden` 0.
+    """
+    values = config.to_dict()
+    values["dataset"].update(mean=networks.mean, std=networks.std)
+    values["teacher"].update(name=networks.name, options=networks.options)
+    if networks.student is not None:
+        chosen = {key: networks.bottleneck[key] for key in values["student"]["bottleneck"]}
+        chosen.update(bits=chosen["bits"] or 0, hidden=chosen["hidden"] or 0, cut=networks.student.cut)
+        values["student"]["bottleneck"] = chosen
+    return values
+
+
+def _of_student(
+    networks: Networks, variables: Variables, size: int, accuracy: dict[str, dict[str, float]], jpeg: float
+) -> dict[str, Any]:
+    """The parts of the report that a student adds: its accuracy, its bytes, its encoder's cost."""
+    bottleneck = networks.bottleneck
+    latent_shape = [*networks.student.latent_size((size, size)), bottleneck["channels"]]
+    latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
+    drop = accuracy["teacher"]["top1"] - accuracy["student"]["top1"] if "teacher" in accuracy else None
+    return {
+        "student": {
+            "name": f"{networks.name} + {bottleneck['channels']}-channel bottleneck",
+            **accuracy["student"],
+            "bits": bottleneck["bits"],
+            "latent_shape": latent_shape,
+            "top1_drop_points": drop,
+        },
+        "bytes_per_image": {
+            "latent_payload": latent_bytes,
+            "jpeg": jpeg,
+            "saving_percent": saving_percent(latent_bytes, jpeg),
+        },
+        "encoder": device_cost(networks.student, variables, size),
+    }
+
+
+def _certainty(top1: float, count: int) -> dict[str, Any]:
+    """How well an accuracy is known: the number of images and the 95 % interval."""
+    return {"images": count, "top1_interval95": interval(top1, count)}
+
+
+def _local(networks: Networks, size: int, accuracy: dict[str, dict[str, float]], count: int) -> list[dict[str, Any]]:
+    """The teacher on the device as a row of the alternatives; no row without a teacher."""
+    if "teacher" not in accuracy:
+        return []
+    top1, cost = accuracy["teacher"]["top1"], network_macs(networks.teacher, size)
+    return [row("local", "", sent=0.0, top1=top1, images=count, device_macs=cost)]
+
+
+def _student_row(report: dict[str, Any], count: int) -> dict[str, Any]:
+    """The student as a row of the alternatives."""
+    student, sent = report["student"], report["bytes_per_image"]["latent_payload"]
+    setting = f"{student['latent_shape'][-1]} channels"
+    return row("student", setting, sent=sent, top1=student["top1"], images=count, device_macs=report["encoder"]["macs"])
+
+
+def _look_at(
+    batches: Iterable[dict[str, np.ndarray]], *, classes: int
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
+    """JPEG size and label of every image, and a few (label, image) to show, of as many classes as there can be."""
+    jpeg: list[np.ndarray] = []
+    every_label: list[np.ndarray] = []
+    found: list[list[np.ndarray]] = [[] for _ in range(classes)]
+    for batch in batches:
+        images, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
+        jpeg.append(jpeg_bytes(images))
+        every_label.append(labels)
+        for image, label in zip(images, labels, strict=True):
+            if len(found[label]) < -(-SHOWN // classes):
+                found[label].append(image)
+    every = [(label, image) for label, kept in enumerate(found) for image in kept]
+    return np.concatenate(jpeg), np.concatenate(every_label), every[:: max(1, len(every) // SHOWN)][:SHOWN]
+
+
+def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
+    """Bytes that one image sends: its packed latent, and its range where the receiver does not know it beforehand.
+
+    Args:
+        shape: (h, w, c) of the latent.
+        bottleneck: options of the student.
+    """
+    if bottleneck["bits"] is None:
+        return 4 * math.prod(shape)  # float32
+    ranges = 0 if bottleneck["range"] == "static" else shape[-1] if bottleneck["per"] == "channel" else 1
+    return payload_bytes(tuple(shape), bits=bottleneck["bits"], ranges=ranges)
+
+
+def _draw(
+    workdir: Path,
+    networks: Networks,
+    variables: Variables,
+    shown: Sequence[tuple[int, np.ndarray]],
+    class_names: Sequence[str],
+) -> None:
+    images = np.stack([image for _, image in shown])
+    bottleneck = networks.bottleneck
+    sent, predicted = send_and_classify(
+        networks.student,
+        variables,
+        images,
+        bottleneck=bottleneck,
+        mean=networks.mean,
+        std=networks.std,
+        class_indices=networks.class_indices,
+    )
+    plots.latents(
+        workdir / "latents.png",
+        images,
+        sent,
+        [class_names[label] for label, _ in shown],
+        [class_names[int(index)] for index in predicted],
+        latent_payload(sent.shape[1:], bottleneck=bottleneck),
+        jpeg_bytes(images),
+        bits=bottleneck["bits"] or 8,
+    )

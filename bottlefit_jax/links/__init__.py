@@ -1,0 +1,1 @@
+"""Shaped links, and what is measured over them. Runs where there is no JAX."""

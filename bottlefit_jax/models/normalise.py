@@ -1,0 +1,21 @@
+"""What the networks take: pixels, less their mean, over their standard deviation."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Images as the networks take them.
+
+    Args:
+        image: [B, H, W, 3] uint8.
+        mean, std: per channel, of images scaled to 0..1.
+
+    Returns:
+        [B, H, W, 3] float32.
+    """
+    scale = jnp.asarray([1.0 / (255.0 * s) for s in std], jnp.float32)
+    shift = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], jnp.float32)
+    return image.astype(jnp.float32) * scale - shift

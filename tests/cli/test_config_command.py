@@ -1,0 +1,104 @@
+"""The command line of the commands with a config: what is read, and what each mistake says."""
+
+from pathlib import Path
+
+import pytest
+
+from bottlefit_jax.cli.config_command import parse
+from bottlefit_jax.errors import UserError
+
+DIGITS = "--config=configs/digits.py"
+BEGINNING = "from bottlefit_jax.recipe import base_config\ndef get_config():\n    config = base_config()\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+
+
+def read(*arguments, workdir="--workdir=runs/x"):
+    return parse(["main", *arguments, workdir], usage="", own={})
+
+
+def refusal(*arguments):
+    """What parse says, which must be one line."""
+    with pytest.raises(UserError) as caught:
+        read(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("given", [[DIGITS], ["--config", "configs/digits.py"], ["-config=configs/digits.py"]])
+def test_a_config_is_read_with_an_equals_sign_or_without(given):
+    config, workdir, _ = read(*given, "--config.stages.stage1.epochs", "3", "--noconfig.dataset.flip")
+    assert (config.teacher.name, config.stages.stage1.epochs, config.dataset.flip) == ("resnet18", 3, False)
+    assert str(workdir) == "runs/x"
+    assert config.is_locked
+
+
+def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    keys = ("dataset.root", "teacher.weights", "teacher.labels", "student.weights")
+    config, workdir, _ = read(DIGITS, *(f"--config.{key}=~/{key}" for key in keys), workdir="--workdir=~/run")
+    assert str(workdir) == "/home/ann/run"
+    found = (config.dataset.root, config.teacher.weights, config.teacher.labels, config.student.weights)
+    assert found == tuple(f"/home/ann/{key}" for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config is missing; an example: --config=configs/digits.py"),
+        (["--config"], "--config has no file"),
+        (["--config="], "--config has no file"),
+        (["--config", "none.py"], "no config file 'none.py'; configs/digits.py is one"),
+        (["--config=configs"], "'configs' is a folder, not a config file"),
+        (["--config=gs://b/x.py"], "'gs://b/x.py' is not on this machine"),
+        (["--config=configs/digits.py:6ch"], "configs/digits.py takes no argument, and '6ch' was given"),
+        (["--config=README.md"], "README.md is not a Python file"),
+        ([DIGITS, "--config.datset.name=x"], "unknown config key: config.datset.name; config has checkpoint, "),
+        ([DIGITS, "--config.dataset.nam=x"], "config.dataset.nam; config.dataset has crop_scale, flip, image_size"),
+        ([DIGITS, "--config.seed.x=1"], "config.seed.x: config.seed is 0, without keys of its own"),
+        ([DIGITS, "--config.seed=abc"], "--config.seed=abc: it must be a whole number"),
+        ([DIGITS, "--config.stages.stage1.epochs=1.5"], "stage1.epochs=1.5: it must be a whole number"),
+        ([DIGITS, "--config.stages.stage1.learning_rate=fast"], "learning_rate=fast: it must be a number"),
+        ([DIGITS, "--config.dataset.flip=maybe"], "--config.dataset.flip=maybe: it must be true or false"),
+        ([DIGITS, "--config.dataset=5"], "--config.dataset=5: it must be a dictionary"),
+        ([DIGITS, "--config.dataset.root=s3://b"], "config.dataset.root: 's3://b' is not on this machine"),
+        ([DIGITS, "--workdir=gs://bucket/run"], "--workdir: 'gs://bucket/run' is not on this machine"),
+        ([DIGITS, "--workdir="], "--workdir: the path is empty"),
+    ],
+)
+def test_a_mistake_names_the_value_and_what_would_be_right(arguments, message):
+    with pytest.raises(UserError) as caught:
+        parse(["main", "--workdir=runs/x", *arguments], usage="", own={})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BEGINNING + "    import math\n    math.foo()\n", "own.py, line 5: AttributeError: module 'math' has no attr"),
+        (BEGINNING + "    {}['x']\n", "own.py, line 4: KeyError: x"),
+        (BEGINNING + "    config.seed = 'a'\n", "own.py, line 4: TypeError: Could not override field 'seed'"),
+        (BEGINNING + "    config.lock()\n    config.datset = 1\n", 'own.py, line 5: AttributeError: Key "datset" does'),
+        ("def get_config(:\n", "own.py, line 1: invalid syntax"),
+        ("import nowhere_to_be_found\n", "own.py, line 1: ModuleNotFoundError: No module named 'nowhere_to"),
+        ("open('/nowhere/x')\n", "own.py: No such file or directory: /nowhere/x"),
+        ("x\0y", "own.py: source code string cannot contain null bytes"),
+        ("x = 1\n", "own.py has no function get_config()"),
+        ("def get_config(word):\n    return word\n", "own.py needs an argument: --config="),
+        ("def get_config():\n    return 3\n", "own.py: get_config() returned 3; it must return the config of"),
+        (
+            BEGINNING + "    config.stages.stage1.epoch = 3\n    return config\n",
+            "unknown config key config.stages.stage1",
+        ),
+        (BEGINNING + "    del config['seed']\n    return config\n", "own.py: the config has no config.seed"),
+        (BEGINNING + "    config.dataset = 3\n    return config\n", "TypeError|config.dataset is 3"),
+    ],
+)
+def test_a_mistake_in_somebodys_config_file_is_its_own_message_and_line(tmp_path, text, message):
+    (tmp_path / "own.py").write_text(text)
+    answer = refusal(f"--config={tmp_path / 'own.py'}")
+    assert any(part in answer for part in message.split("|")), answer

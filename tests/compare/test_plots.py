@@ -1,0 +1,186 @@
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.compare import plots
+from bottlefit_jax.errors import UserError
+from tests.compare.example import codec, comparison, everything, failed, local, row
+
+BOTTLEFIT = row("bottlefit", "BottleFit", "8 channels", top1=84.7, std=0.2, sent=656.0)
+JPEG = codec("jpeg", "JPEG", (5, 15.0, 690), (50, 78.1, 1270), (70, 84.6, 1590), (95, 85.0, 2968))
+
+
+def panel(drawing):
+    (axes,) = drawing.axes
+    return axes
+
+
+def words(axes):
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def overlaps(axes):
+    boxes = [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
+    return [(a, b) for (a, one), (b, other) in itertools.combinations(boxes, 2) if one.overlaps(other)]
+
+
+@pytest.mark.parametrize("draw", [plots.rate_accuracy, plots.latency])
+def test_twelve_methods_make_a_image(tmp_path, draw):
+    assert draw(tmp_path / "p.png", everything())
+    with Image.open(tmp_path / "p.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape[0] > 800
+    assert 0.02 < (pixels != 255).any(axis=-1).mean() < 0.5
+    assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
+
+
+def test_every_method_is_named_and_no_label_hides_another():
+    axes = panel(plots._rate_accuracy(everything()))
+    same = ["vanilla", "kd", "hnd", "ghnd", "bottlefit-patch", "cr-bq", "autoencoder"]
+    assert {*same, "BottleFit", "JPEG", "WebP", "SPINN"} <= set(words(axes))
+    assert "local" not in words(axes)
+    assert overlaps(axes) == []
+    assert overlaps(panel(plots._latency(everything()))) == []
+
+
+def test_names_in_a_column_keep_the_order_of_their_markers():
+    axes = panel(plots._rate_accuracy(everything()))
+    heights = {text.get_text(): text.get_window_extent().y0 for text in axes.texts}
+    column = ["cr-bq", "vanilla", "autoencoder", "kd", "hnd", "ghnd", "bottlefit-patch"]
+    assert sorted(column, key=heights.__getitem__) == column
+
+
+def test_the_teacher_is_a_line_that_stands_for_local():
+    axes = panel(plots._rate_accuracy(comparison(local(), BOTTLEFIT)))
+    assert any("teacher = local,\n0 bytes: 85.1 %" in text for text in words(axes))
+    assert any("0.6 points less" in text for text in words(axes))
+    assert axes.get_xscale() == "log"
+    assert any(list(line.get_ydata()) == [85.1, 85.1] for line in axes.lines)
+    band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert [band.y0, band.y1] == pytest.approx([84.5, 85.1])
+
+
+def test_a_codec_that_falls_far_leaves_the_frame_with_a_triangle_that_says_its_value():
+    axes = panel(plots._rate_accuracy(comparison(BOTTLEFIT, *JPEG)))
+    bottom = 77.1  # a point below what lies within 15 points of the teacher
+    assert axes.get_ylim()[0] == pytest.approx(bottom)
+    (edge,) = [line for line in axes.lines if line.get_gid() == "edge"]
+    assert edge.get_marker() == "v"
+    assert (edge.get_xdata()[0], edge.get_ydata()[0]) == pytest.approx((0.69, bottom))
+    assert "q5: 15 %" in words(axes)
+
+
+def test_a_poor_trained_method_stretches_the_frame_but_not_without_end():
+    poor = row("kd", "KD", top1=62.0, sent=656.0)
+    assert plots._floor(85.1, [poor, *JPEG]) == pytest.approx(61.0)
+    assert plots._floor(85.1, [row("kd", "KD", top1=10.0, sent=656.0)]) == pytest.approx(45.1)
+    assert plots._floor(10.0, JPEG) == pytest.approx(9.4 - 0.15 * 0.6)
+    assert plots._floor(0.5, JPEG) == 0
+
+
+def test_the_frame_ends_where_the_data_ends():
+    near = [row("bottlefit", "BottleFit", top1=84.9, std=0.1, sent=656.0), *codec("webp", "WebP", (5, 85.0, 420))]
+    axes = panel(plots._rate_accuracy(comparison(*near)))
+    lowest, highest = 84.5, 85.1  # the paper's claim and the teacher
+    low, high = axes.get_ylim()
+    assert low < lowest
+    assert high > highest
+    assert (highest - lowest) / (high - low) > 0.7
+
+
+def test_markers_at_one_place_are_all_seen():
+    same = [row(method, method, "3 channels", top1=84.0, sent=84.0) for method in ("hnd", "kd", "bottlefit")]
+    axes = panel(plots._rate_accuracy(comparison(*same, row("cr-bq", "CR+BQ", top1=84.0, sent=90.0))))
+    sizes = [bars.lines[0].get_markersize() for bars in axes.containers]
+    orders = [bars.lines[0].get_zorder() for bars in axes.containers]
+    assert sizes == [16.5, 11.5, 9.5, 6.5]
+    assert orders[0] < orders[1] < orders[2]
+
+
+def test_lines_of_the_same_time_take_turns():
+    same = [row(method, method, "3 channels", top1=84.8, sent=84.0) for method in ("kd", "ghnd", "bottlefit")]
+    drawn = lines(panel(plots._latency(comparison(*same, row("cr-bq", "CR+BQ", top1=84.8, sent=200.0)))))
+    patterns = [drawn[f"{name}, 3 channels"]._unscaled_dash_pattern for name in ("kd", "ghnd", "bottlefit")]
+    assert [pattern[1] for pattern in patterns] == [(5.0, 10.0)] * 3
+    assert [pattern[0] % 15 for pattern in patterns] == [0.0, 10.0, 5.0]  # each in the gaps of the others
+    assert drawn["CR+BQ"].get_linestyle() == "-"
+
+
+@pytest.mark.parametrize("draw", [plots._rate_accuracy, plots._latency])
+def test_no_word_leaves_the_image(draw):
+    drawing = draw(everything() | {"dataset": "a-folder-with-a-name-that-is-longer-than-any-image-is-wide " * 2})
+    drawing.draw_without_rendering()
+    axes = panel(drawing)
+    texts = [text for text in axes.texts if text.get_text()]
+    for text in (*texts, axes._left_title, axes.xaxis.label, axes.yaxis.label):
+        box = text.get_window_extent()
+        assert box.x0 >= 0, text
+        assert box.x1 <= drawing.bbox.width + 1, text
+
+
+def test_a_setting_that_sends_nothing_stands_at_the_left_border():
+    spinn = [
+        row("spinn", "SPINN", f"threshold {t}", top1=80.0 + t, sent=sent) for t, sent in ((0.5, 0.0), (0.8, 900.0))
+    ]
+    axes = panel(plots._rate_accuracy(comparison(BOTTLEFIT, *spinn)))
+    (edge,) = [line for line in axes.lines if line.get_gid() == "edge"]
+    assert edge.get_marker() == "<"
+    assert edge.get_xdata()[0] == pytest.approx(axes.get_xlim()[0])
+    assert "threshold 0.5: 0 bytes" in words(axes)
+
+
+def test_a_failed_method_is_not_drawn_and_nothing_at_all_is_no_image(tmp_path):
+    broken = failed("webp", "WebP", "quality 5", "no WebP")
+    assert "WebP" not in words(panel(plots._rate_accuracy(comparison(BOTTLEFIT, broken))))
+    assert not plots.rate_accuracy(tmp_path / "p.png", comparison(local(), broken))
+    assert not plots.latency(tmp_path / "p.png", comparison(broken))
+    assert not list(tmp_path.iterdir())
+
+
+def test_latency_is_device_and_link_and_server():
+    axes = panel(plots._latency(comparison(local(), BOTTLEFIT) | {"device_slower": 10.0}))
+    drawn = lines(axes)
+    assert np.ptp(drawn["local"].get_ydata()) == 0
+    assert drawn["local"].get_ydata()[0] == pytest.approx(24.0)
+    ours = drawn["BottleFit, 8 channels"]
+    assert (ours.get_xdata()[0], ours.get_xdata()[-1]) == pytest.approx((0.1, 100))
+    assert ours.get_ydata()[0] == pytest.approx(3.0 + 52.48 + 2.2)
+    assert "device 10 times slower than the measuring core" in axes.get_title(loc="left")
+    assert "slower" not in panel(plots._latency(comparison(BOTTLEFIT))).get_title(loc="left")
+
+
+def test_latency_takes_the_smallest_setting_within_the_goal_or_the_nearest():
+    webp = codec("webp", "WebP", (20, 74.2, 660), (50, 81.1, 980))
+    axes = panel(plots._latency(comparison(*JPEG, *webp, BOTTLEFIT)))
+    assert words(axes) == ["JPEG, quality 70", "WebP, quality 50 (−4.0 points)", "BottleFit"]
+    assert {name: line.get_linestyle() for name, line in lines(axes).items()} == {
+        "JPEG, quality 70": "-",
+        "WebP, quality 50": "--",
+        "BottleFit, 8 channels": "-",
+    }
+
+
+@pytest.mark.parametrize("ms", [(None, 2.2), (0.3, None)])
+def test_latency_leaves_out_what_has_no_times(tmp_path, ms):
+    untimed = row("ghnd", "GHND", top1=84.0, sent=656.0, ms=ms)
+    assert words(panel(plots._latency(comparison(untimed, BOTTLEFIT)))) == ["BottleFit"]
+    assert not plots.latency(tmp_path / "p.png", comparison(untimed))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_method_and_a_name_with_a_dollar_are_drawn(tmp_path):
+    odd = comparison(row("new", "$new", "$1", top1=84.0, sent=700.0), row("new", "$new", "$2", top1=84.5, sent=800.0))
+    assert plots.rate_accuracy(tmp_path / "r.png", odd)
+    assert plots.latency(tmp_path / "l.png", odd)
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    for draw in (plots.rate_accuracy, plots.latency):
+        with pytest.raises(UserError, match="cannot write"):
+            draw(tmp_path / "missing" / "p.png", comparison(BOTTLEFIT))

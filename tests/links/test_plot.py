@@ -1,0 +1,83 @@
+"""The plot of a link measurement: what is drawn, and that nothing is cut off or hidden."""
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.links import bench as command
+from bottlefit_jax.links import report
+from bottlefit_jax.links.summary import METHODS, crossings
+from tests.links.test_report import RATES, example, row
+
+
+def test_the_plot_is_drawn_with_gaps_and_crossings(tmp_path):
+    pytest.importorskip("matplotlib")
+    from bottlefit_jax.links import plot
+
+    rows = [*example(5.0), *example(20.0), *[row(method, 5, 0, delay=80.0, error="lost") for method in METHODS]]
+    plot.draw(tmp_path / "latency.png", rows, crossings(rows), report.NAMES, "a $title")
+    with Image.open(tmp_path / "latency.png") as image:
+        assert image.width >= 1500
+        assert np.asarray(image.convert("L")).std() > 10
+    with pytest.raises(UserError, match="nothing to draw"):
+        plot.draw(tmp_path / "none.png", rows[-3:], [], report.NAMES, "nothing")
+
+
+def figure_of(rows, title="a title"):
+    plot = pytest.importorskip("bottlefit_jax.links.plot")
+    drawing = plot._figure(rows, crossings(rows), report.NAMES, title)
+    drawing.draw_without_rendering()
+    return drawing
+
+
+def test_the_legend_has_the_measured_methods_alone():
+    rows = [one for one in example() if one.method != "local"] + [row("local", 1, 0, error="export it with --local")]
+    (legend,) = figure_of(rows).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["split", "JPEG"]
+
+
+@pytest.mark.parametrize("delays", [[5.0], [5.0, 40.0]])
+def test_title_and_legend_are_within_the_image(delays):
+    rows = [one for delay in delays for one in example(delay)]
+    drawing = figure_of(rows, "a_bundle_of_a_long_name_int8 version 1, device 8 times slower (model): latency " * 2)
+    for one in (drawing._suptitle, *drawing.legends, *drawing.axes):
+        box = one.get_tightbbox(drawing.canvas.get_renderer())
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= drawing.bbox.width + 1
+        assert box.y1 <= drawing.bbox.height + 1
+
+
+def test_the_words_of_crossings_never_overlap_and_equal_ones_are_there_once():
+    split = dict(zip(RATES, (271, 110, 140, 45, 45), strict=True))
+    rows = []
+    for rate, jpeg in zip(RATES, (700, 215, 75, 53, 42), strict=True):
+        rows += [row("split", rate, split[rate]), row("jpeg", rate, jpeg), row("local", rate, 134)]
+        rows += [row(method, rate, split[rate], delay=40.0) for method in ("split", "jpeg")]
+        rows += [row("local", rate, 134, delay=40.0)]
+    drawing = figure_of(rows)
+    assert [len(axes.texts) for axes in drawing.axes] == [7, 3]
+    for axes in drawing.axes:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        lowest = axes.transData.transform((1, 42))[1]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        assert all(box.y1 < lowest for box in boxes)
+
+
+def test_equal_lines_are_both_seen():
+    rows = [row(method, rate, 10 * rate) for rate in (1, 5) for method in ("split", "jpeg")]
+    (axes,) = figure_of(rows).axes
+    below, above = axes.lines[:2]
+    assert below.get_linewidth() > above.get_linewidth()
+    assert (above.get_linestyle(), above.get_markerfacecolor()) == ("--", "none")
+
+
+def test_without_matplotlib_there_is_a_line_instead_of_a_image(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "bottlefit_jax.links.plot", None)
+    monkeypatch.delattr("bottlefit_jax.links.plot", raising=False)  # where another test has imported it
+    assert command._draw(tmp_path / "latency.png", example(), "b") is None
+    assert capsys.readouterr().err == f"{command.NO_FIGURE}\n"
