@@ -1,14 +1,16 @@
 """A run that was killed ends with the weights of one that was not, to the bit; a signal stops it cleanly."""
 
+import os
 import re
 import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bottlefit_jax.training.checkpoint import load_variables
-from tests.test_main import SMALL, run, start
+from tests.test_main import ROOT, SMALL, run
 
 ARGUMENTS = (*SMALL, "--config.checkpoint.every_steps=5")
 
@@ -24,22 +26,14 @@ def whole(tmp_path_factory):
     return digests(workdir)
 
 
-def wait_for(path, process, timeout=300):
-    """Until a checkpoint's folder is there."""
-    end = time.monotonic() + timeout
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def stop(workdir, stage, step, signum):
-    """Starts the run, and signals it when `stage` has written its checkpoint of `step`."""
-    process = start(*ARGUMENTS, f"--workdir={workdir}")
-    wait_for(workdir / "checkpoints" / stage / str(step), process)
-    process.send_signal(signum)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    """Runs until `stage` has written its checkpoint of `step`: then comes the signal."""
+    words = ["-m", "tests.signalled", workdir / "checkpoints" / stage / str(step), "", str(int(signum))]
+    words += ["bottlefit_jax.main", "--config=configs/digits.py", *ARGUMENTS, f"--workdir={workdir}"]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.slow
