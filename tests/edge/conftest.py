@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.bundle import Manifest, write_manifest
-from bottlefit_jax.edge import client, connection
+from bottlefit_jax.edge import channel, client, connection
 from export import litert
 from tests.bundle import example
 from tests.edge.server import Tail, serve
