@@ -6,6 +6,8 @@ path that it has in the teacher.
 """
 
 import dataclasses
+import functools
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -225,8 +227,14 @@ class Network(nn.Module):
     ) -> tuple[jax.Array, dict]:
         """A (dequantised) latent `[B, h, w, c]` to (logits, features). A student's only.
 
-        Images of several sizes have latents of one size. Which it was says `image_size` (h, w) here, or else in the
-        bottleneck; or else it was the model's usual size or, failing that, the roundest one.
+        Images of several sizes have latents of one size, but the feature at the cut depends on the image's.
+
+        Args:
+            latent: `[B, h, w, c]`, dequantised.
+            train: as in a call of the module.
+            image_size: (h, w) of the images, pixels. Without it the bottleneck's `image_size` is taken, then the
+                model's usual size, and where that gives latents of another size, the one with the largest
+                power-of-two factor of those that fit.
         """
         self._student_only("decode")
         if image_size is None:
@@ -269,8 +277,8 @@ class Network(nn.Module):
         return frozenset(train)
 
     def backbone(self) -> tuple[Part, ...]:
-        """All parts of the teacher, in order."""
-        return self.spec.parts(self.num_classes, self.dtype, **dict(self.options))
+        """Return all parts of the teacher, in order."""
+        return _parts(self.spec, self.num_classes, self.dtype, self.options)
 
     def _front(self) -> tuple[Part, ...]:
         """The backbone's parts up to the cut, where a student's device runs them too; () otherwise."""
@@ -312,27 +320,32 @@ class Network(nn.Module):
         return n
 
     def _natural_size(self, latent_size: Size) -> Size:
-        """The image size to take for a latent of this size: the one given, the usual one, or the roundest."""
+        """Return the image size to take for a latent of this size; `decode` says which."""
         assert self.bottleneck is not None
         usual = self.bottleneck.image_size or (self.spec.image_size, self.spec.image_size)
         if self.latent_size(usual) == latent_size:
             return usual
-        halves = self.design
+        front, encoder = self._front(), self.design.encoder
 
         def rows(n: int) -> int:
-            if not halves.after_cut:
-                return length_after(halves.encoder, n)
-            for part in self._front():
+            for part in front:
                 n = part.length(n)
-            return length_after(halves.encoder, n)
+            return length_after(encoder, n)
 
-        def roundest(length: int) -> int:
-            fitting = [n for n in range(1, 512 * length + 1) if rows(n) == length]
-            if not fitting:
+        def image_length(length: int) -> int:
+            candidates = range(1, 512 * length + 1)  # rows() never falls from one to the next
+            first, stop = (bisect(candidates, length, key=rows) for bisect in (bisect_left, bisect_right))
+            if first == stop:
                 raise UserError(f"no image gives {self.spec.name} a latent of {latent_size[0]} × {latent_size[1]}")
-            return max(fitting, key=lambda n: (n & -n, n))
+            return max(candidates[first:stop], key=lambda n: (n & -n, n))
 
-        return roundest(latent_size[0]), roundest(latent_size[1])
+        return image_length(latent_size[0]), image_length(latent_size[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(spec: Spec, num_classes: int, dtype: Any, options: tuple[tuple[str, Any], ...]) -> tuple[Part, ...]:
+    """Return the parts of a backbone, which a network asks for many times."""
+    return spec.parts(num_classes, dtype, **dict(options))
 
 
 def _image(x: jax.Array) -> Size:

@@ -1,5 +1,6 @@
 """The backbones: structure, names, modes, and what the user is told."""
 
+import dataclasses
 import hashlib
 
 import jax
@@ -99,6 +100,21 @@ def test_equal_arguments_make_equal_modules():
     assert make[0] == make[1]
     assert hash(make[0]) == hash(make[1])
     assert make[0] != models.create("resnet18", bottleneck={"channels": 4}, dtype="bfloat16")
+
+
+def test_a_network_builds_its_parts_once():
+    calls = []
+
+    def parts(*arguments, **options):
+        calls.append(arguments)
+        return known.parts(*arguments, **options)
+
+    known = models.MODELS["resnet18"]
+    module = models.create("resnet18", num_classes=2, width=8, bottleneck={"channels": 3, "design": "reduction"})
+    module = module.clone(spec=dataclasses.replace(known, parts=parts))
+    variables, _ = shapes(module, (40, 40))
+    jax.eval_shape(lambda v, x: module.apply(v, x, method="decode"), variables, jnp.zeros((1, 4, 6, 3)))
+    assert len(calls) == 1
 
 
 def test_initialisation_is_deterministic_and_torchvisions():
