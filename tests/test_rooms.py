@@ -16,11 +16,11 @@ EXPORT = ROOT / "export"
 ORDER = (
     "main",
     "prepare",
+    "convert",
     "compare",
     "export",
     "links",
     "experiment",
-    "convert",
     "edge",
     "serve",
     "cli",

@@ -8,6 +8,7 @@ from bottlefit_jax import models
 from bottlefit_jax.compare.setting import open_setting
 from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import checkpoint
+from tests.models.conftest import draw_variables  # noqa: F401  a fixture of these tests too
 
 SIZE = 40  # large enough for every design
 
