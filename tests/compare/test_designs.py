@@ -13,6 +13,7 @@ import bottlefit_jax.compare.designs  # noqa: F401  registers them
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import with_tail_of
+from bottlefit_jax.recipe import BOTTLENECK
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
 from tests.models.test_bottleneck import shapes
 from tests.test_main import ROOT
@@ -126,8 +127,10 @@ def test_a_config_can_ask_for_a_design_of_the_comparison(tmp_path):
     assert err == "error: bottleneck channels=3 must be 32: a spinn sends layer2 of resnet18 as it is\n"
 
 
+@pytest.mark.torch
 def test_a_student_of_the_comparison_is_converted_and_read_again(tmp_path, draw_variables):
-    plan = {"channels": 16, "design": "spinn", "bits": 8, "image_size": 32}
+    pytest.importorskip("safetensors")
+    plan = {**BOTTLENECK, "channels": 16, "design": "spinn", "image_size": 32}
     module = models.create("resnet18", num_classes=5, width=8, bottleneck=plan)
     variables = draw_variables(module, 32)
     meta = {"name": "resnet18", "options": {"width": 8}, "num_classes": 5, "bottleneck": plan, "image_size": 32}
