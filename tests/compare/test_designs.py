@@ -130,10 +130,10 @@ def test_a_config_can_ask_for_a_design_of_the_comparison(tmp_path):
 @pytest.mark.torch
 def test_a_student_of_the_comparison_is_converted_and_read_again(tmp_path, draw_variables):
     pytest.importorskip("safetensors")
-    plan = {**BOTTLENECK, "channels": 16, "design": "spinn", "image_size": 32}
-    module = models.create("resnet18", num_classes=5, width=8, bottleneck=plan)
+    plan = {**BOTTLENECK, "channels": 128, "design": "spinn", "image_size": 32}
+    module = models.create("resnet18", num_classes=5, bottleneck=plan)
     variables = draw_variables(module, 32)
-    meta = {"name": "resnet18", "options": {"width": 8}, "num_classes": 5, "bottleneck": plan, "image_size": 32}
+    meta = {"name": "resnet18", "options": {}, "num_classes": 5, "bottleneck": plan, "image_size": 32}
     names = {"labels": [[str(digit)] for digit in range(5)], "mean": [0.5] * 3, "std": [0.25] * 3}
     save_variables(tmp_path / "student", variables, {**meta, **names})
     file, folder = tmp_path / "student.safetensors", tmp_path / "again"
