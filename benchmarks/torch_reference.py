@@ -76,7 +76,7 @@ class ResNet(nn.Module):
 
 
 def half(layers: Sequence[Any], channels: int) -> nn.Sequential:
-    """Return encoder or decoder from the rows of a `bottlefit_jax.models.bottleneck.Design` (versions 1 and 2)."""
+    """Return encoder or decoder from the rows of a `bottlefit_jax.models.designs.Design` (versions 1 and 2)."""
     made: list[nn.Module] = []
     for layer in layers:
         if layer.kind == "conv":

@@ -24,7 +24,7 @@ class Tail(nn.Module):
     """Quantiser undone, decoder, features, average, classifier.
 
     Args:
-        decoder: made from a `bottlefit_jax.models.bottleneck.Design`.
+        decoder: made from a `bottlefit_jax.models.designs.Design`.
         rest: the backbone after the cut.
         classifier: from the channels of the last feature.
         scale, zero_point: of the quantiser.

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) -> int:
     del values
+    import bottlefit_jax.compare.designs  # noqa: F401  a config may train a design of the comparison alone
     from bottlefit_jax.experiment.run import run_experiment
 
     if report := run_experiment(config, workdir, command=typed):

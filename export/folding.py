@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import DESIGN_NAMES, OTHERS, Size
+from bottlefit_jax.models.designs import ENCODERS, REFERENCE, Size
 from bottlefit_jax.models.layers import Style
 from bottlefit_jax.models.network import Network
 
@@ -136,7 +136,7 @@ def check_exportable(module: Network) -> None:
     if module.bottleneck is None:
         raise UserError(f"{module.spec.name} was created without a bottleneck, so it has no encoder to export")
     if module.design.after_cut:
-        known = " and ".join(repr(name) for name in DESIGN_NAMES if name not in OTHERS or not OTHERS[name].after_cut)
+        known = " and ".join(repr(name) for name in (REFERENCE, *ENCODERS))
         raise UserError(
             f"the bottleneck's design {module.bottleneck.design!r} cannot be exported, since its device runs the "
             f"teacher's own layers; those that can are {known}"

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bottlefit_jax.models.bottleneck import Size
+from bottlefit_jax.models.designs import Size
 from export.folding import Affine, Convolution, Folded, Layer
 
 Head = Callable[[jax.Array], jax.Array]

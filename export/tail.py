@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from bottlefit_jax.codec.quantizer import Affine, dequantize
-from bottlefit_jax.models.bottleneck import Size
+from bottlefit_jax.models.designs import Size
 from bottlefit_jax.models.network import Network
 from export.onnx_graph import to_onnx
 

@@ -69,8 +69,8 @@ def _create_step(setting: Setting, student: Any, bits: int) -> Any:
     columns = slice(None) if indices is None else np.asarray(indices)
 
     def run(variables, batch):
-        latent = student.apply(variables, normalise(batch["image"], **setting.pixels), method="encode")
-        early = student.apply(variables, latent, method="exit_early")
+        images = normalise(batch["image"], **setting.pixels)
+        latent, early = student.apply(variables, images, method="device_outputs")
         wide = latent.astype(jnp.float32)
         affine = dynamic_range(wide, bits=bits, axis=(1, 2, 3), xp=jnp)
         q = quantize(wide, affine, bits=bits, xp=jnp)

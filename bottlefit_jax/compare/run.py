@@ -137,7 +137,7 @@ class _Comparison:
             "latent": list(shape),
             **device_cost(student, variables, size),
         }
-        if student.design.early_exit:
+        if student.design.early_exit is not None:
             found["exits"] = evaluate_exits(self.setting, student, variables, bottleneck, (*THRESHOLDS, NEVER))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return found

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bottlefit_jax import data, lock, models
+from bottlefit_jax.compare import designs  # noqa: F401  a method names its design
 from bottlefit_jax.compare.methods import student_epochs
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.experiment.inputs import Networks, create_networks, open_source
@@ -81,11 +82,12 @@ class Setting:
     def _same_bytes(self, config: Config, channels: int) -> int:
         """How many channels have as many values as the latent that the comparison's config has with `channels`."""
         plan, given = {**bottleneck_options(config), "channels": channels}, self.networks.student
-        if plan["design"] == "spinn":
-            return given.cut_channels
+        any_channels = {**plan, "channels": given.cut_channels}  # the latent's height and width do not depend on them
         network = models.create(
-            self.networks.name, num_classes=self.networks.num_classes, bottleneck=plan, **self.networks.options
+            self.networks.name, num_classes=self.networks.num_classes, bottleneck=any_channels, **self.networks.options
         )
+        if not network.design.encoder:
+            return network.cut_channels  # it sends the feature as it is
         size = (self.image_size, self.image_size)
         return max(1, channels * math.prod(given.latent_size(size)) // math.prod(network.latent_size(size)))
 

@@ -16,7 +16,6 @@ import numpy as np
 from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.compare.setting import Setting
 from bottlefit_jax.edge.interpreter import Interpreter
-from bottlefit_jax.evaluation.cost import on_device
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
 from bottlefit_jax.experiment.inputs import Variables
 from bottlefit_jax.models.normalise import normalise
@@ -71,13 +70,12 @@ def _of_teacher(setting: Setting) -> Run:
 
 def _of_student(setting: Setting, student: Any, variables: Any) -> dict[str, Run]:
     """{"device", "server"}: everything up to the latent (and the early exit), and everything after it."""
-    device = on_device(student)
     h, w = student.latent_size((setting.image_size, setting.image_size))
     latent = np.random.default_rng(0).integers(0, 256, (h, w, student.bottleneck.channels), np.uint8)
 
     def before(image: jax.Array) -> jax.Array:
-        made = device(variables, normalise(image, **setting.pixels))
-        return jnp.concatenate([each.reshape(1, -1) for each in made], axis=1)  # LiteRT models here have one output
+        outputs = student.apply(variables, normalise(image, **setting.pixels), method="device_outputs")
+        return jnp.concatenate([each.reshape(1, -1) for each in outputs], axis=1)  # LiteRT models here have one output
 
     def after(q: jax.Array) -> jax.Array:
         received = q.astype(jnp.float32) * np.float32(0.02) - np.float32(2.0)  # any range costs the same

@@ -105,6 +105,7 @@ def import_file(args: argparse.Namespace) -> None:
     file = files.read(args.input, args.weights)
     if args.model is None and not file.about:
         raise UserError("--model is missing, and the file does not say it; an example: --model resnet152")
+    import bottlefit_jax.compare.designs  # noqa: F401  a student of the comparison has one of these
     from bottlefit_jax.convert import network
     from bottlefit_jax.training import checkpoint
 
@@ -133,6 +134,7 @@ def import_file(args: argparse.Namespace) -> None:
 
 def export_folder(args: argparse.Namespace) -> None:
     """A folder becomes a file for PyTorch."""
+    import bottlefit_jax.compare.designs  # noqa: F401  a student of the comparison has one of these
     from bottlefit_jax.convert import about, files, network
     from bottlefit_jax.training import checkpoint
 

@@ -16,11 +16,11 @@ from bottlefit_jax import models
 from bottlefit_jax.convert import torch_names
 from bottlefit_jax.convert.weight_sets import without_wrappers
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import DESIGNS, PATCH, REFERENCE, Layer
+from bottlefit_jax.models.designs import DESIGNS, ENCODERS, PARTS, REFERENCE, Layer
 
 ENCODER = re.compile(r"^(?:features\.)?bottleneck\.encoder\.(\d+)\.weight$")
 DECODER = re.compile(r"^(?:features\.)?bottleneck\.decoder\.(\d+)\.weight$")
-HALVES = re.compile(r"^(?:features\.)?bottleneck\.(?:encoder|decoder|exit)\.")
+HALVES = re.compile(rf"^(?:features\.)?bottleneck\.(?:{'|'.join(PARTS)})\.")
 HEAD = re.compile(r"^(extractor|module_seq)\.(\d+)\.(.+)$")
 STEM = 4  # layers of a head's `extractor`; the next three of `module_seq` end the encoder
 CUT = 3
@@ -63,7 +63,7 @@ def bottleneck_of(name: str, arrays: Mapping[str, np.ndarray], bits: int | None)
     plans: dict[tuple[int, ...], dict[str, Any]] = {
         _kernels(design.encoder): {"version": version} for version, design in DESIGNS[spec.family].items()
     }
-    plans[_kernels(PATCH)] = {"design": "patch"}
+    plans |= {_kernels(encoder): {"design": design} for design, encoder in ENCODERS.items()}
     kernels = tuple(max(shape[2:]) for shape in shapes)
     if kernels not in plans:
         known = "; ".join(f"{_squares(sides)} ({title(plan)})" for sides, plan in plans.items())

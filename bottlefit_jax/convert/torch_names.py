@@ -18,13 +18,15 @@ from flax import traverse_util
 from bottlefit_jax import models
 from bottlefit_jax.convert.weight_sets import without_wrappers
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.designs import PARTS
 
+_OWN = rf"^({'|'.join(PARTS)})\."  # of the bottleneck, and not the backbone's
 # Our dotted path -> PyTorch's; of a family's rewrites the first that matches is applied.
 PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "resnet": ((r"^(encoder|decoder|exit)\.", r"bottleneck.\1."),),
-    "densenet": ((r"^(encoder|decoder|exit)\.", r"features.bottleneck.\1."), (r"^(?!classifier\.)", "features.")),
-    "mobilenet": ((r"^(encoder|decoder|exit)\.", r"bottleneck.\1."), (r"^features(\d+)\.", r"features.\1.")),
-    "inception": ((r"^(encoder|decoder|exit)\.", r"bottleneck.\1."),),
+    "resnet": ((_OWN, r"bottleneck.\1."),),
+    "densenet": ((_OWN, r"features.bottleneck.\1."), (r"^(?!classifier\.)", "features.")),
+    "mobilenet": ((_OWN, r"bottleneck.\1."), (r"^features(\d+)\.", r"features.\1.")),
+    "inception": ((_OWN, r"bottleneck.\1."),),
 }
 # Spellings of older files -> today's.
 OLD_SPELLINGS: Mapping[str, tuple[tuple[str, str], ...]] = {

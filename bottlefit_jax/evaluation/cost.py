@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,7 +38,7 @@ def count_params(tree) -> int:
 
 
 def device_cost(student: Any, variables: Any, image_size: int) -> dict[str, int]:
-    """What runs on the device: {"params", "macs"} of the encoder, and of what comes before and beside it.
+    """Count what runs on the device: {"params", "macs"} of the encoder, and of what comes before and beside it.
 
     Args:
         student: a `models.Network` with a bottleneck.
@@ -46,20 +47,9 @@ def device_cost(student: Any, variables: Any, image_size: int) -> dict[str, int]
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    run = functools.partial(student.apply, method="device_outputs")
     params = {part: tree for part, tree in variables["params"].items() if part in student.device_parts}
-    return {"params": count_params(params), "macs": macs(on_device(student), shapes, image)}
-
-
-def on_device(student: Any) -> Callable:
-    """`f(variables, images) -> (latent, logits of the early exit)`, or (latent,) where there is none."""
-
-    def run(variables, images):
-        latent = student.apply(variables, images, method="encode")
-        if not student.design.early_exit:
-            return (latent,)
-        return latent, student.apply(variables, latent, method="exit_early")
-
-    return run
+    return {"params": count_params(params), "macs": macs(run, shapes, image)}
 
 
 def _jaxpr_macs(jaxpr: Any) -> int:

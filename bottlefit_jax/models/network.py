@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import Bottleneck, Design, Exit, Half, Quantizer, Size, design, length_after
+from bottlefit_jax.models.bottleneck import Bottleneck, ConvStack, Quantizer
+from bottlefit_jax.models.designs import Design, Size, build_design, length_after
 
 SIDE_WEIGHT = 0.4  # of a side branch's loss, as in Inception's paper and torchvision's references
 
@@ -107,13 +108,13 @@ class Network(nn.Module):
     def setup(self) -> None:
         """Make the modules of this network's parts."""
         if self.bottleneck is not None:
-            halves = self.design
-            self.encoder = Half(halves.encoder, self.dtype)
+            design = self.design
+            self.encoder = ConvStack(design.encoder, self.dtype)
             if self.bottleneck.bits is not None:
                 self.quantizer = Quantizer(self.bottleneck.bits, self.bottleneck.per, self.bottleneck.range == "static")
-            self.decoder = Half(halves.decoder, self.dtype)
-            if halves.early_exit:
-                self.exit = Exit(self.num_classes, self.dtype)
+            self.decoder = ConvStack(design.decoder, self.dtype)
+            if design.early_exit is not None:
+                self.exit = design.early_exit(self.num_classes, self.dtype)
         for part in (*self._front(), *self._tail()):
             if part.make is not None:
                 setattr(self, part.name, part.make())
@@ -135,7 +136,7 @@ class Network(nn.Module):
     @property
     def device_parts(self) -> tuple[str, ...]:
         """The names of a student's parts that run on the device, in order."""
-        early_exit = ("exit",) if self.design.early_exit else ()
+        early_exit = () if self.design.early_exit is None else ("exit",)
         return (*(part.name for part in self._front()), "encoder", *early_exit)
 
     @property
@@ -165,9 +166,17 @@ class Network(nn.Module):
     def design(self) -> Design:
         """The layers of a student's encoder and decoder."""
         assert self.bottleneck is not None
-        natural = self.spec.image_size
-        cut_length = self.feature_size((natural, natural))[0]
-        return design(self.spec.family, self.bottleneck, self.cut_channels, natural, cut_length)
+        rows = self.spec.image_size
+        return build_design(
+            self.bottleneck.design,
+            family=self.spec.family,
+            version=self.bottleneck.version,
+            channels=self.bottleneck.channels,
+            hidden=self.bottleneck.hidden,
+            cut_channels=self.cut_channels,
+            cut_rows=self.feature_size((rows, rows))[0],
+            image_rows=rows,
+        )
 
     def feature_size(self, image_size: Size) -> Size:
         """(h, w) of a student's feature at the cut for images of this size, or a UserError if they are too small."""
@@ -196,7 +205,7 @@ class Network(nn.Module):
         if self.bottleneck is None:
             return self._run(self._tail(), images.astype(self.dtype), {}, active)
         latent = self.encode(images, train)
-        beside = {"exit_logits": self.exit(latent, "exit" in active)} if self.design.early_exit else {}
+        beside = {} if self.design.early_exit is None else {"exit_logits": self.exit(latent, "exit" in active)}
         received = latent
         if self.bottleneck.bits is not None:
             training = not active.isdisjoint(("encoder", "decoder"))
@@ -215,12 +224,10 @@ class Network(nn.Module):
         x, _ = self._run(self._front(), images.astype(self.dtype), {}, active)
         return self.encoder(x, "encoder" in active)
 
-    def exit_early(self, latent: jax.Array) -> jax.Array:
-        """The device's own answer, `[B, classes]`, from its latent `[B, h, w, c]`, where there is an early exit."""
-        self._student_only("exit_early")
-        if not self.design.early_exit:
-            raise UserError(f"this bottleneck of {self.spec.name} has no early exit; design='spinn' has one")
-        return self.exit(latent)
+    def device_outputs(self, images: jax.Array) -> tuple[jax.Array, ...]:
+        """What a student's device computes of images `[B, H, W, 3]`: the latent, and the logits of an early exit."""
+        latent = self.encode(images)
+        return (latent,) if self.design.early_exit is None else (latent, self.exit(latent))
 
     def decode(
         self, latent: jax.Array, train: bool | Collection[str] = False, image_size: Size | None = None

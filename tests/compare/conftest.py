@@ -9,6 +9,7 @@ from bottlefit_jax.compare.setting import open_setting
 from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import checkpoint
 from bottlefit_jax.training.network_meta import NetworkMeta
+from tests.models.conftest import draw_variables  # noqa: F401  a fixture of these tests too
 
 SIZE = 40  # large enough for every design
 

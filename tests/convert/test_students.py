@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax import models
 from bottlefit_jax.convert import from_torch, students, to_torch
 from bottlefit_jax.convert.network import to_state_dict

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax import models
 from bottlefit_jax.bundle import identity, read_bundle
 from bottlefit_jax.codec.quantizer import Affine, quantize

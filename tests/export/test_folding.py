@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.bottleneck import Half
+from bottlefit_jax.models.bottleneck import ConvStack
 from bottlefit_jax.models.normalise import normalise
 from export.folding import Affine, Convolution, fold_encoder
 from export.head import float_head
@@ -101,8 +102,8 @@ def test_by_layer_a_patch_encoder_is_flaxs():
     head = module.design.encoder
     for until, layer in enumerate(folded.layers, 1):
         end = len(head) if until == len(folded.layers) else int(folded.layers[until].name.split("/")[1])
-        half = Half(head[:end])
-        want = half.apply({kind: tree["encoder"] for kind, tree in variables.items()}, x)
+        stack = ConvStack(head[:end])
+        want = stack.apply({kind: tree["encoder"] for kind, tree in variables.items()}, x)
         got = jax.jit(float_head(folded, until=until))(image)
         assert relative(np.asarray(got), np.asarray(want)) < 1e-5, layer.name
 

@@ -199,12 +199,9 @@ def test_training_quantises_only_when_told_and_gradients_pass(tiny, quantize_tra
         ({"version": "2"}, "version='2' must"),
         (
             {"design": "patches"},
-            "design='patches' must be one of 'bottlefit', 'patch', 'autoencoder', 'reduction', 'spinn'",
+            r"design='patches' must be one of 'bottlefit', 'patch'",
         ),
         ({"design": "patch", "version": 1}, "version=1 belongs to bottlefit; design='patch' has none"),
-        ({"design": "spinn", "version": 3}, "version=3 belongs to bottlefit; design='spinn' has none"),
-        ({"design": "spinn", "channels": 12}, "channels=12 must be 128: a spinn sends layer2 of resnet18 as it is"),
-        ({"design": "spinn", "channels": 128, "cut": "layer1"}, "channels=128 must be 64: a spinn sends layer1"),
         ({"bits": 9}, "bits=9 must be an integer from 1 to 8"),
         ({"bits": 0}, "bits=0 must"),
         ({"cut": "layer5"}, "cut='layer5' must be one of resnet18's features: conv1, bn1, relu, maxpool, layer1"),

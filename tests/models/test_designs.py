@@ -1,14 +1,16 @@
-"""The bottlenecks that are not the reference's: `patch`, and those that BottleFit is compared with."""
+"""Designs that are not the reference's: `patch`, a wider decoder, and those that other rooms register."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bottlefit_jax import models
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.cost import macs
-from bottlefit_jax.models.inheritance import with_tail_of
+from bottlefit_jax.evaluation.cost import device_cost, macs
+from bottlefit_jax.models import designs
 from tests.models.test_bottleneck import shapes
 
 
@@ -63,76 +65,66 @@ def test_the_encoders_multiply_adds(design, millions):
     assert counted / 1e6 == pytest.approx(millions, abs=0.05)
 
 
-AFTER_CUT = {"autoencoder": -4, "reduction": 0, "spinn": 0}  # rows that the latent has more than the feature
-SENT = {"resnet18": 128, "densenet121": 256, "mobilenet_v2": 32, "inception_v3": 288}
-
-
 @pytest.mark.parametrize("size", [(96, 96), (101, 160)])
-@pytest.mark.parametrize("design", ["patch", *AFTER_CUT])
 @pytest.mark.parametrize(
-    "name",
-    ["resnet18", "mobilenet_v2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("densenet121", "inception_v3"))],
+    ("name", "channels"),
+    [
+        ("resnet18", 128),
+        ("mobilenet_v2", 32),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in (("densenet121", 256), ("inception_v3", 288))),
+    ],
 )
-def test_every_design_restores_the_cut(name, design, size):
-    channels = SENT[name] if design == "spinn" else 5
-    module = models.create(name, bottleneck={"channels": channels, "design": design, "image_size": size})
+def test_a_patch_student_restores_the_cut(name, channels, size):
+    module = models.create(name, bottleneck={"channels": 5, "design": "patch", "image_size": size})
     variables, (logits, features) = shapes(module, size)
-    rows = module.feature_size(size)
-    if design in AFTER_CUT:
-        assert features["latent"].shape == (1, *(n + AFTER_CUT[design] for n in rows), channels)
     assert features["latent"].shape[1:3] == module.latent_size(size)
-    assert features["decoded"].shape == (1, *rows, SENT[name])
-    assert ("exit_logits" in features) == (design == "spinn")
+    assert features["decoded"].shape == (1, *module.feature_size(size), channels)
+    assert "exit_logits" not in features
     _, decoded = jax.eval_shape(lambda v, z: module.apply(v, z, method="decode"), variables, features["latent"])
     assert decoded["decoded"] == features["decoded"]
     assert logits.shape == (1, 1000)
 
 
-@pytest.mark.parametrize("design", AFTER_CUT)
-def test_the_device_runs_the_teachers_own_parts(design, draw_variables):
-    teacher = models.create("resnet18", num_classes=5, width=8)
-    channels = 16 if design == "spinn" else 3
-    module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": channels, "design": design})
-    images = np.random.default_rng(1).standard_normal((2, 64, 64, 3)).astype(np.float32)
-    given = jax.tree.map(lambda x: x + 0.01, draw_variables(teacher, 64))
-    variables = with_tail_of(given, draw_variables(module, 64))
-    front = ("conv1", "bn1", "layer1", "layer2")
-    assert module.device_parts[:6] == ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
-    for collection in given:
-        for part in set(front) & set(given[collection]):
-            jax.tree.map(np.testing.assert_array_equal, variables[collection][part], given[collection][part])
-    _, expected = jax.jit(teacher.apply)(given, images)
-    reached = expected["layer2"]
-    if design == "spinn":
-        encode = jax.jit(lambda v, x: module.apply(v, x, method="encode"))
-        np.testing.assert_allclose(encode(variables, images), reached, rtol=1e-5, atol=1e-6)
-        _, features = jax.jit(module.apply)(variables, images)
-        early = module.apply(variables, features["latent"], method="exit_early")
-        assert early.shape == (2, 5)
-        np.testing.assert_allclose(early, features["exit_logits"], rtol=1e-4, atol=1e-5)
-    else:
-        halves = module.bind(variables)
-        np.testing.assert_allclose(halves.encode(images), halves.encoder(reached), rtol=1e-3, atol=1e-4)
+class Answer(nn.Module):
+    """An early exit for the test: the mean of the latent, and a dense layer."""
+
+    classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(self.classes, dtype=self.dtype, name="0")(x.mean((1, 2)))
 
 
-@pytest.mark.parametrize("plan", [{}, {"design": "patch"}, {"design": "reduction"}])
-def test_only_a_spinn_answers_early(draw_variables, plan):
-    module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3, **plan})
-    variables = draw_variables(module, 32)
-    with pytest.raises(UserError, match="this bottleneck of resnet18 has no early exit; design='spinn' has one"):
-        module.apply(variables, jnp.zeros((1, 4, 4, 3)), method="exit_early")
+@pytest.fixture
+def own_design(monkeypatch):
+    """A design with an early exit, registered under "own" for one test."""
+    monkeypatch.setattr(designs, "_registered", dict(designs._registered))
+    encoder = (designs.conv("latent", 4, 4),)
+    design = designs.Design(encoder, (designs.conv("cut"), designs.RESIZE), early_exit=Answer)
+    designs.register("own", design)
+    return design
 
 
-def test_a_image_too_small_for_an_autoencoder_is_one_line():
-    said = r"^images of 32 × 32 are too small for this bottleneck of resnet18: nothing is left of the latent"
-    with pytest.raises(UserError, match=said):
-        models.create("resnet18", bottleneck={"design": "autoencoder", "image_size": 32})
-    with pytest.raises(UserError, match=said):
-        shapes(models.create("resnet18", bottleneck={"design": "autoencoder"}), (32, 32))
-    assert models.create("resnet18", bottleneck={"design": "autoencoder", "image_size": 40}).latent_size((40, 40)) == (
-        1,
-        1,
-    )
+def test_a_registered_design_is_built_from_its_row(own_design):
+    module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3, "design": "own"})
+    variables, (_, features) = shapes(module, (64, 64))
+    assert module.device_parts == ("encoder", "exit")
+    assert module.parts[:3] == ("encoder", "exit", "decoder")
+    assert variables["params"]["encoder"]["0"]["kernel"].shape == (4, 4, 3, 3)
+    assert variables["params"]["exit"]["0"]["kernel"].shape == (3, 5)
+    assert features["exit_logits"].shape == (1, 5)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    outputs = jax.eval_shape(lambda v, x: module.apply(v, x, method="device_outputs"), variables, images)
+    assert outputs == (features["latent"], features["exit_logits"])
+    assert device_cost(module, variables, 64) == {"params": 3 * 4 * 4 * 3 + 3 * 5 + 5, "macs": 16 * 16 * 144 + 3 * 5}
+
+
+def test_a_name_is_taken_once(own_design):
+    designs.register("own", own_design)  # the same again is the same
+    for name in ("own", "bottlefit", "patch"):
+        with pytest.raises(ValueError, match=f"there is a design '{name}' already"):
+            designs.register(name, designs.Design((), ()))
 
 
 def test_a_wider_decoder_costs_the_device_nothing():

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax import models
 
 
