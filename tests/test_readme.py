@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_main import run
-
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -43,10 +41,10 @@ def test_its_code_runs_and_prints_what_it_says():
 
 
 @pytest.mark.slow
-def test_the_demo_reaches_its_figures(tmp_path):
-    code, _, err = run(f"--workdir={tmp_path / 'run'}")
-    assert (code, err) == (0, ""), err
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
+def test_the_demo_reaches_its_figures(demo):
+    trained = demo()
+    assert (trained.code, trained.err) == (0, ""), trained.err
+    report = json.loads((trained.workdir / "report.json").read_text())
     assert report["teacher"]["top1"] >= 98.5
     assert report["student"]["top1_drop_points"] <= 0.6
     assert report["student"]["bits"] == 8
