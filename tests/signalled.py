@@ -5,10 +5,23 @@ python -m tests.signalled FILE TEXT NUMBER MODULE FLAG...     TEXT may be empty;
 
 import os
 import runpy
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(module, *flags, signum, path, text=""):
+    """Runs `python -m module flags` until `path` is there with `text` in it: then comes the signal.
+
+    Returns the exit code and both outputs.
+    """
+    words = [sys.executable, "-m", "tests.signalled", path, text, str(int(signum)), module, *flags]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    return done.returncode, done.stdout, done.stderr
 
 
 def _watch(path: Path, text: str, number: int) -> None:

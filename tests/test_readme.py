@@ -16,7 +16,6 @@ from PIL import Image
 
 from bottlefit_jax.recipe import base_config
 from tests.edge.conftest import bundle, image, server, tail  # noqa: F401  fixtures
-from tests.test_main import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -118,10 +117,10 @@ def test_every_python_block_has_a_test():
 
 
 @pytest.mark.slow
-def test_the_demo_reaches_its_figures(tmp_path):
-    code, _, err = run(f"--workdir={tmp_path / 'run'}")
-    assert (code, err) == (0, ""), err
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
+def test_the_demo_reaches_its_figures(demo):
+    trained = demo()
+    assert (trained.code, trained.err) == (0, ""), trained.err
+    report = json.loads((trained.workdir / "report.json").read_text())
     assert report["teacher"]["top1"] >= 98.5
     assert report["student"]["top1_drop_points"] <= 0.6
     assert report["student"]["bits"] == 8

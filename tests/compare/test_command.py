@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bottlefit_jax import lock
+from tests import signalled
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -135,10 +136,11 @@ def test_a_comparison_that_is_stopped_goes_on_in_the_epoch_and_ends_the_same(com
     workdir, _ = compared
     arguments = (*SMALL, f"--workdir={tmp_path}", "--methods=bottlefit-patch,spinn")
     metrics = tmp_path / "compare" / "runs" / "bottlefit-patch-6ch-seed0" / "metrics.jsonl"
-    words = ["-m", "tests.signalled", metrics, "stage1", str(int(signal.SIGTERM)), "bottlefit_jax.compare"]
-    done = subprocess.run([sys.executable, *words, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 143, done.stderr
-    assert "goes on from here" in done.stdout
+    code, out, err = signalled.run(
+        "bottlefit_jax.compare", *arguments, signum=signal.SIGTERM, path=metrics, text="stage1"
+    )
+    assert code == 143, err
+    assert "goes on from here" in out
     assert not (tmp_path / "compare" / "results" / "bottlefit-patch-6ch-seed0.json").exists()
     code, out, _ = run(*arguments)
     assert code == 0

@@ -1,16 +1,14 @@
 """A run that was killed ends with the weights of one that was not, to the bit; a signal stops it cleanly."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bottlefit_jax.training.checkpoint import load_variables
-from tests.test_main import ROOT, SMALL, run
+from tests import signalled
+from tests.test_main import SMALL, run
 
 ARGUMENTS = (*SMALL, "--config.checkpoint.every_steps=5")
 
@@ -20,20 +18,16 @@ def digests(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert run(*ARGUMENTS, f"--workdir={workdir}")[0] == 0
-    return digests(workdir)
+def whole(demo):
+    """Those of a run without a stop; how often it saves does not matter."""
+    return digests(demo(*SMALL).workdir)
 
 
 def stop(workdir, stage, step, signum):
     """Runs until `stage` has written its checkpoint of `step`: then comes the signal."""
-    words = ["-m", "tests.signalled", workdir / "checkpoints" / stage / str(step), "", str(int(signum))]
-    words += ["bottlefit_jax.main", "--config=configs/digits.py", *ARGUMENTS, f"--workdir={workdir}"]
-    done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600
-    )
-    return done.returncode, done.stdout, done.stderr
+    path = workdir / "checkpoints" / stage / str(step)
+    flags = ("--config=configs/digits.py", *ARGUMENTS, f"--workdir={workdir}")
+    return signalled.run("bottlefit_jax.main", *flags, signum=signum, path=path)
 
 
 @pytest.mark.slow
