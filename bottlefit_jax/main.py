@@ -1,9 +1,9 @@
-"""Trains what a config asks for, goes on where the workdir already holds it, and writes a report.
+"""Trains what a config asks for, resuming where the workdir already holds it, and writes a report.
 
     python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits [--config.a.b=value]
 
-Exit codes: 0 done; 2 something given cannot be used (one line on standard error); 143 or 130 stopped by SIGTERM or
-SIGINT, everything saved: the same command goes on from there.
+Exit codes: 0 done; 2 an invalid value (one line on standard error); 143 or 130 stopped by SIGTERM or SIGINT, with
+everything saved: the same command resumes from there.
 """
 
 from bottlefit_jax import interrupt
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (without the program) and return the exit code."""
+    """Run the command.
+
+    Args:
+        argv: the command line without the program.
+
+    Returns:
+        The exit code.
+    """
     from bottlefit_jax.cli.config_command import run_command
 
     arguments = sys.argv[1:] if argv is None else argv
@@ -34,16 +41,17 @@ def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) 
     del values
     import bottlefit_jax.compare.designs  # noqa: F401  a config may train a design of the comparison alone
     from bottlefit_jax.experiment.run import run_experiment
+    from bottlefit_jax.training.loop import StopSignal
 
-    if report := run_experiment(config, workdir, command=typed):
+    if report := run_experiment(config, workdir, command=typed, stop=StopSignal()):
         summarise(report, workdir)
     return 0
 
 
 def summarise(report: dict, workdir: Path) -> None:
-    """Two lines at the end of a run: what came out, and where it stands."""
-    found = [f"{name} {report[name]['top1']:.2f} %" for name in ("teacher", "student") if report[name] is not None]
-    line, traffic = f"{', '.join(found)} top-1", report["bytes_per_image"]
+    """Print two lines at the end of a run: its accuracies and bytes, and where the report is."""
+    accuracies = [f"{name} {report[name]['top1']:.2f} %" for name in ("teacher", "student") if report[name] is not None]
+    line, traffic = f"{', '.join(accuracies)} top-1", report["bytes_per_image"]
     if report["student"] is not None:
         line += (
             f"; {traffic['latent_payload']:,} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG at quality 95 "

@@ -1,11 +1,9 @@
-"""The config that every experiment starts from: the reference recipe, and the only place where defaults live.
+"""The config that every experiment starts from: the reference recipe, and the only place with defaults.
 
-A file in `configs/` calls `base_config()`, changes what its experiment needs, and returns it. The command locks it:
+A file in `configs/` calls `base_config()`, changes what its experiment needs, and returns it. The command locks it, so
 a key that is not here is an error.
 """
 
-import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -17,7 +15,7 @@ Config = Any  # a ConfigDict, whose keys a type checker cannot know
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# A bottleneck where neither the config nor the student's weights say otherwise: the reference's.
+# The reference's bottleneck: options that neither the config nor the student's weights set.
 BOTTLENECK = {
     "channels": 12,
     "hidden": None,
@@ -32,7 +30,7 @@ BOTTLENECK = {
 
 
 def base_config() -> Config:
-    """BottleFit's recipe for ImageNet: ResNet-152, 12 channels, distillation behind a frozen encoder, 8 bits.
+    """Return BottleFit's recipe for ImageNet: ResNet-152, 12 channels, 8 bits, distillation with a frozen encoder.
 
     Batch 64; stage 1 Adam 1e-3, stage 2 SGD 1e-3 with momentum 0.9 and weight decay 5e-4, 10 + 10 epochs, both ×0.1
     after 5 (the reference's config/ghnd_kd/custom_resnet152_from_resnet152-12ch.yaml).
@@ -49,12 +47,12 @@ def base_config() -> Config:
                 "flip": True,
                 "mean": (),  # empty, like std: what the weights were trained with, or else ImageNet's
                 "std": (),
-                "on_bad_image": "error",  # or "skip": leave it out and count it
+                "on_bad_image": "error",  # or "skip": leave it out and report how many there are
                 "workers": 4,
                 "worker_type": "thread",  # or "process"
             },
             "teacher": {
-                "name": "resnet152",  # empty: the one that the weights are of
+                "name": "resnet152",  # empty: the model that the weights belong to
                 "options": {},  # of models.create, such as width; not set: the weights', or else the model's own
                 "weights": "",  # folder of a converted or trained teacher; empty: train one
                 "classifier": "given",  # or "new": keep the weights' body, and train it with the dataset's classes
@@ -99,19 +97,20 @@ def base_config() -> Config:
                     freeze_encoder=True,
                 ),
             },
-            "frozen_statistics": "fixed",  # or "drift": frozen parts' batch statistics move, as in the reference
+            "frozen_statistics": "fixed",  # or "update": frozen parts update batch statistics, as in the reference
             "compute_dtype": "float32",  # or "bfloat16"; parameters and statistics stay float32
             "eval_batch_size": 64,
             "evaluate_every": 1,  # epochs from one evaluation to the next; the last epoch of a stage always has one
             "checkpoint": {
                 "every_steps": 1000,  # besides the end of each epoch; 0: only there
-                "select": "last",  # or "best" top-1: which weights a stage hands on
+                "select": "last",  # or "best" top-1: which weights are its result
             },
         }
     )
 
 
 def _stage(**changes: Any) -> dict[str, Any]:
+    """Return the settings that every stage has, and those that only some stages have among `changes`."""
     return {
         "epochs": 10,
         "batch_size": 64,
@@ -127,131 +126,14 @@ def _stage(**changes: Any) -> dict[str, Any]:
     }
 
 
-STAGES = ("teacher", "stage1", "stage2")
+STAGES = tuple(base_config().stages)
 PATHS = ("dataset.root", "teacher.weights", "teacher.labels", "student.weights")
-CHOICES = {
-    "dataset.on_bad_image": ("error", "skip"),
-    "dataset.worker_type": ("thread", "process"),
-    "student.stem": ("teacher", "random"),
-    "teacher.classifier": ("given", "new"),
-    "student.bottleneck.per": (None, "image", "batch", "channel"),
-    "student.bottleneck.range": (None, "dynamic", "static"),
-    "frozen_statistics": ("fixed", "drift"),
-    "compute_dtype": ("float32", "bfloat16"),
-    "checkpoint.select": ("last", "best"),
-    **{f"stages.{stage}.optimizer": ("adam", "sgd") for stage in STAGES},
-    **{f"stages.{stage}.schedule": ("multistep", "cosine", "constant") for stage in STAGES},
-}
-AT_LEAST = {
-    "seed": 0,
-    "dataset.image_size": 0,
-    "dataset.resize": 0,
-    "dataset.workers": 0,
-    "student.calibration_images": 1,
-    "eval_batch_size": 1,
-    "evaluate_every": 1,
-    "checkpoint.every_steps": 0,
-    **{f"stages.{stage}.epochs": 0 for stage in STAGES},
-    **{f"stages.{stage}.batch_size": 1 for stage in STAGES},
-    **{f"stages.{stage}.weight_decay": 0 for stage in STAGES},
-    **{f"stages.{stage}.warmup_epochs": 0 for stage in STAGES},
-}
-# Whether a number makes sense, and the words for those that do.
-RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "seed": (lambda value: value <= 2**30, "at most 2**30"),  # each stage has a stream of its own, of 32 bits
-    **{f"stages.{stage}.learning_rate": (lambda value: value > 0, "above 0") for stage in STAGES},
-    **{f"stages.{stage}.momentum": (lambda value: 0 <= value < 1, "at least 0 and below 1") for stage in STAGES},
-    **{f"stages.{stage}.gamma": (lambda value: 0 < value <= 1, "above 0 and at most 1") for stage in STAGES},
-    "stages.teacher.label_smoothing": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    "stages.stage2.alpha": (lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "stages.stage2.temperature": (lambda value: value > 0, "above 0"),
-}
-# What a run may change without becoming another run: none of it moves a weight.
+# What may differ when a run is resumed: none of it changes a weight.
 MAY_CHANGE = ("dataset.root", "dataset.workers", "dataset.worker_type", "checkpoint.every_steps", "eval_batch_size")
 
 
-def check_config(config: Config) -> None:
-    """Raise UserError for a value that no part of the program could use, before anything is opened or compiled."""
-    for path, allowed in CHOICES.items():
-        if (value := look_up(config, path)) not in allowed:
-            words = " or ".join(repr(word) for word in allowed if word is not None)
-            raise UserError(f"config.{path} is {value!r}; it can be {words}")
-    for path, value in _leaves(config):
-        if any(isinstance(one, float) and not math.isfinite(one) for one in _items(value)):
-            raise UserError(f"config.{path} is {value}; it must be finite")
-    for path, least in AT_LEAST.items():
-        if (value := look_up(config, path)) < least:
-            raise UserError(f"config.{path} is {value}; it must be at least {least}")
-    for path, (possible, words) in RANGES.items():
-        if not possible(value := look_up(config, path)):
-            raise UserError(f"config.{path} is {value}; it must be {words}")
-    _check_pixels(config.dataset)
-    for stage in STAGES:
-        _check_milestones(stage, config.stages[stage].milestones)
-    for path in PATHS:
-        _local(config, path)
-    if not has_teacher(config) and (not config.student.weights or _asks_the_teacher(config)):
-        raise UserError(
-            "there is no teacher: set config.teacher.weights to a folder, or config.stages.teacher.epochs above 0"
-        )
-    if has_new_classifier(config):
-        _check_new_classifier(config)
-    if not (config.teacher.name or config.teacher.weights or config.student.weights):
-        raise UserError("config.teacher.name is empty, and there are no weights that would tell it")
-    if not config.dataset.image_size:
-        raise UserError("config.dataset.image_size is 0, and no weights say what it is; it must be at least 1")
-
-
-def _check_new_classifier(config: Config) -> None:
-    """A new classifier needs a body, epochs to learn in, and nothing that has another one."""
-    new = "config.teacher.classifier is 'new'"
-    if not config.teacher.weights:
-        raise UserError(f"{new}: set config.teacher.weights to the folder of the network that it belongs to")
-    if not config.stages.teacher.epochs:
-        raise UserError(f"{new} and config.stages.teacher.epochs is 0; a new classifier must be trained")
-    if config.teacher.labels:
-        raise UserError(f"{new}, so its classes are the dataset's; leave config.teacher.labels out")
-    if config.student.weights:
-        raise UserError(f"{new}, but config.student.weights has a classifier already; give one of the two")
-
-
-def _check_pixels(dataset: Config) -> None:
-    """Sizes, crops and normalisation of the images."""
-    if dataset.resize and dataset.resize < dataset.image_size:
-        raise UserError(
-            f"config.dataset.resize is {dataset.resize}, too small to cut {dataset.image_size} x {dataset.image_size} "
-            f"from it; it must be 0 or at least config.dataset.image_size"
-        )
-    scale = tuple(dataset.crop_scale)
-    if len(scale) != 2 or not _are_numbers(scale) or not 0 < scale[0] <= scale[1] <= 1:
-        raise UserError(
-            f"config.dataset.crop_scale is {scale}; it must be two shares of the area, 0 < a <= b <= 1, as 0.08,1"
-        )
-    for key, possible, words in (
-        ("mean", lambda value: 0 <= value <= 1, "from 0 to 1"),
-        ("std", lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    ):
-        values = tuple(dataset[key])
-        if len(values) not in (0, 3) or not _are_numbers(values):
-            raise UserError(f"config.dataset.{key} is {values}; it needs three numbers, for red, green and blue")
-        if not all(map(possible, values)):
-            hint = ", so divide them by 255" if max(values) > 1 else ""
-            raise UserError(
-                f"config.dataset.{key} is {values}; each must be {words}: images are scaled to 0..1 first{hint}"
-            )
-
-
-def _check_milestones(stage: str, milestones: Any) -> None:
-    values = tuple(milestones)
-    whole = all(isinstance(epoch, int) and epoch >= 1 for epoch in values)
-    if not whole or list(values) != sorted(set(values)):
-        raise UserError(
-            f"config.stages.{stage}.milestones is {values}; it must be epochs from 1 up, each later than the one before"
-        )
-
-
 def expand_paths(config: Config) -> None:
-    """Write the paths of `config` out where they begin with `~`.
+    """Expand `~` in the paths of `config`.
 
     Raises:
         UserError: one is not a path of this machine.
@@ -259,11 +141,11 @@ def expand_paths(config: Config) -> None:
     for path in PATHS:
         if look_up(config, path):
             parent, _, key = path.rpartition(".")
-            look_up(config, parent)[key] = _local(config, path)
+            look_up(config, parent)[key] = path_at(config, path)
 
 
-def _local(config: Config, path: str) -> str:
-    """The path at `path` of the config, `~` expanded; empty where none is set."""
+def path_at(config: Config, path: str) -> str:
+    """Return the path at the config's key `path`, `~` expanded; empty where none is set."""
     value = look_up(config, path)
     try:
         return str(local_path(value)) if value else ""
@@ -271,46 +153,24 @@ def _local(config: Config, path: str) -> str:
         raise UserError(f"config.{path}: {error}") from None
 
 
-def _leaves(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of the config with its dotted path."""
-    for key in config:
-        value = config[key]
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _items(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-def _are_numbers(values: tuple[Any, ...]) -> bool:
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-
-
 def has_teacher(config: Config) -> bool:
-    """Whether the run has a teacher: one that it trains, or one from a folder."""
+    """Return whether the run has a teacher: one that it trains, or one from a folder."""
     return bool(config.teacher.weights or config.stages.teacher.epochs)
 
 
 def has_new_classifier(config: Config) -> bool:
-    """Whether the teacher keeps the body of its weights and learns the dataset's classes."""
+    """Return whether the teacher keeps the body of its weights and learns the dataset's classes."""
     return config.teacher.classifier == "new"
 
 
 def has_student(config: Config) -> bool:
-    """Whether the run has a student: one that it trains, or one from a folder."""
-    return bool(config.student.weights or config.stages.stage1.epochs or config.stages.stage2.epochs)
-
-
-def _asks_the_teacher(config: Config) -> bool:
-    stage2 = config.stages.stage2
-    return bool(config.stages.stage1.epochs or (stage2.epochs and stage2.loss == "distillation"))
+    """Return whether the run has a student: one that it trains, or one from a folder."""
+    trained = any(settings.epochs for name, settings in config.stages.items() if name != "teacher")
+    return bool(config.student.weights or trained)
 
 
 def look_up(config: Config, path: str) -> Any:
-    """The value at a dotted path."""
+    """Return the value at a dotted path."""
     value: Any = config
     for key in path.split("."):
         value = value[key]
@@ -318,15 +178,15 @@ def look_up(config: Config, path: str) -> Any:
 
 
 def model_options(config: Config) -> dict[str, Any]:
-    """The options that the config sets, for `models.create`."""
+    """Return the options that the config sets, for `models.create`."""
     return {key: value for key, value in config.teacher.options.to_dict().items() if value is not None}
 
 
 def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) -> dict[str, Any]:
-    """`models.create`'s bottleneck dictionary.
+    """Return the bottleneck dictionary of `models.create`.
 
     Args:
-        config: what it sets goes first; bits 0, hidden 0 and an empty cut mean None.
+        config: what it sets takes precedence; bits 0, hidden 0 and an empty cut mean None.
         weights: the dictionary that came with the student's weights.
     """
     chosen = {key: value for key, value in config.student.bottleneck.to_dict().items() if value is not None}
@@ -335,12 +195,18 @@ def bottleneck_options(config: Config, weights: dict[str, Any] | None = None) ->
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configs, as dictionaries, and could move a weight: `path: ours here, theirs there`."""
-    found = []
+    """Return what differs between two configs and could change a weight, as `path: ours here, theirs there`.
+
+    Args:
+        ours: a config, as a dictionary.
+        theirs: likewise.
+        prefix: of the paths.
+    """
+    lines = []
     for key in sorted({*ours, *theirs}):
         path, a, b = f"{prefix}{key}", ours.get(key), theirs.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{path}.")
+            lines += differences(a, b, f"{path}.")
         elif a != b and path not in MAY_CHANGE:
-            found.append(f"{path}: {a!r} here, {b!r} there")
-    return found
+            lines.append(f"{path}: {a!r} here, {b!r} there")
+    return lines

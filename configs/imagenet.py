@@ -10,7 +10,7 @@ The argument is a model (densenet169, densenet201, resnet152) and any of these, 
     frozen | free stage 2 leaves the encoder as stage 1 made it (the default), or trains it too
     8bit | float  the latent is quantised to 8 bits in evaluation (the default), or not
     v1 | v2 | v3  the ResNet bottleneck's version; v2 unless given
-    drift         frozen parts' batch statistics move, as in the reference's code
+    update        frozen parts update their batch statistics, as in the reference's code
 
 Teacher weights are a folder written by `bottlefit_jax.convert` or by another run; DATA_DIR holds TFDS's imagenet2012 as
 ArrayRecord. The recipe is the reference's (`recipe.base_config`). Result: not measured yet, it needs ImageNet.
@@ -38,7 +38,7 @@ def get_config(arg="resnet152"):
         "free": lambda: stage2.update(freeze_encoder=False),
         "8bit": lambda: bottleneck.update(bits=8),
         "float": lambda: bottleneck.update(bits=0),
-        "drift": lambda: config.update(frozen_statistics="drift"),
+        "update": lambda: config.update(frozen_statistics="update"),
         **{f"v{version}": lambda version=version: bottleneck.update(version=version) for version in (1, 2, 3)},
         **{name: lambda name=name: config.teacher.update(name=name) for name in MODELS},
     }

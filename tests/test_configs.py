@@ -8,12 +8,12 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.cli.config_command import meet_weights
+from bottlefit_jax.config_check import check_config
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.experiment.inputs import stage_settings
 from bottlefit_jax.recipe import (
     base_config,
     bottleneck_options,
-    check_config,
     differences,
     model_options,
 )
@@ -148,7 +148,7 @@ def test_an_image_size_of_0_is_the_weights():
 def test_without_weights_an_image_size_of_0_is_a_mistake():
     config = load("digits").lock()
     config.dataset.update(image_size=0, resize=0)
-    with pytest.raises(UserError, match=r"config\.dataset\.image_size is 0, and no weights say what it is"):
+    with pytest.raises(UserError, match=r"config\.dataset\.image_size is 0, and there are no weights to take it from"):
         check_config(config)
 
 

@@ -20,7 +20,6 @@ from tests.edge.conftest import bundle, image, server, tail  # noqa: F401  fixtu
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
-WITH_CONFIG = ("bottlefit_jax.main", "bottlefit_jax.compare")
 
 
 def blocks(text, *languages):
@@ -49,7 +48,7 @@ def help_of(module):
     name = f"{module}.__main__" if (ROOT / module.replace(".", "/")).is_dir() else module
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        importlib.import_module(name).main(["python", "--help"] if module in WITH_CONFIG else ["--help"])
+        importlib.import_module(name).main(["--help"])
     return printed.getvalue()
 
 

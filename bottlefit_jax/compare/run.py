@@ -19,6 +19,7 @@ from bottlefit_jax.compare.methods import NEVER, THRESHOLDS, student_epochs
 from bottlefit_jax.compare.report import LATENCY, RATE_ACCURACY, write_comparison
 from bottlefit_jax.compare.rows import same_network, table
 from bottlefit_jax.compare.setting import Setting, open_setting
+from bottlefit_jax.config_check import check_config
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.cost import count_params, device_cost, macs
 from bottlefit_jax.evaluation.report import versions
@@ -26,7 +27,7 @@ from bottlefit_jax.experiment.inputs import Variables, claim_workdir, create_net
 from bottlefit_jax.experiment.results import latent_payload, resolved
 from bottlefit_jax.experiment.run import run_experiment
 from bottlefit_jax.files import write_text
-from bottlefit_jax.recipe import Config, bottleneck_options, check_config
+from bottlefit_jax.recipe import Config, bottleneck_options
 from bottlefit_jax.training.loop import Stopped, StopSignal
 
 

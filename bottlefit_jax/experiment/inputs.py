@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from bottlefit_jax import data, lock, models
+from bottlefit_jax.config_check import NO_TEACHER
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import write_error, write_text
 from bottlefit_jax.recipe import (
@@ -96,14 +97,17 @@ def create_stages(config: Config, networks: Networks) -> dict[str, Stage]:
     """Create every stage whose network the run has, so that a mistake in any of them shows before the first one runs.
 
     Raises:
-        UserError: see `stages.create_stage`.
+        UserError: see `stages.create_stage`; or a stage needs a teacher and there is none.
     """
-    update = config.frozen_statistics == "drift"
-    return {
+    update = config.frozen_statistics == "update"
+    stages = {
         name: create_stage(name, stage_settings(config, name), module, update_statistics=update)
         for name, declaration in STAGES.items()
         if (module := networks.module(declaration.network)) is not None
     }
+    if networks.teacher is None and any(stages[name].needs_teacher for name in stages_to_run(config)):
+        raise UserError(NO_TEACHER)
+    return stages
 
 
 def open_source(config: Config, split: str) -> data.Source:

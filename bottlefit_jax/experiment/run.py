@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bottlefit_jax import data
+from bottlefit_jax.config_check import check_config
 from bottlefit_jax.evaluation import alternatives
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
 from bottlefit_jax.experiment.inputs import (
@@ -30,7 +31,7 @@ from bottlefit_jax.experiment.results import write_results
 from bottlefit_jax.experiment.streams import stream_key, stream_seed
 from bottlefit_jax.models import folded_norms, with_body_of, with_measured_norms, with_stem_of, with_tail_of
 from bottlefit_jax.models.normalise import normalise
-from bottlefit_jax.recipe import Config, check_config
+from bottlefit_jax.recipe import Config
 from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, step
 from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.progress import RunLog

@@ -3,7 +3,8 @@
 import pytest
 
 from bottlefit_jax.compare.methods import METHODS
-from bottlefit_jax.recipe import base_config, check_config
+from bottlefit_jax.config_check import check_config
+from bottlefit_jax.recipe import base_config
 
 TRAINED = [name for name, method in METHODS.items() if method.change]
 

@@ -1,4 +1,4 @@
-"""Evaluation over batches: masks, subsets of classes, calibrated ranges, and what is sent for a few images."""
+"""Evaluation over batches: masks, subsets of classes, calibrated ranges, transfers, and what a few images send."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate, send_and_classify
 from bottlefit_jax.training import sharding
-from tests.training.conftest import PIXELS, make_batches, pair  # noqa: F401
+from tests.training.conftest import PIXELS, make_batches, make_modules, pair  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def accuracy(module, variables, batches, mesh, **options):
     return evaluate(step, sharding.put_replicated(mesh, variables), batches, mesh=mesh)
 
 
-def test_what_the_mask_hides_does_not_count(pair, mesh):  # noqa: F811
+def test_masked_images_do_not_count(pair, mesh):  # noqa: F811
     batches = make_batches(2)
     image = np.concatenate([batch["image"][:5] for batch in batches])
     label = np.concatenate([batch["label"][:5] for batch in batches])
@@ -44,10 +44,50 @@ def test_only_the_datasets_classes_compete(pair, mesh):  # noqa: F811
     assert only == {"top1": 100.0, "top5": 100.0}
 
 
-def test_a_network_that_is_not_finite_is_told(pair, mesh):  # noqa: F811
+def test_non_finite_outputs_are_a_user_error(pair, mesh):  # noqa: F811
     broken = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), pair.student_variables)
     with pytest.raises(UserError, match="output is not finite for 32 of 32 evaluation images"):
         accuracy(pair.student, broken, masked(make_batches(2), 16), mesh)
+
+
+@pytest.fixture
+def puts(monkeypatch):
+    """The arrays that are put onto devices explicitly, by size; implicit transfers are errors."""
+    sizes, device_put = [], jax.device_put
+
+    def count(tree, *arguments, **options):
+        sizes.extend(leaf.size for leaf in jax.tree.leaves(tree) if isinstance(leaf, np.ndarray))
+        return device_put(tree, *arguments, **options)
+
+    monkeypatch.setattr(jax, "device_put", count)
+    with jax.transfer_guard("disallow"):
+        yield sizes
+
+
+def test_an_evaluation_puts_the_network_onto_the_devices_once(pair, mesh, puts):  # noqa: F811
+    variables, batches = pair.teacher_variables, masked(make_batches(3), 16)
+    step = create_eval_step(pair.teacher, mesh=mesh, **PIXELS)
+    evaluate(step, variables, batches, mesh=mesh)
+    network = [np.size(leaf) for leaf in jax.tree.leaves(variables)]
+    images = [leaf.size for batch in batches for leaf in batch.values()]
+    assert sorted(puts) == sorted(network + images)
+    on_mesh = sharding.put_replicated(mesh, variables)
+    puts.clear()
+    evaluate(step, on_mesh, batches, mesh=mesh)
+    assert sorted(puts) == sorted(images)
+
+
+def test_a_calibration_puts_the_network_onto_the_device_once(pair, puts):  # noqa: F811
+    batches = masked(make_batches(3), 16)
+    calibrate(pair.student, pair.student_variables, batches, per_channel=False, **PIXELS)
+    network = [np.size(leaf) for leaf in jax.tree.leaves(pair.student_variables)]
+    assert sorted(puts) == sorted(network + [batch[key].size for batch in batches for key in ("image", "mask")])
+
+
+def test_a_step_of_equal_arguments_is_kept(pair, mesh):  # noqa: F811
+    step = create_eval_step(pair.teacher, mesh=mesh, class_indices=[1, 2], **PIXELS)
+    assert create_eval_step(make_modules()[0], mesh=mesh, class_indices=(1, 2), **PIXELS) is step
+    assert create_eval_step(pair.teacher, mesh=mesh, **PIXELS) is not step
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -65,7 +105,7 @@ def test_a_calibrated_range_is_that_of_the_unmasked_latents(pair, per_channel): 
 @pytest.mark.parametrize(
     ("range_", "per"), [("dynamic", "image"), ("dynamic", "channel"), ("static", "image"), ("static", "channel")]
 )
-def test_what_is_sent_leads_to_the_students_own_answer(pair, range_, per):  # noqa: F811
+def test_the_classes_predicted_from_what_is_sent_are_the_students(pair, range_, per):  # noqa: F811
     options = {"channels": 3, "version": 2, "bits": 8, "range": range_, "per": per}
     student = models.create("resnet18", num_classes=10, width=8, bottleneck=options)
     variables = dict(pair.student_variables)

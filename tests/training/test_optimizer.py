@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from bottlefit_jax.config_check import CHOICES
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.recipe import CHOICES
 from bottlefit_jax.training.optimizer import OPTIMIZERS, SCHEDULES, create_optimizer, create_schedule
 from bottlefit_jax.training.stages import STAGES
 
