@@ -1,6 +1,6 @@
-"""A student becomes the files of a bundle, and the files are held against the student."""
+"""Assembles a bundle: writes the files of a finished student, and compares them with the student."""
 
-import argparse
+import dataclasses
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 
 import bottlefit_jax
 from bottlefit_jax.bundle import (
+    Bundle,
     Calibration,
     Head,
     Image,
@@ -25,6 +26,7 @@ from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import ParityError, UserError
+from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.training import checkpoint
 from export import litert, parity
 from export.divergence import first_divergence
@@ -33,50 +35,75 @@ from export.head import float_head, integer_head
 from export.head_onnx import head_onnx
 from export.images import ImageSet, read_images
 from export.latent_range import latent_range
+from export.options import ExportOptions
 from export.student import Student, read_student
 from export.tail import tail_function, tail_onnx, tail_stablehlo
+from export.triton import check_fits, write_repository
 
 LIBRARIES = ("jax", "flax", "numpy", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "onnx", "onnxruntime")
 
 
-def export(args: argparse.Namespace, folder: Path) -> str:
-    """Write a bundle into an empty folder, proves it, and return what a person should read.
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A bundle on the disk, and how closely its files follow the network."""
+
+    bundle: Bundle
+    parity: parity.Parity
+
+
+def export_bundle(options: ExportOptions) -> Exported:
+    """Export a finished run as a bundle, whole or not at all.
 
     Args:
-        args: of `export.bundle`.
-        folder: empty.
+        options: what to export and where to.
 
     Raises:
-        UserError: the run, its data or the flags cannot be used.
-        ParityError: the files do not do what the student does.
+        UserError: the run, its data or an option is invalid, or something cannot be written.
+        ParityError: the files diverge from the network; nothing was written.
     """
-    student = read_student(args.workdir)
+    options.check_folders()
+    with atomic_directory(options.output, overwrite=options.overwrite) as folder:
+        exported = _export(options, folder)
+        if options.triton is not None:
+            check_fits(exported.bundle, options.triton, overwrite=options.overwrite)
+    exported = dataclasses.replace(exported, bundle=dataclasses.replace(exported.bundle, folder=options.output))
+    if options.triton is not None:
+        try:
+            write_repository(exported.bundle, options.triton, overwrite=options.overwrite)
+        except UserError as error:
+            raise UserError(f"{options.output} was written, but not the Triton model repository: {error}") from error
+    return exported
+
+
+def _export(options: ExportOptions, folder: Path) -> Exported:
+    """Write the files of a bundle into an empty folder, and compare them with the student."""
+    student = read_student(options.workdir)
     check_exportable(student.module)
     bits = (student.meta.bottleneck or {}).get("bits") or 8
-    if args.head == "int8" and bits != 8:
+    if options.head == "int8" and bits != 8:
         raise UserError(f"--head int8 sends 8 bits a value, and this student was trained for {bits}: take float16")
-    evaluation = read_images(student, "val", limit=args.images, root=args.data)
-    calibration = read_images(student, "train", limit=args.calibration, root=args.data)
+    evaluation = read_images(student, "val", limit=options.images, root=options.data)
+    calibration = read_images(student, "train", limit=options.calibration, root=options.data)
     reference = parity.create_reference(student)
     span = latent_range(student, reference.encode, calibration)
-    folded = fold_encoder(student.module, student.variables, **pixels_of(student))
-    affine = _write_head(folder, student, folded, calibration, args.head, span=span, bits=bits)
+    folded = fold_encoder(student.module, student.variables, **_pixels(student))
+    affine = _write_head(folder, student, folded, calibration, options.head, span=span, bits=bits)
     _write_tail(folder, student, affine, folded.latent_shape)
-    if args.local:
-        _write_local(folder, student, half=args.head != "float32")
-    result = parity.measure(folder, student, reference, evaluation, affine=affine, bits=bits, head=args.head)
-    if found := parity.complaints(result):
-        where = first_divergence(
-            student, reference, folded, images=evaluation.images, calibration=calibration, precision=args.head
+    if options.local:
+        _write_local(folder, student, folded, half=options.head != "float32")
+    result = parity.measure(folder, student, reference, evaluation, affine=affine, bits=bits, head=options.head)
+    if failures := result.failures():
+        layer = first_divergence(
+            student, reference, folded, images=evaluation.images, calibration=calibration, precision=options.head
         )
-        raise ParityError(f"{'; '.join(found)}; {where}")
-    parity.write(folder / "parity.json", result)
-    write_manifest(folder, _manifest(args, student, folded, calibration, affine, bits))
-    return parity.table(result)
+        raise ParityError(f"{'; '.join(failures)}; {layer}")
+    result.write(folder / "parity.json")
+    bundle = write_manifest(folder, _manifest(options, student, folded, calibration, affine, bits))
+    return Exported(bundle, result)
 
 
-def pixels_of(student: Student) -> dict:
-    """How the student's images are prepared: size and normalisation."""
+def _pixels(student: Student) -> dict:
+    """Return how the student's images are prepared: size and normalisation."""
     size = (student.image_size, student.image_size)
     return {"mean": student.meta.mean, "std": student.meta.std, "image_size": size}
 
@@ -91,7 +118,7 @@ def _write_head(
     span: tuple[float, float],
     bits: int,
 ) -> Affine:
-    """head.tflite and head.onnx; returns how the latents are sent."""
+    """Write head.tflite and head.onnx, and return how latents become integers."""
     shape = (1, *folded.image_size, 3)
     affine = static_range(*map(np.float32, span), bits=bits)
     if precision == "int8":
@@ -105,13 +132,13 @@ def _write_head(
         blob = litert.to_tflite(float_head(folded), shape)
         blob = litert.to_float16(blob) if precision == "float16" else blob
     (folder / "head.tflite").write_bytes(blob)
-    model = head_onnx(student.module, student.variables, **pixels_of(student))
+    model = head_onnx(student.module, student.variables, **_pixels(student))
     (folder / "head.onnx").write_bytes(model.SerializeToString())
     return affine
 
 
 def _write_tail(folder: Path, student: Student, affine: Affine, shape: tuple[int, int, int]) -> None:
-    """tail.onnx and tail.stablehlo."""
+    """Write tail.onnx and tail.stablehlo."""
     size = (student.image_size, student.image_size)
     tail = tail_function(student.module, student.variables, float(affine.scale), int(affine.zero_point), size)
     model = tail_onnx(tail, shape)
@@ -119,15 +146,14 @@ def _write_tail(folder: Path, student: Student, affine: Affine, shape: tuple[int
     (folder / "tail.stablehlo").write_bytes(tail_stablehlo(tail, shape))
 
 
-def _write_local(folder: Path, student: Student, *, half: bool) -> None:
-    pixels = pixels_of(student)
-    shape = (1, *pixels.pop("image_size"), 3)
-    blob = litert.local_tflite(student.module, student.variables, **pixels, image_shape=shape)
+def _write_local(folder: Path, student: Student, folded: Folded, *, half: bool) -> None:
+    """Write local.tflite, with float16 weights if `half`."""
+    blob = litert.local_tflite(student.module, student.variables, folded)
     (folder / "local.tflite").write_bytes(litert.to_float16(blob) if half else blob)
 
 
 def _manifest(
-    args: argparse.Namespace, student: Student, folded: Folded, calibration: ImageSet, affine: Affine, bits: int
+    options: ExportOptions, student: Student, folded: Folded, calibration: ImageSet, affine: Affine, bits: int
 ) -> Manifest:
     """Describe the files for device and server; `write_manifest` adds their digests."""
     meta, size = student.meta, student.image_size
@@ -140,20 +166,20 @@ def _manifest(
         repr((scale, zero_point, bits)),
     )
     return Manifest(
-        name=args.name,
-        version=args.version,
+        name=options.model_name,
+        version=options.version,
         model=Model(**{key: getattr(meta, key) for key in ("name", "options", "bottleneck", "num_classes")}),
-        labels=tuple(names_of(meta.labels)),
+        labels=tuple(class_names(meta.labels)),
         image=Image(height=size, width=size, order="RGB", dtype="uint8", resize=resize),
         latent=Latent(shape=folded.latent_shape, dtype="uint8", bits=bits, scale=scale, zero_point=zero_point),
-        head=Head(id=head_id, precision=args.head, litert="head.tflite", onnx="head.onnx"),
+        head=Head(id=head_id, precision=options.head, litert="head.tflite", onnx="head.onnx"),
         tail=Tail(
             id=identity(checkpoint.digest(student.variables), head_id),
             head=head_id,
             onnx="tail.onnx",
             stablehlo="tail.stablehlo",
         ),
-        local=Local("local.tflite") if args.local else None,
+        local=Local("local.tflite") if options.local else None,
         calibration=Calibration(split="train", count=len(calibration.names), sha256=identity(*calibration.names)),
         versions={
             "bottlefit_jax": bottlefit_jax.__version__,
@@ -162,8 +188,8 @@ def _manifest(
     )
 
 
-def names_of(labels: Sequence[Sequence[str]]) -> list[str]:
-    """One label for each class: its first name that is no wnid, with the wnid where two classes share that name."""
+def class_names(labels: Sequence[Sequence[str]]) -> list[str]:
+    """Return one label for each class: its first name that is not a wnid, with the wnid if two classes share it."""
     first = [names[1] if len(names) > 1 else names[0] for names in labels]
     return [
         f"{name} ({names[0]})" if first.count(name) > 1 and len(names) > 1 else name

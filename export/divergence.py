@@ -1,4 +1,4 @@
-"""Where an export goes wrong: the first layer whose values are not those of the network."""
+"""Finds where an export goes wrong: the first layer whose values diverge from those of the network."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,9 +15,9 @@ from export.parity import Reference, run_onnx, session_of
 from export.student import Student
 from export.tail import tail_function, tail_onnx
 
-# Error that a layer may have, root mean square relative to that of its values.
+# Largest error of a layer: its root mean square, relative to that of the layer's values.
 ALLOWED = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
-SHOWN = 8  # images to look at
+IMAGES = 8  # that are compared
 
 
 def first_divergence(
@@ -29,22 +29,22 @@ def first_divergence(
     calibration: ImageSet,
     precision: str,
 ) -> str:
-    """One sentence that names the first layer that departs, or the one with the largest error where none does.
+    """Name the first layer that diverges, or the one with the largest error if none does, in one sentence.
 
     Args:
-        student: the exported one.
-        reference: the same in Flax.
-        folded: its encoder.
-        images: uint8 [N, H, W, 3], to look at.
+        student: what was exported.
+        reference: of the student.
+        folded: the student's encoder.
+        images: uint8 [N, H, W, 3]; the first few are compared.
         calibration: of an int8 head.
         precision: of the head.
     """
     worst = ("encoder/0", 0.0)
-    for name, error, allowed in _errors(student, reference, folded, images[:SHOWN], calibration, precision):
+    for name, error, allowed in _errors(student, reference, folded, images[:IMAGES], calibration, precision):
         if error > allowed:
-            return f"{name} departs first: its values are off by {100 * error:.3g} % (root mean square)"
+            return f"{name} diverges first: its values are off by {100 * error:.3g} % (root mean square)"
         worst = max(worst, (name, error), key=lambda pair: pair[1])
-    return f"no layer departs by itself; the largest error is that of {worst[0]}, {100 * worst[1]:.3g} %"
+    return f"no layer diverges by itself; the largest error is that of {worst[0]}, {100 * worst[1]:.3g} %"
 
 
 def _errors(
@@ -55,13 +55,14 @@ def _errors(
     calibration: ImageSet,
     precision: str,
 ) -> Iterator[tuple[str, float, float]]:
-    """(layer, error, allowed error) in the order in which an image goes through."""
-    exact = np.concatenate([np.asarray(jax.jit(float_head(folded))(image[None])) for image in images])
+    """Yield (layer, error, largest allowed error) in the order of computation."""
     latents = np.asarray(reference.encode(images), np.float32)
     for number, name in enumerate(folded.layer_names, 1):
         expected = jax.jit(float_head(folded, until=number))
         error = _error(_layer(folded, number, precision, calibration), expected, images)
         yield name, error, ALLOWED[precision]
+    whole = jax.jit(float_head(folded))
+    exact = np.concatenate([np.asarray(whole(image[None])) for image in images])
     yield "encoder, as it is folded,", _relative(exact, latents), ALLOWED["float32"]
     size = (student.image_size, student.image_size)
     tail = tail_function(student.module, student.variables, 1.0, 0, size, with_features=True)
@@ -70,12 +71,12 @@ def _errors(
     expected = {**features, "logits": logits}
     names = [name for name in ("latent", "decoded", *student.module.parts, "logits") if name in expected]
     session = session_of(tail_onnx(tail, latents.shape[1:], outputs=names).SerializeToString())
-    for name, got in zip(names, run_onnx(session, sent), strict=True):
-        yield name, _relative(got, np.asarray(expected[name])), ALLOWED["float32"]
+    for name, values in zip(names, run_onnx(session, sent), strict=True):
+        yield name, _relative(values, np.asarray(expected[name])), ALLOWED["float32"]
 
 
 def _layer(folded: Folded, until: int, precision: str, calibration: ImageSet) -> Callable[[np.ndarray], np.ndarray]:
-    """The exported head up to a layer, as float32 values."""
+    """Export the head up to a layer, and return it as a function of one image with float32 values."""
     head = integer_head if precision == "int8" else float_head
     blob = litert.to_tflite(head(folded, until=until), (1, *folded.image_size, 3))
     if precision == "int8":
@@ -86,18 +87,18 @@ def _layer(folded: Folded, until: int, precision: str, calibration: ImageSet) ->
         device = Interpreter(blob)
 
     def run(image: np.ndarray) -> np.ndarray:
-        made = device.run(image)
-        return made if device.scale is None else device.scale * (made.astype(np.float32) - device.zero_point)
+        values = device.run(image)
+        return values if device.scale is None else device.scale * (values.astype(np.float32) - device.zero_point)
 
     return run
 
 
 def _error(layer: Callable[[np.ndarray], np.ndarray], expected: Callable, images: np.ndarray) -> float:
-    got = np.stack([layer(image) for image in images])
-    return _relative(got, np.concatenate([np.asarray(expected(image[None])) for image in images]))
+    values = np.stack([layer(image) for image in images])
+    return _relative(values, np.concatenate([np.asarray(expected(image[None])) for image in images]))
 
 
-def _relative(got: np.ndarray, expected: np.ndarray) -> float:
+def _relative(values: np.ndarray, expected: np.ndarray) -> float:
     scale = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
-    error = float(np.sqrt(np.mean(np.square(got.astype(np.float64) - expected))))
+    error = float(np.sqrt(np.mean(np.square(values.astype(np.float64) - expected))))
     return error / max(scale, float(np.finfo(np.float32).tiny))

@@ -18,7 +18,7 @@ from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
-from export.folding import fold_encoder
+from export.folding import Folded
 from export.head import float_head
 from export.tracing import plain_convolutions
 
@@ -112,31 +112,23 @@ def to_int8(blob: bytes, images: Sequence[np.ndarray], *, latent_range: tuple[fl
         return bytes(made.quantized_model)
 
 
-def local_tflite(
-    module: Network,
-    variables: Mapping[str, Any],
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    image_shape: Sequence[int],
-) -> bytes:
-    """The whole student without its quantiser, as a float32 model: raw image -> logits `[1, classes]`.
+def local_tflite(module: Network, variables: Mapping[str, Any], folded: Folded) -> bytes:
+    """Convert the whole student without its quantiser to a float32 model: raw image -> logits `[1, classes]`.
 
     Args:
         module: a student.
         variables: its collections.
-        mean, std: per channel, of images scaled to 0..1.
-        image_shape: (1, H, W, 3).
+        folded: its encoder.
     """
-    image_size = (image_shape[1], image_shape[2])
-    encode = float_head(fold_encoder(module, variables, mean=mean, std=std, image_size=image_size))
+    encode = float_head(folded)
     module = module.clone(dtype=jnp.float32)
 
     def logits(image: jax.Array) -> jax.Array:
         with plain_convolutions():
-            return module.apply(variables, encode(image), image_size=image_size, method="decode")[0]  # pyright: ignore
+            latent = encode(image)
+            return module.apply(variables, latent, image_size=folded.image_size, method="decode")[0]  # pyright: ignore
 
-    return to_tflite(logits, image_shape, output_name="logits")
+    return to_tflite(logits, (1, *folded.image_size, 3), output_name="logits")
 
 
 def _int8_recipe() -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ class Student:
 
 
 def read_student(workdir: Path) -> Student:
-    """The student that a run left in its workdir.
+    """Read the student that a run left in its workdir.
 
     Raises:
         UserError: there is no run, or it has no finished student.
@@ -44,9 +44,9 @@ def read_student(workdir: Path) -> Student:
     try:
         config = json.loads(path.read_text())
     except ValueError:
-        raise UserError(f"{path} is damaged, so the images of the run are not known") from None
+        raise UserError(f"{path} is damaged: it is not JSON, and it names the images of the run") from None
     if not (workdir / "student").is_dir():
-        raise UserError(f"{workdir} holds no finished student: {_what_makes_one(config, workdir)}")
+        raise UserError(f"{workdir} holds no finished student: {_how_to_get_one(config, workdir)}")
     variables, meta = checkpoint.load_variables(workdir / "student")
     module = models.create(
         meta.name,
@@ -58,14 +58,14 @@ def read_student(workdir: Path) -> Student:
     return Student(module, variables, meta, config["dataset"], meta.image_size)
 
 
-def _what_makes_one(config: dict[str, Any], workdir: Path) -> str:
-    """What a person does to get the student of a run that has none."""
+def _how_to_get_one(config: dict[str, Any], workdir: Path) -> str:
+    """Return how the user gets a student from a run that has none."""
     stages = [name for name in ("stage1", "stage2") if config["stages"][name]["epochs"]]
     if stages or config["student"]["weights"]:
         return "the command that began the run goes on from where it stopped"
     given = config["teacher"]["weights"] or workdir / "teacher"
     weights = f" and --config.teacher.weights={given}" if Path(given).is_dir() else ""
     return (
-        "its stage1 and stage2 have 0 epochs, so that the run has a teacher alone; train a student in another "
+        "its stage1 and stage2 have 0 epochs, so the run only has a teacher; train a student in another "
         f"--workdir, with epochs above 0{weights}"
     )

@@ -12,21 +12,21 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.edge.client import EdgeClient
+from export import ExportOptions, export_bundle
 from export.images import read_images
 from export.parity import create_reference
 from export.student import read_student
-from tests.export.test_bundle import export, workdir
+from tests.export.finished_run import workdir
 from tests.test_main import ROOT
 
-__all__ = ["workdir"]  # the fixture
+__all__ = ["workdir"]  # a fixture
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
 def bundle(request, workdir, tmp_path_factory):
     output = tmp_path_factory.mktemp("bundles") / "digits"
-    flags = ("--head", request.param, "--local", "--images", 20, "--calibration", 20)
-    assert export("--workdir", workdir, "--output", output, *flags) == 0
-    return output
+    options = ExportOptions(workdir, output, head=request.param, local=True, images=20, calibration=20)
+    return export_bundle(options).bundle.folder
 
 
 @pytest.fixture

@@ -262,7 +262,7 @@ def whole_student(name, size, *, design="bottlefit", **options):
 
 
 def assert_local(module, variables, size):
-    blob = litert.local_tflite(module, variables, mean=MEAN, std=STD, image_shape=(1, *size, 3))
+    blob = litert.local_tflite(module, variables, fold(module, variables, size))
     assert_plain(blob)
     images = random_images(2, size)
 

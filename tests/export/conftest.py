@@ -1,0 +1,3 @@
+from tests.export.finished_run import patch_workdir, workdir
+
+__all__ = ["patch_workdir", "workdir"]  # fixtures

@@ -1,0 +1,168 @@
+"""From a finished run to a bundle, as a library user exports it."""
+
+import dataclasses
+import json
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
+from bottlefit_jax.bundle import identity, read_bundle
+from bottlefit_jax.codec import Affine, quantize
+from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.errors import UserError
+from export import ExportOptions, assemble, export_bundle
+from export.images import read_images
+from export.parity import run_onnx, session_of
+from export.student import read_student
+from tests.export.finished_run import with_other_bottleneck
+
+
+@pytest.fixture(scope="module")
+def exported(workdir, tmp_path_factory):
+    """A float32 bundle with a local file."""
+    output = tmp_path_factory.mktemp("bundles") / "digits"
+    return export_bundle(ExportOptions(workdir, output, head="float32", local=True, images=60, calibration=20))
+
+
+def test_the_bundle_holds_the_files_of_its_manifest(exported, workdir):
+    folder = exported.bundle.folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "head.onnx",
+        "head.tflite",
+        "local.tflite",
+        "manifest.json",
+        "parity.json",
+        "tail.onnx",
+        "tail.stablehlo",
+    ]
+    assert read_bundle(folder) == exported.bundle
+    manifest = exported.bundle.manifest
+    assert (manifest.name, manifest.labels) == ("digits", tuple("0123456789"))
+    raw = json.loads((folder / "manifest.json").read_text())
+    assert raw["image"] == {"height": 32, "width": 32, "order": "RGB", "dtype": "uint8", "resize": 32}
+    assert raw["latent"]["shape"] == [5, 5, 3]
+    names = read_images(read_student(workdir), "train", limit=20).names
+    assert raw["calibration"] == {"split": "train", "count": 20, "sha256": identity(*names)}
+    assert raw["head"]["id"] == raw["tail"]["head"]
+
+
+def test_the_files_compute_what_the_network_computes(exported, workdir):
+    folder = exported.bundle.folder
+    parity = json.loads((folder / "parity.json").read_text())
+    assert parity == dataclasses.asdict(exported.parity)
+    assert parity["images"] == 60
+    assert parity["agreement_percent"] == 100
+    assert max(file["largest_difference"] for file in parity["files"].values()) < 1e-4
+    images = read_images(read_student(workdir), "val", limit=5)
+    latent = exported.bundle.manifest.latent
+    affine = Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
+    device, tail = Interpreter(folder / "head.tflite"), session_of(folder / "tail.onnx")
+    sent = np.stack([quantize(device.run(image), affine) for image in images.images])
+    (logits,) = run_onnx(tail, sent)
+    local = Interpreter(folder / "local.tflite")
+    np.testing.assert_allclose(logits, [local.run(image) for image in images.images], atol=0.3)
+    restored = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
+    np.testing.assert_allclose(logits, restored.call(sent), atol=1e-4)
+
+
+def test_the_same_student_gives_the_same_bytes(exported, workdir, tmp_path):
+    options = ExportOptions(workdir, tmp_path / "again", head="float32", local=True, images=10, calibration=20)
+    again = export_bundle(options).bundle
+    for name in ("head.tflite", "head.onnx", "local.tflite", "tail.onnx"):
+        assert again.path(name).read_bytes() == exported.bundle.path(name).read_bytes(), name
+    assert again.manifest.head == exported.bundle.manifest.head
+
+
+def test_a_patch_student_exports_like_any_other(patch_workdir, tmp_path):
+    exported = export_bundle(
+        ExportOptions(patch_workdir, tmp_path / "bundle", head="float32", local=True, images=40, calibration=20)
+    )
+    parity, manifest = exported.parity, read_bundle(tmp_path / "bundle").manifest
+    assert parity.agreement_percent == 100
+    assert sorted(parity.files) == ["head.onnx", "head.tflite", "local.tflite", "tail.onnx", "tail.stablehlo"]
+    assert max(file.largest_difference for file in parity.files.values()) < 1e-4
+    assert (manifest.latent.shape, manifest.model.bottleneck["design"]) == ((5, 5, 3), "patch")
+
+
+@pytest.mark.parametrize("design", ["autoencoder", "reduction", "spinn"])
+def test_a_device_that_runs_the_teachers_layers_is_refused(workdir, tmp_path, design):
+    channels = read_student(workdir).module.cut_channels if design == "spinn" else 3
+    run_folder = with_other_bottleneck(workdir, tmp_path / "run", design=design, channels=channels, image_size=64)
+    message = rf"'{design}' cannot be exported.*those that can are 'bottlefit' and 'patch'$"
+    with pytest.raises(UserError, match=message):
+        export_bundle(ExportOptions(run_folder, tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_int8_head_is_refused_for_a_student_of_fewer_bits(workdir, tmp_path):
+    run_folder = with_other_bottleneck(workdir, tmp_path / "run", bits=4)
+    with pytest.raises(UserError, match="--head int8 sends 8 bits a value, and this student was trained for 4"):
+        export_bundle(ExportOptions(run_folder, tmp_path / "x"))
+
+
+def test_a_triton_repository_that_cannot_be_written_leaves_the_bundle(workdir, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise UserError("cannot write models: no space left on the disk")
+
+    monkeypatch.setattr(assemble, "write_repository", full)
+    options = ExportOptions(
+        workdir, tmp_path / "x", head="float32", images=10, calibration=10, triton=tmp_path / "models"
+    )
+    with pytest.raises(UserError, match="x was written, but not the Triton model repository: cannot write models"):
+        export_bundle(options)
+    assert read_bundle(tmp_path / "x").manifest.name == "x"
+
+
+def test_an_export_that_fails_leaves_the_old_bundle(workdir, tmp_path, monkeypatch):
+    old = tmp_path / "bundle"
+    old.mkdir()
+    (old / "manifest.json").write_text("old")
+
+    def fail(options, folder):
+        (folder / "manifest.json").write_text("new")
+        (folder / "head.tflite").read_bytes()
+
+    monkeypatch.setattr(assemble, "_export", fail)
+    with pytest.raises(UserError, match="bundle: No such file"):
+        export_bundle(ExportOptions(workdir, old, overwrite=True))
+    assert (old / "manifest.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_classes_with_the_same_name_get_their_wnids_as_well():
+    labels = [["n01", "crane"], ["n02", "crane", "bird"], ["n03", "cat", "house cat"], ["dog"]]
+    assert assemble.class_names(labels) == ["crane (n01)", "crane (n02)", "cat", "dog"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_a_trained_patch_student_makes_a_bundle(demo, tmp_path, precision):
+    trained = demo("--config.student.bottleneck.design=patch")
+    assert (trained.code, trained.err) == (0, ""), trained.err
+    options = ExportOptions(trained.workdir, tmp_path / "bundle", head=precision, local=True)
+    parity = export_bundle(options).parity
+    assert parity.flax["top1"] > 80
+    assert parity.flax["top1"] - parity.bundle["top1"] <= 0.5
+    if precision == "int8":
+        assert parity.files["head.tflite"].largest_difference <= 8
+
+
+@pytest.mark.parametrize("size", ["16k", "3m"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(workdir, tmp_path, size):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a full disk is made with mount, which needs root here")
+    try:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(2_600_000 if size == "3m" else 10))
+        with pytest.raises(UserError) as caught:
+            export_bundle(ExportOptions(workdir, disk / "x", head="float32", images=20, local=True))
+        left = [path.name for path in disk.iterdir()]
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    assert str(caught.value) == f"cannot write {disk / 'x'}: no space left on the disk"
+    assert left == ["filler"]
