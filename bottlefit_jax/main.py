@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        argv: the command line; its first item is the program.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command line `argv` (its first item is the program) and return the exit code."""
     from bottlefit_jax.cli.config_command import run_command
 
     return run_command("bottlefit_jax.main", argv, _train, usage=str(__doc__), own={})

@@ -11,7 +11,7 @@ from bottlefit_jax.codec.packing import payload_bytes
 from bottlefit_jax.evaluation import plots
 from bottlefit_jax.evaluation.alternatives import interval, network_macs, row
 from bottlefit_jax.evaluation.cost import device_cost
-from bottlefit_jax.evaluation.evaluate import send_and_classify
+from bottlefit_jax.evaluation.networks import send_and_classify
 from bottlefit_jax.evaluation.image_bytes import jpeg_bytes, saving_percent
 from bottlefit_jax.evaluation.report import versions, write_report
 from bottlefit_jax.experiment.inputs import Networks, Variables
