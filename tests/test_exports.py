@@ -11,8 +11,8 @@ EXPORTS = {
     "evaluate jpeg_bytes macs percentages saving_percent send_and_classify versions wilson_interval write_report",
     "experiment": "Networks create_networks create_stages latent_payload run_experiment stage_settings",
     "training": "LOSSES STAGES Loss Plan Result Role RunLog Stage StageCheckpoints StageSettings StopRequest "
-    "StopSignal Stopped TrainState create_mesh create_optimizer create_schedule create_stage create_train_step initial_state "
-    "load_meta load_variables put_batch put_replicated run_stage save_variables to_host",
+    "StopSignal Stopped TrainState create_mesh create_optimizer create_schedule create_stage create_train_step "
+    "initial_state load_meta load_variables put_batch put_replicated run_stage save_variables to_host",
 }
 
 
