@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: the command line without the program.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command line `argv` (without the program) and return the exit code."""
     from bottlefit_jax.cli.config_command import run_command
 
     arguments = sys.argv[1:] if argv is None else argv

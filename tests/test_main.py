@@ -1,4 +1,4 @@
-"""The command as a person meets it: mistakes are one line and exit code 2; a small run leaves a whole report."""
+"""The command as a user runs it: a mistake is one line and exit code 2, and a small run writes a complete report."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def run(*arguments, **options):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder set of two classes with four images a split."""
+    """A dataset folder of two classes with four images in each split."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("cat", "dog"):
@@ -87,7 +87,7 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """All the mistakes in one process, since importing JAX takes longer than any of them."""
+    """The answers to all mistakes, from one process: importing JAX takes longer than any of them."""
     workdir = tmp_path_factory.mktemp("mistakes") / "run"
     script = """
 import contextlib, io, json, sys
@@ -99,7 +99,7 @@ for arguments in json.load(sys.stdin):
         code = main(["--config=configs/digits.py", *arguments])
     answers.append([code, out.getvalue(), err.getvalue()])
 import jax
-assert not jax._src.xla_bridge.backends_are_initialized()  # nothing can have been compiled
+assert not jax._src.xla_bridge.backends_are_initialized()  # so nothing was compiled
 print(json.dumps(answers))
 """
     given = json.dumps([[f"--workdir={workdir}", *arguments] for arguments, _ in MISTAKES])
@@ -116,14 +116,14 @@ def test_a_mistake_is_one_line_and_exit_code_2_before_any_compilation(answers, i
     assert re.fullmatch(rf"error: .*({MISTAKES[index][1]}).*\n", err), err
 
 
-def test_a_missing_config_or_workdir_is_told(tmp_path):
+def test_a_missing_config_or_workdir_is_an_error(tmp_path):
     assert run(config="configs/none.py")[2] == "error: no config file 'configs/none.py'; configs/digits.py is one\n"
     code, _, err = run()
     assert code == 2
     assert err.startswith("error: --workdir is missing")
 
 
-def test_bad_images_are_told_before_any_compilation(tmp_path, images):
+def test_bad_images_are_an_error_before_any_compilation(tmp_path, images):
     (images / "train" / "cat" / "1.jpg").write_bytes((images / "train" / "cat" / "0.jpg").read_bytes()[:-300])
     code, out, err = run(
         *FOLDER,
@@ -141,7 +141,7 @@ def test_bad_images_are_told_before_any_compilation(tmp_path, images):
     assert re.fullmatch(r"error: .*dog.*\n", err), err
 
 
-def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(demo):
+def test_a_small_run_writes_a_complete_report_and_its_workdir_is_its_configs(demo):
     trained = demo(*SMALL)
     workdir = trained.workdir
     assert (trained.code, trained.err) == (0, ""), trained.err
@@ -174,13 +174,13 @@ def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(demo):
     code, _, err = run(*SMALL, f"--workdir={workdir}", "--config.stages.stage1.learning_rate=0.5")
     assert code == 2
     assert "holds a run of another config (stages.stage1.learning_rate: 0.5 here, 0.002 there)" in err
-    # What moves no weight may change; a finished run trains nothing again.
+    # What changes no weight may differ; a finished run is not trained again.
     code, out, _ = run(*SMALL, f"--workdir={workdir}", "--config.dataset.workers=1")
     assert code == 0
     assert "epoch" not in out
 
 
-def test_a_second_run_in_a_workdir_says_who_is_there_and_leaves_it_alone(tmp_path):
+def test_a_second_run_in_a_workdir_names_the_first_and_changes_nothing(tmp_path):
     workdir = tmp_path / "run"
     with lock.hold(workdir / ".lock", workdir):
         code, out, err = run(*SMALL, f"--workdir={workdir}")
@@ -206,11 +206,11 @@ LATER = [pytest.param(seconds, marks=pytest.mark.slow) for seconds in (2, 6)]
 
 
 @pytest.mark.parametrize("seconds", [0, *LATER])
-def test_ctrl_c_is_one_line_from_the_beginning(tmp_path, seconds):
-    """While libraries are imported, while images are opened, while a step is compiled."""
+def test_ctrl_c_is_one_line_from_the_start(tmp_path, seconds):
+    """While libraries are imported, images are opened, or a step is compiled."""
     process = start(f"--workdir={tmp_path / 'run'}")
     status, sigterm = Path(f"/proc/{process.pid}/status"), 1 << (signal.SIGTERM - 1)
-    while not int(re.search(r"SigCgt:\s+(\w+)", status.read_text())[1], 16) & sigterm:  # Python itself has begun
+    while not int(re.search(r"SigCgt:\s+(\w+)", status.read_text())[1], 16) & sigterm:  # Python has started
         time.sleep(0.005)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
@@ -218,7 +218,7 @@ def test_ctrl_c_is_one_line_from_the_beginning(tmp_path, seconds):
     assert (process.returncode, err) == (130, "stopped by SIGINT; the same command goes on from here\n")
 
 
-def test_an_epoch_is_evaluated_as_often_as_was_asked_and_the_last_one_always(tmp_path):
+def test_every_second_epoch_is_evaluated_and_the_last_one_always(tmp_path):
     workdir = tmp_path / "run"
     code, out, err = run(
         SMALL[0],
@@ -234,7 +234,7 @@ def test_an_epoch_is_evaluated_as_often_as_was_asked_and_the_last_one_always(tmp
     assert ["top-1" in line for line in out.splitlines() if "  epoch " in line] == [False, True, True]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_stage_step_and_term(tmp_path):
+def test_a_non_finite_loss_stops_the_run_and_the_message_names_stage_step_and_term(tmp_path):
     code, out, err = run(
         *SMALL,
         f"--workdir={tmp_path / 'run'}",
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, size):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("a full disk is made with mount, which needs root here")
+        pytest.skip("mounting a small disk needs root")
     try:
         code, _, err = run(*SMALL, f"--workdir={disk / 'run'}")
     finally:
@@ -265,27 +265,27 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, size):
 
 
 @pytest.mark.slow
-def test_what_a_run_left_is_evaluated_as_it_is(demo, tmp_path):
+def test_the_networks_of_a_run_are_evaluated_without_training(demo, tmp_path):
     """A teacher with its student, and the student alone, by a config that trains nothing."""
     workdir = demo(*SMALL).workdir
     trained = json.loads((workdir / "report.json").read_text())
     weights = {name: f"--config.{name}.weights={workdir / name}" for name in ("teacher", "student")}
     digits = ("--config.dataset.name=digits", "--config.dataset.image_size=32", "--config.dataset.resize=32")
-    for there in (("teacher", "student"), ("student",), ("teacher",)):
-        workdir = tmp_path / "-".join(there)
-        chosen = [weights[name] for name in there]
+    for given in (("teacher", "student"), ("student",), ("teacher",)):
+        workdir = tmp_path / "-".join(given)
+        chosen = [weights[name] for name in given]
         code, out, err = run(*digits, *chosen, f"--workdir={workdir}", config="configs/evaluate.py")
         assert (code, err) == (0, ""), err
         assert "epoch" not in out
         report = json.loads((workdir / "report.json").read_text())
         assert report["stages"] == []
         for name in weights:
-            assert (report[name] is not None) == (name in there)
-            assert name not in there or report[name]["top1"] == trained[name]["top1"]
+            assert (report[name] is not None) == (name in given)
+            assert name not in given or report[name]["top1"] == trained[name]["top1"]
     assert not (tmp_path / "teacher" / "student").exists()
 
 
-def test_a_config_that_names_no_network_is_told(tmp_path):
+def test_a_config_that_names_no_network_is_an_error(tmp_path):
     code, _, err = run(f"--workdir={tmp_path / 'run'}", config="configs/evaluate.py")
     assert (code, err) == (2, "error: there is no teacher: set config.teacher.weights to a folder, or "
                               "config.stages.teacher.epochs above 0\n")  # fmt: skip

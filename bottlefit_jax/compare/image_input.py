@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.compare.setting import Setting
-from bottlefit_jax.evaluation.evaluate import Batches, create_eval_step, evaluate
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images, jpeg_bytes
+from bottlefit_jax.evaluation.networks import Batches, create_eval_step, evaluate
 from bottlefit_jax.training import sharding
 
 

@@ -21,9 +21,9 @@ def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None 
     Args:
         logits: [B, K], any float dtype.
         labels: [B], integers 0 .. K-1, or 0 .. len(class_indices)-1 where that is given.
-        mask: [B], bool; False for rows that only fill up the batch, whatever they hold.
+        mask: [B], bool; False for rows that only fill the batch, whatever they hold.
         class_indices: the columns of `logits` that are the dataset's classes, in the dataset's order, for a teacher
-            that knows more classes than the dataset has. Only these compete.
+            that has more classes than the dataset. Only these are ranked.
 
     Returns:
         `{"top1", "top5", "count"}`, int32 scalars; add them up over batches.
@@ -48,6 +48,9 @@ def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None 
 def percentages(counts: Mapping) -> dict[str, float]:
     """Turn summed counts into `{"top1", "top5"}` in percent.
 
+    Args:
+        counts: `{"top1", "top5", "count"}`, sums of `correct_counts`.
+
     Raises:
         UserError: no images were counted.
     """
@@ -60,7 +63,11 @@ def percentages(counts: Mapping) -> dict[str, float]:
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of an accuracy, in percent, by Wilson's score.
 
-    It holds for few images and near 100 %, where the normal approximation does not.
+    It is valid for few images and near 100 %, where the normal approximation is not.
+
+    Args:
+        correct: number of images that were classified correctly.
+        count: number of images.
 
     Raises:
         UserError: no images, or more correct ones than there are.

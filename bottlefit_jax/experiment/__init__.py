@@ -1,1 +1,28 @@
-"""One run: what it opens, the order of its stages, and what it shows at the end."""
+"""One run: its inputs, the order of its stages, its results."""
+
+from typing import TYPE_CHECKING
+
+from bottlefit_jax.lazy import exports
+
+if TYPE_CHECKING:
+    from bottlefit_jax.experiment.inputs import Networks, create_networks, create_stages, stage_settings
+    from bottlefit_jax.experiment.results import latent_payload
+    from bottlefit_jax.experiment.run import run_experiment
+
+__all__ = [
+    "Networks",
+    "create_networks",
+    "create_stages",
+    "latent_payload",
+    "run_experiment",
+    "stage_settings",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "inputs": ("Networks", "create_networks", "create_stages", "stage_settings"),
+        "results": ("latent_payload",),
+        "run": ("run_experiment",),
+    },
+)

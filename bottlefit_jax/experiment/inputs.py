@@ -1,6 +1,6 @@
-"""What an experiment opens before anything is compiled: its images, its networks, its workdir.
+"""The inputs of an experiment, opened before anything is compiled: images, networks, stages, workdir.
 
-Nearly every mistake in a config shows here, as one line.
+Nearly every mistake in a config is reported here, as one line.
 """
 
 import contextlib
@@ -44,15 +44,18 @@ class Networks:
     """The networks of an experiment: a teacher, a student, or both.
 
     Attributes:
-        name, options: of the backbone, for `models.create`.
-        teacher, student: modules; None where the run has no such network.
+        name: of the backbone, for `models.create`.
+        options: of the backbone, likewise.
+        teacher: a module; None where the run has no teacher.
+        student: a module; None where the run has no student.
         teacher_variables: read from a folder, or None where the teacher is to be trained.
         teacher_body: read from a folder, where a new classifier is to be trained on it; else None.
-        student_variables: likewise.
-        bottleneck: the student's options; None without one.
-        mean, std: of the images, for `normalise`: the config's, or what the weights were trained with.
-        num_classes: of both.
-        labels: for each class that the logits stand for, its names; () where nobody knows them.
+        student_variables: read from a folder, or None where the student is to be trained.
+        bottleneck: the student's options; None without a student.
+        mean: of the images' channels, for `normalise`: the config's, or what the weights were trained with.
+        std: likewise.
+        num_classes: of both networks.
+        labels: the names of each class of the logits; () where they are unknown.
         class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
     """
 
@@ -76,7 +79,10 @@ class Networks:
 
 
 def stages_to_run(config: Config) -> tuple[str, ...]:
-    """Names of the stages that train something: none of 0 epochs, and not the teacher's where it is given whole."""
+    """Return the names of the stages that train something.
+
+    Stages of 0 epochs are left out, and so is the teacher's where its weights are given with their classifier.
+    """
     given = ("teacher",) if config.teacher.weights and not has_new_classifier(config) else ()
     return tuple(name for name in STAGES if name not in given and config.stages[name].epochs)
 
@@ -111,7 +117,7 @@ def create_stages(config: Config, networks: Networks) -> dict[str, Stage]:
 
 
 def open_source(config: Config, split: str) -> data.Source:
-    """The images of one split, looked through.
+    """Open and check the images of one split.
 
     Raises:
         UserError: see `data.open_source` and `data.check_images`.
@@ -126,29 +132,29 @@ def open_source(config: Config, split: str) -> data.Source:
 
 
 def open_training(config: Config, networks: Networks, eval_source: data.Source) -> data.Source | None:
-    """The training images, or None where nothing is trained or calibrated.
+    """Open the training images; None where nothing is trained or calibrated.
 
     Raises:
-        UserError: see `open_source`; or they have other classes than the evaluation images.
+        UserError: see `open_source`; or their classes differ from those of the evaluation images.
     """
     if not stages_to_run(config) and not needs_calibration(networks.student_variables):
         return None
     source = open_source(config, "train")
     if source.class_names != eval_source.class_names:
-        odd = sorted({*source.class_names} ^ {*eval_source.class_names})
-        raise UserError(f"training and evaluation images have different classes: {', '.join(odd[:5])}")
+        different = sorted({*source.class_names} ^ {*eval_source.class_names})
+        raise UserError(f"training and evaluation images have different classes: {', '.join(different[:5])}")
     return source
 
 
 def describe_data(networks: Networks, eval_source: data.Source, train_source: data.Source | None) -> list[str]:
-    """What a user should know of the images, a line each: what is left out, and an unconfirmed order."""
+    """Return notes on the images for the user, a line each: files left out, and an assumed order of classes."""
     sources = [source for source in (train_source, eval_source) if source is not None]
     lines = [f"left out of {source.split}: {left_out}" for source in sources if (left_out := source.left_out())]
     return lines if networks.labels else [*lines, data.describe_order(eval_source.class_names)]
 
 
 def needs_calibration(student_variables: Variables | None) -> bool:
-    """Whether these variables have a static range that nobody has measured yet."""
+    """Return whether these variables have a static range that has not been measured yet."""
     ranges = jax.tree.leaves((student_variables or {}).get("ranges", {}))
     return bool(ranges) and not any(np.any(leaf) for leaf in ranges)
 
@@ -157,7 +163,7 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     """Build teacher and student, and read the weights that the config names.
 
     Raises:
-        UserError: an unknown model, feature or option; weights of another model; classes that do not fit.
+        UserError: an unknown model, feature or option; weights of another model; classes that do not match.
     """
     teacher_variables, teacher_meta = _load(config.teacher.weights, "teacher")
     student_variables, student_meta = _load(config.student.weights, "student")
@@ -201,7 +207,7 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
 
 
 def _class_columns(class_names: Sequence[str], labels: Any, num_classes: int, *, own: bool) -> tuple[int, ...] | None:
-    """As `data.class_columns`; classes that the weights do not have can be taught to them."""
+    """Call `data.class_columns`, and suggest a new classifier for classes that the weights do not have."""
     try:
         return data.class_columns(class_names, labels, num_classes)
     except UserError as error:
@@ -267,7 +273,7 @@ def _validate_variables(variables: Variables, module: models.Network, config: Co
 
 @contextlib.contextmanager
 def hold_workdir(workdir: Path) -> Iterator[None]:
-    """Keep other runs out of the workdir; of several hosts' processes the first holds it for all.
+    """Lock the workdir against other runs; of several hosts' processes the first one locks it for all.
 
     Raises:
         UserError: another process trains there, or it cannot be written.
@@ -280,14 +286,14 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
             except UserError as error:
                 problem = error
         if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(problem is not None)):
-            problem = problem or UserError(f"process 0 cannot take {workdir}, as its own message says")
+            problem = problem or UserError(f"process 0 cannot lock {workdir}; its own message says why")
         if problem is not None:
             raise problem
         yield
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
-    """Make the workdir this config's, or sees that it is.
+    """Write the config into the workdir, or check that the config there is the same.
 
     Raises:
         UserError: it holds a run of another config, or cannot be written.
@@ -316,7 +322,7 @@ def claim_workdir(workdir: Path, config: Config) -> None:
 
 
 def _completed(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """A config with the keys that it had not yet when it was written; their defaults change nothing."""
+    """Return an older config with the keys that were added since; their defaults do not change what it trains."""
     out = {**defaults, **given}
     for key, value in given.items():
         if isinstance(value, dict) and isinstance(defaults.get(key), dict):

@@ -1,4 +1,4 @@
-"""What a finished run shows: report.json, report.md, and two images."""
+"""The results of a finished run: report.json, report.md, and two plots."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from bottlefit_jax.codec.packing import payload_bytes
 from bottlefit_jax.evaluation import plots
 from bottlefit_jax.evaluation.alternatives import interval, network_macs, row
 from bottlefit_jax.evaluation.cost import device_cost
-from bottlefit_jax.evaluation.evaluate import send_and_classify
 from bottlefit_jax.evaluation.image_bytes import jpeg_bytes, saving_percent
+from bottlefit_jax.evaluation.networks import send_and_classify
 from bottlefit_jax.evaluation.report import versions, write_report
 from bottlefit_jax.experiment.inputs import Networks, Variables
 from bottlefit_jax.recipe import Config
@@ -34,27 +34,27 @@ def write_results(
     history: list[dict[str, Any]],
     command: str | None,
 ) -> dict[str, Any]:
-    """Measures bytes and cost, draws, and writes the report.
+    """Measure bytes and cost, draw the plots, and write the report.
 
     Args:
-        workdir: where to.
+        workdir: of the run.
         config: of the run.
         networks: a teacher, a student or both.
         student_variables: on the host; None without a student.
         accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
-        files: the teacher on images sent as files, of `alternatives.sent_as_files`; [] without teacher or student.
+        files: the teacher on images sent as files, from `alternatives.sent_as_files`; [] without teacher or student.
         images: all evaluation batches, from the first.
         class_names: of the dataset.
         stages: the stages' summaries.
         history: the epochs' records.
-        command: what the person typed.
+        command: the command line; None where there was none.
 
     Returns:
         The report (DESIGN, interface 1).
     """
-    jpeg, labels, shown = _look_at(images, classes=len(class_names))
+    jpeg, labels, shown = _read_images(images, classes=len(class_names))
     jpeg_mean, count = float(jpeg.mean()), len(labels)
-    accuracy = {name: {**found, **_certainty(found["top1"], count)} for name, found in accuracy.items()}
+    accuracy = {name: {**each, **_certainty(each["top1"], count)} for name, each in accuracy.items()}
     if history:
         plots.training_curves(workdir / "training_curves.png", history)
     classes = {"classes": len(class_names)}
@@ -82,9 +82,13 @@ def write_results(
 
 
 def resolved(config: Config, networks: Networks) -> dict[str, Any]:
-    """The config as a dictionary, what it left to the weights or to the defaults written out as the run had it.
+    """Return the config as a dictionary in which every value is set, as the run used it.
 
-    A config of these values makes the same run: no quantiser is `bits` 0, the model's own width `hidden` 0.
+    A config of these values makes the same run: no quantiser is `bits` 0, the model's own width is `hidden` 0.
+
+    Args:
+        config: it may leave values to the weights or to defaults.
+        networks: of the run.
     """
     values = config.to_dict()
     values["dataset"].update(mean=networks.mean, std=networks.std)
@@ -99,7 +103,7 @@ def resolved(config: Config, networks: Networks) -> dict[str, Any]:
 def _of_student(
     networks: Networks, variables: Variables, size: int, accuracy: dict[str, dict[str, float]], jpeg: float
 ) -> dict[str, Any]:
-    """The parts of the report that a student adds: its accuracy, its bytes, its encoder's cost."""
+    """Return the parts of the report that a student adds: its accuracy, its bytes, its encoder's cost."""
     bottleneck = networks.bottleneck
     latent_shape = [*networks.student.latent_size((size, size)), bottleneck["channels"]]
     latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
@@ -122,12 +126,12 @@ def _of_student(
 
 
 def _certainty(top1: float, count: int) -> dict[str, Any]:
-    """How well an accuracy is known: the number of images and the 95 % interval."""
+    """Return the number of images of an accuracy, and its 95 % interval."""
     return {"images": count, "top1_interval95": interval(top1, count)}
 
 
 def _local(networks: Networks, size: int, accuracy: dict[str, dict[str, float]], count: int) -> list[dict[str, Any]]:
-    """The teacher on the device as a row of the alternatives; no row without a teacher."""
+    """Return a list with the row of the teacher on the device; it is empty without a teacher."""
     if "teacher" not in accuracy:
         return []
     top1, cost = accuracy["teacher"]["top1"], network_macs(networks.teacher, size)
@@ -135,32 +139,32 @@ def _local(networks: Networks, size: int, accuracy: dict[str, dict[str, float]],
 
 
 def _student_row(report: dict[str, Any], count: int) -> dict[str, Any]:
-    """The student as a row of the alternatives."""
+    """Return the student's row of the alternatives."""
     student, sent = report["student"], report["bytes_per_image"]["latent_payload"]
     setting = f"{student['latent_shape'][-1]} channels"
     return row("student", setting, sent=sent, top1=student["top1"], images=count, device_macs=report["encoder"]["macs"])
 
 
-def _look_at(
+def _read_images(
     batches: Iterable[dict[str, np.ndarray]], *, classes: int
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
-    """JPEG size and label of every image, and a few (label, image) to show, of as many classes as there can be."""
+    """Return the JPEG size and label of every image, and a few (label, image) of as many classes as possible."""
     jpeg: list[np.ndarray] = []
     every_label: list[np.ndarray] = []
-    found: list[list[np.ndarray]] = [[] for _ in range(classes)]
+    examples: list[list[np.ndarray]] = [[] for _ in range(classes)]
     for batch in batches:
         images, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
         jpeg.append(jpeg_bytes(images))
         every_label.append(labels)
         for image, label in zip(images, labels, strict=True):
-            if len(found[label]) < -(-SHOWN // classes):
-                found[label].append(image)
-    every = [(label, image) for label, kept in enumerate(found) for image in kept]
+            if len(examples[label]) < -(-SHOWN // classes):
+                examples[label].append(image)
+    every = [(label, image) for label, kept in enumerate(examples) for image in kept]
     return np.concatenate(jpeg), np.concatenate(every_label), every[:: max(1, len(every) // SHOWN)][:SHOWN]
 
 
 def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
-    """Bytes that one image sends: its packed latent, and its range where the receiver does not know it beforehand.
+    """Return the bytes sent for one image: its packed latent, and its range where the receiver does not have it.
 
     Args:
         shape: (h, w, c) of the latent.

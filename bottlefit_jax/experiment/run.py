@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from bottlefit_jax import data
 from bottlefit_jax.config_check import check_config
 from bottlefit_jax.evaluation import alternatives
-from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate
+from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate
 from bottlefit_jax.experiment.inputs import (
     Networks,
     Variables,

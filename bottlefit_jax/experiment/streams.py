@@ -1,6 +1,6 @@
 """Random streams of a run: one for each use, from the run's seed and the use's name.
 
-A stream depends on nothing else, so a new stage, or another order of stages, leaves the numbers of the others as they are.
+A stream depends on nothing else, so a new stage, or another order of stages, does not change the others' numbers.
 """
 
 import hashlib

@@ -9,7 +9,7 @@ from bottlefit_jax import models
 from bottlefit_jax.compare.exits import evaluate_exits
 from bottlefit_jax.compare.methods import METHODS
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
-from bottlefit_jax.evaluation.evaluate import create_eval_step, evaluate
+from bottlefit_jax.evaluation.networks import create_eval_step, evaluate
 from bottlefit_jax.models import with_tail_of
 from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.recipe import bottleneck_options

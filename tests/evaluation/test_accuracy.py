@@ -31,7 +31,7 @@ def test_counts_are_int32_and_add_up_on_the_device():
     assert percentages(both) == {"top1": 100.0, "top5": 100.0}
 
 
-def test_rows_that_fill_up_a_batch_do_not_count():
+def test_rows_that_fill_a_batch_do_not_count():
     logits = np.array([[0, 1], [0, 1], [np.nan, 0]], np.float32)
     assert counted(logits, np.int32([1, 1, -7]), np.array([True, False, False])) == {"top1": 1, "top5": 1, "count": 1}
 
@@ -41,14 +41,14 @@ def test_equal_logits_are_ranked_by_class_number():
     assert counted(np.zeros((7, 7), np.float32), labels, np.ones(7, bool)) == {"top1": 1, "top5": 5, "count": 7}
 
 
-def test_a_logit_that_is_not_a_number_is_never_correct():
+def test_a_nan_logit_is_never_correct():
     logits = np.full((2, 4), np.nan, np.float32)
     assert counted(logits, np.int32([0, 3]), np.ones(2, bool)) == {"top1": 0, "top5": 0, "count": 2}
     logits = np.array([[1, np.nan, 0]], np.float32)
     assert counted(logits, np.int32([0]), np.ones(1, bool))["top1"] == 0
 
 
-def test_a_teacher_with_more_classes_is_judged_among_those_of_the_dataset():
+def test_of_a_teacher_with_more_classes_only_the_datasets_are_ranked():
     logits = np.array([[9, 1, 0, 3], [9, 0, 0, 5], [9, 4, 0, 3]], np.float32)
     counts = counted(logits, np.int32([0, 1, 1]), np.ones(3, bool), class_indices=[3, 1])
     assert counts == {"top1": 2, "top5": 3, "count": 3}
@@ -59,7 +59,7 @@ def test_other_dtypes_are_accepted():
     assert counted(logits, np.uint8([1]), np.ones(1, np.float32))["top1"] == 1
 
 
-def test_no_images_are_no_accuracy():
+def test_an_accuracy_of_no_images_is_refused():
     with pytest.raises(UserError, match="0 images"):
         percentages({"top1": 0, "top5": 0, "count": 0})
     assert percentages({"top1": np.int32(1), "top5": 2, "count": 3}) == pytest.approx(
@@ -76,6 +76,6 @@ def test_wilson_intervals_are_those_of_statsmodels(correct, count, low, high):
 
 
 @pytest.mark.parametrize(("correct", "count"), [(1, 0), (3, 2), (-1, 5)])
-def test_an_interval_of_impossible_counts_is_refused(correct, count):
+def test_an_interval_of_invalid_counts_is_refused(correct, count):
     with pytest.raises(UserError, match="an interval needs at least 1 image"):
         wilson_interval(correct, count)

@@ -1,4 +1,4 @@
-"""What a run opens: classes that fit or do not, weights that are the config's or are not, workdirs."""
+"""The inputs of a run: classes and weights that match the config or do not, and workdirs."""
 
 import dataclasses
 import json
@@ -62,7 +62,7 @@ def teacher(tmp_path_factory):
     return folder
 
 
-def test_classes_of_the_dataset_are_found_among_the_teachers(config, teacher):
+def test_the_datasets_classes_are_matched_with_the_teachers_by_name(config, teacher):
     config.teacher.weights = str(teacher)
     networks = create_networks(config, ["thing 11", "n00000003"])
     assert networks.class_indices == (11, 3)
@@ -71,7 +71,7 @@ def test_classes_of_the_dataset_are_found_among_the_teachers(config, teacher):
         create_networks(config, ["thing 99", "thing 1"])
 
 
-def test_labels_from_a_file_take_the_place_of_the_teachers_own(config, teacher, tmp_path):
+def test_labels_from_a_file_replace_the_teachers_own(config, teacher, tmp_path):
     config.teacher.weights = str(teacher)
     names = tmp_path / "labels.txt"
     names.write_text("\n".join(f"name{i}" for i in range(12)))
@@ -90,7 +90,7 @@ def nameless(teacher, tmp_path):
     return tmp_path / "nameless"
 
 
-def test_the_order_of_nameless_classes_is_said_or_refused(config, nameless, tmp_path):
+def test_an_assumed_order_of_nameless_classes_is_reported_and_an_ambiguous_one_refused(config, nameless, tmp_path):
     config.teacher.weights = str(nameless)
     config.dataset.name, config.dataset.root = "folder", str(make_folder(tmp_path / "images", classes="abcdefghijkl"))
     (tmp_path / "images" / "val" / "a" / "notes.txt").touch()
@@ -109,14 +109,14 @@ def test_the_order_of_nameless_classes_is_said_or_refused(config, nameless, tmp_
     assert create_networks(config, numbers).class_indices == (0, 1, 10, 11, *range(2, 10))
 
 
-def test_weights_of_another_model_are_told(config, teacher):
+def test_weights_of_another_model_are_refused(config, teacher):
     config.teacher.weights = str(teacher)
     config.teacher.name = "resnet50"
     with pytest.raises(UserError, match=r"holds a resnet18, not config.teacher.name 'resnet50'"):
         create_networks(config, ["thing 1"])
 
 
-def test_options_that_contradict_the_weights_are_told(config, teacher):
+def test_options_that_contradict_the_weights_are_refused(config, teacher):
     config.teacher.weights = str(teacher)
     with config.unlocked():
         config.teacher.options = {"width": 16}
@@ -140,7 +140,7 @@ def test_a_new_classifier_has_the_datasets_classes_and_the_weights_body(config, 
         create_networks(config, ["my cat", "my dog"])
 
 
-def test_a_folder_that_does_not_say_what_it_holds_is_told(config, teacher, tmp_path):
+def test_a_folder_without_a_complete_description_is_refused(config, teacher, tmp_path):
     shutil.copytree(teacher, tmp_path / "odd")
     (tmp_path / "odd" / "meta" / "metadata").write_text(json.dumps({"name": "resnet18"}))
     config.teacher.weights = str(tmp_path / "odd")
@@ -148,7 +148,7 @@ def test_a_folder_that_does_not_say_what_it_holds_is_told(config, teacher, tmp_p
         create_networks(config, ["thing 1"])
 
 
-def test_weights_bring_name_options_and_normalisation(teacher):
+def test_name_options_and_normalisation_come_from_the_weights(teacher):
     config = base_config()
     config.dataset.image_size, config.teacher.name, config.teacher.weights = 32, "", str(teacher)
     networks = create_networks(config, ["thing 1"])
@@ -174,7 +174,7 @@ def student(tmp_path_factory, teacher):
     return folder
 
 
-def test_a_student_is_taken_as_it_is(config, student):
+def test_a_students_options_come_from_its_weights(config, student):
     config.teacher.name, config.stages.teacher.epochs = "", 0
     config.stages.stage1.epochs = config.stages.stage2.epochs = 0
     config.student.weights = str(student)
@@ -194,7 +194,7 @@ def test_a_student_is_taken_as_it_is(config, student):
         create_networks(config, ["thing 1"])
 
 
-def test_weights_in_the_wrong_place_are_told(config, teacher, student):
+def test_a_student_as_teacher_and_a_teacher_as_student_are_refused(config, teacher, student):
     config.teacher.weights = str(student)
     with pytest.raises(UserError, match=r"holds a student; config.teacher.weights needs the folder of a teacher"):
         create_networks(config, ["thing 1"])
@@ -203,7 +203,7 @@ def test_weights_in_the_wrong_place_are_told(config, teacher, student):
         create_networks(config, ["thing 1"])
 
 
-def test_teacher_and_student_of_different_kinds_are_told(config, teacher, student, tmp_path):
+def test_a_teacher_and_a_student_with_other_normalisation_are_refused(config, teacher, student, tmp_path):
     variables, meta = load_variables(student)
     save_variables(tmp_path / "other", variables, dataclasses.replace(meta, mean=(0.0,) * 3))
     config.teacher.weights = str(teacher)
@@ -214,7 +214,7 @@ def test_teacher_and_student_of_different_kinds_are_told(config, teacher, studen
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_teacher_whose_training_diverged_is_named_before_anything_is_trained(config, teacher, tmp_path, value):
+def test_non_finite_teacher_weights_are_named_before_anything_is_trained(config, teacher, tmp_path, value):
     variables, meta = load_variables(teacher)
     variables["params"]["conv1"]["kernel"][0, 0, 0, 0] = value
     save_variables(tmp_path / "bad", variables, meta)
@@ -240,7 +240,7 @@ def test_the_report_shows_the_values_that_a_config_left_open(config, student):
     assert config.student.bottleneck.channels is None
 
 
-def test_a_damaged_workdir_is_told(config, tmp_path):
+def test_a_damaged_workdir_is_an_error(config, tmp_path):
     claim_workdir(tmp_path / "run", config)
     claim_workdir(tmp_path / "run", config)
     for damaged in (b"{", b"\xff\xfe"):
@@ -249,7 +249,7 @@ def test_a_damaged_workdir_is_told(config, tmp_path):
             claim_workdir(tmp_path / "run", config)
 
 
-def test_a_run_from_before_a_key_was_there_goes_on(config, tmp_path):
+def test_a_run_that_lacks_newer_config_keys_is_resumed(config, tmp_path):
     claim_workdir(tmp_path, config)
     older = json.loads((tmp_path / "config.json").read_text())
     del older["teacher"]["classifier"], older["frozen_statistics"]
@@ -260,14 +260,14 @@ def test_a_run_from_before_a_key_was_there_goes_on(config, tmp_path):
         claim_workdir(tmp_path, config)
 
 
-def test_a_workdir_that_cannot_be_made_is_told(config, tmp_path):
+def test_a_workdir_that_cannot_be_created_is_an_error(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run/config.json"):
         claim_workdir(tmp_path / "file" / "run", config)
 
 
 def digit_images(root, digits, *, each):
-    """The scikit-learn digits of a few classes as PNG folders: the first `each` to train, half as many to evaluate."""
+    """Write scikit-learn's digits of a few classes as PNG folders: `each` to train, half as many to evaluate."""
     images, labels = load_digits(return_X_y=True)
     for digit in digits:
         for index, image in enumerate(images[labels == digit][: each + each // 2]):
@@ -279,7 +279,7 @@ def digit_images(root, digits, *, each):
 
 
 @pytest.mark.slow
-def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path):
+def test_own_classes_are_learnt_on_a_given_body_and_resumed_bit_identically(tmp_path):
     """The body of a network of ten digits, and 60 images each of three classes under other names."""
     stages = [f"--config.stages.{name}.epochs" for name in ("teacher", "stage1", "stage2")]
     code, _, err = run(
@@ -320,7 +320,7 @@ def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_teacher_from_a_folder_a_static_range_and_skipped_images_make_a_whole_run(teacher, tmp_path):
+def test_a_run_with_a_teacher_from_a_folder_a_static_range_and_skipped_images_is_complete(teacher, tmp_path):
     """Two of the teacher's twelve classes; one training image is truncated."""
     rng = np.random.default_rng(0)
     for split, name in (("train", "thing 4"), ("train", "thing 7"), ("val", "thing 4"), ("val", "thing 7")):

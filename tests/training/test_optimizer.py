@@ -1,4 +1,4 @@
-"""Optimisers and schedules against PyTorch's own numbers (tests/goldens, `optim/…`)."""
+"""Optimisers and schedules against PyTorch's numbers (tests/goldens, `optim/…`)."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from bottlefit_jax.training.stages import STAGES
 
 @pytest.fixture(autouse=True)
 def _standard_promotion():
-    """Optax's own arithmetic mixes integer steps with floats, which strict promotion refuses."""
+    """Optax mixes integer steps with floats, which strict promotion refuses."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -62,12 +62,12 @@ def test_cosine_ends_at_zero():
     np.testing.assert_allclose([schedule(step) for step in (10, 20, 30)], [1, 0.5, 0], atol=1e-6)
 
 
-def test_the_configs_checks_know_every_name():
+def test_the_configs_checks_have_every_name():
     assert {CHOICES[f"stages.{stage}.optimizer"] for stage in STAGES} == {OPTIMIZERS}
     assert {CHOICES[f"stages.{stage}.schedule"] for stage in STAGES} == {SCHEDULES}
 
 
-def test_an_unknown_name_is_told():
+def test_an_unknown_name_is_refused():
     with pytest.raises(UserError, match="unknown optimizer 'lion'; there are adam, sgd"):
         create_optimizer("lion", schedule=1e-3)
     with pytest.raises(UserError, match="unknown schedule 'step'; there are multistep"):

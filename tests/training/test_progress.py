@@ -4,7 +4,7 @@ import sys
 from bottlefit_jax.training.progress import RunLog
 
 
-def test_what_the_terminal_cannot_show_is_escaped(tmp_path, monkeypatch):
+def test_characters_that_the_terminal_cannot_show_are_escaped(tmp_path, monkeypatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1"))
     log = RunLog(tmp_path)

@@ -1,4 +1,4 @@
-"""A run that was killed ends with the weights of one that was not, to the bit; a signal stops it cleanly."""
+"""A run that was killed ends with bit-identical weights to one that was not; a signal stops it cleanly."""
 
 import re
 import signal
@@ -31,7 +31,7 @@ def stop(workdir, stage, step, signum):
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(tmp_path, whole):
+def test_a_run_that_is_killed_in_each_stage_ends_with_the_same_weights(tmp_path, whole):
     workdir = tmp_path / "run"
     for stage, step in (("teacher", 10), ("stage1", 20), ("stage2", 5)):
         assert stop(workdir, stage, step, signal.SIGKILL)[0] == -signal.SIGKILL
@@ -41,7 +41,7 @@ def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_weights(tmp_pa
     assert digests(workdir) == whole
 
 
-def test_sigterm_saves_and_exits_and_the_same_command_goes_on(tmp_path, whole):
+def test_sigterm_saves_and_exits_and_the_same_command_resumes(tmp_path, whole):
     workdir = tmp_path / "run"
     code, out, err = stop(workdir, "stage1", 5, signal.SIGTERM)
     assert code == 128 + signal.SIGTERM, err

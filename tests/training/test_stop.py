@@ -1,15 +1,15 @@
-"""Whether a run was asked to stop: only while it listens, and handlers are as before afterwards."""
+"""A signal requests a stop only while the loop runs its steps; afterwards the handlers are as before."""
 
 import os
 import signal
 
 import pytest
 
-from bottlefit_jax.training.loop import StopSignal
+from bottlefit_jax.training.loop import StopRequest, StopSignal
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_remembered_while_the_loop_listens(signum):
+def test_a_signal_requests_a_stop_while_the_loop_runs(signum):
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     stop = StopSignal()
     assert not stop.reached(0)
@@ -20,8 +20,8 @@ def test_a_signal_is_remembered_while_the_loop_listens(signum):
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_of_several_hosts_all_are_told(monkeypatch):
-    """jax.distributed listens to SIGTERM, and makes all of them stop at one step."""
+def test_on_several_hosts_sigint_becomes_sigterm(monkeypatch):
+    """jax.distributed handles SIGTERM, and makes all hosts stop at the same step."""
     monkeypatch.setattr("jax.process_count", lambda: 2)
     sent = []
     stop = StopSignal()
@@ -30,3 +30,14 @@ def test_of_several_hosts_all_are_told(monkeypatch):
         monkeypatch.setattr("os.kill", lambda pid, signum: sent.append((pid, signum)))
         signal.raise_signal(signal.SIGINT)
     assert sent == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_a_stop_request_installs_no_handler():
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    stop = StopRequest()
+    with stop.listening():
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+        assert not stop.reached(1)
+        stop.request()
+        assert stop.reached(2)
+    assert stop.signum == signal.SIGTERM

@@ -1,4 +1,4 @@
-"""Two real processes, joined by jax.distributed, train what one process trains."""
+"""Two processes, joined by jax.distributed, train the same weights as one process."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ import pytest
 from bottlefit_jax.training.checkpoint import load_variables
 from tests.test_main import SMALL, run, start
 
-# Few steps, no warm-up: long trainings amplify the last bit of a sum, and that is not what is tested.
+# Few steps: a long training amplifies differences in the last bit of a sum, which are not tested here.
 ARGUMENTS = (*SMALL, *(f"--config.stages.{stage}.batch_size=240" for stage in ("teacher", "stage1", "stage2")))
 
 
@@ -26,7 +26,7 @@ def finish(processes):
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one(tmp_path):
+def test_two_processes_train_the_weights_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(*ARGUMENTS, f"--workdir={one}", JAX_NUM_CPU_DEVICES="2")[0] == 0
     for code, _, err in finish(start_two(*ARGUMENTS, f"--workdir={two}")):

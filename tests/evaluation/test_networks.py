@@ -7,7 +7,7 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.evaluate import calibrate, create_eval_step, evaluate, send_and_classify
+from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate, send_and_classify
 from bottlefit_jax.training import sharding
 from tests.training.conftest import PIXELS, make_batches, make_modules, pair  # noqa: F401
 
