@@ -1,7 +1,7 @@
 """The errors of this package, and the one text for a file that cannot be written.
 
-    BottleFitError        every error below; a command prints it as one line, without a traceback
-    ├── UserError         a value that is invalid: a flag, a config key, a file, a folder; exit code 2
+    BottleFitError        every error below; a command prints it as one line, without a traceback, and exits with 2
+    ├── UserError         a value that is invalid: a flag, a config key, a file, a folder
     ├── Unavailable       a deadline passed, or no server answered; the next request may succeed
     ├── ProtocolError     a server answered with an error, or with something that cannot be used
     └── ParityError       exported files do not compute what the network computes; exit code 1
@@ -26,7 +26,13 @@ __all__ = [
 
 
 class BottleFitError(Exception):
-    """The base class of the errors that a user may cause or meet; its text is one line."""
+    """The base class of the errors that a user may cause or meet; its text is one line.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code = 2
 
 
 class UserError(BottleFitError, ValueError):
@@ -43,6 +49,8 @@ class ProtocolError(BottleFitError):
 
 class ParityError(BottleFitError):
     """Exported files do not compute what the network computes that they were made from."""
+
+    exit_code = 1
 
 
 def is_disk_full(error: BaseException | None) -> bool:
