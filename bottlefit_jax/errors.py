@@ -1,30 +1,74 @@
-"""The errors of this package.
+"""The errors of this package, and the one text for a file that cannot be written.
 
-    BottleFitError        every error below; a command prints it as one line, without a traceback
-    ├── UserError         a value that is invalid: a flag, a config key, a file, a folder; exit code 2
-    ├── Unavailable       a deadline passed, or nobody answered; the next request may get an answer
-    ├── ProtocolError     a peer answered, and the answer is an error or not usable
-    └── ParityError       exported files compute something else than the network that they were made from
+    BottleFitError        every error below; a command prints it as one line, without a traceback, and exits with 2
+    ├── UserError         a value that is invalid: a flag, a config key, a file, a folder
+    ├── Unavailable       a deadline passed, or no server answered; the next request may succeed
+    ├── ProtocolError     a server answered with an error, or with something that cannot be used
+    └── ParityError       exported files do not compute what the network computes; exit code 1
 
-Messages say in one line what was given and what would be valid. Any other exception that leaves a command is a bug.
+A message is one line that quotes the invalid value and says what would be valid. Any other exception that leaves a
+command is a bug.
 """
+
+import errno
+import os
+from pathlib import Path
+
+__all__ = [
+    "BottleFitError",
+    "ParityError",
+    "ProtocolError",
+    "Unavailable",
+    "UserError",
+    "is_disk_full",
+    "write_error",
+]
 
 
 class BottleFitError(Exception):
-    """An error that is meant for a person: its text is one line."""
+    """The base class of the errors that a user may cause or meet; its text is one line.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code = 2
 
 
 class UserError(BottleFitError, ValueError):
-    """A value that is invalid: a config value, a file, a folder, a flag."""
+    """An invalid value: a flag, a config key, a file, a folder."""
 
 
 class Unavailable(BottleFitError):
-    """Nothing answered within the deadline; the next request may get an answer."""
+    """No server answered within the deadline; the next request may succeed."""
 
 
 class ProtocolError(BottleFitError):
-    """A peer's answer is an error or not usable; the next request may get another."""
+    """A server answered with an error, or with something that cannot be used; the next request may succeed."""
 
 
 class ParityError(BottleFitError):
-    """Exported files compute something else than the network that they were made from."""
+    """Exported files do not compute what the network computes that they were made from."""
+
+    exit_code = 1
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error is about a full disk or quota; a library's may only quote the system's text."""
+    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return by_number or "No space left" in str(error) or "Disk quota exceeded" in str(error)
+
+
+def write_error(path: Path, error: OSError) -> UserError:
+    """Return the UserError that says why `path` cannot be written.
+
+    Args:
+        path: the file or folder, as a person knows it.
+        error: what the system raised, for `path`, for a temporary file named after it, or for another file.
+    """
+    reason = "no space left on the disk" if is_disk_full(error) else error.strerror or str(error)
+    if isinstance(error.filename, (str, bytes, os.PathLike)):
+        file = os.fsdecode(error.filename)
+        if path.name not in file and file != str(path.parent):
+            reason = f"{file}: {reason}"
+    return UserError(f"cannot write {path}: {reason}")

@@ -1,9 +1,11 @@
-"""What SIGINT and SIGTERM do to a command: one line, exit code 130 or 143, nothing half done. Standard library only.
+"""SIGINT and SIGTERM: a command ends with one line and exit code 130 or 143, and leaves nothing half written.
 
-A command calls `watch` before it imports anything else, and little is imported here. From then on a signal ends the
-process at once, whatever its threads do: a thread of its own waits for it, since Python runs handlers in the main
-thread, which may be inside a compilation for a minute. Where there is something to finish first, `asked` and `raised`
-change what the first signal does; a second one always ends the process.
+A command calls `watch` before it imports anything else, so this file imports little, and only the standard library.
+From then on a signal ends the process at once, whatever its threads do: a separate thread waits for the signal, since
+Python runs handlers in the main thread, which may be inside a compilation for a minute. Code that has to finish
+something first uses `asked` or `raised`, which change what the first signal does; a second one always ends the process.
+
+Only `watch` changes the process for good, and only commands call it. `undone` registers a function and nothing else.
 """
 
 from __future__ import annotations
@@ -19,44 +21,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+__all__ = ["SIGNALS", "asked", "not_inherited", "raised", "undone", "watch"]
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-FLUSH_SECONDS = 1.0  # for what was printed; whoever should read it may have stopped reading
+FLUSH_SECONDS = 1.0  # for buffered output; the process that reads it may have stopped reading
 
 
-class _Answer:
-    """What the first signal does; `act` runs in the watching thread or the main one, perhaps in both."""
+class _Response:
+    """What the first signal does; `act` runs in the watching thread or in the main thread, perhaps in both."""
 
     def __init__(self, act: Callable[[int], None], *, raises: bool):
         self.act, self.raises = act, raises
-        self.by_thread = 0  # signals that the watching thread has seen
-        self.by_handler = 0  # and Python's handler
+        self.by_thread = 0  # signals that the watching thread has received
+        self.by_handler = 0  # signals that Python's handler has received
 
 
-_answers: list[_Answer] = []
+_responses: list[_Response] = []
 _undo: list[Callable[[], object]] = []
-_leaving = threading.Lock()
+_exiting = threading.Lock()
 _note = ""
-_stderr = 2  # the terminal's, once it is watched: a library may have the other one redirected for a while
+_stderr = 2  # a copy once `watch` was called: a library may redirect descriptor 2 for a while
 
 
 def watch(note: str = "") -> None:
     """Make a signal end this process at once, by one line on standard error. A second call does nothing.
 
     Args:
-        note: what follows in that line, such as "; the same command goes on from here".
+        note: the end of that line, such as "; the same command goes on from here".
     """
     global _note, _stderr
     if _stderr != 2:
         return
     _note = note
-    with contextlib.suppress(OSError):  # it was closed before we started
+    with contextlib.suppress(OSError):  # it was closed before the process started
         _stderr = os.dup(2)
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(receiver,), name="signals", daemon=True).start()
     for signum in SIGNALS:
-        if signal.getsignal(signum) != signal.SIG_IGN:  # as a shell has it for a background job: Ctrl-C is not for it
+        if signal.getsignal(signum) != signal.SIG_IGN:  # a shell's background job ignores SIGINT: Ctrl-C is not for it
             signal.signal(signum, _handle)
 
 
@@ -64,26 +68,31 @@ def watch(note: str = "") -> None:
 def asked(act: Callable[[int], None], signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Within it the first signal calls `act` with its number, from any thread and perhaps twice.
 
-    In a process that does not `watch`, handlers are installed for as long, where that can be done: in the main thread.
+    In a process that does not `watch`, the main thread installs handlers within it, and another thread installs none:
+    Python has handlers in the main thread only.
 
     Args:
         act: returns at once, and raises nothing.
-        signals: for which such handlers are installed.
+        signals: the signals for which such handlers are installed.
     """
-    with _answered(_Answer(act, raises=False), signals):
+    with _responding(_Response(act, raises=False), signals):
         yield
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
     """Within it the first signal raises KeyboardInterrupt in the main thread."""
-    with _answered(_Answer(lambda signum: None, raises=True), SIGNALS):
+    with _responding(_Response(lambda signum: None, raises=True), SIGNALS):
         yield
 
 
 @contextlib.contextmanager
 def undone(undo: Callable[[], object]) -> Iterator[None]:
-    """Within it a signal that ends the process calls `undo` first; nobody calls it otherwise."""
+    """Within it a signal that ends the process calls `undo` first; nothing else calls it.
+
+    Args:
+        undo: removes what is half written; an exception of it is ignored.
+    """
     _undo.append(undo)
     try:
         yield
@@ -93,7 +102,7 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def not_inherited() -> Iterator[None]:
-    """Processes and threads started within it never see SIGINT: Ctrl-C goes to all processes of a terminal."""
+    """Make processes and threads started within it ignore SIGINT: a terminal sends Ctrl-C to all of its processes."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -102,54 +111,54 @@ def not_inherited() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _answered(answer: _Answer, signals: Sequence[signal.Signals]) -> Iterator[None]:
+def _responding(response: _Response, signals: Sequence[signal.Signals]) -> Iterator[None]:
     before = {}
     if threading.current_thread() is threading.main_thread():
         for signum in signals:
             if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
                 before[signum] = signal.signal(signum, _handle)
-    _answers.append(answer)
+    _responses.append(response)
     try:
         yield
     finally:
-        _answers.remove(answer)
+        _responses.remove(response)
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
 
 def _wait(receiver: int) -> None:
-    """The watching thread: a byte is a signal's number."""
+    """Receive signals in the watching thread: each byte is the number of one."""
     while numbers := os.read(receiver, 1):
         _receive(numbers[0], in_handler=False)
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
-    """Python's handler, in the main thread: where another event loop has taken the wake-up, it does all of the work."""
+    """Receive a signal in the main thread: an event loop that took the wake-up descriptor leaves no other way."""
     del frame
     _receive(signum, in_handler=True)
 
 
 def _receive(signum: int, *, in_handler: bool) -> None:
-    answer = _answers[-1] if _answers else None
-    if answer is None:
-        _leave(signum)
+    response = _responses[-1] if _responses else None
+    if response is None:
+        _exit(signum)
         return
     if in_handler:
-        answer.by_handler += 1
+        response.by_handler += 1
     else:
-        answer.by_thread += 1
-    if max(answer.by_handler, answer.by_thread) > 1:
-        _leave(signum)
+        response.by_thread += 1
+    if max(response.by_handler, response.by_thread) > 1:
+        _exit(signum)
     else:
-        answer.act(signum)
-        if in_handler and answer.raises:
+        response.act(signum)
+        if in_handler and response.raises:
             raise KeyboardInterrupt
 
 
-def _leave(signum: int) -> None:
-    """End the process: no exception that a library could swallow, no thread that prints one more."""
-    if not _leaving.acquire(blocking=False):
-        return  # another thread is at it, or this one was interrupted in it
+def _exit(signum: int) -> None:
+    """End the process without an exception, which a library could swallow and other threads would print."""
+    if not _exiting.acquire(blocking=False):
+        return  # another thread does it, or this thread was interrupted while it did
     flushing = threading.Thread(target=_flush, daemon=True)
     with contextlib.suppress(RuntimeError):  # no thread starts while the interpreter shuts down
         flushing.start()

@@ -1,12 +1,14 @@
-"""Names that a room exports, imported when somebody asks for them.
+"""Names that a room exports, imported at their first use.
 
-A command looks at its flags before it imports what takes seconds, and says in one line which package is missing; so
-`import bottlefit_jax.edge` may not import gRPC.
+A command reads its flags before it imports modules that take seconds, and says in one line which package is missing.
+So `import bottlefit_jax.edge` must not import gRPC.
 """
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+__all__ = ["exports"]
 
 
 def exports(room: str, files: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
@@ -14,13 +16,16 @@ def exports(room: str, files: Mapping[str, Sequence[str]]) -> Callable[[str], An
 
     Args:
         room: `__name__` of the package.
-        files: name of a file in it -> the names that it defines and the room exports.
+        files: for each file of the package, without its suffix, the names that it defines and the room exports.
+
+    Returns:
+        A function from a name to the object, which raises AttributeError for any other name.
     """
-    places = {name: file for file, names in files.items() for name in names}
+    files_by_name = {name: file for file, names in files.items() for name in names}
 
     def load(name: str) -> Any:
-        if name not in places:
+        if name not in files_by_name:
             raise AttributeError(f"module {room!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{room}.{places[name]}"), name)
+        return getattr(importlib.import_module(f"{room}.{files_by_name[name]}"), name)
 
     return load

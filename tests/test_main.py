@@ -261,7 +261,7 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, size):
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
     assert code == 2, err
-    assert re.fullmatch(r"error: no space left on the disk .*\n", err), err
+    assert re.fullmatch(r"error: (cannot write .*: )?no space left on the disk.*\n", err), err
 
 
 @pytest.mark.slow

@@ -154,6 +154,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def print_error(error: object) -> int:
-    """Print an error as one line on standard error, and return its exit code, 2."""
+    """Print an error or its text as one line on standard error, and return its exit code."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+    return error.exit_code if isinstance(error, BottleFitError) else 2

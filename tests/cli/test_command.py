@@ -1,20 +1,18 @@
-"""What all commands do alike: a signal, a missing package, a version, one process at a time."""
+"""What all commands have in common: a missing package or device is one line, and each has a version."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from bottlefit_jax import __version__, files, lock
+from bottlefit_jax import __version__
 from bottlefit_jax.cli import command
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import ParityError, ProtocolError, Unavailable, UserError
 
 ROOT = Path(__file__).parents[2]
-# module -> flags that pass its first checks, and the extra that brings what it imports then
+# module -> flags that pass its first checks, and the extra that installs what it imports after them
 COMMANDS = {
     "bottlefit_jax.main": (["--config=configs/digits.py"], "train"),
     "bottlefit_jax.compare": (["--config=configs/digits.py"], "train"),
@@ -26,41 +24,11 @@ COMMANDS = {
     "bottlefit_jax.edge": (["--bundle=none", "--server=localhost:1", "none.jpg"], "edge"),
     "bottlefit_jax.links.bench": (["--bundle=none", "--images=none", "--output=none"], "edge,serve"),
 }
-# A command whose main does as the test says, so that a signal comes at a moment that is known.
-SCRIPT = """
-import os, sys, threading, time
-from pathlib import Path
-from bottlefit_jax import files, interrupt, lock
-from bottlefit_jax.cli import command
-def ready(): print("ready", flush=True)
-def main():
-    {main}
-    return 0
-command.run(main, extra="train")
-"""
-
-
-def start(main, *, cwd):
-    lines = main.strip().replace("\n", "\n    ")
-    argv = [sys.executable, "-c", SCRIPT.format(main=lines)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
-    return subprocess.Popen(
-        argv, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
-    )
-
-
-def interrupted(process, signum=signal.SIGINT, times=1):
-    """Signals the whole group, as a terminal does, each time when it is ready; its exit code and both outputs."""
-    for _ in range(times):
-        assert process.stdout.readline() == "ready\n", process.communicate()
-        os.killpg(process.pid, signum)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_a_missing_package_is_one_line_that_names_the_extra(module):
-    """Without the site's packages everything but the standard library is missing."""
+    """Without the installed packages everything but the standard library is missing."""
     flags, extra = COMMANDS[module]
     done = subprocess.run([sys.executable, "-S", "-m", module, *flags], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
@@ -69,7 +37,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(module):
     assert " is not installed for " in done.stderr
 
 
-def test_a_clone_with_its_environment_names_it(tmp_path, monkeypatch):
+def test_the_line_names_the_environment_of_a_clone(tmp_path, monkeypatch):
     error = ModuleNotFoundError("No module named 'absl'", name="absl")
     monkeypatch.setattr(command, "ROOT", tmp_path)
     assert command.missing(error, "train").endswith(f"{sys.executable}: pip install 'bottlefit-jax[train]'")
@@ -80,9 +48,41 @@ def test_a_clone_with_its_environment_names_it(tmp_path, monkeypatch):
     assert f"use {tmp_path / '.venv/bin/python'}, or" in command.missing(error, "train")
 
 
-def test_a_package_that_is_there_and_broken_is_not_called_missing():
+def test_a_broken_package_is_not_called_missing():
     error = ImportError("libGL.so.1: cannot open shared object file", name="cv2")
     assert command.missing(error, "train") == "cannot import cv2: libGL.so.1: cannot open shared object file"
+
+
+@pytest.mark.parametrize("name", ["bottlefit_jax", "bottlefit_jax.edge.client", "export.head"])
+def test_a_module_of_ours_that_cannot_be_imported_is_a_bug_and_not_a_missing_package(name, monkeypatch):
+    def main():
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    with pytest.raises(ModuleNotFoundError):
+        command.outcome(main, arguments=[], extra="edge")
+
+
+@pytest.mark.parametrize(("kind", "code"), [(UserError, 2), (Unavailable, 2), (ProtocolError, 2), (ParityError, 1)])
+def test_an_error_of_ours_is_one_line_and_its_exit_code(kind, code, monkeypatch, capsys):
+    def main():
+        raise kind("--port is 'x';\n it must be a number")
+
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    assert command.outcome(main, arguments=[], extra="serve") == code
+    assert capsys.readouterr().err == "error: --port is 'x'; it must be a number\n"
+
+
+def test_a_usage_line_names_what_was_typed():
+    description = "Serves.\n\n    python -m bottlefit_jax.serve --port 1\n    python -m bottlefit_jax.serve.load digits"
+    parser = command.Parser("bottlefit_jax.serve", description)
+    assert (parser.prog, parser.description) == ("python -m bottlefit_jax.serve", description)
+    with command.called_as("bottlefit serve"):
+        parser = command.Parser("bottlefit_jax.serve", description)
+    assert parser.prog == "bottlefit serve"
+    assert parser.description == (
+        "Serves.\n\n    bottlefit serve --port 1\n    python -m bottlefit_jax.serve.load digits"
+    )
 
 
 @pytest.mark.parametrize("module", [*COMMANDS, "export.tensorrt"])
@@ -91,99 +91,8 @@ def test_every_command_has_a_version(module):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"bottlefit-jax {__version__}\n", "")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_command_whatever_its_threads_do(tmp_path, signum):
-    """A main thread in C code that no exception reaches, and a thread that would print one."""
-    main = """
-threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-lock = threading.Lock(); lock.acquire()
-print("not yet flushed", end=""); os.write(1, b"ready" + bytes([10]))
-try: lock.acquire()
-except BaseException: print("an exception", file=sys.stderr)
-"""
-    code, out, err = interrupted(start(main, cwd=tmp_path), signum)
-    assert (code, out, err) == (128 + signum, "not yet flushed", f"stopped by {signum.name}\n")
-
-
-def test_a_signal_leaves_no_part_of_an_output_and_no_lock(tmp_path):
-    main = """
-with files.atomic_directory(Path("bundle")) as folder, files.atomic_file(Path("file")) as file:
-    (folder / "part").write_text("half"); file.write_text("half"); ready(); time.sleep(600)
-"""
-    code, _, err = interrupted(start(main, cwd=tmp_path))
-    assert (code, err) == (130, "stopped by SIGINT\n")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_line_reaches_the_terminal_where_a_library_has_redirected_standard_error(tmp_path):
-    main = """
-import os
-os.dup2(os.open(os.devnull, os.O_WRONLY), 2); ready(); time.sleep(600)
-"""
-    assert interrupted(start(main, cwd=tmp_path))[2] == "stopped by SIGINT\n"
-
-
-def test_who_is_asked_answers_and_a_second_signal_does_not_wait(tmp_path):
-    main = """
-asked = []
-with interrupt.asked(asked.append):
-    ready()
-    while not asked: time.sleep(0.01)
-    {more}
-print(f"saved after {{asked[0]}}")
-return 130
-"""
-    code, out, err = interrupted(start(main.format(more="pass"), cwd=tmp_path))
-    assert (code, out, err) == (130, "saved after 2\n", "")
-    code, out, err = interrupted(start(main.format(more="ready(); time.sleep(600)"), cwd=tmp_path), times=2)
-    assert (code, out, err) == (130, "", "stopped by SIGINT\n")
-
-
-def test_one_process_holds_a_lock_and_the_other_says_who(tmp_path):
-    main = """
-with lock.hold(Path("run/.lock"), "run", hint=", or give another --workdir"):
-    ready(); time.sleep(600)
-"""
-    first, path = start(main, cwd=tmp_path), tmp_path / "run" / ".lock"
-    assert first.stdout.readline() == "ready\n"
-    second = start(main, cwd=tmp_path)
-    out, err = second.communicate(timeout=60)
-    assert (second.returncode, out) == (2, "")
-    where = f"process {first.pid} on {os.uname().nodename} since "
-    assert err.startswith(f"error: run is in use by {where}{time.strftime('%Y-')}"), err
-    assert err.endswith(": wait until that has ended, or give another --workdir\n")
-    first.kill()  # the system frees it, and what is left of it says nothing
-    first.communicate()
-    assert path.exists()
-    with (
-        lock.hold(path, "run"),
-        pytest.raises(lock.InUseError, match=f"process {os.getpid()} "),
-        lock.hold(path, "run"),
-    ):
-        pass
-    assert not path.exists()
-
-
-def test_a_file_system_without_locks_is_said_and_the_command_goes_on(tmp_path, monkeypatch, capsys):
-    def flock(descriptor, operation):
-        raise OSError(lock.NO_LOCKS[0], "No locks available")
-
-    monkeypatch.setattr(lock.fcntl, "flock", flock)
-    with lock.hold(tmp_path / ".lock", "run"):
-        pass
-    assert "no locks on the file system" in capsys.readouterr().err
-
-
-def test_what_another_process_has_written_meanwhile_is_not_replaced(tmp_path):
-    (tmp_path / "bundle").mkdir()
-    with pytest.raises(UserError, match="has just been written by another process"):  # noqa: SIM117
-        with files.atomic_directory(tmp_path / "bundle", overwrite=False):
-            pass
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_a_platform_that_is_not_there_is_one_line():
-    """A GPU asked for where there is none."""
+def test_a_missing_device_is_one_line():
+    """A GPU is asked for on a machine that has none."""
     script = "import jax; from bottlefit_jax.cli import command; command.run(lambda: jax.devices(), extra='train')"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -196,8 +105,8 @@ def test_a_platform_that_is_not_there_is_one_line():
     assert "Traceback" not in done.stderr
 
 
-def test_a_notebooks_plotting_backend_does_not_reach_a_command(tmp_path):
-    """Colab sets it for the processes that it starts, and it can be imported in the notebook alone."""
+def test_a_command_does_not_use_the_plotting_backend_of_a_notebook(tmp_path):
+    """Colab sets it for the processes that it starts, but only the notebook can import it."""
     script = """
 from bottlefit_jax.cli import command
 def main():

@@ -1,0 +1,96 @@
+"""The names that each room exports: other people's programs import them, so a change here is a change for them."""
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bottlefit_jax
+
+ROOT = Path(__file__).parents[1]
+# room -> its __all__, without bottlefit_jax. in front of the room
+EXPORTS = {
+    "bundle": "FORMAT Bundle Manifest identity read_bundle write_manifest",
+    "cli": "Parser called_as print_error program read_config run run_command",
+    "convert": "from_keras from_torch to_torch",
+    "data": (
+        "Source check_images class_columns default_resize describe_order eval_batches match_labels open_source "
+        "read_labels spread steps_per_epoch train_batches"
+    ),
+    "errors": "BottleFitError ParityError ProtocolError Unavailable UserError is_disk_full write_error",
+    "files": "atomic_directory atomic_file is_disk_full write_error write_text",
+    "images": "MAX_PIXELS REDUCE_ABOVE SUFFIXES check_image decode_image is_hidden orientation_of to_rgb upright",
+    "interrupt": "SIGNALS asked not_inherited raised undone watch",
+    "lazy": "exports",
+    "lock": "InUseError beside hold",
+    "models": (
+        "MODELS Bottleneck Network Spec create folded_norms with_body_of with_measured_norms with_stem_of with_tail_of"
+    ),
+    "paths": "PathError local_path printable",
+}
+COMMANDS = {"__main__", "main", "prepare"}  # rooms of one file that are a command and nothing else
+WITHOUT = {
+    "codec",
+    "compare",
+    "edge",
+    "evaluation",
+    "experiment",
+    "export",
+    "links",
+    "protocol",
+    "recipe",
+    "serve",
+    "training",
+}  # rooms without __all__
+
+
+def import_room(name):
+    return importlib.import_module(name if name == "export" else f"bottlefit_jax.{name}")
+
+
+def test_no_room_is_missing():
+    rooms = {module.name for module in pkgutil.iter_modules(bottlefit_jax.__path__)} | {"export"}
+    assert rooms == EXPORTS.keys() | COMMANDS | WITHOUT
+    assert [room for room in sorted(WITHOUT) if hasattr(import_room(room), "__all__")] == []
+
+
+@pytest.mark.parametrize("room", EXPORTS)
+def test_a_room_exports_these_names(room):
+    assert sorted(import_room(room).__all__) == sorted(EXPORTS[room].split())
+
+
+@pytest.mark.parametrize("room", EXPORTS)
+def test_every_exported_name_can_be_imported_and_is_documented(room):
+    module = import_room(room)
+    assert module.__doc__
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            doc = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+            assert doc, f"{room}.{name} has no docstring"
+            assert not doc.startswith(f"{name}("), f"{room}.{name} has only the docstring that a dataclass makes"
+
+
+@pytest.mark.parametrize("room", EXPORTS)
+def test_another_name_is_an_attribute_error(room):
+    with pytest.raises(AttributeError, match=r"has no attribute 'no_such_name'"):
+        _ = import_room(room).no_such_name
+
+
+def test_importing_a_room_by_name_needs_no_package_that_is_not_used():
+    """`from bottlefit_jax.ROOM import NAME` imports what the name needs, and a bare import nothing."""
+    rooms = [f"bottlefit_jax.{room}" for room in EXPORTS if room not in ("bundle", "images", "models")]
+    code = f"import importlib\nfor room in {rooms}: importlib.import_module(room)"
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_package_declares_its_types():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["package-data"]["bottlefit_jax"] == ["py.typed"]
+    assert (ROOT / "bottlefit_jax" / "py.typed").read_bytes() == b""
+    assert bottlefit_jax.__all__ == ["__version__"]
