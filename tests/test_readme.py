@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.recipe import base_config
-from tests.edge.conftest import bundle, image, server, tail  # noqa: F401  fixtures
+from tests.edge.conftest import bundle, deadlines, image, server, tail  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
