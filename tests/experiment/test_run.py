@@ -1,5 +1,6 @@
 """A run as a library call: off the main thread, without signal handlers, and its random streams."""
 
+import dataclasses
 import signal
 import sys
 import threading
@@ -7,6 +8,7 @@ import threading
 import jax
 import pytest
 
+from bottlefit_jax.errors import UserError
 from bottlefit_jax.experiment import inputs, run
 from bottlefit_jax.recipe import base_config
 from bottlefit_jax.training import loop, stages
@@ -130,3 +132,24 @@ def test_a_new_loss_and_a_new_stage_are_a_row_each(config, monkeypatch):
     stage = inputs.create_stages(config, networks)["stage3"]
     assert (stage.trained, stage.terms, stage.needs_teacher) == (("decoder",), ("scaled",), False)
     assert inputs.stages_to_run(config) == ("teacher", "stage3")
+
+
+def test_frozen_parts_update_their_statistics_where_the_config_says_so(config):
+    config.stages.stage1.epochs = 1
+    networks = inputs.create_networks(config, ["ant", "bee"])
+    parts = {}
+    for choice in ("fixed", "update"):
+        config.frozen_statistics = choice
+        parts[choice] = inputs.create_stages(config, networks)["stage1"].statistics_only
+    frozen = tuple(part for part in networks.student.parts if part not in ("encoder", "decoder"))
+    assert parts == {"fixed": (), "update": frozen}
+
+
+def test_a_stage_that_needs_a_teacher_is_refused_without_one(config):
+    config.stages.stage2.epochs = 1
+    networks = dataclasses.replace(inputs.create_networks(config, ["ant", "bee"]), teacher=None)
+    config.stages.teacher.epochs = 0
+    with pytest.raises(UserError, match="there is no teacher"):
+        inputs.create_stages(config, networks)
+    config.stages.stage2.loss = "cross_entropy"
+    assert not inputs.create_stages(config, networks)["stage2"].needs_teacher
