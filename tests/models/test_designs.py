@@ -123,11 +123,11 @@ def test_only_a_spinn_answers_early(draw_variables, plan):
         module.apply(variables, jnp.zeros((1, 4, 4, 3)), method="exit_early")
 
 
-def test_a_image_too_small_for_an_autoencoder_is_one_line():
-    said = r"^images of 32 × 32 are too small for this bottleneck of resnet18: nothing is left of the latent"
-    with pytest.raises(UserError, match=said):
+def test_an_image_too_small_for_an_autoencoder_is_one_line():
+    message = r"^images of 32 × 32 are too small for this bottleneck of resnet18: nothing is left of the latent"
+    with pytest.raises(UserError, match=message):
         models.create("resnet18", bottleneck={"design": "autoencoder", "image_size": 32})
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         shapes(models.create("resnet18", bottleneck={"design": "autoencoder"}), (32, 32))
     assert models.create("resnet18", bottleneck={"design": "autoencoder", "image_size": 40}).latent_size((40, 40)) == (
         1,
