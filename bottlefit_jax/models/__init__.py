@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import densenet, inception, mobilenet, resnet
+from bottlefit_jax.models.backbone import Spec
 from bottlefit_jax.models.bottleneck import Bottleneck, is_integer
 from bottlefit_jax.models.inheritance import with_body_of, with_stem_of, with_tail_of
-from bottlefit_jax.models.network import Network, Spec
+from bottlefit_jax.models.network import Network
 from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.models.norms import folded_norms, with_measured_norms
 

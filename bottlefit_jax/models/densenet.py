@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import KAIMING_FAN_IN, Linear, Style, average_pool, global_average, max_pool_3x3
-from bottlefit_jax.models.network import Part, Spec
 
 GROWTH = 32
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import ConvNorm, Linear, Style, average_pool, global_average
-from bottlefit_jax.models.network import Part, Spec
 
 POOL, SHRINK = "pool", "shrink"
 ROW, COLUMN = (1, 7), (7, 1)

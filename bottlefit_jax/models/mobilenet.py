@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import ConvNorm, Linear, Style, global_average
-from bottlefit_jax.models.network import Part, Spec
 
 # Rows of residual blocks: expansion, channels, number of blocks, stride of the first.
 ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

@@ -1,14 +1,10 @@
-"""A classifier as a sequence of named parts, and the same classifier with a bottleneck in place of the first parts.
+"""The network: a backbone's parts in sequence, or a bottleneck in place of the first of them.
 
-A part has torchvision's name of the feature that it computes. Its parameters lie under that name, then under
-torchvision's inner names. A student keeps the parts after the cut, so a parameter of its tail has the same path as in
-the teacher.
+A student keeps the parts after the cut, so a parameter of its tail has the same path as in the teacher.
 """
 
-import dataclasses
-import functools
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -16,60 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.backbone import Part, Spec, parts_of
 from bottlefit_jax.models.bottleneck import Bottleneck, Design, Exit, Half, Quantizer, Size, design, length_after
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One part of a backbone: first `function`, then the module that `make` creates; either may be absent.
-
-    Args:
-        name: torchvision's name of the feature.
-        make: creates a module that is called with `(x, train)`.
-        function: applied to the input first, without parameters.
-        channels: of the output; 0 where the output has no spatial axes, so that it cannot be the cut.
-        window: kernel, stride and padding, which determine the output's size.
-        side: the feature where a side branch starts; the branch runs in training only, and its output is
-            `features['aux_logits']`.
-    """
-
-    name: str
-    make: Callable[[], nn.Module] | None = None
-    function: Callable[[jax.Array], jax.Array] | None = None
-    channels: int = 0
-    window: tuple[int, int, int] = (1, 1, 0)
-    side: str | None = None
-
-    def length(self, n: int) -> int:
-        """Return the number of output rows for n input rows."""
-        kernel, stride, padding = self.window
-        return (n + 2 * padding - kernel) // stride + 1
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spec:
-    """A backbone that `create` knows.
-
-    Args:
-        name: torchvision's.
-        parts: `(num_classes, dtype, **options) -> tuple of Part`.
-        family: a key of `bottleneck.DESIGNS`, the bottleneck designs that it has.
-        cut: the feature at which a student is cut, unless the bottleneck names another.
-        matched: the features that stage 1 matches.
-        options: name -> (default, allowed values or type).
-        image_size: side of the images that it was designed for, pixels.
-    """
-
-    name: str
-    parts: Callable[..., tuple[Part, ...]]
-    family: str
-    cut: str
-    matched: tuple[str, ...]
-    options: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
-    image_size: int = 224
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
 
 
 class Network(nn.Module):
@@ -271,7 +215,7 @@ class Network(nn.Module):
 
     def backbone(self) -> tuple[Part, ...]:
         """Return all parts of the teacher, in order."""
-        return _parts(self.spec, self.num_classes, self.dtype, self.options)
+        return parts_of(self.spec, self.num_classes, self.dtype, self.options)
 
     def _front(self) -> tuple[Part, ...]:
         """Return the backbone's parts up to the cut, if a student's device runs them; else ()."""
@@ -333,12 +277,6 @@ class Network(nn.Module):
             return max(candidates[first:stop], key=lambda n: (n & -n, n))
 
         return image_length(latent_size[0]), image_length(latent_size[1])
-
-
-@functools.lru_cache(maxsize=64)
-def _parts(spec: Spec, num_classes: int, dtype: Any, options: tuple[tuple[str, Any], ...]) -> tuple[Part, ...]:
-    """Return the parts of a backbone, which a network asks for many times."""
-    return spec.parts(num_classes, dtype, **dict(options))
 
 
 def _image(x: jax.Array) -> Size:

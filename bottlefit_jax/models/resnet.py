@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import ConvNorm, Linear, Style, global_average, max_pool_3x3
-from bottlefit_jax.models.network import Part, Spec
 
 
 class Block(nn.Module):
