@@ -7,9 +7,9 @@
 
 The first reads a file of PyTorch (torchvision's, BottleFit's, head-network-distillation's), safetensors, or a Keras
 MobileNetV2 as .npz, and writes a folder that a config can name. The second writes such a folder, or the teacher/ or
-student/ of a run, as a state dict: .pth, .pt or .safetensors. What the network needs besides its arrays goes with the
-file, and the first command finds it there. Exit code 2: one line on standard error says what is wrong, and nothing was
-written.
+student/ of a run, as a state dict: .pth, .pt or .safetensors. The file also holds the network's description (classes,
+normalisation, bottleneck), which the first command reads again. Exit code 2: one line on standard error names the
+mistake, and nothing was written.
 """
 
 from bottlefit_jax import interrupt
@@ -25,13 +25,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bottlefit_jax import lock
 from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import Parser, print_error
+from bottlefit_jax.convert.options import ExportOptions, Given, ImportOptions
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.paths import local_path
+
+if TYPE_CHECKING:
+    from bottlefit_jax.training.network_meta import NetworkMeta
 
 CHECKPOINT = "_CHECKPOINT_METADATA"  # Orbax puts it in every checkpoint
 
@@ -40,24 +45,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     _quieten()
     try:
-        args = parse(sys.argv[1:] if argv is None else argv)
-        if args.to is None:
-            import_file(args)
+        options = parse(sys.argv[1:] if argv is None else argv)
+        if isinstance(options, ImportOptions):
+            import_file(options)
         else:
-            export_folder(args)
+            export_folder(options)
     except UserError as error:
         return print_error(error)
     return 0
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> ImportOptions | ExportOptions:
     """Read the command line and check what can be checked without JAX, which takes seconds to load.
 
     Raises:
-        UserError: flags that are unknown, missing or do not go together; input or output that cannot be.
+        UserError: flags are unknown, missing or incompatible; the input cannot be read or the output not be written.
     """
-    from bottlefit_jax.convert import files
-
     parser = Parser("bottlefit_jax.convert", __doc__)
     parser.add_argument("--to", choices=["torch"], help="write a finished network for PyTorch")
     parser.add_argument("--model", help="resnet152, densenet169, inception_v3, mobilenet_v2, custom_resnet152, ...")
@@ -73,88 +76,111 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the model, as width=16")
     parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
     args = parser.parse_args(argv)
-    args.labels = None if args.labels is None else str(local_path(args.labels))
-    args.option = dict(_option(text) for text in args.option)
-    if args.to is None:
-        files.check_readable(args.input)
-        for flag in ("mean", "std"):
-            setattr(args, flag, _pixels(flag, getattr(args, flag)))
-        if args.image_size is not None and args.image_size < 1:
-            raise UserError(f"--image-size is {args.image_size}; it must be at least 1")
-    else:
-        for flag in ("model", "weights", "labels", "bits", "mean", "std", "image_size", "teacher", "option"):
-            if getattr(args, flag) not in (None, {}):
-                name = flag.replace("_", "-")
-                raise UserError(f"--{name} does not go with --to: the folder says what its network is")
-        if not args.input.is_dir():
-            raise UserError(f"no folder {args.input}: --to torch takes that of a converted or trained network")
-        files.check_suffix(args.output)
-    for flag, needed in (("teacher", Path.is_dir), ("labels", Path.is_file)):
-        given = getattr(args, flag)
-        if given is not None and not needed(Path(given)):
-            raise UserError(f"--{flag} {given} is not there")
-    _check_output(args.output, args.overwrite, folder=args.to is None)
-    return args
+    options = _import_options(args) if args.to is None else _export_options(args)
+    _check_output(options)
+    return options
 
 
-def import_file(args: argparse.Namespace) -> None:
-    """A file of weights becomes a folder."""
+def _import_options(args: argparse.Namespace) -> ImportOptions:
+    """Check the flags of an import and return them."""
+    from bottlefit_jax.convert import files
+
+    files.check_readable(args.input)
+    given = Given(
+        options=dict(_option(text) for text in args.option),
+        labels=None if args.labels is None else str(local_path(args.labels)),
+        bits=args.bits,
+        teacher=args.teacher,
+        mean=_pixels("mean", args.mean, least=0.0),
+        std=_pixels("std", args.std, least=1e-6),
+        image_size=args.image_size,
+    )
+    if given.image_size is not None and given.image_size < 1:
+        raise UserError(f"--image-size is {given.image_size}; it must be at least 1")
+    if given.teacher is not None and not given.teacher.is_dir():
+        raise UserError(f"--teacher {given.teacher} is not a folder")
+    if given.labels is not None and not Path(given.labels).is_file():
+        raise UserError(f"--labels {given.labels} is not a file")
+    return ImportOptions(args.input, args.output, args.model, args.weights, given, args.overwrite)
+
+
+def _export_options(args: argparse.Namespace) -> ExportOptions:
+    """Check the flags of an export and return them."""
+    from bottlefit_jax.convert import files
+
+    for flag in ("model", "weights", "labels", "bits", "mean", "std", "image_size", "teacher", "option"):
+        if getattr(args, flag) not in (None, []):
+            name = flag.replace("_", "-")
+            raise UserError(f"--{name} does not go with --to: the folder states what its network is")
+    if not args.input.is_dir():
+        raise UserError(f"no folder {args.input}: --to torch takes that of a converted or trained network")
+    files.check_suffix(args.output)
+    return ExportOptions(args.input, args.output, args.overwrite)
+
+
+def import_file(options: ImportOptions) -> None:
+    """Convert a file of weights to a folder that a config can name, and print what was done.
+
+    Raises:
+        UserError: the file, the model or what the user states about it is invalid; see `network.from_file`.
+    """
     from bottlefit_jax.convert import files
     from bottlefit_jax.convert.weight_sets import TOP
 
-    file = files.read(args.input, args.weights)
-    if args.model is None and not file.about:
-        raise UserError("--model is missing, and the file does not say it; an example: --model resnet152")
+    file = files.read(options.input, options.weights)
+    if options.model is None and file.about is None:
+        raise UserError("--model is missing, and the file does not state it; an example: --model resnet152")
     import bottlefit_jax.compare.designs  # noqa: F401  a student of the comparison has one of these
     from bottlefit_jax.convert import network
     from bottlefit_jax.training import checkpoint
 
     checkpoint.silence_echoes()
-    given = network.Given(
-        args.option, args.labels, args.bits, args.teacher, mean=args.mean, std=args.std, image_size=args.image_size
-    )
-    found = network.from_file(file, args.model, given)
-    with args.input.open("rb") as stream:
+    converted = network.from_file(file, options.model, options.given)
+    with options.input.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    meta = dataclasses.replace(found.meta, source={"file": args.input.name, "sha256": digest})
-    with atomic_directory(args.output, overwrite=args.overwrite) as temporary:
-        checkpoint.save_variables(temporary, found.variables, meta)
-    kind = "student" if meta.bottleneck else "teacher"
-    print(
-        f"read {args.input} ({file.kind}): {meta.name}, a {kind} of {meta.num_classes:,} classes, "
-        f"{network.parameters(found.variables):,} parameters"
-    )
+    meta = dataclasses.replace(converted.meta, source={"file": options.input.name, "sha256": digest})
+    with atomic_directory(options.output, overwrite=options.overwrite) as temporary:
+        checkpoint.save_variables(temporary, converted.variables, meta)
+    parameters = network.count_parameters(converted.variables)
+    print(f"read {options.input} ({file.kind}): {_describe(meta, parameters)}")
     if len(file.sets) > 1 or file.weights != TOP:
         others = f", chosen from {', '.join(file.sets)}" if len(file.sets) > 1 else ""
         print(f"weights: {file.weights}{others}")
-    for note in found.notes:
+    for note in converted.notes:
         print(note)
-    print(f"wrote {args.output}: --config.{kind}.weights={args.output} names it")
+    key = "student" if meta.bottleneck else "teacher"
+    print(f"wrote {options.output}: --config.{key}.weights={options.output} names it")
 
 
-def export_folder(args: argparse.Namespace) -> None:
-    """A folder becomes a file for PyTorch."""
+def export_folder(options: ExportOptions) -> None:
+    """Convert the folder of a finished network to a file for PyTorch, and print what was done.
+
+    Raises:
+        UserError: the folder holds no finished network, or the file cannot be written.
+    """
     import bottlefit_jax.compare.designs  # noqa: F401  a student of the comparison has one of these
     from bottlefit_jax.convert import about, files, network
     from bottlefit_jax.training import checkpoint
 
     checkpoint.silence_echoes()
-    variables, meta = checkpoint.load_variables(args.input)
+    variables, meta = checkpoint.load_variables(options.input)
     state_dict, notes = network.to_state_dict(variables, meta)
-    with lock.hold(lock.beside(args.output), args.output):
-        _check_output(args.output, args.overwrite, folder=False)  # again: another process may have written it meanwhile
-        files.write(args.output, state_dict, about.write(meta, variables))
-    print(
-        f"read {args.input}: {meta.name}, a {'student' if meta.bottleneck else 'teacher'} of "
-        f"{meta.num_classes:,} classes, {network.parameters(variables):,} parameters"
-    )
+    with lock.hold(lock.beside(options.output), options.output):
+        _check_output(options)  # again: another process may have written it meanwhile
+        files.write(options.output, state_dict, about.write(meta, variables))
+    print(f"read {options.input}: {_describe(meta, network.count_parameters(variables))}")
     for note in [*notes, *network.notes_for_others(meta)]:
         print(note)
-    print(f"wrote {args.output}: {len(state_dict):,} arrays under the names of torchvision and BottleFit")
+    print(f"wrote {options.output}: {len(state_dict):,} arrays under the names of torchvision and BottleFit")
+
+
+def _describe(meta: "NetworkMeta", parameters: int) -> str:
+    kind = "student" if meta.bottleneck else "teacher"
+    return f"{meta.name}, a {kind} of {meta.num_classes:,} classes, {parameters:,} parameters"
 
 
 def _option(text: str) -> tuple[str, int | bool | str]:
-    """`KEY=VALUE`, the value as the integer or truth value that it spells."""
+    """Split `KEY=VALUE`, and return the value as an integer, a truth value or else text."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise UserError(f"--option {text!r} must be KEY=VALUE, such as padding=same")
@@ -163,37 +189,46 @@ def _option(text: str) -> tuple[str, int | bool | str]:
     return key, int(value) if value.isdecimal() else value
 
 
-def _pixels(flag: str, text: str | None) -> tuple[float, float, float] | None:
-    """`R,G,B` as numbers, None where it was not given."""
+def _pixels(flag: str, text: str | None, *, least: float) -> tuple[float, float, float] | None:
+    """Return `R,G,B` as three numbers, for images scaled to 0..1; None without the flag.
+
+    Args:
+        flag: its name, for the message.
+        text: its value.
+        least: the smallest valid number.
+    """
     if text is None:
         return None
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"--{flag} is {text!r}; it must be R,G,B such as 0.485,0.456,0.406") from None
-    from bottlefit_jax.convert.about import check_pixels
+    if len(values) != 3:
+        raise UserError(f"--{flag} is {values}; it needs three numbers, for red, green and blue")
+    if not all(least <= value <= 1 for value in values):
+        raise UserError(f"--{flag} is {values}; images are scaled to 0..1, so each must lie from {least:g} to 1")
+    return values[0], values[1], values[2]
 
-    return check_pixels(f"--{flag}", values)
 
-
-def _check_output(output: Path, overwrite: bool, *, folder: bool) -> None:
-    """Raise UserError where the output is in the way, is not ours to replace, or could not be made."""
+def _check_output(options: ImportOptions | ExportOptions) -> None:
+    """Raise UserError where the output exists and must not be replaced, or cannot be written."""
+    output, folder = options.output, isinstance(options, ImportOptions)
     if output.exists():
-        if not overwrite:
+        if not options.overwrite:
             raise UserError(f"{output} exists: give another --output, or --overwrite to replace it")
         if folder and not output.is_dir():
             raise UserError(f"{output} is a file; --output is a folder here")
         if not folder and output.is_dir():
             raise UserError(f"{output} is a folder; --output is a file here")
         if folder and any(output.iterdir()) and not (output / CHECKPOINT).exists():
-            raise UserError(f"{output} holds something else than a network, which --overwrite does not remove")
+            raise UserError(f"{output} is a folder without a network, which --overwrite does not remove")
     above = next(parent for parent in output.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"cannot write {output}: {above} is not a folder that can be written")
 
 
 def _quieten() -> None:
-    """Libraries raise what they would log; and the processor is all that is needed here."""
+    """Silence logs of errors that libraries also raise, and choose the CPU, which is enough here."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from absl import logging as absl_logging

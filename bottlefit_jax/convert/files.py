@@ -1,7 +1,7 @@
 """Files of weights, as PyTorch, safetensors and NumPy write them: the only place that imports torch.
 
-What a file is shows in its first bytes; its name does not count. Nothing in it is ever run: PyTorch's own reader is
-told to take tensors and plain values only, and whatever would need more is refused by name.
+The first bytes of a file decide its kind, its name does not. Nothing in it is ever run: PyTorch's own reader takes
+tensors and plain values only, and anything else is refused by name.
 """
 
 import argparse
@@ -20,35 +20,35 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.convert import about as about_network
 from bottlefit_jax.convert import weight_sets
-from bottlefit_jax.convert.about import KEY
+from bottlefit_jax.convert.about import KEY, About
+from bottlefit_jax.convert.about import read as read_about
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_file, write_error
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
-# Besides tensors and plain values: what training scripts keep beside their weights.
+# What training scripts keep beside their weights, besides tensors and plain values.
 ALLOWED = (argparse.Namespace, collections.Counter)
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         kind: PyTorch, safetensors or npz.
-        arrays: key -> array, float16 to float64 as stored, other floats as float32. What stands among the weights and
-            is no tensor is an array of objects without axes.
+        arrays: key -> array, float16 to float64 as stored, other floats as float32. A value among the weights that is
+            no tensor is an array of objects without axes.
         beside: what else the checkpoint's dictionary has, such as `config`.
-        about: what the network needs besides its arrays, where the file says it; see `about.py`.
+        about: the file's description of its network; None without one.
         weights: name of the set that was read; `weight_sets.TOP` where it is the file itself.
-        sets: names of all sets that there are.
+        sets: names of all sets in the file.
     """
 
     kind: str
     arrays: dict[str, np.ndarray]
     beside: dict[str, Any] = dataclasses.field(default_factory=dict)
-    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    about: About | None = None
     weights: str = weight_sets.TOP
     sets: tuple[str, ...] = (weight_sets.TOP,)
 
@@ -61,11 +61,11 @@ def read(path: Path, weights: str | None = None) -> File:
         weights: name of the set to read, where there are several.
 
     Raises:
-        UserError: it is not there, not whole, of another kind, wants to run something, or its library is missing; it
-            has several sets of weights and none was chosen.
+        UserError: the file is missing, damaged, of another kind, or wants to run something; its library is missing; or
+            it has several sets of weights and none was chosen.
     """
     check_readable(path)
-    with _said_in_one_line(path):
+    with _errors_in_one_line(path):
         with path.open("rb") as file:
             start = file.read(9)
         if start[:4] == b"PK\x03\x04":
@@ -104,10 +104,10 @@ def write(path: Path, state_dict: Mapping[str, np.ndarray], about: str | None = 
     Args:
         path: .pth or .pt for PyTorch's own format, or .safetensors; replaced where it exists.
         state_dict: key -> array.
-        about: what the network needs besides, as `about.write` has it.
+        about: the description of the network, as `about.write` returns it.
 
     Raises:
-        UserError: another suffix, a missing library, a full disk, a folder that cannot be written.
+        UserError: the suffix is unknown, a library is missing, the disk is full, or the folder cannot be written.
     """
     check_suffix(path)
     if path.suffix == ".safetensors":
@@ -144,25 +144,25 @@ def _read_npz(path: Path, weights: str | None) -> File:
 
 def _read_safetensors(path: Path, weights: str | None) -> File:
     library = _library("safetensors", f"reading {path}")
-    importlib.import_module("ml_dtypes")  # gives NumPy the bfloat16 that safetensors asks it for
+    importlib.import_module("ml_dtypes")  # adds to NumPy the bfloat16 that safetensors needs
     with library.safe_open(path, framework="np") as file:
-        arrays = {key: _usual(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        arrays = {key: _to_numpy_type(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
         text = (file.metadata() or {}).get(KEY)
     return _file("safetensors", path, arrays, weights, text)
 
 
 def _file(kind: str, path: Path, arrays: Mapping[str, np.ndarray], weights: str | None, text: str | None) -> File:
-    """A file that has no dictionaries in it, but perhaps networks side by side."""
+    """Return a file without dictionaries in it, which may still hold several networks side by side."""
     sets = weight_sets.find(arrays)
     if not sets:
         return File(kind, dict(arrays))
     chosen = weight_sets.choose(path, sets, weights)
-    about, names = about_network.read(path, text), tuple(item.name for item in sets)
-    return File(kind, dict(chosen.values or {}), about=about, weights=chosen.name, sets=names)
+    names = tuple(item.name for item in sets)
+    return File(kind, dict(chosen.values or {}), about=read_about(path, text), weights=chosen.name, sets=names)
 
 
-def _usual(array: np.ndarray) -> np.ndarray:
-    """Types that NumPy has itself as they are, others (bfloat16, float8) as float32."""
+def _to_numpy_type(array: np.ndarray) -> np.ndarray:
+    """Convert types that NumPy itself lacks (bfloat16, float8) to float32."""
     return array if array.dtype.isbuiltin == 1 else array.astype(np.float32)
 
 
@@ -177,8 +177,8 @@ def _read_torch(path: Path, weights: str | None) -> File:
     if not any(item.values is not None for item in sets):
         keys = ", ".join(map(str, list(content)[:10])) or "none"
         raise UserError(
-            f"{path} holds no weights: its keys are {keys}; a dictionary of named tensors is looked for there and in "
-            f"what they hold. Save one by {_HOW}"
+            f"{path} holds no weights: no dictionary of named tensors is there or under its keys, {keys}. "
+            f"Save one by {_HOW}"
         )
     chosen = weight_sets.choose(path, sets, weights)
     assert chosen.values is not None
@@ -187,14 +187,14 @@ def _read_torch(path: Path, weights: str | None) -> File:
         "PyTorch",
         {key: _from_tensor(torch, value) for key, value in chosen.values.items()},
         chosen.beside,
-        about_network.read(path, text),
+        read_about(path, text),
         chosen.name,
         tuple(item.name for item in sets),
     )
 
 
 def _from_tensor(torch: Any, value: Any) -> np.ndarray:
-    """A tensor as an array; what is none, or has no plain array, as an object for the list of problems."""
+    """Return a tensor as an array, and anything else as an object, which the list of problems then names."""
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu":
         value = value.detach()
         if value.is_quantized:
@@ -202,14 +202,14 @@ def _from_tensor(torch: Any, value: Any) -> np.ndarray:
         if value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64):
             value = value.float()
         return value.resolve_conj().resolve_neg().numpy()
-    odd = np.empty((), object)
-    odd[()] = value
-    return odd
+    holder = np.empty((), object)
+    holder[()] = value
+    return holder
 
 
 @contextlib.contextmanager
-def _said_in_one_line(path: Path) -> Iterator[None]:
-    """Whatever a library makes of a damaged or hostile file is one line that says what to do."""
+def _errors_in_one_line(path: Path) -> Iterator[None]:
+    """Turn any error of a library about a damaged or hostile file into one line that says what to do."""
     try:
         yield
     except UserError:
@@ -218,9 +218,9 @@ def _said_in_one_line(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged or cut short: {str(error)[:200]}") from error
     except Exception as error:  # libraries raise nearly everything here: KeyError, EOFError, RuntimeError, ...
         message = str(error)
-        if asked := re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", message):
+        if match := re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", message):
             raise UserError(
-                f"{path} holds more than weights: it asks for {asked[1]}, which is not run here; "
+                f"{path} holds more than weights: it asks for {match[1]}, which is not run here; "
                 f"where it was made, save the state dict alone: {_HOW}"
             ) from error
         lines = [line.strip() for line in message.splitlines() if line.strip()]

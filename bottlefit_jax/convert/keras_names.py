@@ -1,8 +1,8 @@
-"""A Keras MobileNetV2 whose batch norms lie in its kernels, as an npz file, for our variables.
+"""Names of a Keras MobileNetV2 whose batch norms were folded into its kernels, in an npz file.
 
 The file has `<layer>.kernel` and `<layer>.bias` of 53 layers, numbered in the order in which they run, as
 `tf2_mobilenet_v2_1.0_224` of google-coral/test_data gives them: padding is TensorFlow's, images go from -1 to 1, and
-class 0 of 1001 is the background. Where our network has a batch norm it becomes one that only adds the layer's bias.
+class 0 of 1001 is the background. A batch norm of our network then only adds the layer's bias.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ LAYERS = _layers()
 
 
 def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A folded Keras MobileNetV2 as our variables.
+    """Convert a folded Keras MobileNetV2 to our variables.
 
     Args:
         name: the model; only `mobilenet_v2` has such a table.
@@ -52,8 +52,11 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
 
     Returns:
         `{"params", "batch_stats"}` of float32 NumPy arrays, and the options with which `models.create` makes their
-        network. Keys left over, missing or of another shape, and values that are no finite floats, are one UserError
-        that names the first.
+        network.
+
+    Raises:
+        UserError: the model is another, keys are unknown or missing, or arrays have another shape or values that are
+            not finite floats. The message lists the first problems.
     """
     if name != NAME:
         raise UserError(f"this is a Keras file, which can only be a {NAME}, not a {name}")
@@ -64,8 +67,8 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
     for layer, (conv, norm) in LAYERS.items():
         bias = norm or conv
         for key, path in ((f"{layer}.kernel", (*conv, "kernel")), (f"{layer}.bias", (*bias, "bias"))):
-            flat[("params", *path)], wrong = _taken(given, key, expected["params", *path])
-            problems += wrong
+            flat[("params", *path)], more = _take(given, key, expected["params", *path])
+            problems += more
         if norm:
             shape = expected["params", *norm, "bias"]
             flat["params", *norm, "scale"] = np.ones(shape, np.float32)
@@ -78,8 +81,8 @@ def from_keras(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], di
     return traverse_util.unflatten_dict(flat), dict(OPTIONS)
 
 
-def _taken(given: dict[str, np.ndarray], key: str, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
-    """The array under `key` in our layout, and what is wrong with it."""
+def _take(given: dict[str, np.ndarray], key: str, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
+    """Remove the array under `key`, and return it in our layout with a list of its problems."""
     value = given.pop(key, None)
     if value is None:
         return None, [f"missing {key}"]

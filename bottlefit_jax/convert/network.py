@@ -1,4 +1,4 @@
-"""From the content of a file to a finished network and what it is, and from a finished network to a state dict."""
+"""From a file's content to a finished network and its description, and from a finished network to a state dict."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import numpy as np
 from bottlefit_jax import models
 from bottlefit_jax.convert import keras_names, students, torch_names
 from bottlefit_jax.convert.files import File
+from bottlefit_jax.convert.options import Given
 from bottlefit_jax.convert.weight_sets import averaged_steps
 from bottlefit_jax.data import read_labels
 from bottlefit_jax.errors import UserError
@@ -21,16 +22,17 @@ from bottlefit_jax.training.network_meta import NetworkMeta
 IMAGENET_CLASSES = Path(__file__).with_name("imagenet_classes.txt")
 BACKGROUND = ("background",)  # class 0 of the TensorFlow networks that have 1001
 RESERVED = ("name", "num_classes", "bottleneck", "dtype")  # arguments of models.create that are no options
+NO_BOTTLENECK = "--bits is for students; this file has no bottleneck"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Converted:
     """A network from a file.
 
     Attributes:
         variables: NumPy arrays.
         meta: their description.
-        notes: what a reader would not expect, a line each.
+        notes: what the user should know about the conversion, a line each.
     """
 
     variables: dict[str, Any]
@@ -38,85 +40,72 @@ class Converted:
     notes: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """What the user says of a network; it goes before what the file says. None: nothing.
-
-    Attributes:
-        options: of `models.create`; `aux_logits` of an Inception v3 follows from the file.
-        labels: file with the names of the classes, one a line.
-        bits: of a student's quantiser, 0 for none; without it what the file says, or else 8.
-        teacher: folder of a converted teacher, of which a file with a head alone takes the rest.
-        mean, std: of the images that it was trained with, scaled to 0..1.
-        image_size: side of those images, pixels.
-    """
-
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    labels: str | None = None
-    bits: int | None = None
-    teacher: Path | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    image_size: int | None = None
-
-
 def from_file(file: File, name: str | None, given: Given) -> Converted:
-    """The network that a file holds.
+    """Convert the network that a file holds.
 
     Args:
         file: its content.
-        name: the model, also as the reference spells its students: `custom_resnet152`; None: as the file says.
-        given: what the user says of it.
+        name: the model, also as the reference spells its students, `custom_resnet152`; None: as the file states.
+        given: what the user states about it.
 
     Raises:
-        UserError: an unknown model or option; the file does not fit; flags that make no sense for it; wrong labels.
+        UserError: the model or an option is unknown, the file does not fit the model, a flag does not apply to it, or
+            the labels are invalid.
     """
     name = _name(file, name)
+    spec = models.find_spec(name)
     for key in RESERVED:
         if key in given.options:
-            raise UserError(f"--option {key}={given.options[key]} cannot be given: {key} follows from the file")
-    models.create(name, **given.options)
-    arrays, basis = file.arrays, dict(file.about)
+            raise UserError(f"--option {key}={given.options[key]} is invalid: {key} follows from the file")
+    arrays, basis = file.arrays, file.about.meta if file.about else None
     if students.is_head(arrays):
-        arrays, basis = _completed(name, arrays, given.teacher)
+        arrays, basis = _complete(name, arrays, given.teacher)
     elif given.teacher is not None:
         raise UserError("--teacher is for files that hold a head alone; this one holds a whole network")
-    chosen = {**basis.get("options", {}), **given.options}
-    bottleneck, notes = _bottleneck(name, arrays, file, given.bits)
-    keras = any(key.endswith(".kernel") for key in arrays)
-    if keras:
-        variables, needed = keras_names.from_keras(name, arrays)
-        if wrong := [key for key in needed if chosen.get(key, needed[key]) != needed[key]]:
-            raise UserError(f"--option {wrong[0]}={chosen[wrong[0]]} is wrong for a Keras file: it has {needed}")
-        chosen |= needed
-        basis |= {"mean": keras_names.MEAN, "std": keras_names.STD}
+    options = {**(basis.options if basis else {}), **given.options}
+    usual = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "image_size": spec.image_size}
+    known = {} if basis is None else {key: getattr(basis, key) for key in (*usual, "resize")}
+    if any(key.endswith(".kernel") for key in arrays):
+        network, variables = _read_keras(name, arrays, options, given.bits)
+        bottleneck, notes, counters = None, [], {}
+        known |= {"mean": keras_names.MEAN, "std": keras_names.STD}
     else:
+        bottleneck, notes = _bottleneck(spec, arrays, file, given.bits)
         if name == "inception_v3" and bottleneck is None:
-            chosen.setdefault("aux_logits", any("AuxLogits." in key for key in arrays))
-        variables = torch_names.from_torch(name, arrays, bottleneck=bottleneck, **chosen)
-        basis["num_batches_tracked"] = torch_names.counters(name, arrays)
-        _set_ranges(variables, basis.get("ranges"))
+            options.setdefault("aux_logits", any("AuxLogits." in key for key in arrays))
+        renamed = torch_names.rename(name, arrays)
+        network = torch_names.create_network(name, renamed, bottleneck, options)
+        variables = torch_names.read_variables(network, renamed)
+        counters = torch_names.read_counters(name, renamed)
+        _set_ranges(variables, file.about.ranges if file.about else None)
         if steps := averaged_steps(arrays):
             notes.append(f"averaged over {steps} steps")
-    if name == "inception_v3" and "transform_input" not in chosen:
+    if name == "inception_v3" and "transform_input" not in options:
         notes.append("torchvision's released weights of inception_v3 need --option transform_input=true")
-    classes = _classes(variables)
-    pixels, assumed = _pixels(name, basis, given)
-    labels, note = _labels(given.labels, classes, file.about, basis)
+    known |= {key: value for key in usual if (value := getattr(given, key))}
+    assumed = {key: value for key, value in usual.items() if not known.get(key)}
+    labels, label_notes = _labels(given.labels, network.num_classes, basis, in_file=file.about is not None)
     meta = NetworkMeta(
         name=name,
-        options=dict(models.create(name, **chosen).options),
-        num_classes=classes,
+        options=dict(network.options),
+        num_classes=network.num_classes,
         bottleneck=bottleneck,
         labels=labels,
-        num_batches_tracked=basis.get("num_batches_tracked", {}),
-        **pixels,
+        num_batches_tracked=counters,
+        **{**known, **assumed},
     )
-    return Converted(variables, meta, [*notes, *assumed, *note])
+    return Converted(variables, meta, [*notes, *_notes_of_assumptions(assumed), *label_notes])
 
 
 def to_state_dict(variables: Any, meta: NetworkMeta) -> tuple[dict[str, np.ndarray], list[str]]:
-    """A finished network as a PyTorch state dict, with the `num_batches_tracked` that came with it, and notes.
+    """Convert a finished network to a PyTorch state dict, with the `num_batches_tracked` that came with it.
+
+    Args:
+        variables: its collections.
+        meta: their description.
+
+    Returns:
+        PyTorch's keys to arrays, and notes for the user, a line each.
 
     Raises:
         UserError: the arrays do not fit the description.
@@ -126,73 +115,89 @@ def to_state_dict(variables: Any, meta: NetworkMeta) -> tuple[dict[str, np.ndarr
     for key, count in meta.num_batches_tracked.items():
         state_dict[key] = np.asarray(count, np.int64)
     if meta.options.get("padding") == "same":
-        notes.append("this network pads as TensorFlow does, torchvision's mobilenet_v2 pads both sides alike")
+        notes.append("this network pads as TensorFlow does; torchvision's mobilenet_v2 pads both sides alike")
     if meta.options.get("transform_input"):
         notes.append("this network needs transform_input=True in torchvision")
     return state_dict, notes
 
 
-def parameters(variables: Mapping[str, Any]) -> int:
-    """How many parameters, batch statistics not counted."""
+def count_parameters(variables: Mapping[str, Any]) -> int:
+    """Count the parameters, without batch statistics."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def notes_for_others(meta: NetworkMeta) -> list[str]:
-    """What a program other than this one must be told of the network, since a state dict does not say it."""
-    pixels = [" ".join(f"{value:.4g}" for value in values) for values in (meta.mean, meta.std)]
-    notes = [f"elsewhere, feed it images of {meta.image_size} px, normalised with mean {pixels[0]}, std {pixels[1]}"]
+    """Return what another program needs to know about a network and a state dict does not hold, a line each."""
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (meta.mean, meta.std))
+    notes = [f"elsewhere, feed it images of {meta.image_size} px, normalised with mean {mean}, std {std}"]
     if meta.bottleneck:
-        plan, bits = meta.bottleneck, meta.bottleneck["bits"]
-        quantiser = f"{bits} bits, {plan['range']} range" if bits else "no quantiser"
+        plan = models.Bottleneck.parse(meta.bottleneck, models.find_spec(meta.name).family)
+        quantiser = f"{plan.bits} bits, {plan.range} range" if plan.bits else "no quantiser"
         notes.append(f"elsewhere, quantise the latent likewise: {quantiser}")
     return notes
 
 
 def _name(file: File, given: str | None) -> str:
-    """The model, as the user and the file agree on it."""
-    said = file.about.get("name")
+    """Return the model's name, from the user or from the file; the two must not differ."""
+    in_file = file.about.meta.name if file.about else None
     if given is None:
-        assert said is not None  # the command has checked that one of them says it
-        return said
+        assert in_file is not None  # the command has checked that one of them states it
+        return in_file
     name = given.removeprefix("custom_")
-    students.check_model(name, {**file.beside, **({"type": said} if said else {})})
+    students.check_model(name, {**file.beside, **({"type": in_file} if in_file else {})})
     return name
 
 
+def _read_keras(
+    name: str, arrays: Mapping[str, np.ndarray], options: dict[str, Any], bits: int | None
+) -> tuple[models.Network, dict[str, Any]]:
+    """Return the network of a Keras file and its variables."""
+    if bits is not None:
+        raise UserError(NO_BOTTLENECK)
+    variables, needed = keras_names.from_keras(name, arrays)
+    if wrong := [key for key in needed if options.get(key, needed[key]) != needed[key]]:
+        raise UserError(f"--option {wrong[0]}={options[wrong[0]]} is wrong for a Keras file: it has {needed}")
+    classes = variables["params"]["classifier"]["1"]["bias"].size
+    return models.create(name, num_classes=classes, **{**options, **needed}), variables
+
+
 def _set_ranges(variables: dict[str, Any], ranges: Any) -> None:
-    """Put the static range that the file has beside its arrays where the network wants one."""
+    """Set the static range of a network that has one, where the file holds it."""
     wanted = variables.get("ranges", {}).get("quantizer")
     if wanted is None or not isinstance(ranges, Mapping):
         return
     arrays = {key: np.asarray(ranges.get(key), np.float32) for key in ("low", "high")}
     if any(arrays[key].shape != wanted[key].shape or not np.isfinite(arrays[key]).all() for key in arrays):
-        raise UserError("what the file says of its network is damaged: its static range does not fit the bottleneck")
+        raise UserError(
+            "the file's description of its network is damaged: the static range does not fit the bottleneck"
+        )
     variables["ranges"]["quantizer"] = arrays
 
 
 def _bottleneck(
-    name: str, arrays: Mapping[str, np.ndarray], file: File, bits: int | None
+    spec: models.Spec, arrays: Mapping[str, np.ndarray], file: File, bits: int | None
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """A student's bottleneck, None of a teacher; and what to say about it."""
+    """Return a student's bottleneck, None for a teacher, and notes about it."""
     if not students.is_student(arrays):
         if bits is not None:
-            raise UserError("--bits is for students; this file has no bottleneck")
+            raise UserError(NO_BOTTLENECK)
         return None, []
-    if found := file.about.get("bottleneck"):
-        width, source = (found.get("bits"), "as the file says") if bits is None else (bits or None, "by --bits")
-        found = {**found, "bits": width}
-        models.create(name, bottleneck=found)
+    if file.about and file.about.meta.bottleneck:
+        given = file.about.meta.bottleneck
+        width, source = (given.get("bits"), "as the file says") if bits is None else (bits or None, "by --bits")
+        bottleneck = {**given, "bits": width}
     else:
         width, source = students.bits_of(file.beside, bits)
-        found = students.bottleneck_of(name, arrays, width)
+        bottleneck = students.bottleneck_of(spec.name, arrays, width)
+    plan = models.Bottleneck.parse(bottleneck, spec.family)
     quantiser = f"{width} bits" if width else "no quantiser"
-    return found, [f"bottleneck: {students.title(found)}, {found['channels']} channels, {quantiser} ({source})"]
+    return bottleneck, [f"bottleneck: {students.title(plan)}, {plan.channels} channels, {quantiser} ({source})"]
 
 
-def _completed(
+def _complete(
     name: str, head: Mapping[str, np.ndarray], teacher: Path | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state dict of the student that a head and its teacher make, and what the teacher's description hands on."""
+) -> tuple[dict[str, np.ndarray], NetworkMeta]:
+    """Return the state dict of the student that a head and its teacher make, and the teacher's description."""
     if teacher is None:
         raise UserError(
             "the file holds a head alone; convert its teacher first, and name that folder with --teacher DIR"
@@ -202,53 +207,45 @@ def _completed(
         kind = "a student" if meta.bottleneck else f"a {meta.name}"
         raise UserError(f"{teacher} holds {kind}; --teacher needs the folder of a whole {name}")
     tail, _ = to_state_dict(variables, meta)
-    handed = {key: getattr(meta, key) for key in ("labels", "mean", "std", "image_size", "options")}
-    return students.whole_student(name, head, tail, meta.options), handed
+    return students.whole_student(name, head, tail, meta.options), meta
 
 
-def _pixels(name: str, basis: Mapping[str, Any], given: Given) -> tuple[dict[str, Any], list[str]]:
-    """Return the images that a network takes, as keys of `NetworkMeta`, and a note for each assumption."""
-    flags = {"mean": given.mean, "std": given.std, "image_size": given.image_size}
-    known = {key: basis[key] for key in ("mean", "std", "image_size", "resize") if basis.get(key)}
-    known |= {key: value for key, value in flags.items() if value}
-    usual = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "image_size": models.MODELS[name].image_size}
-    assumed = []
-    if lacking := [key for key in ("mean", "std") if key not in known]:
-        values = ", ".join(f"{key} {' '.join(map(str, usual[key]))}" for key in lacking)
-        flags = " and ".join(f"--{key} R,G,B" for key in lacking)
-        assumed.append(f"normalisation: taken to be ImageNet's, {values}; {flags} say otherwise")
-    if "image_size" not in known:
-        assumed.append(
-            f"image size: taken to be {usual['image_size']} px, the model's own; --image-size N says otherwise"
-        )
-    pixels = {**usual, **known}
-    return pixels | {key: tuple(pixels[key]) for key in ("mean", "std")}, assumed
+def _notes_of_assumptions(assumed: Mapping[str, Any]) -> list[str]:
+    """Return a line for each assumption about the images of a network, by the keys of `NetworkMeta`."""
+    notes = []
+    if keys := [key for key in ("mean", "std") if key in assumed]:
+        values = ", ".join(f"{key} {' '.join(map(str, assumed[key]))}" for key in keys)
+        flags = " and ".join(f"--{key} R,G,B" for key in keys)
+        notes.append(f"normalisation: assumed to be ImageNet's, {values}; {flags} set other values")
+    if size := assumed.get("image_size"):
+        notes.append(f"image size: assumed to be {size} px, the model's own; --image-size N sets another")
+    return notes
 
 
 def _labels(
-    path: str | None, classes: int, about: Mapping[str, Any], basis: Mapping[str, Any]
+    path: str | None, classes: int, basis: NetworkMeta | None, *, in_file: bool
 ) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
-    """Return the names of each class, () where they are unknown, and notes about them."""
-    note, handed = [], basis.get("labels")
-    if path is None and handed:
-        if len(handed) != classes:
-            raise UserError(f"the names of {len(handed)} classes go with the file, but the network has {classes}")
-        source = "the file says" if about else "the teacher's"
-        return tuple(map(tuple, handed)), [f"classes: named as {source}"]
-    if path is None and (about or classes not in (1000, 1001)):
+    """Return the names of each class, () where they are unknown, and notes about them.
+
+    Args:
+        path: file with the names; None without one.
+        classes: how many the network has.
+        basis: the file's or the teacher's description; None without one.
+        in_file: whether the file has a description.
+    """
+    if path is None and basis is not None and basis.labels:
+        if len(basis.labels) != classes:
+            raise UserError(f"the file names {len(basis.labels)} classes, but the network has {classes}")
+        source = "the file says" if in_file else "the teacher's"
+        return basis.labels, [f"classes: named as {source}"]
+    if path is None and (in_file or classes not in (1000, 1001)):
         return (), [f"classes: {classes} without names; --labels FILE gives them"]
+    notes = []
     if path is None:
-        note = ["classes: taken to be ImageNet's 1000" + (" after a background" if classes == 1001 else "")]
+        notes = ["classes: assumed to be ImageNet's 1000" + (" after a background" if classes == 1001 else "")]
     labels = read_labels(str(IMAGENET_CLASSES) if path is None else path)
     if len(labels) == 1000 and classes == 1001:
         labels = (BACKGROUND, *labels)
     if len(labels) != classes:
         raise UserError(f"--labels {path} has {len(labels)} classes, the network {classes}")
-    return labels, note
-
-
-def _classes(variables: Mapping[str, Any]) -> int:
-    """How many outputs the last layer has."""
-    params = variables["params"]
-    last = params["fc"] if "fc" in params else params["classifier"]
-    return int(last.get("1", last)["bias"].size)
+    return labels, notes

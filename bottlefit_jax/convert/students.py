@@ -1,8 +1,8 @@
-"""Which bottleneck a PyTorch file has, and how a file with nothing but a head becomes a whole student.
+"""Recognise the bottleneck of a PyTorch file, and complete a file that holds a head alone.
 
-BottleFit's files hold whole students; what their bottleneck is follows from the arrays, and the quantiser, which has
-none, from the configuration saved beside them. Those of head-network-distillation hold the head alone, and the rest
-is the teacher's.
+BottleFit's files hold whole students. Their bottleneck follows from the arrays, and its quantiser, which has no arrays,
+from the configuration saved beside them. Files of head-network-distillation hold the head alone; the teacher provides
+the rest.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ HEAD = re.compile(r"^(extractor|module_seq)\.(\d+)\.(.+)$")
 STEM = 4  # layers of a head's `extractor`; the next three of `module_seq` end the encoder
 CUT = 3
 DEFAULT_BITS = 8
-UNLIKELY = 9973  # a width that marks layers, and that no other layer has
+UNLIKELY = 9973  # a width that marks the layers of the inner width, because no other layer has it
 
 
 def is_student(arrays: Mapping[str, Any]) -> bool:
@@ -39,15 +39,19 @@ def is_head(arrays: Mapping[str, Any]) -> bool:
 
 
 def check_model(name: str, beside: Mapping[str, Any]) -> None:
-    """Raise UserError where the checkpoint itself says that it is of another model."""
-    said = beside.get("type") or _student_model(beside).get("name")
-    said = str(said).removeprefix("custom_")
-    if said in models.MODELS and said != name:
-        raise UserError(f"the file says that it is of {said}, not {name}: give --model {said}")
+    """Raise UserError where the checkpoint itself names another model.
+
+    Args:
+        name: the model that the user names.
+        beside: the checkpoint's content besides weights.
+    """
+    in_file = str(beside.get("type") or _student_model(beside).get("name")).removeprefix("custom_")
+    if in_file in models.MODELS and in_file != name:
+        raise UserError(f"the file says that it is of {in_file}, not {name}: give --model {in_file}")
 
 
 def bottleneck_of(name: str, arrays: Mapping[str, np.ndarray], bits: int | None) -> dict[str, Any]:
-    """The bottleneck of a student's state dict, as the whole dictionary for `models.create`.
+    """Return the bottleneck of a student's state dict, as the complete dictionary for `models.create`.
 
     Args:
         name: the model.
@@ -55,21 +59,20 @@ def bottleneck_of(name: str, arrays: Mapping[str, np.ndarray], bits: int | None)
         bits: of the quantiser.
 
     Raises:
-        UserError: the encoder is none that this model has.
+        UserError: the encoder is not one of those that are recognised for this model.
     """
     spec = models.MODELS[name]
-    found = ((ENCODER.match(key), np.shape(value)) for key, value in without_wrappers(arrays).items())
-    shapes = [shape for _, shape in sorted((int(m[1]), shape) for m, shape in found if m and len(shape) == 4)]
+    shapes = list(_kernel_shapes(arrays, ENCODER).values())
     plans: dict[tuple[int, ...], dict[str, Any]] = {
         _kernels(design.encoder): {"version": version} for version, design in DESIGNS[spec.family].items()
     }
     plans |= {_kernels(encoder): {"design": design} for design, encoder in ENCODERS.items()}
     kernels = tuple(max(shape[2:]) for shape in shapes)
     if kernels not in plans:
-        known = "; ".join(f"{_squares(sides)} ({title(plan)})" for sides, plan in plans.items())
+        known = "; ".join(f"{_squares(sides)} ({title(models.Bottleneck(**plan))})" for sides, plan in plans.items())
         raise UserError(
-            f"the encoder in the file has the convolutions {_squares(kernels) or '(none)'}; what can be told of a "
-            f"{spec.family} from its file is {known}: is --model {name} right?"
+            f"the encoder in the file has the convolutions {_squares(kernels) or '(none)'}; those of a {spec.family} "
+            f"that are recognised are {known}: is --model {name} right?"
         )
     plan = {"channels": shapes[-1][0], **plans[kernels], "bits": bits, "image_size": spec.image_size}
     plan["hidden"] = _hidden(name, plan, arrays)
@@ -77,44 +80,48 @@ def bottleneck_of(name: str, arrays: Mapping[str, np.ndarray], bits: int | None)
 
 
 def _hidden(name: str, plan: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int | None:
-    """The decoder's inner width: that of the first layer which has it; None where the file lacks that layer."""
+    """Return the decoder's inner width, from the first layer that has it; None where the file lacks that layer."""
     layers = models.create(name, bottleneck={**plan, "hidden": UNLIKELY}).design.decoder
     number = next(number for number, layer in enumerate(layers) if layer.width == UNLIKELY)
-    found = ((DECODER.match(key), np.shape(value)) for key, value in without_wrappers(arrays).items())
-    shape = next((shape for match, shape in found if match and int(match[1]) == number and len(shape) == 4), None)
+    shape = _kernel_shapes(arrays, DECODER).get(number)
     return None if shape is None else int(shape[1 if layers[number].kind == "transposed" else 0])
 
 
-def title(plan: Mapping[str, Any]) -> str:
-    """What a person calls a bottleneck: `version 2`, or `design patch`."""
-    design = plan.get("design", REFERENCE)
-    return f"version {plan['version']}" if design == REFERENCE else f"design {design}"
+def _kernel_shapes(arrays: Mapping[str, Any], pattern: re.Pattern[str]) -> dict[int, tuple[int, ...]]:
+    """Return the shape of the convolution kernel of each layer whose key matches, by the layer's number."""
+    matches = ((pattern.match(key), np.shape(value)) for key, value in without_wrappers(arrays).items())
+    return dict(sorted((int(match[1]), shape) for match, shape in matches if match and len(shape) == 4))
+
+
+def title(plan: models.Bottleneck) -> str:
+    """Return a short name of a bottleneck: `version 2`, or `design patch`."""
+    return f"version {plan.version}" if plan.design == REFERENCE else f"design {plan.design}"
 
 
 def bits_of(beside: Mapping[str, Any], given: int | None) -> tuple[int | None, str]:
-    """The bits of a student's quantiser, and where they are from.
+    """Return the bits of a student's quantiser, and their source.
 
     Args:
-        beside: what the checkpoint has besides weights; BottleFit's `config` names the compressor.
-        given: by `--bits`; 0 for none, None where it was not.
+        beside: the checkpoint's content besides weights; BottleFit's `config` names the compressor.
+        given: by `--bits`; 0 for no quantiser, None without the flag.
 
     Raises:
-        UserError: the file's config wants a number of bits that the quantiser does not have.
+        UserError: the file's config names a compressor that the quantiser cannot reproduce.
     """
     if given is not None:
         return given or None, "by --bits"
     params = _student_model(beside).get("params")
     if not isinstance(params, Mapping):
-        return DEFAULT_BITS, "assumed, --bits N says otherwise"
+        return DEFAULT_BITS, "assumed; --bits N sets another number"
     compressor = params.get("compressor")
     if not compressor:
-        return None, "as its config says, --bits 8 puts one in"
+        return None, "as its config says; --bits 8 adds one"
     options = compressor.get("params") if isinstance(compressor, Mapping) else None
     bits = options.get("num_bits") if isinstance(options, Mapping) else None
     if not isinstance(bits, int) or not 1 <= bits <= 8:
         raise UserError(
-            f"the file's config has the compressor {compressor!r}; here it can be one of 1 to 8 bits, "
-            "so say with --bits N which (0: none)"
+            f"the file's config has the compressor {compressor!r}, not a quantiser of 1 to 8 bits: "
+            "give --bits N (0: no quantiser)"
         )
     return bits, "as its config says"
 
@@ -122,7 +129,7 @@ def bits_of(beside: Mapping[str, Any], given: int | None) -> tuple[int | None, s
 def whole_student(
     name: str, head: Mapping[str, np.ndarray], tail: Mapping[str, np.ndarray], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The state dict of a student, from a head of head-network-distillation and its teacher.
+    """Return the state dict of a student, from a head of head-network-distillation and its teacher.
 
     Args:
         name: the model.
@@ -131,8 +138,8 @@ def whole_student(
         options: of the teacher.
 
     Returns:
-        The teacher's arrays after the cut and the head's under the names of a bottleneck; keys that are none of a
-        head's are kept, for the list of what does not fit.
+        The teacher's arrays after the cut, and the head's under the names of a bottleneck. Keys that no head has are
+        kept, so that they are reported as unknown.
     """
     front = "features.bottleneck" if models.MODELS[name].family == "densenet" else "bottleneck"
     renamed = {_student_key(key, front): value for key, value in without_wrappers(head).items()}
@@ -156,7 +163,7 @@ def _student_key(key: str, front: str) -> str:
 
 
 def _kernels(layers: Sequence[Layer]) -> tuple[int, ...]:
-    """The sides of the kernels, in order."""
+    """Return the side of each kernel, in order."""
     return tuple(layer.kernel for layer in layers if layer.kind in ("conv", "depthwise"))
 
 
@@ -165,8 +172,8 @@ def _squares(sides: Sequence[int]) -> str:
 
 
 def _student_model(beside: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`models.student_model` of BottleFit's configuration; empty where there is none."""
-    found: Any = beside.get("config")
+    """Return `models.student_model` of BottleFit's configuration; empty without one."""
+    value: Any = beside.get("config")
     for key in ("models", "student_model"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}

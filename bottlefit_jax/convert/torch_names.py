@@ -1,9 +1,9 @@
 """PyTorch's names and layouts for our variables, and back.
 
 A parameter's path here is torchvision's name with `/` for `.`, so conversion is two small tables: `PREFIXES`, the
-beginnings that differ, and `LEAVES`, the last part of the name with the order of the axes. Which variables there
-are is asked of the model itself (`jax.eval_shape` of its `init`). The names are torchvision's, for the students
-those of the BottleFit reference (`bottleneck.encoder.N`, in a DenseNet `features.bottleneck.encoder.N`).
+beginnings that differ, and `LEAVES`, the last part of the name with the order of the axes. The model itself provides
+the list of its variables (`jax.eval_shape` of its `init`). The names are torchvision's, for the students those of the
+BottleFit reference (`bottleneck.encoder.N`, in a DenseNet `features.bottleneck.encoder.N`).
 """
 
 import re
@@ -18,10 +18,11 @@ from flax import traverse_util
 from bottlefit_jax import models
 from bottlefit_jax.convert.weight_sets import without_wrappers
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models import Network
 from bottlefit_jax.models.designs import PARTS
 
 _OWN = rf"^({'|'.join(PARTS)})\."  # of the bottleneck, and not the backbone's
-# Our dotted path -> PyTorch's; of a family's rewrites the first that matches is applied.
+# Our dotted path -> PyTorch's; the first rewrite of a family that matches is applied.
 PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "resnet": ((_OWN, r"bottleneck.\1."),),
     "densenet": ((_OWN, r"features.bottleneck.\1."), (r"^(?!classifier\.)", "features.")),
@@ -32,7 +33,7 @@ PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
 OLD_SPELLINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "densenet": ((r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2"),),
 }
-SHOWN = 5  # problems on the line
+SHOWN = 5  # problems that a message lists
 COUNTER = ".num_batches_tracked"
 CLASSIFIER_BIAS: Mapping[str, str] = {
     "resnet": "fc.bias", "densenet": "classifier.bias", "mobilenet": "classifier.1.bias", "inception": "fc.bias",
@@ -40,7 +41,7 @@ CLASSIFIER_BIAS: Mapping[str, str] = {
 
 
 class Leaf(NamedTuple):
-    """PyTorch's last name for a leaf, and the axes of its array in the order in which we keep them."""
+    """PyTorch's last name for a leaf, and the axes of its array in our order."""
 
     name: str
     axes: tuple[int, ...]
@@ -61,29 +62,66 @@ LEAVES: Mapping[tuple[str, int], Leaf] = {
 def from_torch(
     name: str, state_dict: Mapping[str, Any], *, bottleneck: dict[str, Any] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """A PyTorch state dict as our variables.
+    """Convert a PyTorch state dict to our variables.
 
     Args:
         name: the model, as `models.create` knows it.
-        state_dict: PyTorch's keys to arrays. `num_batches_tracked` is skipped (`counters` has it), what wrappers such
-            as `module.` put before every key is taken off, and torchvision's older DenseNet spelling is understood.
+        state_dict: PyTorch's keys to arrays. `num_batches_tracked` is skipped, prefixes of wrappers such as `module.`
+            are removed, and the spelling of torchvision's older DenseNets is understood.
         bottleneck: of a student, as for `models.create`.
         **options: as for `models.create`; the number of classes follows from the classifier's bias.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays; static ranges, which PyTorch files do not
-        have, are there as zeros. Keys left over, missing or of another shape, and values that are no finite floats,
-        are one UserError that names the first.
+        `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays. Static ranges, which PyTorch files do not have,
+        are zeros.
+
+    Raises:
+        UserError: keys are unknown or missing, or arrays have another shape or values that are not finite floats. The
+            message lists the first problems.
     """
-    family = _family(name)
-    given = {key: np.asarray(value) for key, value in _renamed(state_dict, family) if not key.endswith(COUNTER)}
-    expected = _variables(name, bottleneck, options, _classes(given, family))
+    arrays = rename(name, state_dict)
+    return read_variables(create_network(name, arrays, bottleneck, options), arrays)
+
+
+def rename(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict under torchvision's present names, without the prefixes of wrappers."""
+    table = OLD_SPELLINGS.get(models.find_spec(name).family, ())
+    return {_rewrite(key, table): value for key, value in without_wrappers(state_dict).items()}
+
+
+def create_network(
+    name: str, arrays: Mapping[str, Any], bottleneck: dict[str, Any] | None, options: Mapping[str, Any]
+) -> Network:
+    """Create the network of a state dict, with as many classes as its classifier's bias has.
+
+    Args:
+        name: the model.
+        arrays: as `rename` returns them.
+        bottleneck: of a student.
+        options: of `models.create`.
+    """
+    bias = np.asarray(arrays.get(CLASSIFIER_BIAS[models.find_spec(name).family], ()))
+    # Without a bias any number will do: the bias is then reported as missing.
+    return models.create(name, num_classes=bias.size or 1000, bottleneck=bottleneck, **options)
+
+
+def read_variables(network: Network, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a state dict to the variables of a network; see `from_torch`.
+
+    Args:
+        network: as `create_network` returns it.
+        arrays: as `rename` returns them.
+
+    Raises:
+        UserError: as `from_torch`.
+    """
+    given = {key: np.asarray(value) for key, value in arrays.items() if not key.endswith(COUNTER)}
     flat, problems = {}, []
-    for path, shape in expected.items():
+    for path, shape in _shapes(network).items():
         if path[0] == "ranges":
             flat[path] = np.zeros(shape, np.float32)
             continue
-        key, axes = _torch_key(path, len(shape), family)
+        key, axes = _torch_key(path, len(shape), network.spec.family)
         if key not in given:
             problems.append(f"missing {key}")
             continue
@@ -99,36 +137,39 @@ def from_torch(
         if not np.isfinite(flat[path]).all():
             problems.append(f"{key} has values that are not finite")
     problems += [f"unknown {key}" for key in given]
-    _raise(name, problems)
+    _raise(network.spec.name, problems)
     return traverse_util.unflatten_dict(flat)
 
 
-def counters(name: str, state_dict: Mapping[str, Any]) -> dict[str, int]:
-    """The `num_batches_tracked` of a state dict, which no network computes with, under today's keys.
+def read_counters(name: str, arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Return the `num_batches_tracked` of a state dict, which no network needs to compute.
+
+    Args:
+        name: the model, for the message.
+        arrays: as `rename` returns them.
 
     Raises:
-        UserError: one belongs to no batch norm of the file, or is no whole number; it names the first.
+        UserError: a counter belongs to no batch norm of the file, or is not an integer.
     """
-    renamed = dict(_renamed(state_dict, _family(name)))
-    found, problems = {}, []
-    for key, value in renamed.items():
+    counters, problems = {}, []
+    for key, value in arrays.items():
         if not key.endswith(COUNTER):
             continue
         array = np.asarray(value)
-        if f"{key.removesuffix(COUNTER)}.running_mean" not in renamed:
+        if f"{key.removesuffix(COUNTER)}.running_mean" not in arrays:
             problems.append(f"unknown {key}")
         elif array.size != 1 or not np.issubdtype(array.dtype, np.integer):
             problems.append(f"{key} holds {array.dtype} of shape {array.shape} and not one integer")
         else:
-            found[key] = int(array.reshape(()))
+            counters[key] = int(array.reshape(()))
     _raise(name, problems)
-    return found
+    return counters
 
 
 def to_torch(
     name: str, variables: Mapping[str, Any], *, bottleneck: dict[str, Any] | None = None, **options: Any
 ) -> dict[str, np.ndarray]:
-    """Our variables as a PyTorch state dict of NumPy arrays; the inverse of `from_torch`.
+    """Convert our variables to a PyTorch state dict of NumPy arrays; the inverse of `from_torch`.
 
     Args:
         name: the model.
@@ -137,15 +178,17 @@ def to_torch(
         **options: as for `models.create`.
 
     Returns:
-        Without `num_batches_tracked`, which `load_state_dict` adds by itself.
+        PyTorch's keys to arrays, without `num_batches_tracked`, which `load_state_dict` adds by itself.
+
+    Raises:
+        UserError: variables are unknown or missing, or have another shape.
     """
-    family = _family(name)
+    family = models.find_spec(name).family
     given = traverse_util.flatten_dict({key: variables[key] for key in ("params", "batch_stats") if key in variables})
     arrays = {path: np.asarray(value) for path, value in given.items()}
     biases = {_dotted(path, family): value for path, value in arrays.items() if path[-1] == "bias"}
-    expected = _variables(name, bottleneck, options, _classes(biases, family))
-    out, problems = {}, []
-    for path, shape in expected.items():
+    state_dict, problems = {}, []
+    for path, shape in _shapes(create_network(name, biases, bottleneck, options)).items():
         if path[0] == "ranges":
             continue
         value = arrays.pop(path, None)
@@ -155,25 +198,24 @@ def to_torch(
             problems.append(f"{'/'.join(path)} has shape {value.shape}, expected {shape}")
         else:
             key, axes = _torch_key(path, len(shape), family)
-            out[key] = np.ascontiguousarray(value.transpose(np.argsort(axes)), np.float32)
+            state_dict[key] = np.ascontiguousarray(value.transpose(np.argsort(axes)), np.float32)
     problems += [f"unknown {'/'.join(path)}" for path in arrays]
     _raise(name, problems)
-    return out
+    return state_dict
 
 
-def keys(name: str, *, num_classes: int = 1000, bottleneck: dict[str, Any] | None = None, **options: Any) -> set[str]:
-    """The keys of the model's state dict, without `num_batches_tracked`."""
-    family = _family(name)
-    expected = _variables(name, bottleneck, options, num_classes)
-    return {_torch_key(path, len(shape), family)[0] for path, shape in expected.items() if path[0] != "ranges"}
+def keys(name: str, *, bottleneck: dict[str, Any] | None = None, **options: Any) -> set[str]:
+    """Return the keys of the model's state dict, without `num_batches_tracked`."""
+    network = models.create(name, bottleneck=bottleneck, **options)
+    shapes = _shapes(network).items()
+    return {_torch_key(path, len(shape), network.spec.family)[0] for path, shape in shapes if path[0] != "ranges"}
 
 
-def _variables(name: str, bottleneck: dict[str, Any] | None, options: dict, classes: int) -> dict[tuple, tuple]:
-    """Path -> shape of every variable of the model."""
-    module = models.create(name, num_classes=classes, bottleneck=bottleneck, **options)
-    size = module.spec.image_size
+def _shapes(network: Network) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Path -> shape of every variable of a network."""
+    size = network.spec.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    abstract: Any = jax.eval_shape(module.init, jax.random.key(0), images)
+    abstract: Any = jax.eval_shape(network.init, jax.random.key(0), images)
     flat: Any = traverse_util.flatten_dict(abstract)
     return {path: leaf.shape for path, leaf in flat.items()}
 
@@ -189,28 +231,12 @@ def _dotted(path: tuple[str, ...], family: str) -> str:
     return _rewrite(".".join(path[1:]), PREFIXES[family])
 
 
-def _renamed(state_dict: Mapping[str, Any], family: str) -> list[tuple[str, Any]]:
-    """(key as torchvision spells it today, value)."""
-    table = OLD_SPELLINGS.get(family, ())
-    return [(_rewrite(key, table), value) for key, value in without_wrappers(state_dict).items()]
-
-
 def _rewrite(key: str, table: tuple[tuple[str, str], ...]) -> str:
     for pattern, replacement in table:
         key, count = re.subn(pattern, replacement, key, count=1)
         if count:
             return key
     return key
-
-
-def _classes(arrays: Mapping[str, np.ndarray], family: str) -> int:
-    """How many classes the classifier's bias has; without one 1000, and the bias is reported missing."""
-    bias = arrays.get(CLASSIFIER_BIAS[family])
-    return 1000 if bias is None or not bias.size else bias.size
-
-
-def _family(name: str) -> str:
-    return models.create(name).spec.family
 
 
 def _torch_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -223,9 +249,13 @@ def _raise(name: str, problems: list[str]) -> None:
 
 
 def misfit(name: str, problems: Sequence[str]) -> str:
-    """One line for weights that do not fit a model: the first problems, and how many more there are.
+    """Return one line for weights that do not fit a model: the first problems, and how many more there are.
 
-    Where names are missing because others stand in their place, both kinds are shown.
+    Where a file has other names than the model, both the missing and the unknown ones are shown.
+
+    Args:
+        name: the model.
+        problems: such as "missing fc.bias" or "unknown linear.bias".
     """
     unknown = [problem for problem in problems if problem.startswith("unknown ")]
     others = [problem for problem in problems if problem not in unknown]

@@ -1,7 +1,7 @@
-"""Which sets of weights a checkpoint holds (raw, averaged, several networks), and the one of them to read.
+"""Find the sets of weights in a checkpoint (raw, averaged, several networks), and choose the one to read.
 
-A set is known by its form, not by its key: a dictionary of named arrays, wherever it lies. Where there are several,
-nobody can tell which is meant, so that the user chooses one.
+A set is recognised by its form, not by its key: a dictionary of named arrays, at any depth. Where there are several,
+the user chooses one.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from typing import Any
 
 from bottlefit_jax.errors import UserError
 
-# Before every name, in any order: DataParallel, AveragedModel, and scripts with the network in an attribute.
+# Prefixes of every name, in any order: DataParallel, AveragedModel, and scripts with the network in an attribute.
 WRAPPERS = ("module.", "model.", "net.", "network.")
-# Between any two names: torch.compile, FSDP, activation checkpointing.
+# Inserted between any two names: torch.compile, FSDP, activation checkpointing.
 INSIDE = re.compile(r"(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
-AVERAGED = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts in it
-OPTIMIZER = "param_groups"  # every optimiser's state has it; its arrays are no weights
+AVERAGED = "n_averaged"  # the counter of torch.optim.swa_utils.AveragedModel
+OPTIMIZER = "param_groups"  # marks an optimiser's state, whose arrays are no weights
 TOP = "."  # the name of the set that is the file itself
-DEPTH = 4  # dictionaries in dictionaries that are searched
-NETWORK = 20  # arrays; fewer are those of a layer
+DEPTH = 4  # levels of nested dictionaries that are searched
+NETWORK = 20  # arrays of a network at least; fewer are those of a layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class WeightSet:
     """One set of weights.
 
     Attributes:
-        name: the keys on the way to it with dots between, or `TOP`.
-        values: name -> array, and whatever else stands among them; None where the arrays have no names.
-        beside: what stands in the dictionaries on the way.
+        name: the keys that lead to it, joined by dots, or `TOP`.
+        values: name -> array, and any other values among them; None where the arrays have no names.
+        beside: the other content of the dictionaries that lead to it.
     """
 
     name: str
@@ -39,11 +39,11 @@ class WeightSet:
 
 
 def find(content: Mapping[Any, Any]) -> list[WeightSet]:
-    """All sets of weights in a checkpoint. Arrays are whatever has `ndim` and `shape`, PyTorch's or NumPy's."""
-    found: list[WeightSet] = []
-    _search(content, (), {}, found)
-    kernels = [item for item in found if item.values is None or _has_array(item.values.values(), axes=2)]
-    chosen = kernels if any(item.values is not None for item in kernels) else found
+    """Return all sets of weights in a checkpoint. An array is any value with `ndim` and `shape`."""
+    sets: list[WeightSet] = []
+    _search(content, (), {}, sets)
+    kernels = [item for item in sets if item.values is None or _has_array(item.values.values(), axes=2)]
+    chosen = kernels if any(item.values is not None for item in kernels) else sets
     values = [item.values for item in chosen]
     return [
         dataclasses.replace(part, beside={k: v for k, v in part.beside.items() if not any(v is it for it in values)})
@@ -53,10 +53,15 @@ def find(content: Mapping[Any, Any]) -> list[WeightSet]:
 
 
 def choose(path: Path, sets: list[WeightSet], name: str | None) -> WeightSet:
-    """The set that `name` says, or the only one.
+    """Return the set with the given name, or without a name the only set.
+
+    Args:
+        path: of the file, for the messages.
+        sets: of the file, at least one.
+        name: as `--weights` states it.
 
     Raises:
-        UserError: there are several and no name; or the name is of none; or its arrays have no names.
+        UserError: there are several and no name, none of that name, or its arrays have no names.
     """
     names = ", ".join(item.name for item in sets)
     if name is None:
@@ -68,42 +73,43 @@ def choose(path: Path, sets: list[WeightSet], name: str | None) -> WeightSet:
         raise UserError(f"--weights {name}: {path} has {names} ({TOP} is the file itself)")
     if chosen.values is None:
         raise UserError(
-            f"--weights {name} is a list of arrays without names, which no network can take: where it was made, copy "
-            "the averaged weights into the network and save its state dict"
+            f"--weights {name} is a list of arrays without names, which fits no network: copy the averaged weights "
+            "into the network with the program that made the file, and save the network's state dict"
         )
     return chosen
 
 
 def without_wrappers(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights under the network's own names: `_orig_mod.model.conv1.weight` is `conv1.weight`."""
-    found = {INSIDE.sub(r"\1", key): value for key, value in weights.items()}
-    if len(found) != len(weights):  # two names would become one
-        found = dict(weights)
+    """Return the weights under the network's own names: `_orig_mod.model.conv1.weight` becomes `conv1.weight`."""
+    renamed = {INSIDE.sub(r"\1", key): value for key, value in weights.items()}
+    if len(renamed) != len(weights):  # two names would become one
+        renamed = dict(weights)
     while True:
-        inner = {key: value for key, value in found.items() if key != AVERAGED}
+        inner = {key: value for key, value in renamed.items() if key != AVERAGED}
         wrapper = next((w for w in WRAPPERS if inner and all(key.startswith(w) for key in inner)), None)
         if wrapper is None:
-            return found
-        found = {key.removeprefix(wrapper): value for key, value in inner.items()}
+            return renamed
+        renamed = {key.removeprefix(wrapper): value for key, value in inner.items()}
 
 
 def averaged_steps(weights: Mapping[str, Any]) -> int | None:
-    """How many steps PyTorch's AveragedModel averaged, if the weights are of one."""
+    """Return how many steps PyTorch's AveragedModel averaged; None where the weights are not of one."""
     value = next((value for key, value in weights.items() if key.rpartition(".")[2] == AVERAGED), None)
     return None if value is None else int(value)
 
 
-def _search(content: Mapping[Any, Any], path: tuple[str, ...], beside: dict[str, Any], found: list[WeightSet]) -> None:
+def _search(content: Mapping[Any, Any], path: tuple[str, ...], beside: dict[str, Any], sets: list[WeightSet]) -> None:
+    """Append to `sets` those of a dictionary and of all under it; `path` and `beside` as in `WeightSet`."""
     if OPTIMIZER in content or not all(isinstance(key, str) for key in content):
         return
     if _has_array(content.values()):
-        found.append(WeightSet(".".join(path) or TOP, content, beside))
+        sets.append(WeightSet(".".join(path) or TOP, content, beside))
     for key, value in content.items():
         around = {**beside, **{other: item for other, item in content.items() if other != key}}
         if isinstance(value, Mapping) and len(path) < DEPTH:
-            _search(value, (*path, key), around, found)
+            _search(value, (*path, key), around, sets)
         elif isinstance(value, list | tuple) and len(value) >= NETWORK and _has_array(value, axes=2):
-            found.append(WeightSet(".".join((*path, key)), None, around))
+            sets.append(WeightSet(".".join((*path, key)), None, around))
 
 
 def _has_array(values: Any, *, axes: int = 1) -> bool:
@@ -111,7 +117,7 @@ def _has_array(values: Any, *, axes: int = 1) -> bool:
 
 
 def _side_by_side(item: WeightSet) -> list[WeightSet]:
-    """The set itself; or each network of it, where it is equal ones under prefixes (`net.…`, `net_ema.…`)."""
+    """Split a set that holds equal networks under prefixes (`net.…`, `net_ema.…`); another is returned as it is."""
     groups: dict[str, dict[str, Any]] = {}
     plain = without_wrappers(item.values or {})
     arrays = {key for key, value in plain.items() if getattr(value, "ndim", 0)}

@@ -1,4 +1,4 @@
-"""The backbones and their students: `create` makes one by torchvision's name."""
+"""Backbones and their students. `create` makes one by torchvision's name."""
 
 from typing import Any
 
@@ -6,9 +6,11 @@ import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import densenet, inception, mobilenet, resnet
+from bottlefit_jax.models.backbone import Spec
 from bottlefit_jax.models.bottleneck import Bottleneck, is_integer
 from bottlefit_jax.models.inheritance import with_body_of, with_stem_of, with_tail_of
-from bottlefit_jax.models.network import Network, Spec
+from bottlefit_jax.models.network import Network
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.models.norms import folded_norms, with_measured_norms
 
 MODELS: dict[str, Spec] = {
@@ -21,7 +23,9 @@ __all__ = [
     "Network",
     "Spec",
     "create",
+    "find_spec",
     "folded_norms",
+    "normalise",
     "with_body_of",
     "with_measured_norms",
     "with_stem_of",
@@ -37,22 +41,23 @@ def create(
     dtype: Any = jnp.float32,
     **options: Any,
 ) -> Network:
-    """A classifier, or with a bottleneck its student.
+    """Create a classifier, or with a bottleneck its student.
 
     Args:
         name: a key of `MODELS`: `resnet152`, `densenet169`, `mobilenet_v2`, `inception_v3`, …
         num_classes: outputs of the classifier.
-        bottleneck: see `models.bottleneck.Bottleneck` for the keys; None makes the teacher.
-        dtype: the type it computes in; parameters, batch statistics and logits are float32.
+        bottleneck: its keys are the attributes of `Bottleneck`; None creates the teacher.
+        dtype: the type that it computes in; parameters, batch statistics and logits are float32.
         **options: `width` of a ResNet, `padding` of a MobileNetV2, `aux_logits` and `transform_input` of an
             Inception v3.
 
     Returns:
-        A Flax module, equal to any other made with the same arguments; `models.network.Network` says how to call it.
+        A Flax module, equal to any other created with the same arguments; `Network` describes how to call it.
+
+    Raises:
+        UserError: the model or an option is unknown, a value is invalid, or the bottleneck does not fit the model.
     """
-    if name not in MODELS:
-        raise UserError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
-    spec = MODELS[name]
+    spec = find_spec(name)
     if not is_integer(num_classes) or num_classes < 1:
         raise UserError(f"num_classes={num_classes!r} must be an integer from 1 up")
     try:
@@ -68,8 +73,15 @@ def create(
     return network
 
 
+def find_spec(name: str) -> Spec:
+    """Return the declaration of a model, or raise UserError for an unknown name."""
+    if name not in MODELS:
+        raise UserError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
 def _options(spec: Spec, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """All options of the model, those not given at their defaults."""
+    """Return all options of the model, with defaults for those that are not given."""
     for key, value in given.items():
         if key not in spec.options:
             known = ", ".join(["num_classes", "bottleneck", "dtype", *spec.options])
@@ -84,7 +96,7 @@ def _options(spec: Spec, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _check_cut(network: Network) -> None:
-    """Refuse a cut at what is no image, and an image size that leaves nothing at some feature."""
+    """Raise UserError where the cut is not a spatial feature, or an image size leaves nothing of some feature."""
     names = network.feature_names
     if network.cut not in names:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Convolution, worded so that XLA's CPU backend has fast code for it and for both of its gradients.
+"""Convolution, rewritten where XLA's CPU backend has no fast code for it or for one of its gradients.
 
 Everything is NHWC. On other devices the forward pass and the gradients are XLA's own.
 """
@@ -16,13 +16,14 @@ Arrays = tuple[jax.Array, jax.Array]
 def convolve(
     x: jax.Array, kernel: jax.Array, stride: int, padding: str | Sequence[tuple[int, int]], groups: int = 1
 ) -> jax.Array:
-    """`[B, h, w, c] -> [B, h', w', channels]`, differentiable in reverse mode.
+    """Apply a convolution, `[B, h, w, c] -> [B, h', w', channels]`, which is differentiable in reverse mode.
 
-    Where the kernel has more pixels than the image it slides over, XLA swaps the two, and the CPU backend has only a
-    plain loop for what results, a hundred times slower. In the gradient by the kernel the output's gradient is the
-    kernel, in the one by the input it is the image. So padding that makes the output larger than the input is
-    written out, and images of no more pixels than the kernel become one matrix product. Where every channel has a
-    kernel of its own, the CPU backend is three times faster with one multiplication for each pixel of the kernel.
+    Where a kernel has more pixels than its image, XLA swaps the two, and for the result the CPU backend has only a
+    plain loop, a hundred times slower. Gradients are such convolutions too: in that of the kernel, the output's
+    gradient acts as the kernel, in that of the input it acts as the image. Hence these equivalent formulations. Padding
+    that makes the output larger than the input is a separate operation. Images of no more pixels than the kernel become
+    one matrix product. A depthwise convolution becomes, on a CPU, one multiplication for each pixel of the kernel,
+    which is three times faster.
 
     Args:
         x: `[B, h, w, c]`.
@@ -59,11 +60,11 @@ def _direct(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: in
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _with_gradient_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """A convolution whose gradient by the kernel is one matrix product for each of its pixels, on a CPU.
+    """Apply a convolution whose kernel gradient, on a CPU, is one matrix product for each pixel of the kernel.
 
-    XLA makes one convolution of it, with the output's gradient as its kernel. For that its CPU backend takes up to 30
-    times as long as for the forward pass where the kernel is 1×1, 10 times for 2×2, and 2 to 8 times for 3×3 with
-    outputs of 16×16 pixels and more; with outputs of fewer there is nothing to gain (docs/results.md).
+    XLA computes this gradient as one convolution, with the output's gradient as its kernel. Its CPU backend takes up to
+    30 times as long for it as for the forward pass with kernels 1×1, 10 times with 2×2, and 2 to 8 times with 3×3 and
+    outputs of 16×16 pixels and more; for smaller outputs there is no gain (docs/results.md).
     """
     return _direct(x, kernel, stride, pads)
 
@@ -79,7 +80,7 @@ def _backward(stride: int, pads: Pads, given: Arrays, gradient: jax.Array) -> Ar
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         _, kw, channels, outputs = kernel.shape
         taps, gradient = _taps(x, kernel.shape[:2], stride), gradient.reshape(-1, outputs)
-        at_once = kw if channels < 16 else 1  # matrices of three columns are slow: take a row of the kernel together
+        at_once = kw if channels < 16 else 1  # matrices of three columns are slow: take a row of the kernel at once
         rows = [jnp.concatenate(taps[i : i + at_once], -1) for i in range(0, len(taps), at_once)]
         return jnp.stack([row.reshape(-1, row.shape[-1]).T @ gradient for row in rows]).reshape(kernel.shape)
 
@@ -95,10 +96,10 @@ _with_gradient_by_taps.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """A depthwise convolution as a sum over the kernel's pixels, each times a shifted image.
+    """Apply a depthwise convolution as a sum over the kernel's pixels, each times a shifted image.
 
-    So is its gradient by the image, which left to itself would be a sum of images padded to their size, each of
-    them computed anew from what comes before: MobileNetV2's whole backward pass would take nearly twice its time.
+    The gradient of the image is such a sum too. JAX's own would be a sum of images padded to full size, each recomputed
+    from the operations before it, and MobileNetV2's backward pass would take nearly twice as long.
     """
     return _sum_over_taps(x, kernel, stride, pads)
 
@@ -123,7 +124,7 @@ _depthwise_by_taps.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _sum_over_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """`[B, h, w, c]` and `[kh, kw, 1, c]` to `[B, h', w', c]`."""
+    """Return `[B, h', w', c]` from an image `[B, h, w, c]` and a kernel `[kh, kw, 1, c]`."""
     kh, kw = kernel.shape[:2]
     taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), (kh, kw), stride)
     weights = [kernel[i, j, 0] for i in range(kh) for j in range(kw)]
@@ -132,7 +133,7 @@ def _sum_over_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> 
 
 
 def _taps(x: jax.Array, kernel: tuple[int, ...], stride: int) -> list[jax.Array]:
-    """For each pixel of a kernel, row by row, what it meets in a padded image: `kh · kw` times `[B, h', w', c]`."""
+    """Return the pixels of a padded image that each pixel of a kernel meets: `kh · kw` times `[B, h', w', c]`."""
     kh, kw = kernel
     bottom, right = ((n - k) // stride * stride + 1 for n, k in zip(x.shape[1:3], (kh, kw), strict=True))
     return [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(kh) for j in range(kw)]

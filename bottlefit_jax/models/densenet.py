@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import KAIMING_FAN_IN, Linear, Style, average_pool, global_average, max_pool_3x3
-from bottlefit_jax.models.network import Part, Spec
 
 GROWTH = 32
 
@@ -20,20 +20,20 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the layer."""
         x = self.style.conv(4 * GROWTH, name="conv1")(nn.relu(self.style.norm(name="norm1")(x, train)))
         return self.style.conv(GROWTH, 3, padding=1, name="conv2")(nn.relu(self.style.norm(name="norm2")(x, train)))
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see everything before them: `[B, h, w, c] -> [B, h, w, c + layers · GROWTH]`."""
+    """Layers, each applied to the outputs of all before it: `[B, h, w, c] -> [B, h, w, c + layers · GROWTH]`."""
 
     style: Style
     layers: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the block."""
         for i in range(self.layers):
             x = jnp.concatenate([x, DenseLayer(self.style, name=f"denselayer{i + 1}")(x, train)], axis=-1)
         return x
@@ -46,13 +46,19 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the transition."""
         y = nn.relu(self.style.norm(name="norm")(x, train))
         return average_pool(self.style.conv(x.shape[-1] // 2, name="conv")(y), (2, 2), (2, 2))
 
 
 def densenet_parts(num_classes: int, dtype: Any, *, blocks: tuple[int, ...]) -> tuple[Part, ...]:
-    """The parts of a DenseNet with `blocks` layers in its four blocks."""
+    """Return the parts of a DenseNet.
+
+    Args:
+        num_classes: outputs of the classifier.
+        dtype: the type that it computes in.
+        blocks: how many layers each of the four blocks has.
+    """
     style, channels = Style(dtype, KAIMING_FAN_IN), 64
     parts = [
         Part(

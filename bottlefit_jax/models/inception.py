@@ -1,8 +1,8 @@
 """Inception v3 as torchvision builds it (`torchvision/models/inception.py`); batch norms have epsilon 1e-3.
 
-A mixed block is a table: each branch is a row of convolutions `(name, channels, kernel, stride, padding)`; the
-results are put side by side. `POOL` in a row averages 3×3 in place, `SHRINK` takes the maximum of 3×3 with stride 2,
-and a tuple of two rows is a fork.
+A mixed block is a table: each branch is a row of convolutions `(name, channels, kernel, stride, padding)`, and the
+branches' outputs are concatenated. `POOL` in a row is an average-pool 3×3 with stride 1, `SHRINK` a max-pool 3×3 with
+stride 2, and a tuple of two rows is a fork.
 """
 
 import functools
@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import ConvNorm, Linear, Style, average_pool, global_average
-from bottlefit_jax.models.network import Part, Spec
 
 POOL, SHRINK = "pool", "shrink"
 ROW, COLUMN = (1, 7), (7, 1)
@@ -26,7 +26,7 @@ def _shrink(x: jax.Array) -> jax.Array:
 
 
 def _to_minus_one_one(images: jax.Array) -> jax.Array:
-    """From ImageNet's mean and deviation to those of 0.5 that the original weights were trained with."""
+    """Convert from ImageNet's mean and deviation to those of 0.5, which the original weights were trained with."""
     scale = jnp.array([0.229, 0.224, 0.225], images.dtype) / 0.5
     shift = (jnp.array([0.485, 0.456, 0.406], images.dtype) - 0.5) / 0.5
     return images * scale + shift
@@ -40,7 +40,7 @@ class Mixed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the branches."""
         return jnp.concatenate([self._row(x, row, train) for row in self.branches], axis=-1)
 
     def _row(self, x: jax.Array, row: tuple, train: bool) -> jax.Array:
@@ -58,17 +58,17 @@ class Mixed(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """The second classifier, used in training only: `[B, 17, 17, 768] -> [B, classes]`."""
+    """The auxiliary classifier, used in training only: `[B, 17, 17, 768] -> [B, classes]`."""
 
     style: Style
     classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the classifier."""
         if train and min(x.shape[1:3]) < 17:
             raise UserError(
-                f"the auxiliary classifier is given {x.shape[1]} × {x.shape[2]}, less than 17 × 17: "
+                f"the auxiliary classifier has an input of {x.shape[1]} × {x.shape[2]}, less than 17 × 17: "
                 "train inception_v3 on images from 299 × 299 up, or create it with aux_logits=False"
             )
         x = average_pool(x, (5, 5), (3, 3))
@@ -148,16 +148,23 @@ _MIXED = (
 
 
 class Dropout(nn.Module):
-    """Half of the values, in training, by the rng `dropout`."""
+    """Set half of the values to 0 in training, drawn from the rng `dropout`."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the dropout."""
         return nn.Dropout(0.5, deterministic=not train)(x)
 
 
 def inception_parts(num_classes: int, dtype: Any, *, aux_logits: bool, transform_input: bool) -> tuple[Part, ...]:
-    """The parts of Inception v3."""
+    """Return the parts of Inception v3.
+
+    Args:
+        num_classes: outputs of the classifier.
+        dtype: the type that it computes in.
+        aux_logits: with the auxiliary classifier.
+        transform_input: convert the images from ImageNet's normalisation to -1..1.
+    """
     style = Style(dtype, INIT, eps=1e-3)
 
     def conv(name: str, channels: int, kernel: int, stride: int = 1, padding: int = 0, function: Any = None) -> Part:

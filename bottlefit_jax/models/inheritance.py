@@ -1,4 +1,4 @@
-"""What a network begins with of another's weights: a student of its teacher's, a teacher of one with other classes."""
+"""Initial weights from another network: a student's from its teacher, a teacher's from one with other classes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +10,15 @@ from bottlefit_jax.models.network import Network
 
 Variables = Mapping[str, Any]
 
-
 AUXILIARY = "AuxLogits"  # an Inception's second classifier
 
 
 def with_body_of(given: Variables, fresh: Variables, network: Network) -> dict[str, Any]:
-    """A teacher's variables in which all but the classifiers are those of a network with other classes.
+    """Return a teacher's variables with the body, all but the classifiers, of a network with other classes.
 
     Args:
         given: the other network's collections.
-        fresh: the teacher's, as its `init` made them.
+        fresh: the teacher's, from its `init`.
         network: the teacher.
     """
     classifiers = ([part for part in network.parts if part != AUXILIARY][-1], AUXILIARY)
@@ -30,11 +29,11 @@ def with_body_of(given: Variables, fresh: Variables, network: Network) -> dict[s
 
 
 def with_tail_of(teacher: Variables, student: Variables) -> dict[str, Any]:
-    """A student's variables in which the teacher's take the place of every part that both have.
+    """Return a student's variables, with the teacher's for every part that both have.
 
     Args:
         teacher: the teacher's collections.
-        student: the student's, as its `init` made them.
+        student: the student's, from its `init`.
     """
     return {
         collection: {part: teacher.get(collection, {}).get(part, tree) for part, tree in parts.items()}
@@ -43,15 +42,16 @@ def with_tail_of(teacher: Variables, student: Variables) -> dict[str, Any]:
 
 
 def with_stem_of(teacher: Variables, student: Variables, network: Network) -> dict[str, Any]:
-    """A student's variables whose encoder begins with the filters of the teacher's stem, where there is room for them.
+    """Return a student's variables, with the filters of the teacher's stem in the encoder's first layer if they fit.
 
-    In ResNets and DenseNets the encoder's first layers are the stem's: convolution 7×7/2, batch norm, ReLU. A wider
-    encoder has the teacher's filters first, and keeps its own behind them. Where the layers are others, or the encoder
-    is narrower, nothing changes. The reference begins at random; from here stage 1 needs fewer epochs.
+    In ResNets and DenseNets the encoder begins with the layers of the stem: convolution 7×7/2, batch norm, ReLU. In a
+    wider encoder the teacher's filters come first, and the encoder's own follow. Where the layers differ, or the
+    encoder is narrower, nothing changes. The reference begins with random filters; with the teacher's, stage 1 needs
+    fewer epochs.
 
     Args:
         teacher: the teacher's collections.
-        student: the student's, as its `init` made them.
+        student: the student's, from its `init`.
         network: the student.
     """
     encoder, (conv, norm) = network.design.encoder, network.backbone()[:2]
@@ -65,9 +65,9 @@ def with_stem_of(teacher: Variables, student: Variables, network: Network) -> di
     def in_front(own: Any, theirs: Any) -> np.ndarray:
         return np.concatenate([theirs, np.asarray(own)[..., theirs.shape[-1] :]], axis=-1)
 
-    begun = {collection: dict(parts) for collection, parts in student.items()}
+    out = {collection: dict(parts) for collection, parts in student.items()}
     for collection, number, part in (("params", "0", conv), ("params", "1", norm), ("batch_stats", "1", norm)):
-        layers = begun[collection]["encoder"]
+        layers = out[collection]["encoder"]
         layer = jax.tree.map(in_front, layers[number], dict(teacher[collection][part.name]))
-        begun[collection]["encoder"] = {**layers, number: layer}
-    return begun
+        out[collection]["encoder"] = {**layers, number: layer}
+    return out

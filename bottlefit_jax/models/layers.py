@@ -1,8 +1,7 @@
-"""The layers all backbones are made of, with PyTorch's arithmetic.
+"""The layers of all backbones, with PyTorch's arithmetic.
 
-Everything is NHWC. Parameters and batch statistics are float32 whatever the compute type is. Leaf names
-are what `convert.torch_names` keys on: `kernel` (HWIO, or in × out), `kernel_transposed`, `scale`, `bias`,
-`mean`, `var`.
+Everything is NHWC. Parameters and batch statistics are float32 whatever the compute type is. `convert.torch_names`
+depends on the names of the leaves: `kernel` (HWIO, or in × out), `kernel_transposed`, `scale`, `bias`, `mean`, `var`.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ import numpy as np
 
 from bottlefit_jax.models.convolution import convolve
 
-# The initialisations torchvision uses, by what PyTorch calls them.
+# torchvision's initialisations, by PyTorch's names.
 KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 KAIMING_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(±1/√fan_in)
@@ -75,7 +74,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the convolution."""
         shape = (*self.kernel, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", self.init, shape, jnp.float32)
         pads = self.padding if isinstance(self.padding, str) else [(p, p) for p in self.padding]
@@ -84,13 +83,13 @@ class Conv(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """What all convolutions and batch norms of one network have in common.
+    """The settings that all convolutions and batch norms of one network share.
 
     Args:
-        dtype: the type it computes in.
+        dtype: the type that it computes in.
         init: the initialisation of convolution kernels.
         eps: of the batch norms.
-        same: pad as TensorFlow's `SAME` does where PyTorch would pad both sides alike.
+        same: pad as TensorFlow's `SAME` where PyTorch would pad both sides alike.
     """
 
     dtype: Any = jnp.float32
@@ -108,17 +107,17 @@ class Style:
         groups: int = 1,
         name: str | None = None,
     ) -> Conv:
-        """A convolution, its padding given as PyTorch gives it."""
+        """Create a convolution; `padding` is PyTorch's, on both sides."""
         pads = "SAME" if self.same and padding != 0 else _pair(padding)
         return Conv(channels, _pair(kernel), stride, pads, groups, self.dtype, self.init, name=name)
 
     def norm(self, *, name: str | None = None) -> BatchNorm:
-        """A batch norm."""
+        """Create a batch norm."""
         return BatchNorm(self.eps, name=name)
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, and the activation if there is one: `[B, h, w, c] -> [B, h', w', channels]`."""
+    """Convolution, batch norm, and an activation unless it is None: `[B, h, w, c] -> [B, h', w', channels]`."""
 
     style: Style
     channels: int
@@ -131,7 +130,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the layers."""
         x = self.style.conv(
             self.channels, self.kernel, stride=self.stride, padding=self.padding, groups=self.groups, name=self.names[0]
         )(x)
@@ -142,7 +141,7 @@ class ConvNorm(nn.Module):
 class ConvTranspose2x2(nn.Module):
     """Transposed convolution 2×2, stride 2, no bias: `[B, h, w, c] -> [B, 2h, 2w, channels]`.
 
-    Windows do not overlap, so it is one matrix product and a rearrangement. Every converter has those two
+    Windows do not overlap, so it is one matrix product and a rearrangement. Every converter supports these two
     operations, and XLA's CPU backend is slow at dilated convolutions.
     """
 
@@ -151,7 +150,7 @@ class ConvTranspose2x2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it."""
+        """Apply the transposed convolution."""
         b, h, w, c = x.shape
         kernel = self.param("kernel_transposed", TORCH_DEFAULT_TRANSPOSED, (2, 2, c, self.channels), jnp.float32)
         x = jnp.einsum("bhwc,ijco->bhiwjo", x.astype(self.dtype), kernel.astype(self.dtype))  # [B, h, 2, w, 2, o]
@@ -175,7 +174,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the layer."""
         bound = 0.0 if self.zero_bias else x.shape[-1] ** -0.5
 
         def draw(key: jax.Array) -> jax.Array:
@@ -189,11 +188,11 @@ class Linear(nn.Module):
 
 @jax.custom_jvp
 def max_pool_3x3(x: jax.Array) -> jax.Array:
-    """Max-pool 3×3, stride 2, padding 1 of values that are never negative: `[B, h, w, c] -> [B, ⌈h/2⌉, ⌈w/2⌉, c]`.
+    """Apply a max-pool 3×3, stride 2, padding 1, to non-negative values: `[B, h, w, c] -> [B, ⌈h/2⌉, ⌈w/2⌉, c]`.
 
-    After a ReLU zero padding gives what PyTorch's −∞ padding gives, and it survives every converter. Its gradient is
-    that of the maximum of slices, because XLA scatters one value at a time through a window. Equal positive values
-    share the gradient; for zeros the ReLU before stops it.
+    After a ReLU, zero padding has the result of PyTorch's −∞ padding, and every converter keeps it. The gradient is
+    that of a maximum of slices, because XLA's own scatters one value at a time. Equal positive values share the
+    gradient; at zeros the ReLU before blocks it.
     """
     return nn.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (2, 2))
 
@@ -210,20 +209,20 @@ def _max_pool_3x3_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> 
 
 
 def average_pool(x: jax.Array, kernel: tuple[int, int], stride: tuple[int, int]) -> jax.Array:
-    """Average-pool without padding: `[B, h, w, c] -> [B, (h - kernel) / stride + 1, …, c]`."""
+    """Apply an average-pool without padding: `[B, h, w, c] -> [B, (h - kernel) / stride + 1, …, c]`."""
     return nn.pool(x, 0.0, jax.lax.add, kernel, stride, "VALID") / float(kernel[0] * kernel[1])
 
 
 def global_average(x: jax.Array) -> jax.Array:
-    """`[B, h, w, c] -> [B, c]`, the mean over the image."""
+    """Return the mean over the image: `[B, h, w, c] -> [B, c]`."""
     return x.mean((1, 2))
 
 
 def adaptive_average(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Average windows of `x` so that `size` of them remain: `[B, h, w, c] -> [B, *size, c]`.
 
-    Windows as `torch.nn.AdaptiveAvgPool2d` has them. Where those are the windows of an ordinary average-pool
-    (2/1 and 2/2 in the reference's decoders) it is one; otherwise a matrix for each axis.
+    The windows are those of `torch.nn.AdaptiveAvgPool2d`. Where an ordinary average-pool has the same windows (2/1 and
+    2/2 in the reference's decoders) it is used; otherwise a matrix for each axis.
     """
     (h, w), (rows, columns) = x.shape[1:3], size
     if (h, w) == size:
@@ -238,14 +237,14 @@ def adaptive_average(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _ordinary_window(n: int, m: int) -> tuple[int, int] | None:
-    """The kernel and the stride of the average-pool that turns n into m, if an adaptive pool is one."""
+    """Return kernel and stride of the average-pool that equals the adaptive pool from n to m; None if there is none."""
     if n % m == 0:
         return n // m, n // m
     return (2, 1) if n == m + 1 else None
 
 
 def _averaging(n: int, m: int) -> np.ndarray:
-    """The `[m, n]` matrix of adaptive average pooling: row i averages ⌊in/m⌋ … ⌈(i+1)n/m⌉."""
+    """Return the `[m, n]` matrix of adaptive average pooling: row i averages ⌊in/m⌋ … ⌈(i+1)n/m⌉."""
     matrix = np.zeros((m, n), np.float32)
     for i in range(m):
         start, stop = i * n // m, -(-(i + 1) * n // m)

@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import ConvNorm, Linear, Style, global_average
-from bottlefit_jax.models.network import Part, Spec
 
-# Of the residual blocks: expansion, channels, how many, stride of the first.
+# Rows of residual blocks: expansion, channels, number of blocks, stride of the first.
 ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -23,7 +23,7 @@ class Expansion(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """`[B, h, w, c] -> [B, h/stride, w/stride, channels]`."""
+        """Apply it: `[B, h, w, c] -> [B, h/stride, w/stride, channels]`."""
         inner, n = x.shape[-1] * self.expand, 0
         if self.expand != 1:
             x = ConvNorm(self.style, inner, activation=nn.relu6, name="0")(x, train)
@@ -43,7 +43,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """`[B, h, w, c] -> [B, h/stride, w/stride, channels]`."""
+        """Apply it: `[B, h, w, c] -> [B, h/stride, w/stride, channels]`."""
         y = Expansion(self.style, self.expand, self.channels, self.stride, name="conv")(x, train)
         return x + y if y.shape == x.shape else y
 
@@ -56,13 +56,19 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it; in training it draws from the rng `dropout`."""
+        """Apply it; in training the dropout draws from the rng `dropout`."""
         x = nn.Dropout(0.2, deterministic=not train)(x)
         return Linear(self.classes, self.dtype, nn.initializers.normal(0.01), zero_bias=True, name="1")(x)
 
 
 def mobilenet_parts(num_classes: int, dtype: Any, *, padding: str) -> tuple[Part, ...]:
-    """The parts of MobileNetV2; `padding` is `torch`, the same on both sides, or `same`, TensorFlow's."""
+    """Return the parts of MobileNetV2.
+
+    Args:
+        num_classes: outputs of the classifier.
+        dtype: the type that it computes in.
+        padding: `torch`, the same on both sides, or `same`, TensorFlow's.
+    """
     style = Style(dtype, same=padding == "same")
     stem = functools.partial(ConvNorm, style, 32, 3, 2, 1, activation=nn.relu6)
     parts = [Part("features0", stem, channels=32, window=(3, 2, 1))]

@@ -1,14 +1,10 @@
-"""A classifier as a row of named parts, and the same classifier with a bottleneck in its beginning.
+"""The network: a backbone's parts in sequence, or a bottleneck in place of the first of them.
 
-A part bears torchvision's name of the feature that it puts out, and its parameters lie under that name, then
-under torchvision's inner names. A student keeps the parts after the cut, so a parameter of its tail has the
-path that it has in the teacher.
+A student keeps the parts after the cut, so a parameter of its tail has the same path as in the teacher.
 """
 
-import dataclasses
-import functools
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.backbone import Part, Spec, parts_of
 from bottlefit_jax.models.bottleneck import Bottleneck, ConvStack, Quantizer
 from bottlefit_jax.models.designs import Design, Size, build_design, length_after
 
@@ -36,65 +33,12 @@ class AuxiliaryHead(NamedTuple):
     weight: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One part of a backbone: first `function`, then the module that `make` makes; either may be absent.
-
-    Args:
-        name: torchvision's name of the feature.
-        make: makes a module that is called with `(x, train)`.
-        function: what happens to the input before, without parameters.
-        channels: of the output; 0 where the output is no image any more (it cannot be the cut).
-        window: kernel, stride and padding that decide the output's size.
-        side: the feature that a side branch starts from; it runs in training only, and its output is
-            `features['aux_logits']`.
-    """
-
-    name: str
-    make: Callable[[], nn.Module] | None = None
-    function: Callable[[jax.Array], jax.Array] | None = None
-    channels: int = 0
-    window: tuple[int, int, int] = (1, 1, 0)
-    side: str | None = None
-
-    def length(self, n: int) -> int:
-        """How many rows come out when n go in."""
-        kernel, stride, padding = self.window
-        return (n + 2 * padding - kernel) // stride + 1
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spec:
-    """A backbone that `create` knows.
-
-    Args:
-        name: as torchvision spells it.
-        parts: `(num_classes, dtype, **options) -> tuple of Part`.
-        family: which bottleneck designs it has, a key of `bottleneck.DESIGNS`.
-        cut: the feature at which a student is cut unless the bottleneck says otherwise.
-        matched: the features that stage 1 matches.
-        options: name -> (default, allowed values or type).
-        image_size: the size it was designed for.
-    """
-
-    name: str
-    parts: Callable[..., tuple[Part, ...]]
-    family: str
-    cut: str
-    matched: tuple[str, ...]
-    options: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
-    image_size: int = 224
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
-
-
 class Network(nn.Module):
-    """A teacher, or with a bottleneck a student. Make it with `models.create`.
+    """A teacher, or with a bottleneck a student. `models.create` creates it.
 
     `apply(variables, images, train=False) -> (logits, features)`: images `[B, h, w, 3]`, normalised float; logits
     `[B, classes]` float32; features a dictionary of `[B, h', w', c]` tensors under the parts' names. A student's
-    has `latent` (as the encoder made it, before any quantiser) and `decoded` too, `decoded` again under the name of the
+    also has `latent` (the encoder's output, not quantised) and `decoded`, which is there again under the name of the
     cut, and `exit_logits` where it has an early exit. `train` is True, False, or the names of those parts that run in
     training mode.
     """
@@ -106,7 +50,7 @@ class Network(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Make the modules of this network's parts."""
+        """Create the modules of this network's parts."""
         if self.bottleneck is not None:
             design = self.design
             self.encoder = ConvStack(design.encoder, self.dtype)
@@ -141,17 +85,17 @@ class Network(nn.Module):
 
     @property
     def cut(self) -> str | None:
-        """The feature that a student's decoder stands in for; None in a teacher."""
+        """The feature that a student's decoder reproduces; None in a teacher."""
         return None if self.bottleneck is None else self.bottleneck.cut or self.spec.cut
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The teacher's features that are images, in order; each can be the cut."""
+        """The teacher's spatial features, in order; each can be the cut."""
         return tuple(part.name for part in self.backbone() if part.channels)
 
     @property
     def matched(self) -> tuple[str, ...]:
-        """The features that stage 1 matches: a student's cut and those after it."""
+        """The features that stage 1 matches: for a student, its cut and those after it."""
         if self.cut is None:
             return self.spec.matched
         names = self.feature_names
@@ -179,13 +123,20 @@ class Network(nn.Module):
         )
 
     def feature_size(self, image_size: Size) -> Size:
-        """(h, w) of a student's feature at the cut for images of this size, or a UserError if they are too small."""
+        """Return (h, w) of a student's feature at the cut; see `latent_size`."""
         sizes = self._sizes(image_size)
         assert self.cut is not None
         return sizes[self.cut]
 
     def latent_size(self, image_size: Size) -> Size:
-        """(h, w) of a student's latent for images of this size."""
+        """Return (h, w) of a student's latent.
+
+        Args:
+            image_size: (h, w) of the images, pixels.
+
+        Raises:
+            UserError: the images are too small for the backbone or for the bottleneck.
+        """
         halves = self.design
         feature_size = self.feature_size(image_size)
         start = feature_size if halves.after_cut else image_size
@@ -198,7 +149,12 @@ class Network(nn.Module):
         return h, w
 
     def __call__(self, images: jax.Array, train: bool | Collection[str] = False) -> tuple[jax.Array, dict]:
-        """Images `[B, h, w, 3]` to (logits, features)."""
+        """Return (logits, features) of images.
+
+        Args:
+            images: `[B, h, w, 3]` float, normalised.
+            train: True, False, or the names of the parts that run in training mode.
+        """
         active = self._active(train)
         size = _image(images)
         self._sizes(size)
@@ -217,7 +173,12 @@ class Network(nn.Module):
         return logits, {**features, **beside}
 
     def encode(self, images: jax.Array, train: bool | Collection[str] = False) -> jax.Array:
-        """Images `[B, H, W, 3]` to the latent `[B, h, w, c]`, not quantised. A student's only."""
+        """Return a student's latent `[B, h, w, c]`, not quantised.
+
+        Args:
+            images: `[B, H, W, 3]` float, normalised.
+            train: as in a call of the module.
+        """
         self._student_only("encode")
         self.latent_size(_image(images))
         active = self._active(train)
@@ -232,7 +193,7 @@ class Network(nn.Module):
     def decode(
         self, latent: jax.Array, train: bool | Collection[str] = False, image_size: Size | None = None
     ) -> tuple[jax.Array, dict]:
-        """A (dequantised) latent `[B, h, w, c]` to (logits, features). A student's only.
+        """Return a student's (logits, features) of a latent.
 
         Images of several sizes have latents of one size, but the feature at the cut depends on the image's.
 
@@ -257,7 +218,7 @@ class Network(nn.Module):
         return self._run(self._tail(), decoded, {"latent": latent, "decoded": decoded, self.cut: decoded}, active)
 
     def _run(self, parts: tuple[Part, ...], x: jax.Array, features: dict, active: frozenset) -> tuple[jax.Array, dict]:
-        """These parts of the backbone, from `x` on."""
+        """Run these parts of the backbone on `x`, and return the result and all features."""
         for part in parts:
             if part.side is not None:
                 if part.name in active or self.is_initializing():
@@ -273,7 +234,7 @@ class Network(nn.Module):
         return x, features
 
     def _active(self, train: bool | Collection[str]) -> frozenset:
-        """The names of the parts in training mode."""
+        """Return the names of the parts in training mode."""
         if isinstance(train, bool):
             return frozenset(self.parts if train else ())
         wrong = [train] if isinstance(train, str) else sorted(set(train) - set(self.parts))
@@ -285,10 +246,10 @@ class Network(nn.Module):
 
     def backbone(self) -> tuple[Part, ...]:
         """Return all parts of the teacher, in order."""
-        return _parts(self.spec, self.num_classes, self.dtype, self.options)
+        return parts_of(self.spec, self.num_classes, self.dtype, self.options)
 
     def _front(self) -> tuple[Part, ...]:
-        """The backbone's parts up to the cut, where a student's device runs them too; () otherwise."""
+        """Return the backbone's parts up to the cut, if a student's device runs them; else ()."""
         if self.bottleneck is None or not self.design.after_cut:
             return ()
         parts = self.backbone()
@@ -296,7 +257,7 @@ class Network(nn.Module):
         return tuple(part for part in parts[:stop] if part.side is None)
 
     def _tail(self) -> tuple[Part, ...]:
-        """The backbone's parts, or a student's share of them: what follows the cut, without side branches."""
+        """Return the backbone's parts; for a student those after the cut, without side branches."""
         parts = self.backbone()
         if self.bottleneck is None:
             return parts
@@ -304,7 +265,7 @@ class Network(nn.Module):
         return tuple(part for part in parts[start:] if part.side is None)
 
     def _sizes(self, image_size: Size) -> dict[str, Size]:
-        """(h, w) of every spatial feature of the teacher, or a UserError where nothing remains of the image."""
+        """Return (h, w) of every spatial feature of the teacher; raise UserError where nothing is left of one."""
         sizes, (h, w) = {}, image_size
         for part in self.backbone():
             if not part.channels:
@@ -319,7 +280,7 @@ class Network(nn.Module):
         return sizes
 
     def _smallest(self) -> int:
-        """The smallest square image that leaves a pixel at every part."""
+        """Return the side of the smallest square image that leaves a pixel at every part."""
         n = 1
         for part in reversed([part for part in self.backbone() if part.channels]):
             kernel, stride, padding = part.window
@@ -349,14 +310,8 @@ class Network(nn.Module):
         return image_length(latent_size[0]), image_length(latent_size[1])
 
 
-@functools.lru_cache(maxsize=64)
-def _parts(spec: Spec, num_classes: int, dtype: Any, options: tuple[tuple[str, Any], ...]) -> tuple[Part, ...]:
-    """Return the parts of a backbone, which a network asks for many times."""
-    return spec.parts(num_classes, dtype, **dict(options))
-
-
 def _image(x: jax.Array) -> Size:
-    """(h, w) of an NHWC tensor."""
+    """Return (h, w) of an NHWC tensor."""
     if x.ndim != 4:
-        raise UserError(f"a tensor of shape {tuple(x.shape)} was given; [batch, height, width, channels] is right")
+        raise UserError(f"the input has shape {tuple(x.shape)}; it must be [batch, height, width, channels]")
     return int(x.shape[1]), int(x.shape[2])

@@ -1,4 +1,4 @@
-"""What the networks take: pixels, less their mean, over their standard deviation."""
+"""The input of a network: pixels minus their mean, divided by their standard deviation."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,15 @@ import jax.numpy as jnp
 
 
 def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Images as the networks take them.
+    """Normalise images for a network.
 
     Args:
-        image: [B, H, W, 3] uint8.
-        mean, std: per channel, of images scaled to 0..1.
+        image: `[B, H, W, 3]` uint8.
+        mean: of each channel, of images scaled to 0..1.
+        std: likewise.
 
     Returns:
-        [B, H, W, 3] float32.
+        `[B, H, W, 3]` float32.
     """
     scale = jnp.asarray([1.0 / (255.0 * s) for s in std], jnp.float32)
     shift = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], jnp.float32)

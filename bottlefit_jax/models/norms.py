@@ -1,8 +1,8 @@
-"""Batch norms that were folded into the kernels before them, as Keras' exported networks have them.
+"""Batch norms that were folded into the kernels before them, as in Keras' exported networks.
 
-What is left of such a norm adds a bias and has no statistics. In evaluation nothing is missing. In training mode it
-would divide by the deviation of the batch, which the kernel has in it already, and the network would forget what it
-knows. So the statistics are measured on images first, and the norm written again around them.
+Such a norm only adds a bias and has no statistics. Evaluation needs no more. In training mode it would divide by the
+deviation of the batch, which the kernel already contains, and the network would lose what it learned. So statistics
+are measured on images first, and scale and bias are set so that the norm's output stays the same.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -25,7 +25,7 @@ FOLDED_VARIANCE = np.float32(1) - np.float32(EPSILON)
 
 
 def folded_norms(variables: Variables, parts: Collection[str]) -> list[Path]:
-    """The paths of the norms in these parts that have no statistics of their own."""
+    """Return the paths of the norms in these parts that have no statistics of their own."""
     flat: Any = traverse_util.flatten_dict(variables.get("batch_stats", {}))
     return [
         path[:-1]
@@ -38,13 +38,13 @@ def folded_norms(variables: Variables, parts: Collection[str]) -> list[Path]:
 def with_measured_norms(
     network: Network, variables: Variables, batches: Iterable[tuple[Any, Any]], *, parts: Collection[str]
 ) -> dict[str, Any]:
-    """The variables with statistics in their folded norms; in evaluation the network computes the same as before.
+    """Return the variables with statistics in their folded norms; in evaluation the network's output stays the same.
 
     Args:
-        network: whose variables they are.
+        network: that the variables belong to.
         variables: its collections.
-        batches: images `[B, h, w, 3]`, normalised, and mask `[B]`, False where an image is a filler.
-        parts: in which norms are measured.
+        batches: images `[B, h, w, 3]`, normalised, and mask `[B]`, False where an image only fills the batch.
+        parts: whose norms are measured.
     """
     paths, module = folded_norms(variables, parts), network.clone(dtype=jnp.float32)
     moments = jax.jit(lambda given, images, mask: _moments(module, given, images, mask, paths))
@@ -69,7 +69,7 @@ def with_measured_norms(
 
 
 def _moments(module: Network, variables: Variables, images: Any, mask: Any, paths: Collection[Path]) -> dict[Path, Any]:
-    """Mean and variance of what each norm puts out, which in a folded one is its input and the bias."""
+    """Return mean and variance of each norm's output, which in a folded norm is its input plus the bias."""
 
     def is_norm(layer: nn.Module, method: str) -> bool:
         return isinstance(layer, BatchNorm) and method == "__call__"
@@ -77,10 +77,10 @@ def _moments(module: Network, variables: Variables, images: Any, mask: Any, path
     _, state = module.apply(variables, images, train=False, capture_intermediates=is_norm, mutable=["intermediates"])
     flat: Any = traverse_util.flatten_dict(dict(state)["intermediates"])
     weight = jnp.asarray(mask, jnp.float32)[:, None, None, None]
-    found = {}
+    moments = {}
     for path in paths:
         (out,) = flat[*path, "__call__"]
         total = weight.sum() * out.shape[1] * out.shape[2]
         mean = (out * weight).sum((0, 1, 2)) / total
-        found[path] = mean, (jnp.square(out - mean) * weight).sum((0, 1, 2)) / total
-    return found
+        moments[path] = mean, (jnp.square(out - mean) * weight).sum((0, 1, 2)) / total
+    return moments

@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from bottlefit_jax.models.backbone import Part, Spec
 from bottlefit_jax.models.layers import ConvNorm, Linear, Style, global_average, max_pool_3x3
-from bottlefit_jax.models.network import Part, Spec
 
 
 class Block(nn.Module):
@@ -20,7 +20,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the block."""
         out = self.width * (4 if self.deep else 1)
         plan = ((self.width, 1, 1), (self.width, 3, self.stride), (out, 1, 1))
         if not self.deep:
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """A row of blocks, the first of which may halve the image."""
+    """Residual blocks in sequence, the first of which may halve the image: `[B, h, w, c] -> [B, h/stride, …, out]`."""
 
     style: Style
     width: int
@@ -47,14 +47,22 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply it."""
+        """Apply the blocks."""
         for i in range(self.blocks):
             x = Block(self.style, self.width, 1 if i else self.stride, self.deep, name=str(i))(x, train)
         return x
 
 
 def resnet_parts(num_classes: int, dtype: Any, *, width: int, blocks: tuple[int, ...], deep: bool) -> tuple[Part, ...]:
-    """The parts of a ResNet with `blocks` blocks in its four stages."""
+    """Return the parts of a ResNet.
+
+    Args:
+        num_classes: outputs of the classifier.
+        dtype: the type that it computes in.
+        width: channels of the stem.
+        blocks: how many each of the four stages has.
+        deep: blocks of 1×1, 3×3, 1×1 instead of two 3×3.
+    """
     style = Style(dtype)
     stages = [
         Part(

@@ -1,6 +1,7 @@
-"""What a network needs besides its arrays goes out with a file and comes back, or the command says what it assumed."""
+"""A file carries the description of its network; without one the command names its assumptions."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,11 @@ def network():
     return module, variables
 
 
+def text(**changes):
+    """The description in a file, with changes."""
+    return json.dumps(json.loads(about.write(META, {})) | changes)
+
+
 def test_a_student_comes_back_as_it_went(network):
     module, variables = network
     arrays = to_state_dict(variables, META)[0]
@@ -56,7 +62,7 @@ def test_a_student_comes_back_as_it_went(network):
     ]
 
 
-def test_the_users_word_goes_before_the_files(network):
+def test_flags_override_the_files_description(network):
     variables = network[1]
     file = files.File("x", to_state_dict(variables, META)[0], about=about.read("x", about.write(META, variables)))
     given = Given(bits=0, mean=(0.5, 0.5, 0.5), image_size=64)
@@ -66,14 +72,12 @@ def test_the_users_word_goes_before_the_files(network):
         from_file(file, "resnet34", given)
 
 
-def test_what_a_file_does_not_say_is_named_and_taken_from_flags(tmp_path, capsys, teacher):
+def test_assumptions_are_named_and_flags_replace_them(tmp_path, capsys, teacher):
     source = save_npz(tmp_path / "t.npz", teacher)
     assert import_(source, tmp_path / "a") == 0
     out = capsys.readouterr().out
-    assert (
-        "normalisation: taken to be ImageNet's, mean 0.485 0.456 0.406, std 0.229 0.224 0.225; --mean R,G,B and" in out
-    )
-    assert "image size: taken to be 224 px, the model's own; --image-size N says otherwise" in out
+    assert "normalisation: assumed to be ImageNet's, mean 0.485 0.456 0.406, std 0.229 0.224 0.225; --mean R,G,B" in out
+    assert "image size: assumed to be 224 px, the model's own; --image-size N sets another" in out
     flags = ("--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.3", "--image-size", "48")
     assert import_(source, tmp_path / "b", *flags) == 0
     out = capsys.readouterr().out
@@ -95,7 +99,7 @@ def test_what_a_file_does_not_say_is_named_and_taken_from_flags(tmp_path, capsys
         ("--weights model_ema: ", ("--weights", "model_ema")),
     ],
 )
-def test_nonsense_in_flags_is_one_line(tmp_path, refused, teacher, match, flags):
+def test_an_invalid_flag_is_one_line(tmp_path, refused, teacher, match, flags):
     source = save_npz(tmp_path / "t.npz", teacher)
     args = ("--model", "resnet18", *WIDTH, "--input", source, "--output", tmp_path / "x")
     refused(tmp_path / "x", match, *args, *flags)
@@ -104,18 +108,26 @@ def test_nonsense_in_flags_is_one_line(tmp_path, refused, teacher, match, flags)
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("{", r"x: what it says of its network \('bottlefit_jax'\) is damaged"),
+        ("{", r"x: its description of the network \('bottlefit_jax'\) is damaged; give --model"),
         ("[]", "is damaged"),
         ('{"format": 2}', "x was written by a later version: its format is 2, not 1"),
-        ('{"format": 1, "name": "resnet18", "options": {}, "bottleneck": 3}', "is damaged: bottleneck is 3"),
+        (
+            '{"format": 1, "name": "resnet18", "options": {}}',
+            "x is damaged: its .* has no num_classes, bottleneck, image",
+        ),
+        (text(bottleneck=3), "x is damaged: its bottleneck is 3, not a dictionary or null"),
+        (
+            text(mean=[123.7, 116.3, 103.5]),
+            r"x is damaged: its mean is \[123.7, 116.3, 103.5\], not three numbers from",
+        ),
     ],
 )
-def test_a_damaged_text_is_one_line(text, match):
+def test_a_damaged_description_is_one_line(text, match):
     with pytest.raises(UserError, match=match):
         about.read("x", text)
 
 
-def test_a_run_is_no_network_and_its_networks_are_named(tmp_path, refused, network):
+def test_the_folder_of_a_run_is_refused_and_its_networks_are_named(tmp_path, refused, network):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     args = ("--to", "torch", "--input", tmp_path / "run", "--output", tmp_path / "x.pth")

@@ -1,4 +1,4 @@
-"""python -m bottlefit_jax.convert: whole runs of the command, and every mistake as one line with exit code 2."""
+"""python -m bottlefit_jax.convert: runs of the command, and every mistake as one line with exit code 2."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from bottlefit_jax import models
 from bottlefit_jax.convert.network import to_state_dict
 from bottlefit_jax.training.checkpoint import digest, load_variables
 from bottlefit_jax.training.network_meta import NetworkMeta
@@ -18,7 +19,7 @@ from tests.convert.state_dicts import WIDTH, equal, import_, run, save_npz, save
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_a_teacher_becomes_a_folder_and_a_state_dict_again(tmp_path, capsys, teacher):
+def test_a_teacher_makes_the_round_trip_through_a_folder(tmp_path, capsys, teacher):
     source = save_npz(tmp_path / "t.npz", {f"module.{key}": value for key, value in teacher.items()})
     folder = tmp_path / "deep" / "teacher"
     assert import_(source, folder) == 0
@@ -47,7 +48,7 @@ def test_a_teacher_becomes_a_folder_and_a_state_dict_again(tmp_path, capsys, tea
     assert os.listdir(folder.parent) == ["teacher"]
 
 
-def test_classes_have_imagenets_names_or_those_of_a_file(tmp_path, capsys, refused, teacher):
+def test_classes_have_the_names_of_imagenet_or_of_a_file(tmp_path, capsys, refused, teacher):
     labels, source = tmp_path / "labels.txt", tmp_path / "x.npz"
     for classes, first in ((1000, ("n01440764", "tench", "Tinca tinca")), (1001, ("background",))):
         changed = {"fc.weight": np.ones((classes, 64)), "fc.bias": np.ones(classes)}
@@ -55,7 +56,7 @@ def test_classes_have_imagenets_names_or_those_of_a_file(tmp_path, capsys, refus
         names = load_variables(tmp_path / "x")[1].labels
         assert (len(names), names[0]) == (classes, first)
         assert names[-1] == ("n15075141", "toilet tissue", "toilet paper", "bathroom tissue")
-        assert "taken to be ImageNet's 1000" in capsys.readouterr().out
+        assert "assumed to be ImageNet's 1000" in capsys.readouterr().out
     labels.write_text("".join(f"class {i}\n" for i in range(1000)))
     assert import_(source, tmp_path / "x", "--overwrite", "--labels", labels) == 0
     assert load_variables(tmp_path / "x")[1].labels[:2] == (("background",), ("class 0",))
@@ -67,7 +68,7 @@ def test_classes_have_imagenets_names_or_those_of_a_file(tmp_path, capsys, refus
     refused(tmp_path / "y", "is empty", *args, "--input", source, "--labels", labels)
 
 
-def test_inception_says_what_torchvisions_weights_need(tmp_path, capsys):
+def test_inception_notes_the_option_of_torchvisions_weights(tmp_path, capsys):
     arrays = state_dict("inception_v3", aux_logits=False)
     source = save_npz(tmp_path / "i.npz", arrays)
     assert import_(source, tmp_path / "i", model="inception_v3", options=()) == 0
@@ -88,10 +89,10 @@ def test_inception_says_what_torchvisions_weights_need(tmp_path, capsys):
         ("a folder; a file of weights is needed", ["--model", "resnet18", "--input", "folder", "--output", "x"]),
         ("folder exists: give another --output", ["--model", "resnet18", "--input", "t.npz", "--output", "folder"]),
         ("t.npz is a file", ["--model", "resnet18", "--input", "t.npz", "--output", "t.npz", "--overwrite"]),
-        ("something else than a network", ["--model", "x", "--input", "t.npz", "--output", "folder", "--overwrite"]),
+        ("is a folder without a network", ["--model", "x", "--input", "t.npz", "--output", "folder", "--overwrite"]),
         ("t.npz is not a folder that can", ["--model", "resnet18", "--input", "t.npz", "--output", "t.npz/x"]),
-        ("--labels none is not there", ["--model", "x", "--input", "t.npz", "--output", "x", "--labels", "none"]),
-        ("--teacher none is not there", ["--model", "x", "--input", "t.npz", "--output", "x", "--teacher", "none"]),
+        ("none is not a file", ["--model", "x", "--input", "t.npz", "--output", "x", "--labels", "none"]),
+        ("--teacher none is not a folder", ["--model", "x", "--input", "t.npz", "--output", "x", "--teacher", "none"]),
         ("'width' must be KEY=VALUE", ["--model", "x", "--input", "t.npz", "--output", "x", "--option", "width"]),
         ("--model does not go with --to", ["--to", "torch", "--model", "x", "--input", "folder", "--output", "x.pth"]),
         ("no folder t.npz", ["--to", "torch", "--input", "t.npz", "--output", "x.pth"]),
@@ -116,7 +117,7 @@ def test_every_mistake_is_one_line(tmp_path, monkeypatch, refused, teacher, matc
     refused(tmp_path / "x", match, *args)
 
 
-def test_values_that_no_network_can_have_are_listed(tmp_path, refused, teacher):
+def test_invalid_values_are_listed(tmp_path, refused, teacher):
     odd = np.ones(7, np.float32)
     odd[3] = np.inf
     counts = {"bn1.num_batches_tracked": np.zeros(2), "bn9.num_batches_tracked": np.int64(3)}
@@ -197,3 +198,13 @@ def test_what_is_no_tensor_is_listed(tmp_path, refused, teacher, under):
     torch.save({under: weights} if under else weights, tmp_path / "x.pth")
     args = ("--model", "resnet18", *WIDTH, "--input", tmp_path / "x.pth", "--output", tmp_path / "x")
     refused(tmp_path / "x", "unknown note", *args)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("teacher", 1), ("student", 2)])
+def test_a_file_is_read_with_few_creations_of_its_network(tmp_path, monkeypatch, request, kind, count):
+    """A student's second one finds the layers that have the decoder's inner width."""
+    source = save_npz(tmp_path / "x.npz", request.getfixturevalue(kind))
+    create, calls = models.create, []
+    monkeypatch.setattr(models, "create", lambda *args, **options: calls.append(args) or create(*args, **options))
+    assert import_(source, tmp_path / "x") == 0
+    assert len(calls) == count

@@ -1,4 +1,4 @@
-"""Files of weights: read by what is in them, refused in one line, written whole or not at all."""
+"""Files of weights: recognised by their content, refused in one line, written whole or not at all."""
 
 import argparse
 import collections
@@ -27,7 +27,7 @@ def refused(path, match):
 
 
 class Runs:
-    """Pickled, it is a call of open: reading it would leave a file."""
+    """An object whose pickle calls open: unpickling would create a file."""
 
     def __init__(self, path):
         self.path = path
@@ -37,7 +37,7 @@ class Runs:
 
 
 class Custom:
-    """A class that only the script that saved it has."""
+    """A class of the script that saved it."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def arrays():
     return {"fc.weight": rng.random((3, 2), np.float32), "fc.bias": np.zeros(3, np.float32)}
 
 
-def test_npz_is_told_by_its_content(tmp_path, arrays):
+def test_npz_is_recognised_by_its_content(tmp_path, arrays):
     np.savez(tmp_path / "weights.npz", **arrays)
     (tmp_path / "weights.npz").rename(tmp_path / "weights.pth")
     file = files.read(tmp_path / "weights.pth")
@@ -61,7 +61,7 @@ def test_an_npz_with_pickled_objects_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_is_no_file_of_weights_is_one_line(tmp_path, arrays):
+def test_a_file_without_weights_is_one_line(tmp_path, arrays):
     refused(tmp_path / "none.pth", "cannot read .*none.pth: No such file")
     refused(tmp_path, "is a folder; a file of weights is needed")
     for content in (b"", b"hello, this is text\n", b"\x00\x01\x02" * 100, struct.pack("<Q", 10**9) + b'{"a"'):
@@ -101,7 +101,7 @@ def test_an_unknown_suffix_is_one_line(tmp_path):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", TINY)
-def test_the_references_files_hold_what_they_should(name):
+def test_the_references_files_are_read(name):
     pytest.importorskip("torch")
     file = files.read(GOLDENS / name)
     with np.load(GOLDENS / "tiny_checkpoint_expected.npz") as expected:
@@ -129,7 +129,7 @@ def test_a_malicious_file_is_refused_and_does_not_run(tmp_path, legacy):
 
 
 @pytest.mark.torch
-def test_a_class_that_nobody_knows_is_named(tmp_path):
+def test_an_unknown_class_is_named(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"model": {"a": torch.ones(2)}, "config": Custom()}, tmp_path / "x.pth")
     refused(tmp_path / "x.pth", rf"asks for {Custom.__module__}\.Custom, which is not run here")
@@ -152,11 +152,13 @@ def test_damaged_torch_files_and_programs_are_one_line(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "x.pt")
     refused(tmp_path / "x.pt", "holds a list, not a dictionary of weights")
     torch.save({"names": {"a": "b"}, "epoch": 3}, tmp_path / "x.pt")
-    refused(tmp_path / "x.pt", "holds no weights: its keys are names, epoch; a dictionary of named tensors is looked")
+    refused(
+        tmp_path / "x.pt", "holds no weights: no dictionary of named tensors is there or under its keys, names, epoch"
+    )
 
 
 @pytest.mark.torch
-def test_weights_lie_at_the_top_or_under_a_key_and_in_any_float_type(tmp_path):
+def test_weights_are_read_at_the_top_or_under_a_key_and_in_any_float_type(tmp_path):
     torch = pytest.importorskip("torch")
     given = {
         "wide": torch.full((2,), 1.5, dtype=torch.float64),
@@ -180,7 +182,7 @@ def test_weights_lie_at_the_top_or_under_a_key_and_in_any_float_type(tmp_path):
 
 
 @pytest.mark.torch
-def test_safetensors_has_bfloat16_and_damage_is_one_line(tmp_path):
+def test_safetensors_with_bfloat16_is_read_and_damage_is_one_line(tmp_path):
     torch = pytest.importorskip("torch")
     library = pytest.importorskip("safetensors.torch")
     path = tmp_path / "x.bin"
@@ -194,7 +196,7 @@ def test_safetensors_has_bfloat16_and_damage_is_one_line(tmp_path):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.safetensors"])
-def test_what_is_written_is_read_back_to_the_bit(tmp_path, arrays, name):
+def test_a_written_file_is_read_back_to_the_bit(tmp_path, arrays, name):
     torch = pytest.importorskip("torch")
     given = {**arrays, "bn.num_batches_tracked": np.asarray(7, np.int64)}
     path = tmp_path / "deep" / name

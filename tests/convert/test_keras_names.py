@@ -1,4 +1,4 @@
-"""A folded Keras MobileNetV2: where its layers go, and that the network computes the same."""
+"""A folded Keras MobileNetV2: its layers have the right names, and the network computes the same."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ from bottlefit_jax.models.layers import BatchNorm
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real weights and images in {DATA}")
-# The layers that are not like the others, by hand: name -> shape of the kernel.
+# The layers that differ from the others, by hand: name -> shape of the kernel.
 SHAPES = {
     "00_stem_conv": (3, 3, 3, 32),
     "01_block01_depthwise": (3, 3, 32, 1),
@@ -59,7 +59,7 @@ def test_the_shapes_of_this_test_are_those_of_the_file():
     assert {name: shapes()[name] for name in SHAPES} == SHAPES
 
 
-def test_every_layer_goes_to_its_place(arrays):
+def test_every_layer_is_under_its_name(arrays):
     variables, options = from_keras("mobilenet_v2", arrays)
     params = variables["params"]
     assert options == {"padding": "same"}
@@ -86,7 +86,7 @@ def test_the_batch_norm_only_adds_the_bias(arrays):
     np.testing.assert_array_equal(jax.jit(BatchNorm().apply)(norm, x), expected)
 
 
-def test_all_that_does_not_fit_is_listed_at_once(arrays):
+def test_all_problems_are_listed_at_once(arrays):
     del arrays["00_stem_conv.kernel"], arrays["52_classifier.kernel"]
     arrays["01_block01_depthwise.kernel"] = np.zeros((3, 3, 1, 32), np.float32)
     arrays["02_block01_project.bias"] = np.zeros(16, np.int64)

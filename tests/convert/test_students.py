@@ -1,4 +1,4 @@
-"""Students: what their bottleneck is, and heads that become whole with their teacher."""
+"""Students: the recognition of their bottleneck, and heads that a teacher completes."""
 
 import argparse
 import collections
@@ -25,9 +25,9 @@ QUANTIZER = {"name": "Quantizer", "params": {"num_bits": 4}}
     ("params", "flag", "bits", "source"),
     [
         ({"compressor": QUANTIZER}, None, 4, "as its config says"),
-        ({"compressor": None}, None, None, "as its config says, --bits 8 puts one in"),
+        ({"compressor": None}, None, None, "as its config says; --bits 8 adds one"),
         ({"compressor": None}, 8, 8, "by --bits"),
-        (None, None, 8, "assumed, --bits N says otherwise"),
+        (None, None, 8, "assumed; --bits N sets another number"),
         (None, 0, None, "by --bits"),
     ],
 )
@@ -38,12 +38,12 @@ def test_bits_come_from_the_flag_the_config_or_the_reference(params, flag, bits,
 
 def test_a_compressor_that_is_not_ours_asks_for_bits():
     beside = {"config": {"models": {"student_model": {"params": {"compressor": {"name": "X"}}}}}}
-    with pytest.raises(UserError, match=r"has the compressor .*say with --bits N"):
+    with pytest.raises(UserError, match=r"has the compressor .*give --bits N"):
         students.bits_of(beside, None)
     assert students.bits_of(beside, 3)[0] == 3
 
 
-def test_a_student_is_known_by_its_arrays(tmp_path, capsys, student):
+def test_a_students_bottleneck_follows_from_its_arrays(tmp_path, capsys, student):
     assert import_(save_npz(tmp_path / "s.npz", student), tmp_path / "s", model="custom_resnet18") == 0
     out = capsys.readouterr().out
     assert "bottleneck: version 2, 3 channels, 8 bits (assumed" in out
@@ -65,22 +65,22 @@ def test_a_student_is_known_by_its_arrays(tmp_path, capsys, student):
         (3, {0: (64, 3, 7, 7), 6: (512, 64, 2, 2), 9: (6, 512, 2, 2)}),
     ],
 )
-def test_versions_of_a_resnet152_are_told_apart(version, convolutions):
+def test_versions_of_a_resnet152_are_recognised(version, convolutions):
     arrays = {f"module.bottleneck.encoder.{n}.weight": np.zeros(shape) for n, shape in convolutions.items()}
     arrays |= {"module.bottleneck.encoder.1.weight": np.zeros(64), "module.bottleneck.decoder.2.weight": np.zeros(1)}
     assert students.is_student(arrays)
     found = students.bottleneck_of("resnet152", arrays, 8)
     assert (found["version"], found["channels"]) == (version, 6)
     if version != 2:
-        said = (
-            r"of a densenet from its file is 7×7, 2×2 \(version 2\); 4×4, .* \(design patch\): is --model densenet169"
+        message = (
+            r"of a densenet that are recognised are 7×7, 2×2 \(version 2\); 4×4, .* \(design patch\): is --model dense"
         )
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             students.bottleneck_of("densenet169", arrays, 8)
 
 
 @pytest.mark.parametrize(("entry", "channels"), [("custom_densenet169_3ch", 3), ("custom_resnet152_12ch_ver2", 12)])
-def test_the_references_own_students_are_known(entry, channels):
+def test_the_references_own_students_are_recognised(entry, channels):
     arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in MANIFEST[entry]["keys"]}
     assert students.is_student(arrays)
     assert not students.is_head(arrays)
@@ -101,7 +101,7 @@ def test_a_patch_student_makes_the_round_trip(tmp_path, capsys, model):
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_the_decoders_inner_width_is_told_from_the_file(tmp_path, version):
+def test_the_decoders_inner_width_follows_from_the_file(tmp_path, version):
     given = state_dict(bottleneck={"channels": 4, "version": version, "hidden": 24})
     assert import_(save_npz(tmp_path / "s.npz", given), tmp_path / "s") == 0
     variables, meta = load_variables(tmp_path / "s")
@@ -158,7 +158,7 @@ def test_a_patch_student_computes_the_same_in_torch():
         ("mobilenet_v2", {"design": "spinn", "channels": 32, "cut": "features4"}, {}),
     ],
 )
-def test_what_runs_the_teachers_front_makes_the_round_trip_where_it_is_named(name, plan, options):
+def test_designs_after_the_cut_make_the_round_trip_and_are_not_recognised(name, plan, options):
     given = state_dict(name, bottleneck=plan, counters=False, **options)
     variables = from_torch(name, given, bottleneck=plan, **options)
     equal(to_torch(name, variables, bottleneck=plan, **options), given)
@@ -197,7 +197,7 @@ def test_a_head_and_its_teacher_make_a_student(tmp_path, capsys, refused, teache
 
 
 @pytest.mark.torch
-def test_what_bottlefit_saves_is_a_student(tmp_path, capsys, refused):
+def test_a_checkpoint_of_bottlefit_is_a_student(tmp_path, capsys, refused):
     pytest.importorskip("torch")
     student = state_dict(bottleneck={"channels": 2, "version": 3})
     config = {"models": {"student_model": {"name": "custom_resnet18", "params": {"compressor": QUANTIZER}}}}
@@ -215,7 +215,7 @@ def test_what_bottlefit_saves_is_a_student(tmp_path, capsys, refused):
 
 
 @pytest.mark.torch
-def test_what_head_network_distillation_saves(tmp_path, capsys, refused, teacher, student):
+def test_a_checkpoint_of_head_network_distillation_needs_its_teacher(tmp_path, capsys, refused, teacher, student):
     pytest.importorskip("torch")
     beside = {"type": "resnet18", "epoch": 20}
     source = save_torch(tmp_path / "t.pt", teacher, acc=70.0, **beside)

@@ -67,7 +67,7 @@ def test_round_trip_is_bit_identical(entry):
         ("resnet18", {"channels": 2, "version": 3, "range": "static"}, {"width": 8}),
     ],
 )
-def test_what_the_reference_does_not_have_makes_the_round_trip_too(name, bottleneck, options):
+def test_models_beyond_the_reference_make_the_round_trip_too(name, bottleneck, options):
     rng = np.random.default_rng(0)
     abstract = shapes_of(models.create(name, num_classes=7, bottleneck=bottleneck, **options))
     variables = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), abstract)
@@ -108,7 +108,7 @@ def test_the_transposed_convolution_is_pytorchs():
         assert ours[row, column, i, o] == weight[i, o, row, column]
 
 
-def test_counters_old_spellings_and_wrapping_are_understood():
+def test_counters_old_spellings_and_wrappers_are_understood():
     name, _, given = draw("densenet169")
     older = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value for key, value in given.items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in older
@@ -125,7 +125,7 @@ def test_the_number_of_classes_follows_from_the_classifier(small):
     assert params["classifier"]["1"]["kernel"].dtype == np.float32
 
 
-def test_all_that_does_not_fit_is_listed_at_once(small):
+def test_all_problems_are_listed_at_once(small):
     del small["features.0.0.weight"], small["features.3.conv.3.running_var"]
     small["features.0.1.bias"] = np.zeros(33)
     small["classifier.1.weight"] = np.zeros(4)
@@ -142,7 +142,7 @@ def test_all_that_does_not_fit_is_listed_at_once(small):
     assert "\n" not in message
 
 
-def test_variables_that_do_not_fit_are_listed_at_once(small):
+def test_all_problems_of_variables_are_listed_at_once(small):
     variables = from_torch("mobilenet_v2", small)
     del variables["params"]["features0"]["0"]
     variables["params"]["features1"]["more"] = np.zeros(2)

@@ -1,4 +1,4 @@
-"""Checkpoints with several sets of weights, and names behind wrappers: as training scripts write them."""
+"""Checkpoints with several sets of weights, and names with prefixes of wrappers, as training scripts write them."""
 
 import itertools
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_several_sets_are_named_and_one_is_chosen(teacher, averaged, keys):
 
 
 @pytest.mark.parametrize("path", ["model", "net", "params", "model_state_dict", "checkpoint.model", "a.b.state_dict"])
-def test_one_set_is_found_wherever_it_lies(teacher, path):
+def test_one_set_is_found_at_any_depth(teacher, path):
     saved = teacher
     for key in reversed(path.split(".")):
         saved = {key: saved, "epoch": 3, "optimizer": ADAM, "rng": np.ones(5000, np.uint8)}
@@ -62,7 +62,7 @@ def test_one_set_is_found_wherever_it_lies(teacher, path):
     assert found.beside["epoch"] == 3
 
 
-def test_networks_side_by_side_in_one_dictionary_are_told_apart(tmp_path, capsys, refused, teacher, averaged):
+def test_several_networks_in_one_dictionary_are_separated(tmp_path, capsys, refused, teacher, averaged):
     saved = {f"module.online_model.{key}": value for key, value in teacher.items()}
     saved |= {f"module.ema_model.module.{key}": value for key, value in averaged.items()}
     saved |= {"module.initted": np.array(True), "module.ema_model.n_averaged": np.array(5)}
@@ -76,13 +76,13 @@ def test_networks_side_by_side_in_one_dictionary_are_told_apart(tmp_path, capsys
     equal(to_state_dict(*load_variables(tmp_path / "x"))[0], averaged)
 
 
-def test_parts_that_are_alike_are_no_networks():
+def test_similar_parts_of_one_network_are_not_separated():
     given = state_dict("inception_v3", aux_logits=False)  # four of its blocks have the same names and shapes
     assert names_of(given) == ["."]
     assert chosen(given).values is given
 
 
-def test_averages_without_names_are_said_and_not_read(teacher):
+def test_averages_without_names_are_listed_and_not_read(teacher):
     values = [value for value in teacher.values() if value.ndim]
     saved = {"model": teacher, "ema": {"decay": 0.999, "shadow_params": values}}
     with pytest.raises(UserError, match=r"2 sets of weights: model, ema\.shadow_params; choose one"):
@@ -93,7 +93,7 @@ def test_averages_without_names_are_said_and_not_read(teacher):
 
 
 @pytest.mark.parametrize("wrappers", [*itertools.permutations(("_orig_mod.", "module.", "model."), 2), ("net.",)])
-def test_wrappers_are_taken_off_in_any_order(teacher, wrappers):
+def test_prefixes_of_wrappers_are_removed_in_any_order(teacher, wrappers):
     wrapped = {"".join(wrappers) + key: value for key, value in teacher.items()}
     assert without_wrappers(wrapped).keys() == teacher.keys()
     expected, found = (from_torch("resnet18", given, width=8) for given in (teacher, wrapped))
@@ -103,7 +103,7 @@ def test_wrappers_are_taken_off_in_any_order(teacher, wrappers):
     assert without_wrappers(inside).keys() == teacher.keys()
 
 
-def test_what_pytorchs_average_counts_is_no_weight(teacher):
+def test_the_counter_of_pytorchs_average_is_no_weight(teacher):
     wrapped = {"n_averaged": np.array(12)} | {f"module.{key}": value for key, value in teacher.items()}
     assert without_wrappers(wrapped).keys() == teacher.keys()
     assert (averaged_steps(wrapped), averaged_steps(teacher)) == (12, None)
@@ -116,7 +116,7 @@ def test_a_loss_beside_the_network_is_the_one_problem(teacher):
 
 
 @pytest.mark.torch
-def test_a_torch_checkpoint_with_an_average_asks_which(tmp_path, teacher, averaged):
+def test_a_torch_checkpoint_with_an_average_needs_a_choice(tmp_path, teacher, averaged):
     torch = pytest.importorskip("torch")
     tensors = [{f"module.{k}": torch.from_numpy(np.array(v)) for k, v in part.items()} for part in (teacher, averaged)]
     torch.save({"state": {"model": tensors[0], "model_ema": tensors[1]}, "epoch": 2}, tmp_path / "x.pth")

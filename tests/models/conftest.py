@@ -22,7 +22,7 @@ def read_manifest():
 
 
 def draw_weights(entry):
-    """A reference state dict by the weights rule, its checksum compared."""
+    """Draw a reference state dict by the rule of the README, and compare its checksum."""
     rng = np.random.Generator(np.random.PCG64(entry["seed"]))
     norms = {key.removesuffix(".running_mean") for key, _ in entry["keys"] if key.endswith(".running_mean")}
     digest, weights = hashlib.sha256(), {}
@@ -50,13 +50,13 @@ def damping(key):
 
 
 def draw_images(entry):
-    """The fixture's input as NHWC."""
+    """Draw the fixture's input, NHWC."""
     drawn = np.random.Generator(np.random.PCG64(entry["input_seed"])).standard_normal(entry["input_shape"])
     return drawn.astype(np.float32).transpose(0, 2, 3, 1)
 
 
 class Comparison:
-    """Expected arrays of one fixture; `check` holds ours against them within the tolerance of the README."""
+    """Expected arrays of one fixture; `check` compares ours with them within the tolerance of the README."""
 
     def __init__(self, entry):
         self.entry, self.worst = entry, {}
@@ -102,7 +102,7 @@ def golden():
 
 @pytest.fixture(scope="session")
 def draw_variables():
-    """Call it with a module and an image size: variables drawn by NumPy, which spares compiling an `init`."""
+    """Call it with a module and an image size: variables drawn by NumPy, without compiling an `init`."""
 
     def draw(module, size):
         rng = np.random.default_rng(0)

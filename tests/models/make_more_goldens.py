@@ -39,7 +39,7 @@ OUT = pathlib.Path(__file__).parents[1] / "goldens" / "more.npz"
 CHANNELS = 512
 DAMPED = ((r".*\.bn3\.weight", 0.2), (r"features\.\d+\.conv\.3\.weight", 0.7))
 
-# Modules whose output is no image, or is none of our features.
+# Modules whose output has no spatial axes, or is none of our features.
 NOT_IMAGES = ("", "features", "avgpool", "adaptive_avgpool", "dropout", "flatten", "fc", "classifier", "AuxLogits")
 STUDENT_PATHS = {"bottleneck.encoder": "latent", "bottleneck": "decoded"}
 

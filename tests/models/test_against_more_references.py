@@ -1,4 +1,4 @@
-"""The models and options that the larger fixtures leave out equal PyTorch's too (`make_more_goldens.py` says how)."""
+"""Models and options beyond the larger fixtures equal PyTorch's too (made by `make_more_goldens.py`)."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ def weights_of(model):
 
 
 def parametrize(argument, names, fast):
-    """Those not in `fast` with the slow tests."""
+    """Parametrize a test; the names that are not in `fast` are slow tests."""
     unknown = set(fast) - set(names)
     assert not unknown, unknown
     marked = [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
@@ -69,7 +69,7 @@ def test_logits_and_every_feature_equal_the_reference(case):
 
 
 def _check(case, errors, name, got, expected, error=1):
-    """Within the tolerance of tests/goldens/README.md, section 4."""
+    """Assert the tolerance of tests/goldens/README.md, section 4."""
     allowed = max(20 * errors[name][error], 2e-5 * errors[name][0])
     off = np.abs(np.asarray(got, np.float64) - expected).max()
     assert off <= allowed, f"{case} {name}: off by {off:.3g}, allowed {allowed:.3g}"

@@ -103,7 +103,7 @@ FAMILIES = [
 
 
 def every_size():
-    """All sizes; those of the two models that take seconds to trace are partly slow tests."""
+    """All sizes; most of those of the two models that take seconds to trace are slow tests."""
     for size in SIZES:
         for name, version, options in FAMILIES:
             later = name in ("densenet121", "inception_v3") and size not in ((33, 33), (97, 97), (225, 97))
@@ -128,14 +128,14 @@ def test_decoder_restores_the_features_shape_at_any_size(name, version, options,
 
 @pytest.mark.parametrize("size", [64, 96, 128, 160, 192, 224, 256, 384, 512])
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_decode_finds_the_round_size_by_itself(version, size):
+def test_decode_assumes_the_size_with_the_largest_power_of_two_factor(version, size):
     module = models.create("resnet18", bottleneck={"version": version})
     variables, (_, features) = shapes(module, (size, size))
     _, decoded = jax.eval_shape(lambda v, z: module.apply(v, z, method="decode"), variables, features["latent"])
     assert decoded["decoded"] == features["decoded"]
 
 
-def test_student_is_encode_then_quantise_then_decode(tiny):
+def test_a_student_encodes_then_quantises_then_decodes(tiny):
     module, images, variables = tiny(bits=4)
     logits, features = jax.jit(module.apply)(variables, images)
     latent = jax.jit(lambda v, x: module.apply(v, x, method="encode"))(variables, images)
@@ -147,7 +147,7 @@ def test_student_is_encode_then_quantise_then_decode(tiny):
 
 
 @pytest.mark.parametrize(("per", "axis"), [("image", (1, 2, 3)), ("batch", (0, 1, 2, 3)), ("channel", (1, 2))])
-def test_range_covers_what_per_says(tiny, per, axis):
+def test_the_quantisers_range_covers_what_per_names(tiny, per, axis):
     module, _, variables = tiny(bits=2, per=per)
     latent = np.random.default_rng(1).standard_normal((2, 5, 5, 3)).astype(np.float32) * [[[[1, 10, 100]]]]
     latent = (latent * np.array([1, 0.01]).reshape(2, 1, 1, 1)).astype(np.float32)
@@ -174,7 +174,7 @@ def test_static_ranges_are_variables_that_evaluation_uses(tiny, per, shape):
 
 
 @pytest.mark.parametrize("quantize_training", [False, True])
-def test_training_quantises_only_when_told_and_gradients_pass(tiny, quantize_training):
+def test_training_quantises_only_on_request_and_gradients_pass(tiny, quantize_training):
     module, images, variables = tiny(bits=3, quantize_training=quantize_training)
     train = ("encoder", "decoder")
 
@@ -227,7 +227,7 @@ def test_only_resnets_have_versions(name):
         models.create(name, bottleneck={"version": 1})
 
 
-def test_a_image_too_small_is_refused_in_the_constructor_and_at_the_call():
+def test_too_small_an_image_is_refused_in_the_constructor_and_at_the_call():
     with pytest.raises(
         UserError, match=r"images of 16 × 40 are too small for densenet121.*transition3.*at least 29 × 29"
     ):

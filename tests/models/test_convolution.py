@@ -1,4 +1,4 @@
-"""Convolution as it is worded for XLA's CPU backend, against one convolution of XLA's."""
+"""Our formulations of a convolution, against one convolution of XLA's."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,16 @@ from bottlefit_jax.models.convolution import convolve
 
 
 def compare(size, kernel, stride, padding, groups=1, *, relative, absolute):
-    """Value and both gradients of ours, and of one convolution, for images of `size` and a kernel of that shape.
+    """Compare value and both gradients of ours with those of one convolution.
 
-    `absolute` is what may differ near 0, of gradients too.
+    Args:
+        size: of the images, pixels.
+        kernel: its shape.
+        stride: of both axes.
+        padding: of both axes.
+        groups: of channels.
+        relative: tolerance.
+        absolute: tolerance near 0.
     """
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, *size, kernel[2] * groups)), jnp.float32)
@@ -39,8 +46,8 @@ def compare(size, kernel, stride, padding, groups=1, *, relative, absolute):
     ("size", "stride", "padding"),
     [(9, 1, (1, 1)), (9, 2, (1, 1)), (8, 2, "SAME"), (8, 2, (0, 0)), (8, 1, (2, 1)), (10, 3, (0, 1)), (3, 2, (0, 0))],
 )
-def test_a_kernel_for_every_channel_is_the_grouped_convolution(size, stride, padding):
-    """On a CPU it is written out; value and gradients are those of one convolution with as many groups."""
+def test_a_depthwise_convolution_equals_the_grouped_one(size, stride, padding):
+    """On a CPU it is a sum of products."""
     compare((size, size), (3, 3, 1, 5), stride, padding, groups=5, relative=1e-5, absolute=1e-5)
 
 
@@ -48,7 +55,7 @@ def test_a_kernel_for_every_channel_is_the_grouped_convolution(size, stride, pad
     ("size", "kernel", "stride", "padding"),
     [
         ((9, 7), (1, 1, 5, 4), 1, (0, 0)),
-        ((9, 7), (1, 1, 5, 4), 2, (0, 0)),  # rows that no output sees
+        ((9, 7), (1, 1, 5, 4), 2, (0, 0)),  # rows that no output depends on
         ((9, 7), (2, 2, 20, 4), 1, (1, 1)),
         ((9, 8), (2, 2, 5, 4), 2, (1, 0)),
         ((15, 16), (3, 3, 20, 4), 1, (1, 1)),
@@ -60,12 +67,12 @@ def test_a_kernel_for_every_channel_is_the_grouped_convolution(size, stride, pad
         ((2, 2), (3, 3, 5, 4), 1, (1, 1)),  # images of no more pixels than the kernel
     ],
 )
-def test_value_and_gradients_are_those_of_one_convolution(size, kernel, stride, padding):
+def test_value_and_gradients_equal_those_of_one_convolution(size, kernel, stride, padding):
     compare(size, kernel, stride, padding, relative=1e-5, absolute=1e-4)  # sums of up to 4,000 products
 
 
 def test_the_gradient_by_a_1x1_kernel_is_a_matrix_product_on_a_cpu():
-    """The convolution that XLA makes of it takes up to thirty times as long there."""
+    """XLA's own formulation, a convolution, takes up to thirty times as long there."""
     x, kernel = jnp.ones((2, 8, 8, 20)), jnp.ones((1, 1, 20, 4))
     gradient = jax.grad(lambda kernel: convolve(x, kernel, 1, "VALID").sum())
     cpu = jax.jit(gradient).trace(kernel).lower(lowering_platforms=("cpu",)).as_text()

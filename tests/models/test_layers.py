@@ -34,12 +34,12 @@ def assert_close(got, expected):
 
 
 class TestThreeStepsOfTheReferencesHead:
-    """`net/…` of training.npz: the encoder trains, the frozen blocks' statistics move all the same."""
+    """`net/…` of training.npz: the encoder trains, and the statistics of the frozen blocks are updated too."""
 
     norms = ("b1.1", "b2.0", "b3.0")
 
     def read(self, file, moment):
-        """(params, batch_stats) by the reference's names, ours in layout."""
+        """(params, batch_stats) under the reference's names, in our layout."""
         params, stats = {}, {}
         for name in ("b1.0", "b1.3", "b2.2"):
             params[name] = {"kernel": file[f"{moment}/{name}.weight"].transpose(2, 3, 1, 0)}
@@ -67,7 +67,7 @@ class TestThreeStepsOfTheReferencesHead:
         f3 = average_pool(norm_relu("b3.0", f2), (2, 2), (1, 1))
         return (f1, f2, f3), new
 
-    def test_weights_statistics_and_losses_follow_it(self, file):
+    def test_weights_statistics_and_losses_equal_the_references(self, file):
         params, stats = self.read(file, "net/init")
         x = jnp.asarray(file["net/x"].transpose(0, 1, 3, 4, 2), jnp.float32)
         targets = [jnp.asarray(file[f"net/teacher{i}"].transpose(0, 2, 3, 1), jnp.float32) for i in (1, 2, 3)]
@@ -117,7 +117,7 @@ def test_statistics_are_float32_at_bfloat16():
     np.testing.assert_allclose(new["batch_stats"]["mean"], 0.1 * wide.mean((0, 1, 2)), rtol=1e-5, atol=1e-7)
 
 
-def test_one_value_per_channel_gives_no_nan():
+def test_one_value_per_channel_results_in_no_nan():
     x = jnp.ones((1, 1, 1, 2))
     module = BatchNorm()
     y, new = module.apply(module.init(jax.random.key(0), x), x, True, mutable=["batch_stats"])
@@ -163,7 +163,7 @@ def test_transposed_convolution_spreads_each_pixel_over_four():
             np.testing.assert_allclose(y[:, i::2, j::2], x @ kernel[i, j], rtol=1e-4, atol=1e-5)
 
 
-def test_same_padding_puts_the_odd_pixel_behind():
+def test_same_padding_adds_the_odd_pixel_at_the_end():
     x, kernel = normal(6, 1, 6, 6, 1), normal(7, 3, 3, 1, 1)
     y = Style(same=True).conv(1, 3, stride=2, padding=1).apply({"params": {"kernel": kernel}}, x)
     expected = (x[0, :3, :3, 0] * kernel[:, :, 0, 0]).sum()

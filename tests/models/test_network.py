@@ -1,4 +1,4 @@
-"""The backbones: structure, names, modes, and what the user is told."""
+"""The backbones: structure, names, modes, and error messages."""
 
 import dataclasses
 import hashlib
@@ -74,7 +74,7 @@ def test_declared_windows_are_those_of_the_modules(name, size):
         assert models.create(name, bottleneck={"cut": cut}).feature_size(size) == feature.shape[1:3]
 
 
-def test_parts_bear_torchvisions_names():
+def test_parts_have_torchvisions_names():
     blocks = [f"{kind}{i}" for i in (1, 2, 3) for kind in ("denseblock", "transition")]
     stem = ("conv0", "norm0", "relu0", "pool0")
     assert models.create("densenet169").parts == (*stem, *blocks, "denseblock4", "norm5", "classifier")
@@ -95,11 +95,11 @@ def test_a_students_tail_has_the_teachers_paths():
             assert student[collection][part] == teacher[collection][part]
 
 
-def test_equal_arguments_make_equal_modules():
-    make = [models.create("resnet18", bottleneck={"channels": 3}, dtype="bfloat16") for _ in range(2)]
-    assert make[0] == make[1]
-    assert hash(make[0]) == hash(make[1])
-    assert make[0] != models.create("resnet18", bottleneck={"channels": 4}, dtype="bfloat16")
+def test_equal_arguments_create_equal_modules():
+    first, second = (models.create("resnet18", bottleneck={"channels": 3}, dtype="bfloat16") for _ in range(2))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != models.create("resnet18", bottleneck={"channels": 4}, dtype="bfloat16")
 
 
 def test_a_network_builds_its_parts_once():
@@ -169,7 +169,7 @@ def test_dropout_draws_only_in_training(draw_variables):
 
 
 class TestInception:
-    def test_auxiliary_classifier_speaks_in_training_only(self):
+    def test_the_auxiliary_classifier_runs_in_training_only(self):
         module = models.create("inception_v3", num_classes=7)
         images = jax.ShapeDtypeStruct((2, 299, 299, 3), jnp.float32)
         variables = jax.eval_shape(module.init, jax.random.key(0), images)
@@ -186,10 +186,10 @@ class TestInception:
         assert "aux_logits" not in apply(False)[0][1]
         assert "aux_logits" not in apply(("fc",))[0][1]
 
-    def test_small_images_cannot_train_it(self):
+    def test_too_small_images_are_refused_in_training(self):
         module = models.create("inception_v3")
         variables, _ = shapes(module, (128, 128))
-        with pytest.raises(UserError, match="given 6 × 6, less than 17 × 17: train inception_v3 on images from 299"):
+        with pytest.raises(UserError, match="input of 6 × 6, less than 17 × 17: train inception_v3 on images from 299"):
             jax.eval_shape(lambda v, x: module.apply(v, x, ("AuxLogits",)), variables, jnp.zeros((1, 128, 128, 3)))
 
     def test_a_student_or_an_option_leaves_it_out(self):
@@ -201,17 +201,17 @@ class TestInception:
         rgb = np.array([0.1, 0.5, 0.9], np.float32)
         images = np.broadcast_to((rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], (1, 75, 75, 3))
         images = images.astype(np.float32)
-        plain, turned = (models.create("inception_v3", transform_input=t, num_classes=2) for t in (False, True))
+        plain, transformed = (models.create("inception_v3", transform_input=t, num_classes=2) for t in (False, True))
         variables = draw_variables(plain, 75)
         first = "Conv2d_1a_3x3"
         expected = jax.jit(lambda x: plain.apply(variables, x)[1][first])(
             np.broadcast_to((rgb - 0.5) / 0.5, images.shape).astype(np.float32)
         )
-        got = jax.jit(lambda x: turned.apply(variables, x)[1][first])(images)
+        got = jax.jit(lambda x: transformed.apply(variables, x)[1][first])(images)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_computes_narrow_and_answers_wide(draw_variables):
+def test_bfloat16_networks_have_float32_parameters_and_logits(draw_variables):
     plan = {"channels": 3, "bits": 8}
     wide, narrow = (
         models.create("resnet18", num_classes=5, width=8, bottleneck=plan, dtype=t) for t in ("float32", "bfloat16")
@@ -246,9 +246,9 @@ def test_a_wrong_argument_is_named(name, arguments, message):
         models.create(name, **arguments)
 
 
-def test_a_tensor_that_is_no_batch_of_images_is_refused():
+def test_an_input_that_is_no_batch_of_images_is_refused():
     module = models.create("resnet18", width=4)
-    with pytest.raises(UserError, match=r"shape \(32, 32, 3\) was given; \[batch, height, width, channels\] is right"):
+    with pytest.raises(UserError, match=r"has shape \(32, 32, 3\); it must be \[batch, height, width, channels\]"):
         module.init(jax.random.key(0), jnp.zeros((32, 32, 3)))
 
 

@@ -1,4 +1,4 @@
-"""Batch norms that were folded into their kernels: measured again, and the network computes the same."""
+"""Batch norms that were folded into kernels: with measured statistics the network computes the same."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from bottlefit_jax.models.norms import FOLDED_VARIANCE
 
 @pytest.fixture
 def folded(draw_variables):
-    """A network as a Keras file leaves it: norms that only add a bias."""
+    """A network as a Keras file has it: norms that only add a bias."""
     network = models.create("resnet18", num_classes=5, width=8)
     rng = np.random.default_rng(0)
     drawn = draw_variables(network, 64)
@@ -49,7 +49,7 @@ def test_measured_norms_compute_the_same_in_evaluation_and_nearly_the_same_in_tr
         np.testing.assert_allclose(moved["bn1"][key], measured["batch_stats"]["bn1"][key], rtol=tolerance, atol=1e-3)
 
 
-def test_norms_with_statistics_are_left_as_they_are(folded):
+def test_norms_with_statistics_stay_the_same(folded):
     network, variables = folded
     variables["batch_stats"]["bn1"]["mean"] = variables["batch_stats"]["bn1"]["mean"] + 0.1
     assert ("bn1",) not in models.folded_norms(variables, network.parts)
