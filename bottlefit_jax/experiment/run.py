@@ -273,7 +273,7 @@ class _Experiment:
         }
         checkpoint.save_variables(self.workdir / name, variables, meta)
 
-    def _sent_as_files(self, teacher: Variables) -> list[dict[str, Any]]:
+    def _sent_as_files(self, teacher: Variables) -> list[alternatives.Alternative]:
         """What the teacher makes of images that were sent as files."""
         variables = sharding.put_replicated(self.mesh, teacher)
         limit = alternatives.image_limit(self.config.dataset.image_size)
