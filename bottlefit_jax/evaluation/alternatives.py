@@ -1,7 +1,7 @@
 """What a user could do without a bottleneck: run the teacher on the device, or send the image as a JPEG or WebP file.
 
-Each is a row beside the student: bytes, accuracy with its 95 % interval, and what the device computes. The files'
-accuracy is the teacher's on the decoded images, of which at most `MOST_IMAGES` are taken, spread over all.
+Each is a row beside the student: bytes, accuracy with its 95 % interval, and what the device computes. The accuracy of
+files is the teacher's on the decoded images; at most `MOST_IMAGES` images are taken, spread over all.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from bottlefit_jax.evaluation.cost import macs
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
 
 Batch = dict[str, np.ndarray]
-FORMATS = {"JPEG": "jpg", "WEBP": "webp"}  # Pillow's name of a format, and of the feature that it needs
+FORMATS = {"JPEG": "jpg", "WEBP": "webp"}  # Pillow's name of a format -> of the feature that it needs
 FILES = tuple(name.lower() for name in FORMATS)  # their methods
 TITLES = {"local": "teacher on the device", "jpeg": "JPEG", "webp": "WebP", "student": "student"}
 QUALITIES = (5, 20, 50, 95)
 MOST_IMAGES = 1000
-MOST_BYTES = 1 << 28  # of decoded images, which are kept while all qualities are measured
+MOST_BYTES = 1 << 28  # of decoded images, which stay in memory while all qualities are measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +73,21 @@ class Alternative:
 
 
 def image_limit(image_size: int) -> int:
-    """Return how many images are sent as files, fewer where they are large."""
+    """Return how many images to send as files; fewer where they are large."""
     return max(1, min(MOST_IMAGES, MOST_BYTES // (3 * image_size * image_size)))
 
 
 def sent_as_files(
     accuracy: Callable[[Iterable[Batch]], Mapping[str, float]], batches: Iterable[Batch]
 ) -> list[Alternative]:
-    """Measure the teacher on images that were sent as files, at every format and quality.
+    """Measure the teacher on images that were sent as files, in every format and quality.
 
     Args:
         accuracy: batches -> {"top1", "top5"} in percent, over all hosts.
         batches: this host's, from `data.eval_batches`, no more than `image_limit` images.
 
     Returns:
-        A row for each; none of a format that this Pillow cannot write.
+        A row for each format and quality; none for a format that this Pillow cannot write.
 
     Raises:
         UserError: there are no images.
@@ -130,9 +130,9 @@ def as_good(rows: Sequence[Alternative]) -> list[Alternative]:
 
 
 def _over_hosts(sizes: Sequence[int]) -> tuple[float, int]:
-    """Return mean and number of all hosts' sizes."""
-    each = multihost_utils.process_allgather(np.asarray([sum(sizes), len(sizes)], np.float32))
-    total, count = np.asarray(each, np.float64).reshape(-1, 2).sum(0)
+    """Return the mean and the number of sizes over all hosts."""
+    sums = multihost_utils.process_allgather(np.asarray([sum(sizes), len(sizes)], np.float32))
+    total, count = np.asarray(sums, np.float64).reshape(-1, 2).sum(0)
     if not count:
         raise UserError("there are no images to send as files")
     return float(total / count), int(count)

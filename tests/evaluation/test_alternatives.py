@@ -1,4 +1,4 @@
-"""Images sent as files: every format and quality is a row with its bytes and the teacher's accuracy."""
+"""Images sent as files: a row for every format and quality, with its bytes and the teacher's accuracy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +16,11 @@ def batch(count=6, real=5):
     return {"image": images, "label": np.zeros(count, np.int32), "mask": np.arange(count) < real}
 
 
-def test_every_format_and_quality_is_a_row_of_the_bytes_that_were_evaluated():
+def test_every_format_and_quality_has_a_row_with_the_bytes_that_were_evaluated():
     seen = []
 
     def accuracy(batches):
-        seen.append(np.concatenate([one["image"] for one in batches]))
+        seen.append(np.concatenate([batch["image"] for batch in batches]))
         return {"top1": 80.0, "top5": 100.0}
 
     images = batch()
@@ -29,7 +29,7 @@ def test_every_format_and_quality_is_a_row_of_the_bytes_that_were_evaluated():
     assert [(row.method, row.setting) for row in rows] == wanted
     files = encode_images(images["image"], image_format="WEBP", quality=5)
     row = rows[wanted.index(("webp", "quality 5"))]
-    assert row.sent == pytest.approx(np.mean([len(file) for file in files[:5]]))  # not what fills up the batch
+    assert row.sent == pytest.approx(np.mean([len(file) for file in files[:5]]))  # not the padding of the batch
     assert (row.images, row.device_macs) == (10, 0)
     assert row.interval95 == pytest.approx([49.0, 94.3], abs=0.1)
     assert np.array_equal(seen[4][:6], decode_images(files))
@@ -46,7 +46,7 @@ def test_no_images_are_one_clear_error():
         alternatives.sent_as_files(lambda batches: {"top1": 50.0}, [batch(real=0)])
 
 
-def test_large_images_are_fewer():
+def test_of_large_images_fewer_are_sent():
     assert alternatives.image_limit(32) == alternatives.MOST_IMAGES
     assert alternatives.image_limit(1024) == 85
 

@@ -38,7 +38,7 @@ def test_a_full_disk_leaves_the_old_report_and_no_partial_files(tmp_path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*report\.md: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*report\.md: no space left on the disk"):
         write_report(tmp_path, dataclasses.replace(REPORT, dataset="another"))
     assert (tmp_path / "report.json").read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
