@@ -16,8 +16,8 @@ SIZES = [(33, 33), (64, 64), (97, 97), (160, 160), (224, 224), (225, 225), (227,
 def tiny(draw_variables):
     """Call it with the bottleneck's keys: a ResNet-18 student of width 8, images 2 × 32 × 32, and its variables."""
 
-    def make(**plan):
-        module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3, **plan})
+    def make(**options):
+        module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3, **options})
         images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
         return module, images, draw_variables(module, 32)
 
@@ -103,7 +103,7 @@ FAMILIES = [
 
 
 def every_size():
-    """All sizes; those of the two models that take seconds to trace are partly slow tests."""
+    """All sizes; of the two models that take seconds to trace, most are slow tests."""
     for size in SIZES:
         for name, version, options in FAMILIES:
             later = name in ("densenet121", "inception_v3") and size not in ((33, 33), (97, 97), (225, 97))
@@ -128,7 +128,7 @@ def test_decoder_restores_the_features_shape_at_any_size(name, version, options,
 
 @pytest.mark.parametrize("size", [64, 96, 128, 160, 192, 224, 256, 384, 512])
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_decode_finds_the_round_size_by_itself(version, size):
+def test_decode_takes_the_size_with_the_largest_power_of_two(version, size):
     module = models.create("resnet18", bottleneck={"version": version})
     variables, (_, features) = shapes(module, (size, size))
     _, decoded = jax.eval_shape(lambda v, z: module.apply(v, z, method="decode"), variables, features["latent"])
@@ -147,7 +147,7 @@ def test_student_is_encode_then_quantise_then_decode(tiny):
 
 
 @pytest.mark.parametrize(("per", "axis"), [("image", (1, 2, 3)), ("batch", (0, 1, 2, 3)), ("channel", (1, 2))])
-def test_range_covers_what_per_says(tiny, per, axis):
+def test_the_range_covers_what_per_names(tiny, per, axis):
     module, _, variables = tiny(bits=2, per=per)
     latent = np.random.default_rng(1).standard_normal((2, 5, 5, 3)).astype(np.float32) * [[[[1, 10, 100]]]]
     latent = (latent * np.array([1, 0.01]).reshape(2, 1, 1, 1)).astype(np.float32)
@@ -174,7 +174,7 @@ def test_static_ranges_are_variables_that_evaluation_uses(tiny, per, shape):
 
 
 @pytest.mark.parametrize("quantize_training", [False, True])
-def test_training_quantises_only_when_told_and_gradients_pass(tiny, quantize_training):
+def test_training_quantises_only_where_the_option_is_set_and_gradients_pass(tiny, quantize_training):
     module, images, variables = tiny(bits=3, quantize_training=quantize_training)
     train = ("encoder", "decoder")
 
@@ -189,7 +189,7 @@ def test_training_quantises_only_when_told_and_gradients_pass(tiny, quantize_tra
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"),
+    ("options", "message"),
     [
         ({"chanels": 3}, "unknown bottleneck key 'chanels'; the keys are channels, hidden, design, version"),
         ({"channels": 0}, "channels=0 must be an integer from 1 up"),
@@ -216,9 +216,9 @@ def test_training_quantises_only_when_told_and_gradients_pass(tiny, quantize_tra
         (12, "bottleneck=12 must be a dictionary"),
     ],
 )
-def test_a_wrong_bottleneck_is_named(plan, message):
+def test_a_wrong_option_is_named(options, message):
     with pytest.raises(UserError, match=message):
-        models.create("resnet18", bottleneck=plan)
+        models.create("resnet18", bottleneck=options)
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2", "inception_v3"])
@@ -227,7 +227,7 @@ def test_only_resnets_have_versions(name):
         models.create(name, bottleneck={"version": 1})
 
 
-def test_a_image_too_small_is_refused_in_the_constructor_and_at_the_call():
+def test_an_image_too_small_is_refused_in_the_constructor_and_at_the_call():
     with pytest.raises(
         UserError, match=r"images of 16 × 40 are too small for densenet121.*transition3.*at least 29 × 29"
     ):
