@@ -115,10 +115,10 @@ def _headline(comparison: dict) -> str:
     sending = [row for row in near if row["bytes"]["mean"] > 0]
     if not near:
         if not rows:
-            return "Nothing that uses a link was measured."
+            return "No method that uses a link was measured."
         row = best(rows)
         return (
-            f"**Nothing that uses a link stays within {goal}**; the nearest is {row_name(row)}, which loses "
+            f"**No method that uses a link stays within {goal}**; the nearest is {row_name(row)}, which loses "
             f"{row['drop_points']:.2f} points with {bytes_text(row['bytes']['mean'])} per image, "
             f"{_against_jpeg(row, jpeg)}."
         )
@@ -142,9 +142,7 @@ def _verdict(comparison: dict) -> list[str]:
         return []
     row = best(ours)
     loses = round(row["drop_points"], 2)
-    lost = (
-        f"{abs(loses):.2f} points {'less' if loses > 0 else 'more'} than the teacher" if loses else "as the teacher has"
-    )
+    lost = f"{abs(loses):.2f} points {'less' if loses > 0 else 'more'} than the teacher" if loses else "as the teacher"
     summary = (
         f"BottleFit's best row is {row_name(row)}: {bytes_text(row['bytes']['mean'])} per image, "
         f"{_against_jpeg(row, comparison['jpeg95_bytes'])}, and {row['top1']['mean']:.2f} % top-1, {lost}."
@@ -170,7 +168,7 @@ def _verdict(comparison: dict) -> list[str]:
         return [f"{summary} No other method sends as little."]
     nearest = next(iter(by_method.values()))
     return [
-        f"{summary} No other method with as few bytes is right more often; the nearest is {_described(nearest)}, "
+        f"{summary} No other method with as few bytes is more accurate; the nearest is {_described(nearest)}, "
         f"{_difference(nearest, row)}."
     ]
 
@@ -187,7 +185,7 @@ def _described(row: dict) -> str:
 def _difference(other: dict, row: dict) -> str:
     """Write by how much two rows differ, and whether that is more than the spread of the seeds."""
     lead = _lead(other, row)
-    points = f"{abs(lead):.2f} points {'more' if lead > 0 else 'less'}" if lead else "just as often right"
+    points = f"{abs(lead):.2f} points {'more' if lead > 0 else 'less'}" if lead else "equally accurate"
     spreads = _spreads(other, row)
     if not spreads:
         return f"{points} (one seed: the spread is not known)"

@@ -76,16 +76,16 @@ def test_the_headline_names_the_methods_near_the_teacher_and_the_smallest(tmp_pa
 def test_methods_of_equal_size_share_the_headline(tmp_path):
     text = text_of(tmp_path, row("ghnd", "GHND", top1=84.6, std=0.1, sent=656.2), BOTTLEFIT)
     assert "**GHND and BottleFit, 8 channels send the fewest bytes, 656 per image**" in text
-    assert (
-        "No other method with as few bytes is right more often; the nearest is GHND (656 bytes, 84.60 %), 0.10" in text
-    )
+    assert "No other method with as few bytes is more accurate; the nearest is GHND (656 bytes, 84.60 %), 0.10" in text
     assert "0.10 points less, which is **within the seeds' spread** (± 0.10 and ± 0.20)." in text
 
 
 def test_without_a_method_near_the_teacher_the_headline_says_so(tmp_path):
     poor = row("bottlefit", "BottleFit", top1=80.0, std=0.2, sent=6000.0)
     text = text_of(tmp_path, local(), poor, *codec("jpeg", "JPEG", (5, 15.0, 690)))
-    assert "**Nothing that uses a link stays within 0.6 points of the teacher (85.10 % top-1)**; the nearest is" in text
+    assert (
+        "**No method that uses a link stays within 0.6 points of the teacher (85.10 % top-1)**; the nearest is" in text
+    )
     assert "BottleFit, which loses 5.10 points with 6,000 bytes per image, 102.1 % **more** than JPEG" in text
     assert "lies" not in text
 
@@ -100,7 +100,7 @@ def test_without_a_method_near_the_teacher_the_headline_says_so(tmp_path):
             "**It is beaten** with no more bytes by GHND (656 bytes, 84.90 %), 0.20 points more, which is",
         ),
         (85.0, 0.05, 600.0, "**It is beaten** with no more bytes by GHND (600 bytes, 85.00 %), 0.30 points more."),
-        (84.7, 0.05, 600.0, "the nearest is GHND (600 bytes, 84.70 %), just as often right, which is **within"),
+        (84.7, 0.05, 600.0, "the nearest is GHND (600 bytes, 84.70 %), equally accurate, which is **within"),
         (84.0, 0.05, 600.0, "the nearest is GHND (600 bytes, 84.00 %), 0.70 points less."),
         (85.0, 0.05, 657.0, "No other method sends as little."),
     ],
@@ -152,7 +152,7 @@ def test_every_method_that_beats_bottlefit_is_named_once_at_its_best(tmp_path):
 
 def test_a_comparison_without_bottlefit_or_without_measurements_has_a_text(tmp_path):
     assert "BottleFit" not in text_of(tmp_path, local(), *codec("jpeg", "JPEG", (95, 85.0, 2968.2)))
-    assert "Nothing that uses a link was measured." in text_of(tmp_path, failed("jpeg", "JPEG", "", "no JPEG"))
+    assert "No method that uses a link was measured." in text_of(tmp_path, failed("jpeg", "JPEG", "", "no JPEG"))
     assert "none of them sends anything" in text_of(tmp_path, row("spinn", "SPINN", top1=85.0, sent=0))
 
 
