@@ -52,7 +52,7 @@ class Spec:
     Args:
         name: as torchvision spells it.
         parts: `(num_classes, dtype, **options) -> tuple of Part`.
-        family: which bottleneck designs it has, a key of `bottleneck.DESIGNS`.
+        family: which bottleneck designs it has, a key of `designs.DESIGNS`.
         cut: the feature at which a student is cut unless the bottleneck says otherwise.
         matched: the features that stage 1 matches.
         options: name -> (default, allowed values or type).
