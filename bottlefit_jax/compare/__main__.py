@@ -1,12 +1,12 @@
-"""Compares what BottleFit saves with everything else a user could do, on the images and the teacher of a config.
+"""Compare what BottleFit saves with what else a user could do, on the images and with the teacher of a config.
 
     python -m bottlefit_jax.compare --config=configs/imagenette.py --workdir=runs/imagenette
 
-Trains every method that trains, three seeds each, with the same teacher, images and number of epochs, and writes
-compare.md, compare.json and two plots into the workdir. The same command goes on where it was stopped.
+This trains every method that has something to train, three seeds each, with the same teacher, images and number of
+epochs, and writes compare.md, compare.json and two plots into the workdir. After a stop the same command goes on.
 
-Exit codes: 0 done; 1 done, but a method failed, and its row says why; 2 something given cannot be used (one line on
-standard error); 143 or 130 stopped by SIGTERM or SIGINT, everything saved.
+Exit codes: 0 done; 1 done, but a method failed, and its row says why; 2 an argument or the data are invalid (one line
+on standard error); 143 or 130 stopped by SIGTERM or SIGINT, everything saved.
 """
 
 from bottlefit_jax import interrupt
@@ -38,13 +38,15 @@ def _compare(config: "Config", workdir: Path, values: dict[str, str], typed: str
     from bottlefit_jax.compare.items import Options
 
     options = Options.parse(values)
-    from bottlefit_jax.compare.run import compare
+    from bottlefit_jax.compare.run import run_comparison
 
-    told = compare(config, workdir, options, command=typed)
-    failed = [row for row in told["rows"] if row["error"]]
+    comparison = run_comparison(config, workdir, options, command=typed)
+    failed = [row for row in comparison["rows"] if row["error"]]
     print(f"report: {workdir / 'compare.md'}")
     if failed:
-        print(f"{len(failed)} of {len(told['rows'])} rows failed, first {failed[0]['title']}: {failed[0]['error']}")
+        print(
+            f"{len(failed)} of {len(comparison['rows'])} rows failed, first {failed[0]['title']}: {failed[0]['error']}"
+        )
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""The things to measure, and what a person may choose about them."""
+"""The options of a comparison, and the list of what it measures."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from bottlefit_jax.compare.methods import METHODS, QUALITIES, Method
 from bottlefit_jax.errors import UserError
 
 FLAGS = {
-    "methods": (",".join(METHODS), "which to compare; local is always among them, as it is the teacher"),
+    "methods": (",".join(METHODS), "the methods to compare; local, the teacher itself, is always one of them"),
     "seeds": ("0,1,2", "of the trainings"),
-    "channels": ("", "of BottleFit's latent, such as 3,6,12; the others get as many bytes; default: the config's"),
+    "channels": ("", "of BottleFit's latent, such as 3,6,12; the others send as many bytes; default: the config's"),
     "device-slower": (
         "1",
         "how many times as long as a core of this machine the device takes, for the plot of latencies",
@@ -19,29 +19,29 @@ FLAGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a person chose.
+    """What to compare.
 
     Attributes:
         methods: names in METHODS, in the table's order.
         seeds: of the trainings.
         channels: of BottleFit's latent; every trained method gets as many bytes. () for the config's.
-        device_slower: how many times as long as a core of this machine the device takes.
+        device_slower: how many times as long as a core of this machine the device takes, for the plot of latencies.
     """
 
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    channels: tuple[int, ...]
-    device_slower: float
+    methods: tuple[str, ...] = tuple(METHODS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    channels: tuple[int, ...] = ()
+    device_slower: float = 1.0
 
     @classmethod
     def parse(cls, values: dict[str, str]) -> "Options":
         """Read the values of FLAGS.
 
         Raises:
-            UserError: one cannot be used.
+            UserError: one is invalid.
         """
-        wanted = [name.strip() for name in values["methods"].split(",") if name.strip()]
-        if unknown := [name for name in wanted if name not in METHODS]:
+        names = [name.strip() for name in values["methods"].split(",") if name.strip()]
+        if unknown := [name for name in names if name not in METHODS]:
             raise UserError(f"--methods has {unknown[0]!r}; the methods are {', '.join(METHODS)}")
         seeds = _whole_numbers("seeds", values["seeds"], least=0)
         if not seeds:
@@ -52,12 +52,12 @@ class Options:
             slower = 0.0
         if not 0 < slower < 1e6:
             raise UserError(f"--device-slower is {values['device-slower']!r}; it must be a number above 0, such as 8")
-        methods = tuple(name for name in METHODS if name in wanted or name == "local")
+        methods = tuple(name for name in METHODS if name in names or name == "local")
         return cls(methods, seeds, _whole_numbers("channels", values["channels"], least=1), slower)
 
 
 def _whole_numbers(name: str, text: str, *, least: int) -> tuple[int, ...]:
-    """Different whole numbers with commas between them."""
+    """Read whole numbers with commas between them, each once."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if any(not part.isdecimal() or int(part) < least for part in parts):
         raise UserError(f"--{name} is {text!r}; it must be whole numbers from {least} up with commas between them")
@@ -66,12 +66,12 @@ def _whole_numbers(name: str, text: str, *, least: int) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One thing to measure: a method with its quality, or one training of it.
+    """One measurement: a method with its quality, or one training of it.
 
     Attributes:
         method: a row of METHODS.
         quality: of images.
-        channels: of BottleFit's latent, which this one is to have the bytes of; None where a method has its own.
+        channels: of the BottleFit latent with whose size it is compared; None where the method has a size of its own.
         seed: of a training.
     """
 
@@ -82,7 +82,7 @@ class Item:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         parts = [self.method.name]
         parts += [] if self.quality is None else [f"q{self.quality}"]
         parts += [] if self.channels is None else [f"{self.channels}ch"]
@@ -91,12 +91,12 @@ class Item:
 
 
 def to_measure(options: Options, channels: Sequence[int]) -> list[Item]:
-    """Every item: what is quick first, then seed by seed, so that a comparison that is stopped leaves whole tables."""
+    """List every item: the quick ones first, then seed by seed, so that a stopped comparison has whole tables."""
     chosen = [METHODS[name] for name in options.methods]
-    found = [Item(method) for method in chosen if not method.change and not method.image_format]
-    found += [Item(method, quality) for method in chosen if method.image_format for quality in QUALITIES]
+    items = [Item(method) for method in chosen if not method.change and not method.image_format]
+    items += [Item(method, quality) for method in chosen if method.image_format for quality in QUALITIES]
     for seed in options.seeds:
         for method in chosen:
             if method.change:
-                found += [Item(method, None, each, seed) for each in ((None,) if method.own_bytes else channels)]
-    return found
+                items += [Item(method, None, each, seed) for each in ((None,) if method.own_bytes else channels)]
+    return items

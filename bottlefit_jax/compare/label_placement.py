@@ -1,4 +1,8 @@
-"""Names beside what they name: labels are placed in pixels, so that none hides a marker, a line or another label."""
+"""Labels beside their markers, placed in pixels, so that none hides a marker, a line or another label.
+
+adjustText 1.4 was tried on the comparison of docs/results.md: it took 17 to 28 seconds instead of one, left labels on
+markers, on lines and on each other, and lost the order of a column, which here is the order of the markers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from bottlefit_jax.evaluation.plots import DPI
 PIXELS = DPI / 72  # per point
 BESIDE = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (-1, 1), (1, 1), (-1, -1))
 ABOVE = ((0, 1),)
-HIDES = 5.0  # what it costs to hide a thing; the way to a place costs less than this
+HIDES = 5.0  # the cost of hiding one thing; the cost of the distance to a place is smaller
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 Place = Sequence[float]  # x, y
@@ -25,13 +29,13 @@ def spaced(wanted: Sequence[float], heights: Sequence[float], low: float, high: 
     """Move the bottoms of labels as little as possible, keeping their order, so that none overlaps the next.
 
     Args:
-        wanted: where the bottoms should be.
+        wanted: the bottoms that labels would have alone.
         heights: of the labels, with their gaps.
         low: where the lowest label may begin.
-        high: where the highest may end; where there is too little room they stand on `low`.
+        high: where the highest may end; without enough room they are stacked from `low`.
 
     Returns:
-        The bottoms, in the order that was given.
+        The bottoms, in the order of `wanted`.
     """
     order = np.argsort(wanted, kind="stable")
     below = np.concatenate([[0], np.cumsum(np.asarray(heights, float)[order])])
@@ -41,14 +45,15 @@ def spaced(wanted: Sequence[float], heights: Sequence[float], low: float, high: 
 
 
 class Labels:
-    """The labels of one panel. Its layout must be final: a pixel has to stay where it is."""
+    """The labels of one panel, whose layout must be final, as places are pixels."""
 
     def __init__(self, axes: Axes):
+        """Begin with an empty panel."""
         self._axes = axes
         self._taken: list[Box] = []
 
     def pixel(self, x: float, y: float) -> Place:
-        """Return where a point of the panel's data is."""
+        """Return the pixel of a point of the panel's data."""
         return tuple(self._axes.transData.transform((x, y)))
 
     def avoid_point(self, place: Place, half_width: float, half_height: float):
@@ -63,7 +68,7 @@ class Labels:
                 self.avoid_point([a + part * (b - a) for a, b in zip(start, end, strict=True)], 2, 2)
 
     def column(self, texts: Sequence[Annotation], places: Sequence[Place]):
-        """Stack the names of markers that stand above each other, on the side where there is room."""
+        """Stack the labels of markers that lie above each other, on the side with more room."""
         _, low, _, high = frame(self._axes)
         sizes = [size(text) for text in texts]
         tried = []
@@ -90,9 +95,16 @@ class Labels:
             self.settle(text, place, box)
 
     def nearest(
-        self, text: Annotation, places: Sequence[Place], *, directions: Sequence[Place] = BESIDE, must: bool = True
+        self, text: Annotation, places: Sequence[Place], *, directions: Sequence[Place] = BESIDE, required: bool = True
     ):
-        """Put a label beside one of some places, the first if it can; one that hides something and need not be goes."""
+        """Put a label beside one of some places, the first if possible.
+
+        Args:
+            text: the label.
+            places: of the markers that it may name, the best first.
+            directions: from a place, the best first.
+            required: keep it even where it hides something; otherwise it is removed there.
+        """
         width, height = size(text)
         tried = []
         for (rank, place), far, (dx, dy) in itertools.product(enumerate(places), (7, 10, 16, 26, 40, 60), directions):
@@ -101,13 +113,13 @@ class Labels:
             box = (left, low, left + width, low + height)
             tried.append((self._cost(box) + far / 40 + rank / 10, len(tried), place, box))
         cost, _, place, box = min(tried, key=lambda one: one[:2])
-        if cost >= HIDES and not must:
+        if cost >= HIDES and not required:
             text.remove()
         else:
             self.settle(text, place, box)
 
     def settle(self, text: Annotation, place: Place, box: Box):
-        """Put a label where it was decided, with a thin line to what it names if that is not beside it."""
+        """Move a label to its box, with a thin line to its marker where that is not beside it."""
         text.set_position(box[:2])
         self._taken.append((box[0] - 4, box[1] - 1, box[2] + 4, box[3] + 1))
         x, y = min(max(place[0], box[0]), box[2]), min(max(place[1], box[1]), box[3])
@@ -119,7 +131,7 @@ class Labels:
             self._axes.annotate("", (place[0], place[1]), (x, y), pixels, pixels, arrow, annotation_clip=False)
 
     def _free(self, middle: float, left: float, width: float, height: float) -> float:
-        """Return the height nearest to `middle` at which a label hides nothing; `middle` where none is near."""
+        """Return the height nearest to `middle` at which a label hides nothing, or `middle` if there is none nearby."""
         for step in sorted(range(-9, 10), key=abs):
             low = middle + 4 * step * PIXELS - height / 2
             if not self._hidden((left, low, left + width, low + height)):
@@ -127,13 +139,13 @@ class Labels:
         return middle
 
     def _hidden(self, box: Box) -> int:
-        """Count what a label would hide."""
+        """Count the things that a label would hide."""
         return sum(
             box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in self._taken
         )
 
     def _cost(self, box: Box) -> float:
-        """Weigh what a label would hide, and whether it would leave the panel."""
+        """Return the cost of a place: things hidden, and leaving the panel."""
         left, low, right, high = frame(self._axes)
         return HIDES * self._hidden(box) + 50 * HIDES * (
             box[0] < left or box[1] < low or box[2] > right or box[3] > high
@@ -143,15 +155,15 @@ class Labels:
 def label(
     axes: Axes, words: str, colour: str, points: float, *, bold: bool = False, upright: bool = False
 ) -> Annotation:
-    """Make a label, still to be moved to its place; it takes no part in the layout.
+    """Make a label without a place yet; the layout ignores it.
 
     Args:
         axes: the panel.
-        words: the text, as it is: a $ is a $.
+        words: the text; $ has no special meaning.
         colour: of the text.
         points: its size.
-        bold: whether to emphasise it.
-        upright: whether to turn it by 90°.
+        bold: emphasise it.
+        upright: rotate it by 90°.
     """
     text = axes.annotate(
         words,
@@ -186,7 +198,7 @@ def frame(axes: Axes) -> Box:
 
 
 def stacked(sizes: Sequence[tuple[float, float]], places: Sequence[Place], low: float, high: float) -> list[float]:
-    """Return the bottoms of labels that stand above each other, each as near to its place's height as can be."""
+    """Return the bottoms of labels above each other, each as near to the height of its place as possible."""
     heights = [height + 2 for _, height in sizes]
     wanted = [place[1] - height / 2 for place, height in zip(places, heights, strict=True)]
     return spaced(wanted, heights, low, high)

@@ -1,17 +1,16 @@
-"""What is compared, a row each: how a method's config differs from the one that was given.
+"""The methods of the comparison, a row each: how a method changes the config of a run, and how plots show it.
 
-All that is trained gets the same images, the same teacher and as many epochs as BottleFit has in its two stages.
+Everything that is trained has the same images, the same teacher and as many epochs as BottleFit in its two stages.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from bottlefit_jax.evaluation.colours import BLUE, ORANGE, RED
 from bottlefit_jax.recipe import Config
 
 QUALITIES = (5, 10, 20, 30, 50, 70, 85, 95)  # of JPEG and WebP, on Pillow's scale
-THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # of SPINN's exit; above 1 it never answers
-NEVER = 1.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,28 +20,34 @@ class Method:
     Attributes:
         name: in paths, flags and compare.json.
         title: for people.
-        image_format: Pillow's name, where images are sent.
-        change: makes the config of a training out of a copy of the one that was given, where something is trained;
-            called with the copy and the name of the feature at the cut.
-        own_bytes: it sends what it sends, however many channels the others have.
+        colour: in plots.
+        marker: in plots, as Matplotlib spells it.
+        image_format: Pillow's name of the format, where images are sent.
+        change: makes the config of a training from a copy of the comparison's config; called with the copy and the name
+            of the feature at the cut. None where nothing is trained.
+        own_bytes: it has a size of its own, whatever number of channels the others have.
+        ours: BottleFit itself; plots emphasise it, and the text asks whether others beat it.
         note: what a reader must know, for the report.
     """
 
     name: str
     title: str
+    colour: str
+    marker: str
     image_format: str = ""
     change: Callable[[Config, str], None] | None = None
     own_bytes: bool = False
+    ours: bool = False
     note: str = ""
 
 
 def student_epochs(config: Config) -> int:
-    """How long a student is trained, in both stages together."""
+    """Return how many epochs a student is trained, in both stages together."""
     return config.stages.stage1.epochs + config.stages.stage2.epochs
 
 
-def _from_labels(config: Config, **stage2: Any) -> None:
-    """Stage 2 alone, everything trained as the teacher was: same optimiser and rate, a cosine over all epochs."""
+def _train_from_labels(config: Config, **stage2: Any) -> None:
+    """Train in stage 2 alone, and everything, as the teacher was: same optimiser and rate, a cosine over all epochs."""
     teacher = config.stages.teacher
     config.stages.stage2.update(
         epochs=student_epochs(config), freeze_encoder=False, schedule="cosine", **{"loss": "cross_entropy", **stage2},
@@ -51,44 +56,44 @@ def _from_labels(config: Config, **stage2: Any) -> None:
     config.stages.stage1.epochs = 0
 
 
-def _distilled(config: Config, matched: tuple[str, ...]) -> None:
-    """Stage 1 alone."""
+def _distil(config: Config, matched: tuple[str, ...]) -> None:
+    """Train in stage 1 alone."""
     config.stages.stage1.update(epochs=student_epochs(config), matched=matched)
     config.stages.stage2.epochs = 0
 
 
-def _with_reference_encoder(config: Config) -> None:
-    """Where the config has our encoder, which is a row of its own, the others take the reference's."""
+def _use_reference_encoder(config: Config) -> None:
+    """Replace our encoder, which is a row of its own, by the reference's."""
     if config.student.bottleneck.design == "patch":
         config.student.bottleneck.design = "bottlefit"
 
 
 def _vanilla(config: Config, cut: str) -> None:
     del cut
-    _with_reference_encoder(config)
-    _from_labels(config)
+    _use_reference_encoder(config)
+    _train_from_labels(config)
 
 
 def _kd(config: Config, cut: str) -> None:
     del cut
-    _with_reference_encoder(config)
-    _from_labels(config, loss="distillation")
+    _use_reference_encoder(config)
+    _train_from_labels(config, loss="distillation")
 
 
 def _hnd(config: Config, cut: str) -> None:
-    _with_reference_encoder(config)
-    _distilled(config, (cut,))
+    _use_reference_encoder(config)
+    _distil(config, (cut,))
 
 
 def _ghnd(config: Config, cut: str) -> None:
     del cut
-    _with_reference_encoder(config)
-    _distilled(config, config.stages.stage1.matched)
+    _use_reference_encoder(config)
+    _distil(config, config.stages.stage1.matched)
 
 
 def _bottlefit(config: Config, cut: str) -> None:
     del cut
-    _with_reference_encoder(config)  # everything else is what the config says
+    _use_reference_encoder(config)  # everything else is as in the config
 
 
 def _patch(config: Config, cut: str) -> None:
@@ -99,7 +104,7 @@ def _patch(config: Config, cut: str) -> None:
 def _channel_reduction(config: Config, cut: str) -> None:
     del cut
     config.student.bottleneck.design = "reduction"
-    _from_labels(config)
+    _train_from_labels(config)
 
 
 def _autoencoder(config: Config, cut: str) -> None:
@@ -111,42 +116,50 @@ def _autoencoder(config: Config, cut: str) -> None:
 def _spinn(config: Config, cut: str) -> None:
     del cut
     config.student.bottleneck.design = "spinn"
-    _from_labels(config)
+    _train_from_labels(config)
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("local", "local", note="the teacher on the device; nothing is sent"),
-        Method("jpeg", "JPEG", "JPEG", note="the image at the network's input size, the teacher on the server"),
-        Method("webp", "WebP", "WEBP", note="as JPEG"),
-        Method("vanilla", "vanilla", change=_vanilla, note="BottleFit's student, by cross-entropy alone"),
-        Method("kd", "KD", change=_kd, note="the same student, by labels and the teacher's logits"),
-        Method("hnd", "HND", change=_hnd, note="stage 1 on the feature at the cut alone, no stage 2"),
-        Method("ghnd", "GHND", change=_ghnd, note="stage 1 on all features, no stage 2"),
-        Method("bottlefit", "BottleFit", change=_bottlefit, note="stage 1, then stage 2 behind the frozen encoder"),
+        Method("local", "local", "black", "s", note="the teacher on the device; nothing is sent"),
         Method(
-            "bottlefit-patch",
-            "BottleFit-patch",
+            *("jpeg", "JPEG", ORANGE, "s"),
+            image_format="JPEG",
+            note="the image at the network's input size, the teacher on the server",
+        ),
+        Method("webp", "WebP", RED, "D", image_format="WEBP", note="as JPEG"),
+        Method(
+            "vanilla", "vanilla", "#8c8c8c", "v", change=_vanilla, note="BottleFit's student, by cross-entropy alone"
+        ),
+        Method("kd", "KD", "#8a7a12", "^", change=_kd, note="the same student, by labels and the teacher's logits"),
+        Method("hnd", "HND", "#59a14f", "P", change=_hnd, note="stage 1 on the feature at the cut alone, no stage 2"),
+        Method("ghnd", "GHND", "#1c6b43", "X", change=_ghnd, note="stage 1 on all features, no stage 2"),
+        Method(
+            *("bottlefit", "BottleFit", BLUE, "o"),
+            change=_bottlefit,
+            ours=True,
+            note="stage 1, then stage 2 behind the frozen encoder",
+        ),
+        Method(
+            *("bottlefit-patch", "BottleFit-patch", "#1e9bd7", "h"),
             change=_patch,
+            ours=True,
             note="the same training, with our encoder: 4×4 patches, a depthwise and a 1×1 convolution",
         ),
         Method(
-            "cr-bq",
-            "CR+BQ",
+            *("cr-bq", "CR+BQ", "#7a4fa3", ">"),
             change=_channel_reduction,
             note="1×1 convolutions after the backbone's full prefix reduce and restore the channels; cross-entropy",
         ),
         Method(
-            "autoencoder",
-            "autoencoder",
+            *("autoencoder", "autoencoder", "#c2558f", "<"),
             change=_autoencoder,
             note="2×2 convolutions 128, 64, 32, c after the full prefix and back; trained to restore the feature, "
             "then by cross-entropy with everything else",
         ),
         Method(
-            "spinn",
-            "SPINN",
+            *("spinn", "SPINN", "#7b5a3a", "d"),
             change=_spinn,
             own_bytes=True,
             note="an early exit at the cut (3×3 convolution, linear layer), trained with the whole network; where "
@@ -154,3 +167,4 @@ METHODS = {
         ),
     )
 }
+OURS = tuple(method.name for method in METHODS.values() if method.ours)

@@ -1,4 +1,4 @@
-"""The comparison's two images: accuracy against bytes, and latency against the rate of the link."""
+"""The comparison's two plots: accuracy against bytes, and latency against the rate of the link."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bottlefit_jax.compare.label_placement import ABOVE, BESIDE, PIXELS, Labels, frame, label, size, stacked
-from bottlefit_jax.compare.report import OURS, best, measured, named, within_goal
-from bottlefit_jax.compare.style import decorate, look, name, taking_turns, title
-from bottlefit_jax.evaluation.plots import GREEN, figure, save
+from bottlefit_jax.compare.methods import OURS
+from bottlefit_jax.compare.plot_style import alternating_dashes, decorate, look, row_label, title
+from bottlefit_jax.compare.report import best, measured, row_name, within_goal
+from bottlefit_jax.evaluation.colours import GREEN
+from bottlefit_jax.evaluation.plots import figure, save
 from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
 DEPTH = 15.0  # points under the teacher within which every setting is shown
-DEEPEST = 40.0  # and how far a poor method may stretch that, before it too leaves the frame
+DEEPEST = 40.0  # the most that a poor method can stretch that; below it, it leaves the frame too
 RATES = np.geomspace(0.1, 100, 61)  # Mbit/s
 
 
@@ -34,10 +36,10 @@ def rate_accuracy(path: str | os.PathLike, comparison: dict) -> bool:
     Raises:
         UserError: the file cannot be written.
     """
-    drawing = _rate_accuracy(comparison)
-    if drawing is not None:
-        save(drawing, path)
-    return drawing is not None
+    plot = _rate_accuracy(comparison)
+    if plot is not None:
+        save(plot, path)
+    return plot is not None
 
 
 def latency(path: str | os.PathLike, comparison: dict) -> bool:
@@ -55,35 +57,35 @@ def latency(path: str | os.PathLike, comparison: dict) -> bool:
     Raises:
         UserError: the file cannot be written.
     """
-    drawing = _latency(comparison)
-    if drawing is not None:
-        save(drawing, path)
-    return drawing is not None
+    plot = _latency(comparison)
+    if plot is not None:
+        save(plot, path)
+    return plot is not None
 
 
 def _rate_accuracy(comparison: dict) -> Figure | None:
     rows = [row for row in comparison["rows"] if measured(row) and row["method"] != "local"]
     if not any(row["bytes"]["mean"] > 0 for row in rows):
         return None
-    drawing = figure(9.6, 6.4)
-    axes = drawing.subplots()
+    plot = figure(9.6, 6.4)
+    axes = plot.subplots()
     bottom = _floor(comparison["teacher"]["top1"], rows)
     _rate_axes(axes, comparison, rows, bottom)
     methods = _by_method(rows)
-    for found in methods.values():
-        _curve(axes, found, bottom, beneath=_beneath(found, list(methods.values())))
-    drawing.draw_without_rendering()
-    drawing.set_layout_engine("none")  # from here on a pixel stays where it is
+    for group in methods.values():
+        _curve(axes, group, bottom, beneath=_beneath(group, list(methods.values())))
+    plot.draw_without_rendering()
+    plot.set_layout_engine("none")  # from here on a pixel stays where it is
     _name_all(axes, methods, comparison["teacher"]["top1"], bottom)
-    return drawing
+    return plot
 
 
 def _floor(teacher: float, rows: Sequence[dict]) -> float:
-    """Return the lowest top-1 that is shown, a little under the last thing there.
+    """Return the lowest top-1 that is shown, a little below everything that must be seen.
 
-    That is every trained method at its best setting, other settings within DEPTH, and the paper's claim; no abyss.
+    That is every trained method at its best setting, other settings within DEPTH, and the paper's claim.
     """
-    trained = [best(found)["top1"] for found in _by_method(rows).values() if found[0]["trained"]]
+    trained = [best(group)["top1"] for group in _by_method(rows).values() if group[0]["trained"]]
     near = [row["top1"] for row in rows if row["top1"]["mean"] >= teacher - DEPTH]
     lowest = min([teacher - DROP_GOAL, *(top1["mean"] - (top1["std"] or 0) for top1 in (*trained, *near))])
     return max(lowest - min(0.15 * (teacher - lowest), 1), teacher - DEEPEST, 0)
@@ -91,10 +93,10 @@ def _floor(teacher: float, rows: Sequence[dict]) -> float:
 
 def _by_method(rows: Sequence[dict]) -> dict[str, list[dict]]:
     """Group rows, those of a method in the order of their bytes."""
-    found: dict[str, list[dict]] = {}
+    groups: dict[str, list[dict]] = {}
     for row in sorted(rows, key=lambda row: row["bytes"]["mean"]):
-        found.setdefault(row["method"], []).append(row)
-    return {row["method"]: found[row["method"]] for row in rows}
+        groups.setdefault(row["method"], []).append(row)
+    return {row["method"]: groups[row["method"]] for row in rows}
 
 
 def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float):
@@ -129,8 +131,8 @@ def _beneath(rows: Sequence[dict], every: Sequence[Sequence[dict]]) -> int:
     """Count the methods drawn later that have a marker on this method's only one."""
     if len(rows) > 1:
         return 0
-    later = every[[found is rows for found in every].index(True) + 1 :]
-    return sum(any(_same_place(rows[0], other) for other in found) for found in later)
+    later = every[[group is rows for group in every].index(True) + 1 :]
+    return sum(any(_same_place(rows[0], other) for other in group) for group in later)
 
 
 def _same_place(one: dict, other: dict) -> bool:
@@ -140,9 +142,9 @@ def _same_place(one: dict, other: dict) -> bool:
 
 
 def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
-    """Draw one method: a line where it has several settings, error bars, and a triangle where it leaves the frame.
+    """Draw one method: a line between its settings, error bars, and a triangle where it leaves the frame.
 
-    Its marker is larger by the number of those that it lies `beneath`, so that it is seen around them.
+    A marker grows with the number of markers that it lies `beneath`, so that it is seen around them.
     """
     method = rows[0]["method"]
     colour, marker, size = look(method)
@@ -161,7 +163,7 @@ def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
         elinewidth=1.1,
         capsize=2.5,
         label=rows[0]["title"],
-        # ours are larger: what stands on them is seen
+        # ours are larger, so markers on top of them leave them visible
         zorder=2.5 - 0.1 * beneath if beneath else 3 if method in OURS else 4,
     )
     for row in rows:
@@ -171,7 +173,7 @@ def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
 
 
 def _edge(row: dict, bottom: float) -> str:
-    """Return the marker of a row outside the frame: left for nothing sent, down for too often wrong; "" within it."""
+    """Return the marker of a row outside the frame: left for no bytes, down for a low accuracy; "" inside it."""
     if row["bytes"]["mean"] <= 0:
         return "<"
     return "v" if row["top1"]["mean"] < bottom else ""
@@ -183,27 +185,27 @@ def _at(axes: Axes, row: dict, bottom: float) -> tuple[float, float]:
 
 
 def _name_all(axes: Axes, methods: dict[str, list[dict]], teacher: float, bottom: float):
-    """Write all names: columns of near-equal bytes first, then the lines', then the settings' where there is room."""
+    """Write all names: of columns of near-equal bytes first, then of lines, then of settings where there is room."""
     labels = Labels(axes)
     at = {id(row): labels.pixel(*_at(axes, row, bottom)) for rows in methods.values() for row in rows}
     _avoid(labels, methods, at)
     left, _, right, _ = frame(axes)
     labels.avoid_point((left, labels.pixel(1, teacher)[1]), right - left, 2)
     for column in _columns([rows[0] for rows in methods.values() if len(rows) == 1], at):
-        labels.column([name(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
+        labels.column([row_label(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
     lines = [rows for rows in methods.values() if len(rows) > 1]
     for rows in lines:
         inside = [row for row in rows if not _edge(row, bottom)] or rows
         middle = (len(inside) - 1) / 2
         anchors = [inside[index] for index in sorted(range(len(inside)), key=lambda index: abs(index - middle))]
-        labels.nearest(name(axes, rows[0], rows[0]["title"], 10), [at[id(row)] for row in anchors])
+        labels.nearest(row_label(axes, rows[0], rows[0]["title"], 10), [at[id(row)] for row in anchors])
     for row in (row for rows in lines for row in rows):
         edge, words = _edge(row, bottom), row["setting"].replace("quality ", "q")
         beyond = ["0 bytes"] * (edge == "<") + [f"{row['top1']['mean']:.0f} %"] * (row["top1"]["mean"] < bottom)
         words = f"{words}: {', '.join(beyond)}" if beyond else words
         upright = edge == "v"
         text = label(axes, words, look(row["method"])[0], 7.5, upright=upright)
-        labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, must=bool(edge))
+        labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, required=bool(edge))
 
 
 def _avoid(labels: Labels, methods: dict[str, list[dict]], at: dict):
@@ -233,24 +235,24 @@ def _latency(comparison: dict) -> Figure | None:
     timed = _by_method([row for row in comparison["rows"] if measured(row) and None not in _ms(row)])
     if not timed:
         return None
-    drawing = figure(9.6, 6.4)
-    axes = drawing.subplots()
+    plot = figure(9.6, 6.4)
+    axes = plot.subplots()
     texts, ends = [], []
     chosen = [best(rows) for rows in timed.values()]
-    dashes = taking_turns([_times(row, comparison["device_slower"]) for row in chosen])
+    dashes = alternating_dashes([_times(row, comparison["device_slower"]) for row in chosen])
     for number, (row, dash) in enumerate(zip(chosen, dashes, strict=True)):
         times = _times(row, comparison["device_slower"])
         _line(axes, row, times, dash, first_marker=5 * number % 12)
         ends.append((RATES[-1], times[-1]))
         several = sum(measured(other) and other["method"] == row["method"] for other in comparison["rows"]) > 1
-        words = named(row) if several else row["title"]
+        words = row_name(row) if several else row["title"]
         words += "" if within_goal(row) else f" (−{row['drop_points']:.1f} points)"
-        texts.append(name(axes, row, words, 9))
+        texts.append(row_label(axes, row, words, 9))
     _link_axes(axes, comparison)
-    margin = (max(size(text)[0] for text in texts) + 30 * PIXELS) / drawing.bbox.width
-    drawing.set_layout_engine("constrained", rect=(0, 0, 1 - margin, 1))
-    drawing.draw_without_rendering()
-    drawing.set_layout_engine("none")  # from here on a pixel stays where it is
+    margin = (max(size(text)[0] for text in texts) + 30 * PIXELS) / plot.bbox.width
+    plot.set_layout_engine("constrained", rect=(0, 0, 1 - margin, 1))
+    plot.draw_without_rendering()
+    plot.set_layout_engine("none")  # from here on a pixel stays where it is
     labels = Labels(axes)
     _, low, right, high = frame(axes)
     places, left = [labels.pixel(*end) for end in ends], right + 24 * PIXELS
@@ -258,7 +260,7 @@ def _latency(comparison: dict) -> Figure | None:
     for text, place, bottom in zip(texts, places, bottoms, strict=True):
         width, height = size(text)
         labels.settle(text, place, (left, bottom, left + width, bottom + height))
-    return drawing
+    return plot
 
 
 def _ms(row: dict) -> tuple[float | None, float | None]:
@@ -273,7 +275,7 @@ def _times(row: dict, slower: float) -> np.ndarray:
 
 
 def _line(axes: Axes, row: dict, times: np.ndarray, dash: tuple | None, *, first_marker: int):
-    """Draw the time of one row over all rates, dashed where it loses too much, or in turns with others at its place."""
+    """Draw the time of one row over all rates, dashed where it loses too much or coincides with other lines."""
     colour, marker, size = look(row["method"])
     alone = "-" if within_goal(row) else "--"
     axes.plot(
@@ -288,7 +290,7 @@ def _line(axes: Axes, row: dict, times: np.ndarray, dash: tuple | None, *, first
         linewidth=(2.2 if row["method"] in OURS else 1.4) if dash is None else 2.2,
         linestyle=alone if dash is None else dash,
         dash_capstyle="butt",
-        label=named(row),
+        label=row_name(row),
         zorder=5 if row["method"] in OURS else 3,
     )
 
@@ -307,6 +309,6 @@ def _link_axes(axes: Axes, comparison: dict):
     )
     axes.set_ylabel("time for an image, ms: device + link + server")
     slower = comparison["device_slower"]
-    words = f"{comparison['teacher']['name']} on {comparison['dataset']}: latency against link rate"
-    words += f"\ndevice {slower:g} times slower than the measuring core" if slower != 1 else ""
-    title(axes, words)
+    text = f"{comparison['teacher']['name']} on {comparison['dataset']}: latency against link rate"
+    text += f"\ndevice {slower:g} times slower than the measuring core" if slower != 1 else ""
+    title(axes, text)

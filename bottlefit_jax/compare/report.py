@@ -1,7 +1,7 @@
 """`compare.md` for people and `compare.json` for scripts: what BottleFit saves against what else a user could do.
 
-The sentences above the table are computed from its rows, and say who wins whichever way it goes. A difference that the
-seeds do not settle is called one.
+The sentences above the table are computed from its rows, and name the winner whichever way it goes. Where the spread of
+the seeds is larger than a difference, the text says so.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bottlefit_jax.compare.methods import OURS
 from bottlefit_jax.evaluation.alternatives import interval
 from bottlefit_jax.evaluation.markdown import bytes_text, count_text, markdown_table
 from bottlefit_jax.evaluation.report import plain_values
@@ -18,7 +19,6 @@ from bottlefit_jax.evaluation.report_text import DROP_GOAL
 from bottlefit_jax.files import write_text
 
 RATE_ACCURACY, LATENCY = "compare_rate_accuracy.png", "compare_latency.png"
-OURS = ("bottlefit", "bottlefit-patch")
 NOTHING = "–"
 
 _HEADING = (
@@ -42,16 +42,16 @@ def write_comparison(workdir: Path, comparison: dict, *, command: str | None) ->
 
     Args:
         workdir: the comparison's folder. Plots that it already holds are shown in the text, so draw them first.
-        comparison: what `compare.json` is to hold. NumPy and JAX scalars are fine.
+        comparison: the content of `compare.json`. NumPy and JAX scalars are fine.
         command: what a reader types to get the same result, or None.
 
     Raises:
         ValueError: a number is NaN or infinite: a bug of ours. Nothing has been written.
         UserError: a file cannot be written (full disk, no such folder, no permission).
     """
-    told = plain_values(comparison)
-    as_json = json.dumps(told, indent=2, allow_nan=False) + "\n"
-    write_text(workdir / "compare.md", _markdown(told, workdir, command))
+    plain = plain_values(comparison)
+    as_json = json.dumps(plain, indent=2, allow_nan=False) + "\n"
+    write_text(workdir / "compare.md", _markdown(plain, workdir, command))
     write_text(workdir / "compare.json", as_json)
 
 
@@ -61,7 +61,7 @@ def measured(row: dict) -> bool:
 
 
 def within_goal(row: dict) -> bool:
-    """Return whether a measured row loses no more than the paper's 0.6 points, in the digits that are shown."""
+    """Return whether a measured row loses at most the 0.6 points of the paper, in the digits that are shown."""
     return round(row["drop_points"], 2) <= DROP_GOAL
 
 
@@ -73,16 +73,16 @@ def best(rows: Sequence[dict]) -> dict:
     return min(rows, key=lambda row: (row["drop_points"], row["bytes"]["mean"]))
 
 
-def named(row: dict) -> str:
-    """Return what a person calls a row: "JPEG, quality 50"."""
+def row_name(row: dict) -> str:
+    """Return the name of a row for people: "JPEG, quality 50"."""
     return ", ".join(part for part in (row["title"], row["setting"]) if part)
 
 
 def _markdown(comparison: dict, workdir: Path, command: str | None) -> str:
-    """Put the whole text together."""
+    """Write the whole text."""
     teacher, dataset = comparison["teacher"], comparison["dataset"]
     rates = f"![Top-1 against bytes per image, a marker per method and setting]({RATE_ACCURACY})"
-    links = f"![Time for an image against the rate of the link, a line per method]({LATENCY})"
+    latencies = f"![Time for an image against the rate of the link, a line per method]({LATENCY})"
     blocks = [
         f"# {teacher['name']} on {dataset}: what else a user could do",
         _headline(comparison),
@@ -91,7 +91,7 @@ def _markdown(comparison: dict, workdir: Path, command: str | None) -> str:
         *([rates] if (workdir / RATE_ACCURACY).exists() else []),
         _table(comparison),
         _legend(comparison),
-        *([links] if (workdir / LATENCY).exists() else []),
+        *([latencies] if (workdir / LATENCY).exists() else []),
         *(["\n".join(f"- {_one_line(note)}" for note in comparison["notes"])] if comparison["notes"] else []),
         "## Reproduce",
         *([f"```sh\n{command.strip()}\n```"] if command else []),
@@ -102,75 +102,73 @@ def _markdown(comparison: dict, workdir: Path, command: str | None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _rivals(rows: Sequence[dict]) -> list[dict]:
-    """Return the measured rows that need a link; the whole classifier on the device sends nothing by definition."""
+def _rows_with_link(rows: Sequence[dict]) -> list[dict]:
+    """Return the measured rows that use a link: all but the whole classifier on the device."""
     return [row for row in rows if measured(row) and row["method"] != "local"]
 
 
 def _headline(comparison: dict) -> str:
-    """Say who stays near the teacher, who of them sends the fewest bytes, and how much fewer than JPEG that is."""
-    rows, teacher, jpeg = _rivals(comparison["rows"]), comparison["teacher"], comparison["jpeg95_bytes"]
+    """Name the rows near the teacher, which of them send the fewest bytes, and how many fewer than JPEG that is."""
+    rows, teacher, jpeg = _rows_with_link(comparison["rows"]), comparison["teacher"], comparison["jpeg95_bytes"]
     goal = f"{DROP_GOAL} points of the teacher ({teacher['top1']:.2f} % top-1)"
     near = [row for row in rows if within_goal(row)]
     sending = [row for row in near if row["bytes"]["mean"] > 0]
     if not near:
         if not rows:
-            return "Nothing that uses a link was measured."
+            return "No method that uses a link was measured."
         row = best(rows)
         return (
-            f"**Nothing that uses a link stays within {goal}**; the nearest is {named(row)}, which loses "
+            f"**No method that uses a link stays within {goal}**; the nearest is {row_name(row)}, which loses "
             f"{row['drop_points']:.2f} points with {bytes_text(row['bytes']['mean'])} per image, "
             f"{_against_jpeg(row, jpeg)}."
         )
-    stay = f"Within {goal} {'lies' if len(near) == 1 else 'lie'} {_listed(near)}"
+    within = f"Within {goal} {'lies' if len(near) == 1 else 'lie'} {_listed(near)}"
     if not sending:
-        return f"{stay}, and none of them sends anything."
+        return f"{within}, and none of them sends anything."
     fewest = min(round(row["bytes"]["mean"]) for row in sending)
     first = [row for row in sending if round(row["bytes"]["mean"]) == fewest]
-    who = _joined([named(row) for row in first])
+    names = _joined([row_name(row) for row in first])
     return (
-        f"{stay}; of these **{who} {'sends' if len(first) == 1 else 'send'} the fewest bytes, {fewest:,} per "
+        f"{within}; of these **{names} {'sends' if len(first) == 1 else 'send'} the fewest bytes, {fewest:,} per "
         f"image**, {_against_jpeg(first[0], jpeg)}."
     )
 
 
 def _verdict(comparison: dict) -> list[str]:
-    """Say how BottleFit's best row stands: what it sends and loses, and whether another method beats it."""
-    rows = _rivals(comparison["rows"])
-    mine = [row for row in rows if row["method"] in OURS]
-    if not mine:
+    """State what BottleFit's best row sends and loses, and whether another method beats it."""
+    rows = _rows_with_link(comparison["rows"])
+    ours = [row for row in rows if row["method"] in OURS]
+    if not ours:
         return []
-    row = best(mine)
+    row = best(ours)
     loses = round(row["drop_points"], 2)
-    lost = (
-        f"{abs(loses):.2f} points {'less' if loses > 0 else 'more'} than the teacher" if loses else "as the teacher has"
-    )
-    stands = (
-        f"BottleFit's best row is {named(row)}: {bytes_text(row['bytes']['mean'])} per image, "
+    lost = f"{abs(loses):.2f} points {'less' if loses > 0 else 'more'} than the teacher" if loses else "as the teacher"
+    summary = (
+        f"BottleFit's best row is {row_name(row)}: {bytes_text(row['bytes']['mean'])} per image, "
         f"{_against_jpeg(row, comparison['jpeg95_bytes'])}, and {row['top1']['mean']:.2f} % top-1, {lost}."
     )
     others = [other for other in rows if other["method"] not in OURS]
-    frugal = [other for other in others if round(other["bytes"]["mean"]) <= round(row["bytes"]["mean"])]
+    as_small = [other for other in others if round(other["bytes"]["mean"]) <= round(row["bytes"]["mean"])]
     by_method: dict[str, dict] = {}
-    for other in sorted(frugal, key=lambda other: -other["top1"]["mean"]):
+    for other in sorted(as_small, key=lambda other: -other["top1"]["mean"]):
         by_method.setdefault(other["method"], other)  # the most accurate of each
     ahead = [other for other in by_method.values() if _lead(other, row) > 0]
     if ahead:
-        by = [f"{_standing(other)}, {_difference(other, row)}{_effort(other, row)}" for other in ahead]
+        by = [f"{_described(other)}, {_difference(other, row)}{_effort(other, row)}" for other in ahead]
         beaten = _joined(by, "; and by ", "; by ")
-        told = [f"{stands} **It is beaten** with no more bytes by {beaten}."]
-        level = [other for other in by_method.values() if _lead(other, row) <= 0 and not _settled(other, row)]
-        if level:
-            listed = _joined([f"{_standing(other)}, {_difference(other, row)}" for other in level], "; and ", "; ")
-            told.append(f"Undecided: {listed}.")
-        return [" ".join(told)]
+        sentences = [f"{summary} **It is beaten** with no more bytes by {beaten}."]
+        undecided = [other for other in by_method.values() if _lead(other, row) <= 0 and not _settled(other, row)]
+        if undecided:
+            listed = _joined([f"{_described(other)}, {_difference(other, row)}" for other in undecided], "; and ", "; ")
+            sentences.append(f"Undecided: {listed}.")
+        return [" ".join(sentences)]
     if not others:
-        return [f"{stands} No other method that uses a link was measured."]
+        return [f"{summary} No other method that uses a link was measured."]
     if not by_method:
-        return [f"{stands} No other method sends as little."]
+        return [f"{summary} No other method sends as little."]
     nearest = next(iter(by_method.values()))
     return [
-        f"{stands} No other method with as few bytes is right more often; the nearest is {_standing(nearest)}, "
+        f"{summary} No other method with as few bytes is more accurate; the nearest is {_described(nearest)}, "
         f"{_difference(nearest, row)}."
     ]
 
@@ -180,14 +178,14 @@ def _lead(row: dict, over: dict) -> float:
     return round(row["top1"]["mean"] - over["top1"]["mean"], 2)
 
 
-def _standing(row: dict) -> str:
-    return f"{named(row)} ({bytes_text(row['bytes']['mean'])}, {row['top1']['mean']:.2f} %)"
+def _described(row: dict) -> str:
+    return f"{row_name(row)} ({bytes_text(row['bytes']['mean'])}, {row['top1']['mean']:.2f} %)"
 
 
 def _difference(other: dict, row: dict) -> str:
-    """Say by how much two rows differ, and whether the seeds settle it."""
+    """Write by how much two rows differ, and whether that is more than the spread of the seeds."""
     lead = _lead(other, row)
-    points = f"{abs(lead):.2f} points {'more' if lead > 0 else 'less'}" if lead else "just as often right"
+    points = f"{abs(lead):.2f} points {'more' if lead > 0 else 'less'}" if lead else "equally accurate"
     spreads = _spreads(other, row)
     if not spreads:
         return f"{points} (one seed: the spread is not known)"
@@ -201,20 +199,20 @@ def _spreads(*rows: dict) -> list[float]:
 
 
 def _settled(other: dict, row: dict) -> bool:
-    """Return whether two rows differ by more than their seeds do, as far as that is known."""
+    """Return whether two rows differ by more than the spread of their seeds, as far as that is known."""
     spreads = _spreads(other, row)
     return not spreads or abs(_lead(other, row)) > sum(spreads)
 
 
 def _effort(other: dict, row: dict) -> str:
-    """Say what the device computes for the lead, where it is not the same."""
+    """Write how much more or less the device computes for the lead, where the costs differ."""
     if not (other["macs"] and row["macs"]) or 0.95 < (ratio := other["macs"] / row["macs"]) < 1.05:
         return ""
     return f", for {ratio:.2g} times the multiply-adds on the device"
 
 
 def _failures(rows: Sequence[dict]) -> list[str]:
-    failed = list(dict.fromkeys(named(row) for row in rows if not measured(row)))
+    failed = list(dict.fromkeys(row_name(row) for row in rows if not measured(row)))
     return [f"Not measured, see the table for the reason: {_joined(failed)}."] if failed else []
 
 
@@ -235,8 +233,8 @@ def _listed(rows: Sequence[dict]) -> str:
         settings.setdefault(row["title"], []).append(row["setting"])
     return _joined(
         [
-            f"{title} ({_settings(found)})" if len(found) > 1 else ", ".join(part for part in (title, *found) if part)
-            for title, found in settings.items()
+            f"{title} ({_settings(each)})" if len(each) > 1 else ", ".join(part for part in (title, *each) if part)
+            for title, each in settings.items()
         ]
     )
 
@@ -246,7 +244,7 @@ def _settings(settings: Sequence[str]) -> str:
     if len(settings) > 3:
         return f"{len(settings)} settings"
     words = [setting.split() for setting in settings]
-    if all(len(found) == 2 for found in words):
+    if all(len(pair) == 2 for pair in words):
         if len({first for first, _ in words}) == 1:
             return f"{words[0][0]} {', '.join(last for _, last in words)}"
         if len({last for _, last in words}) == 1:
@@ -283,12 +281,12 @@ def _cells(row: dict, comparison: dict) -> tuple[str, ...]:
 
 
 def _failed(row: dict) -> tuple[str, ...]:
-    why = f"failed: {_one_line(row['error'] or 'it gave no numbers')}"
-    return (row["title"], row["setting"] or NOTHING, why, *[NOTHING] * (len(_HEADING) - 3))
+    reason = f"failed: {_one_line(row['error'] or 'it gave no numbers')}"
+    return (row["title"], row["setting"] or NOTHING, reason, *[NOTHING] * (len(_HEADING) - 3))
 
 
 def _spread(value: dict[str, Any] | None) -> str:
-    """Write "84.90 ± 0.20", or the mean alone where there is nothing to spread."""
+    """Write "84.90 ± 0.20", or the mean alone where there is no standard deviation."""
     if value is None:
         return NOTHING
     return f"{value['mean']:.2f}" if value["std"] is None else f"{value['mean']:.2f} ± {value['std']:.2f}"
@@ -305,7 +303,7 @@ def _one_line(text: str) -> str:
 
 
 def _legend(comparison: dict) -> str:
-    """Say what the columns are."""
+    """Explain the columns."""
     teacher, seeds = comparison["teacher"], [str(seed) for seed in comparison["seeds"]]
     if len(seeds) > 1:
         trained = f" Trained rows are mean ± standard deviation over the seeds {_joined(seeds)}."

@@ -1,4 +1,4 @@
-"""The table's rows out of what was measured: settings of a method in order, seeds as mean and spread."""
+"""The rows of the table: settings of a method in order, seeds as mean and spread."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,19 @@ UNKNOWN = {"device": None, "server": None}
 
 
 def same_network(result: Result) -> str:
-    """Equal for trainings of the same network: only the weights differ, which takes no time."""
+    """Return a text that is equal for trainings of the same network, which differ in their weights alone."""
     return f"{result['latent']} {result['params']} {result['macs']}"
 
 
 def table(
     items: Sequence[Item], results: Mapping[str, Result], failures: Mapping[str, str], times: Times
 ) -> list[dict[str, Any]]:
-    """A row for each setting of each method, in the methods' order; one that failed says why.
+    """Make a row for each setting of each method, in the methods' order, and for each failure its reason.
 
     Args:
-        items: everything that was to be measured.
-        results: by an item's name; items not yet reached have none.
-        failures: by an item's name, why.
+        items: everything to measure.
+        results: by an item's name; items not yet measured have none.
+        failures: reasons by an item's name.
         times: milliseconds of "device" and "server" by an item's name; {} before they are measured.
     """
     rows = []
@@ -42,19 +42,19 @@ def table(
 
 
 def _measured(group: Sequence[Item], results: Sequence[Result], times: Times, teacher: Result) -> list[dict[str, Any]]:
-    """The rows of one setting, all its seeds together; an early exit has a row for each threshold."""
-    spent = times.get(group[0].name, UNKNOWN)
+    """Make the rows of one setting, all its seeds together; an early exit has a row for each threshold."""
+    ms = times.get(group[0].name, UNKNOWN)
     common = {"params": results[0]["params"], "macs": results[0]["macs"]}
     if "exits" not in results[0]:
-        return [_row(group, results, teacher, ms=dict(spent), **common)]
+        return [_row(group, results, teacher, ms=dict(ms), **common)]
     rows = []
     for number, first in enumerate(results[0]["exits"]):
         exits = [result["exits"][number] for result in results]
         sent = statistics.fmean(each["sent"] for each in exits)
-        server = None if spent["server"] is None else spent["server"] * sent
+        server = None if ms["server"] is None else ms["server"] * sent
         threshold = first["threshold"]
         setting = f"threshold {threshold:g}, {100 * sent:.0f} % sent" if threshold <= 1 else "no exit"
-        rows.append(_row(group, exits, teacher, ms={**spent, "server": server}, setting=setting, **common))
+        rows.append(_row(group, exits, teacher, ms={**ms, "server": server}, setting=setting, **common))
     return rows
 
 
@@ -78,11 +78,11 @@ def _row(
 
 
 def _failed(item: Item, reason: str) -> dict[str, Any]:
-    """A row that says why there are no numbers."""
+    """Make a row with the reason why there are no numbers."""
     seed = "" if item.seed is None else f"seed {item.seed}"
-    asked = "" if item.channels is None else f"{item.channels} channels"
+    channels = "" if item.channels is None else f"{item.channels} channels"
     nothing = dict.fromkeys(("top1", "top5", "drop_points", "bytes", "params", "macs"))
-    heading = _heading(item, None, ", ".join(filter(None, (asked, seed))) or None)
+    heading = _heading(item, None, ", ".join(filter(None, (channels, seed))) or None)
     return {**heading, **nothing, "ms": UNKNOWN, "seeds": [], "error": reason}
 
 
@@ -100,5 +100,5 @@ def _heading(item: Item, latent: Sequence[int] | None, setting: str | None) -> d
 
 
 def _over_seeds(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and sample standard deviation; None for the latter of one value."""
+    """Return mean and sample standard deviation; the latter is None for one value."""
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}

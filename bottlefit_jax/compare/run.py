@@ -1,4 +1,4 @@
-"""The comparison, item by item: what is finished is kept, what fails is remembered, the report grows seed by seed."""
+"""A comparison, item by item: results are kept, failures become rows, the report is written after each seed."""
 
 import contextlib
 import dataclasses
@@ -12,13 +12,13 @@ import numpy as np
 
 from bottlefit_jax import lock
 from bottlefit_jax.compare import plots, timing
-from bottlefit_jax.compare.exits import evaluate_exits
-from bottlefit_jax.compare.image_input import Teacher, jpeg_mean
+from bottlefit_jax.compare.exits import NEVER, THRESHOLDS, evaluate_exits
 from bottlefit_jax.compare.items import Item, Options, to_measure
-from bottlefit_jax.compare.methods import NEVER, THRESHOLDS, student_epochs
+from bottlefit_jax.compare.methods import student_epochs
 from bottlefit_jax.compare.report import LATENCY, RATE_ACCURACY, write_comparison
 from bottlefit_jax.compare.rows import same_network, table
 from bottlefit_jax.compare.setting import Setting, open_setting
+from bottlefit_jax.compare.teacher import TeacherEvaluation, jpeg_mean
 from bottlefit_jax.config_check import check_config
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.cost import count_params, device_cost, macs
@@ -31,20 +31,20 @@ from bottlefit_jax.recipe import Config, bottleneck_options
 from bottlefit_jax.training.loop import Stopped, StopSignal
 
 
-def compare(config: Config, workdir: Path, options: Options, *, command: str) -> dict[str, Any]:
-    """Measures all that was asked for, going on where `workdir` already holds some of it, and writes the report.
+def run_comparison(config: Config, workdir: Path, options: Options, *, command: str | None = None) -> dict[str, Any]:
+    """Measure what the options ask for, continuing what `workdir` already holds, and write the report.
 
     Args:
         config: from a file in `configs/`, locked.
-        workdir: created where it is not there; all but the report lies in `workdir/compare`.
+        workdir: created where it is missing; all but the report is in `workdir/compare`.
         options: which methods, seeds and channels.
-        command: what the person typed, for the report.
+        command: what the user typed, for the report.
 
     Returns:
         The comparison, as in `workdir/compare.json`.
 
     Raises:
-        UserError: anything in config, data or workdir that concerns every method.
+        UserError: a mistake in config, data or workdir that concerns every method.
         Stopped: a signal came; everything is saved.
     """
     check_config(config)
@@ -63,24 +63,26 @@ def compare(config: Config, workdir: Path, options: Options, *, command: str) ->
 
 @dataclasses.dataclass
 class _Comparison:
+    """A comparison that is running; the fields with defaults fill up as it goes."""
+
     setting: Setting
     workdir: Path
     options: Options
     items: Sequence[Item]
-    command: str
+    command: str | None
     stop: StopSignal
     results: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by an item's name
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
-    teacher: Teacher | None = None
+    teacher: TeacherEvaluation | None = None
 
     @property
     def folder(self) -> Path:
-        """Of all but the report."""
+        """The folder of everything but the report."""
         return self.workdir / "compare"
 
     def run(self) -> dict[str, Any]:
-        """Everything, and the report after each seed."""
+        """Measure every item, and write the report after each seed."""
         (self.folder / "results").mkdir(parents=True, exist_ok=True)
         items = self.items
         jpeg95 = jpeg_mean(self.setting)
@@ -93,55 +95,55 @@ class _Comparison:
         return self._show(items, self._times(items), jpeg95)
 
     def _finish(self, item: Item) -> None:
-        """Measures an item, or reads what an earlier process measured."""
+        """Measure an item, or read what an earlier process measured."""
         path = self.folder / "results" / f"{item.name}.json"
         if path.exists():
             self.results[item.name] = json.loads(path.read_text())
             return
         print(f"{item.name}:", flush=True)
         try:
-            found = self._measure(item)
+            result = self._measure(item)
         except Stopped:
             raise
-        except Exception as error:  # whatever it is, the rows of the other methods are worth having
+        except Exception as error:  # whatever it is, the other methods still have their rows
             reason = " ".join(str(error).split())[:300] or "no reason given"
             self.failures[item.name] = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
             print(f"  failed: {self.failures[item.name]}", flush=True)
             return
-        write_text(path, json.dumps(found, indent=2) + "\n")  # JPEG's are measured by every process
-        self.results[item.name] = found
-        print(f"  top-1 {found['top1']:.2f} %, {found['bytes']['mean']:,.0f} bytes", flush=True)
+        write_text(path, json.dumps(result, indent=2) + "\n")  # every process measures JPEG and may write it
+        self.results[item.name] = result
+        print(f"  top-1 {result['top1']:.2f} %, {result['bytes']['mean']:,.0f} bytes", flush=True)
 
     def _measure(self, item: Item) -> dict[str, Any]:
         if item.method.change:
             return self._train(item)
-        self.teacher = self.teacher or Teacher(self.setting)
+        self.teacher = self.teacher or TeacherEvaluation(self.setting)
         if item.quality is not None:
-            return {**self.teacher.over(item.method.image_format, item.quality), "params": 0, "macs": 0}
+            return {**self.teacher.on_files(item.method.image_format, item.quality), "params": 0, "macs": 0}
         networks, size = self.setting.networks, self.setting.image_size
         teacher, variables = networks.teacher, networks.teacher_variables
         assert variables is not None
         cost = macs(lambda image: teacher.apply(variables, image)[0], np.zeros((1, size, size, 3), np.float32))
-        return {**self.teacher.local(), "params": count_params(variables["params"]), "macs": cost}
+        return {**self.teacher.on_device(), "params": count_params(variables["params"]), "macs": cost}
 
     def _train(self, item: Item) -> dict[str, Any]:
-        """Trains a student in a run of its own, and measures it; its checkpoints go, its weights stay."""
+        """Train a student in a run of its own, and measure it; its checkpoints are deleted, its weights kept."""
         folder = self.folder / "runs" / item.name
         report = run_experiment(self._config(item), folder, stop=self.stop)
         student, variables, bottleneck = self._student(item)
         size = self.setting.image_size
         shape = (*student.latent_size((size, size)), bottleneck["channels"])
         payload = float(latent_payload(shape, bottleneck=bottleneck))
-        found = {
+        result = {
             **{key: report["student"][key] for key in ("top1", "top5")},
             "bytes": {"mean": payload, "p95": payload},
             "latent": list(shape),
             **device_cost(student, variables, size),
         }
         if student.design.early_exit is not None:
-            found["exits"] = evaluate_exits(self.setting, student, variables, bottleneck, (*THRESHOLDS, NEVER))
+            result["exits"] = evaluate_exits(self.setting, student, variables, bottleneck, (*THRESHOLDS, NEVER))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return found
+        return result
 
     def _config(self, item: Item) -> Config:
         assert item.method.change is not None
@@ -149,7 +151,7 @@ class _Comparison:
         return self.setting.student_config(item.method.change, seed=item.seed, channels=item.channels)
 
     def _student(self, item: Item) -> tuple[Any, Variables, dict[str, Any]]:
-        """The network, the weights and the bottleneck of a training that is finished."""
+        """Return the network, the weights and the bottleneck of a finished training."""
         config = self._config(item)
         config.student.weights = str(self.folder / "runs" / item.name / "student")
         networks = create_networks(config, self.setting.source.class_names)
@@ -157,22 +159,24 @@ class _Comparison:
         return networks.student, networks.student_variables, networks.bottleneck
 
     def _times(self, items: Sequence[Item]) -> dict[str, dict[str, float]]:
-        """Milliseconds by item; one training stands for all that have its network. {} where nothing can be timed."""
-        print("measuring milliseconds on one core, all methods in turns", flush=True)
+        """Return milliseconds by item, measured once for each network; {} where they cannot be measured."""
+        print("measuring milliseconds on one core, all methods in turn", flush=True)
         done = [item for item in items if item.name in self.results]
-        standing = {same_network(self.results[item.name]): item for item in done if item.seed is not None}
+        representative = {same_network(self.results[item.name]): item for item in done if item.seed is not None}
         images = {item.name: (item.method.image_format, item.quality) for item in done if item.quality is not None}
         try:
-            students = {item.name: self._student(item)[:2] for item in standing.values()}
+            students = {item.name: self._student(item)[:2] for item in representative.values()}
             times = timing.measure(self.setting, images, students)
         except UserError as error:
             self.notes.append(f"No milliseconds were measured: {error}.")
             return {}
-        others = {item.name: standing[same_network(self.results[item.name])] for item in done if item.seed is not None}
+        others = {
+            item.name: representative[same_network(self.results[item.name])] for item in done if item.seed is not None
+        }
         return {**times, **{name: times[item.name] for name, item in others.items()}}
 
     def _epochs(self) -> str:
-        """What a reader must know to judge a drop: how long either side learned."""
+        """Return the note on how long teacher and students were trained."""
         config = self.setting.config
         trained_here = Path(config.teacher.weights).is_relative_to(self.workdir)
         theirs = f"had {config.stages.teacher.epochs}" if trained_here else "came with its weights"
@@ -180,10 +184,10 @@ class _Comparison:
         return f"Every student was trained for {ours} epochs, in one stage or two; the teacher {theirs}."
 
     def _show(self, items: Sequence[Item], times: dict[str, dict[str, float]], jpeg95: float) -> dict[str, Any]:
-        """Draws and writes what there is."""
-        chosen, teacher = self.setting.config.dataset, self.results["local"]
-        told = {
-            "dataset": Path(chosen.root).name if chosen.name == "folder" else chosen.name,
+        """Draw and write what has been measured so far."""
+        dataset, teacher = self.setting.config.dataset, self.results["local"]
+        comparison = {
+            "dataset": Path(dataset.root).name if dataset.name == "folder" else dataset.name,
             "images": len(self.setting.source),
             "image_size": self.setting.image_size,
             "teacher": {"name": self.setting.networks.name, "top1": teacher["top1"], "top5": teacher["top5"]},
@@ -200,8 +204,8 @@ class _Comparison:
             "config": resolved(self.setting.config, self.setting.networks),
         }
         with lock.hold(self.folder / ".report.lock", self.workdir / "compare.md", wait=True):
-            plots.rate_accuracy(self.workdir / RATE_ACCURACY, told)
-            if not plots.latency(self.workdir / LATENCY, told):
+            plots.rate_accuracy(self.workdir / RATE_ACCURACY, comparison)
+            if not plots.latency(self.workdir / LATENCY, comparison):
                 (self.workdir / LATENCY).unlink(missing_ok=True)
-            write_comparison(self.workdir, told, command=self.command)
-        return told
+            write_comparison(self.workdir, comparison, command=self.command)
+        return comparison

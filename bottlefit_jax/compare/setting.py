@@ -1,4 +1,4 @@
-"""What all methods share: the teacher, the evaluation images, the devices."""
+"""What all methods of a comparison share: the teacher, the evaluation images, the devices."""
 
 import dataclasses
 import math
@@ -22,10 +22,10 @@ from bottlefit_jax.training.loop import StopSignal
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A comparison's common ground.
+    """What all methods of a comparison share.
 
     Attributes:
-        config: with the teacher's weights named.
+        config: names the teacher's weights.
         source: the evaluation images.
         networks: the teacher, and a student that is not trained.
         mesh: of all devices.
@@ -48,29 +48,35 @@ class Setting:
 
     @property
     def pixels(self) -> dict[str, Any]:
-        """What `normalise` needs."""
+        """The keyword arguments of `normalise`."""
         return {"mean": self.networks.mean, "std": self.networks.std}
 
     def batches(self, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """The evaluation images as the networks see them: uint8, square."""
-        chosen = self.config.dataset
+        """Yield the evaluation images as the networks see them: uint8, square."""
+        dataset = self.config.dataset
         return data.eval_batches(
             self.source,
             batch_size=-(-self.config.eval_batch_size // self.mesh.size) * self.mesh.size,
-            image_size=chosen.image_size,
-            resize=chosen.resize or None,
+            image_size=dataset.image_size,
+            resize=dataset.resize or None,
             limit=limit,
-            workers=chosen.workers,
-            worker_type=chosen.worker_type,
+            workers=dataset.workers,
+            worker_type=dataset.worker_type,
         )
 
     @property
     def channels(self) -> int:
-        """Of BottleFit's latent, where nothing else is asked for."""
+        """The channels of BottleFit's latent in the config."""
         return self.networks.bottleneck["channels"]
 
     def student_config(self, change: Callable[[Config, str], None], *, seed: int, channels: int | None) -> Config:
-        """The config of one training: a copy, changed by its method, with a latent of as many bytes as BottleFit's."""
+        """Make the config of one training.
+
+        Args:
+            change: of the method.
+            seed: of the training.
+            channels: of the BottleFit latent whose size this latent gets; None for the config's.
+        """
         config = self.config.copy_and_resolve_references()
         config.seed = seed
         change(config, self.cut)
@@ -80,23 +86,23 @@ class Setting:
         return config
 
     def _same_bytes(self, config: Config, channels: int) -> int:
-        """How many channels have as many values as the latent that the comparison's config has with `channels`."""
-        plan, given = {**bottleneck_options(config), "channels": channels}, self.networks.student
-        any_channels = {**plan, "channels": given.cut_channels}  # the latent's height and width do not depend on them
+        """Return how many channels have as many values as the latent of the comparison's config with `channels`."""
+        student = self.networks.student
+        options = {**bottleneck_options(config), "channels": student.cut_channels}  # height and width depend on none
         network = models.create(
-            self.networks.name, num_classes=self.networks.num_classes, bottleneck=any_channels, **self.networks.options
+            self.networks.name, num_classes=self.networks.num_classes, bottleneck=options, **self.networks.options
         )
         if not network.design.encoder:
             return network.cut_channels  # it sends the feature as it is
         size = (self.image_size, self.image_size)
-        return max(1, channels * math.prod(given.latent_size(size)) // math.prod(network.latent_size(size)))
+        return max(1, channels * math.prod(student.latent_size(size)) // math.prod(network.latent_size(size)))
 
 
 def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
     """Open the images, and train the teacher where the config names no weights and the workdir has none.
 
     Raises:
-        UserError: anything that cannot be used; see `run_experiment`.
+        UserError: anything that is invalid; see `run_experiment`.
         loop.Stopped: a signal came while the teacher was being trained.
     """
     if config.student.weights:
@@ -114,14 +120,14 @@ def open_setting(config: Config, workdir: Path, stop: StopSignal) -> Setting:
 
 
 def _teacher(config: Config, workdir: Path, stop: StopSignal) -> Path:
-    """The folder of the teacher: the one that `bottlefit_jax.main` left in the workdir, or one trained now."""
+    """Return the folder of the teacher: the one that `bottlefit_jax.main` left in the workdir, or one trained now."""
     if (workdir / "teacher").is_dir():
         return workdir / "teacher"
-    alone = config.copy_and_resolve_references()
+    teacher_only = config.copy_and_resolve_references()
     for name in ("stage1", "stage2"):
-        alone.stages[name].epochs = 0
+        teacher_only.stages[name].epochs = 0
     folder = workdir / "compare" / "teacher"
     with lock.hold(workdir / "compare" / ".teacher.lock", f"the teacher in {workdir}", wait=True):
         if not (folder / "report.json").exists():
-            run_experiment(alone, folder, stop=stop)
+            run_experiment(teacher_only, folder, stop=stop)
     return folder / "teacher"

@@ -1,4 +1,4 @@
-"""Milliseconds on one core, in LiteRT, which is what the device runs: all parts in turns in one process.
+"""Milliseconds on one core, in LiteRT as on the device: all parts in turn in one process.
 
 Every network is measured as a float32 model, whatever a bundle would hold, so that the methods differ in nothing else.
 """
@@ -29,26 +29,29 @@ def measure(
     images: Mapping[str, tuple[str, int]],
     students: Mapping[str, tuple[Any, Variables]],
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of device and server by name; the teacher on the device is "local".
+    """Measure the milliseconds of device and server.
 
     Args:
         setting: of the comparison.
         images: name -> (Pillow's format, quality).
         students: name -> (network, variables).
 
+    Returns:
+        name -> {"device", "server"}; the teacher on the device is "local".
+
     Raises:
         UserError: LiteRT or its converter is not installed.
     """
     teacher = _of_teacher(setting)
-    halves = {"local": {"device": teacher}}
-    halves |= {name: _of_images(setting, *sent, teacher) for name, sent in images.items()}
-    halves |= {name: _of_student(setting, *student) for name, student in students.items()}
-    medians = _in_turns({(name, half): run for name, runs in halves.items() for half, run in runs.items()})
-    return {name: {"server": 0.0, **{half: medians[name, half] for half in runs}} for name, runs in halves.items()}
+    runs = {"local": {"device": teacher}}
+    runs |= {name: _of_images(setting, *sent, teacher) for name, sent in images.items()}
+    runs |= {name: _of_student(setting, *student) for name, student in students.items()}
+    medians = _in_turn({(name, side): run for name, sides in runs.items() for side, run in sides.items()})
+    return {name: {"server": 0.0, **{side: medians[name, side] for side in sides}} for name, sides in runs.items()}
 
 
-def _in_turns(parts: Mapping[Any, Run]) -> dict[Any, float]:
-    """Median milliseconds of each part; every round runs each of them once, after one round that is not counted."""
+def _in_turn(parts: Mapping[Any, Run]) -> dict[Any, float]:
+    """Return the median milliseconds of each part; every round runs each once, and the first round is not counted."""
     seconds: dict[Any, list[float]] = {name: [] for name in parts}
     gc.collect()
     for number in range(ROUNDS + 1):
@@ -61,7 +64,7 @@ def _in_turns(parts: Mapping[Any, Run]) -> dict[Any, float]:
 
 
 def _of_teacher(setting: Setting) -> Run:
-    """The whole teacher on one image."""
+    """Make a run of the whole teacher on one image."""
     teacher, variables = setting.networks.teacher, setting.networks.teacher_variables
     return _model(
         lambda image: teacher.apply(variables, normalise(image, **setting.pixels), train=False)[0], _image(setting)
@@ -69,24 +72,24 @@ def _of_teacher(setting: Setting) -> Run:
 
 
 def _of_student(setting: Setting, student: Any, variables: Any) -> dict[str, Run]:
-    """{"device", "server"}: everything up to the latent (and the early exit), and everything after it."""
+    """Make {"device", "server"}: everything up to the latent (and the early exit), and everything after it."""
     h, w = student.latent_size((setting.image_size, setting.image_size))
     latent = np.random.default_rng(0).integers(0, 256, (h, w, student.bottleneck.channels), np.uint8)
 
-    def before(image: jax.Array) -> jax.Array:
+    def device(image: jax.Array) -> jax.Array:
         outputs = student.apply(variables, normalise(image, **setting.pixels), method="device_outputs")
         return jnp.concatenate([each.reshape(1, -1) for each in outputs], axis=1)  # LiteRT models here have one output
 
-    def after(q: jax.Array) -> jax.Array:
-        received = q.astype(jnp.float32) * np.float32(0.02) - np.float32(2.0)  # any range costs the same
+    def server(q: jax.Array) -> jax.Array:
+        received = q.astype(jnp.float32) * np.float32(0.02) - np.float32(2.0)  # every range takes the same time
         size = (setting.image_size, setting.image_size)
         return student.apply(variables, received, method="decode", image_size=size)[0]
 
-    return {"device": _model(before, _image(setting)), "server": _model(after, latent)}
+    return {"device": _model(device, _image(setting)), "server": _model(server, latent)}
 
 
 def _of_images(setting: Setting, image_format: str, quality: int, teacher: Run) -> dict[str, Run]:
-    """{"device", "server"}: compressing an image; decompressing it and running the teacher."""
+    """Make {"device", "server"}: compressing an image; decompressing it and running the teacher."""
     images = _image(setting)[None]
     files = encode_images(images, image_format=image_format, quality=quality)
 
@@ -101,7 +104,7 @@ def _of_images(setting: Setting, image_format: str, quality: int, teacher: Run) 
 
 
 def _image(setting: Setting) -> np.ndarray:
-    """The first evaluation image, [H, W, 3] uint8."""
+    """Return the first evaluation image, [H, W, 3] uint8."""
     return next(iter(setting.batches(limit=1)))["image"][0]
 
 

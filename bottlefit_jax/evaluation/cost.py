@@ -1,4 +1,4 @@
-"""What a part of the network costs: multiply-adds, counted in its jaxpr, and parameters. Nothing is computed."""
+"""The cost of parts of a network: multiply-adds, counted in a jaxpr, and parameters. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bottlefit_jax.errors import UserError
 def macs(fn: Callable, *abstract_args) -> int:
     """Count the multiply-adds of convolutions and matrix products in one call.
 
-    The conventions are the usual ones of papers and counters: padding is counted as if it were image, additions,
-    normalisations and activations are not counted, and a transposed convolution costs (input positions) × kernel, as
-    the zeros between its inputs are never multiplied. What does not lead to the result is left out, so
-    `lambda v, x: model.apply(v, x)[1]["latent"]` costs no more than the encoder. Of the branches of a `cond` the
-    dearest counts.
+    The conventions are the usual ones of papers and tools: padding is counted like the image; additions, normalisations
+    and activations are not counted; a transposed convolution costs (input positions) × kernel, as the zeros between its
+    inputs are never multiplied. Operations that the result does not depend on are not counted, so
+    `lambda v, x: model.apply(v, x)[1]["latent"]` costs no more than the encoder. Of the branches of a `cond` the most
+    expensive one counts.
 
     Args:
         fn: a traceable function.
         *abstract_args: arrays, or `jax.ShapeDtypeStruct`s (and trees of them); batch size 1 for a cost per image.
 
     Raises:
-        UserError: a `while_loop` that multiplies, since nobody knows how often it runs.
+        UserError: a `while_loop` that multiplies, as the number of its iterations is unknown.
     """
     return _jaxpr_macs(jax.make_jaxpr(fn)(*abstract_args).jaxpr)
 
@@ -38,7 +38,7 @@ def count_params(tree) -> int:
 
 
 def device_cost(student: Any, variables: Any, image_size: int) -> dict[str, int]:
-    """Count what runs on the device: {"params", "macs"} of the encoder, and of what comes before and beside it.
+    """Count the parameters and multiply-adds of all parts on the device: {"params", "macs"}.
 
     Args:
         student: a `models.Network` with a bottleneck.
@@ -90,7 +90,7 @@ def _eqn_macs(eqn: Any) -> int:
 
 
 def _conv_macs(eqn: Any) -> int:
-    """Count a convolution: for each output (or, along a transposed axis, each input) every kernel tap."""
+    """Count a convolution: every kernel tap for each output, or along a transposed axis for each input."""
     lhs, rhs, out = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
     lhs_spec, rhs_spec, out_spec = eqn.params["dimension_numbers"]
     total = out[out_spec[0]] * out[out_spec[1]] * rhs[rhs_spec[1]]  # batch, output features, input features per group

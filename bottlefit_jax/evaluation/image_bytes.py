@@ -1,4 +1,4 @@
-"""Bytes on the radio: what a camera would send without a bottleneck, and what the bottleneck saves."""
+"""Sizes of images as JPEG or WebP files, with which the payloads of a bottleneck are compared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def jpeg_bytes(images: np.ndarray, *, quality: int = 95) -> np.ndarray:
 
 
 def encode_images(images: np.ndarray, *, image_format: str, quality: int) -> list[bytes]:
-    """Write images as files, with nothing but the quality set.
+    """Write images as files with only the quality set.
 
     Args:
         images: [N, H, W, 3] uint8.
@@ -60,11 +60,11 @@ def decode_images(files: Sequence[bytes]) -> np.ndarray:
 
 
 def saving_percent(latent: float, jpeg: float) -> float:
-    """Return how much less `latent` bytes are than `jpeg` bytes, in percent; negative where they are more.
+    """Return by how many percent `latent` bytes are fewer than `jpeg` bytes; negative where they are more.
 
     Raises:
         UserError: `jpeg` is not above 0.
     """
     if not jpeg > 0:
-        raise UserError(f"a JPEG of {jpeg} bytes; there is nothing to compare with")
+        raise UserError(f"the mean JPEG has {jpeg} bytes; it must have more than 0 to be compared with")
     return float(100.0 * (1.0 - latent / jpeg))

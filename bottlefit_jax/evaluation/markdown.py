@@ -1,10 +1,10 @@
-"""Tables and numbers as Markdown texts show them."""
+"""Tables and numbers in Markdown texts."""
 
 from __future__ import annotations
 
 
 def markdown_table(rows: list[tuple[str, ...]], align: str) -> str:
-    """Write a Markdown table whose first row is its heading; `align` has an l or r per column."""
+    """Write a Markdown table whose first row is its heading; `align` has an l or r for each column."""
     rule = ["---:" if side == "r" else ":---" for side in align]
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [cells[0], rule, *cells[1:]])
@@ -24,7 +24,7 @@ def count_text(value: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Write a duration as a person would: 8.2 s, 4 min 12 s, 3 h 05 min."""
+    """Write a duration in one or two units: 8.2 s, 4 min 12 s, 3 h 05 min."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

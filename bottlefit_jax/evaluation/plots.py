@@ -1,4 +1,4 @@
-"""The report's two images: how training went, and what the bottleneck sends. Figures only, no global plot state."""
+"""The report's two plots: the curves of the training, and latents. They use figures alone, no global plot state."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from bottlefit_jax.codec.quantizer import levels_of
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation.colours import BLUE, GREEN, GREY, ORANGE, RED
 from bottlefit_jax.files import atomic_file
 
-BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#d9822b", "#2e8b57", "#b8352f", "#6b6b6b"
 DPI = 150
 MAX_CHANNELS = 12  # the largest bottleneck of the reference; more maps than this are too small to read
 
 
 def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_stages: Sequence[str] = ("stage1",)):
-    """Draw loss and top-1 by epoch, one column per stage.
+    """Draw loss and top-1 by epoch, a column for each stage.
 
     Args:
         path: where to write the PNG.
@@ -40,8 +40,8 @@ def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_
     if not history:
         raise UserError("cannot draw training curves: the history has no epochs")
     stages = list(dict.fromkeys(entry["stage"] for entry in history))
-    drawing = figure(max(3.6 * len(stages), 4.8), 5.0)
-    axes = drawing.subplots(2, len(stages), squeeze=False, sharex="col")
+    plot = figure(max(3.6 * len(stages), 4.8), 5.0)
+    axes = plot.subplots(2, len(stages), squeeze=False, sharex="col")
     for column, stage in enumerate(stages):
         entries = [entry for entry in history if entry["stage"] == stage]
         _loss_panel(axes[0, column], entries, log=stage in log_stages)
@@ -49,7 +49,7 @@ def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_
         axes[0, column].set_title(stage, fontsize=11, fontweight="bold", loc="left")
     axes[0, 0].set_ylabel("loss")
     axes[1, 0].set_ylabel("top-1, %")
-    save(drawing, path)
+    save(plot, path)
 
 
 def latents(
@@ -63,16 +63,16 @@ def latents(
     *,
     bits: int = 8,
 ):
-    """Draw images beside what the bottleneck sends of them.
+    """Draw images beside their latents.
 
     Args:
         path: where to write the PNG.
         images: [N, H, W, 3] uint8, N images, six in the report.
         latents: [N, h, w, c] uint8, their quantised latents; the first 12 channels are drawn, all on one scale.
         class_names_true: N names.
-        class_names_predicted: N names, as the student sees them.
-        bytes_latent: what is sent per image; one number, or N.
-        bytes_jpeg: the same image as JPEG of quality 95; one number, or N.
+        class_names_predicted: N names, the student's predictions.
+        bytes_latent: bytes of an image's payload; one number, or N.
+        bytes_jpeg: bytes of an image as JPEG at quality 95; one number, or N.
         bits: per value of the latents; their common scale is 0 .. 2**bits - 1.
 
     Raises:
@@ -80,57 +80,61 @@ def latents(
     """
     count = len(images)
     if not count or {len(latents), len(class_names_true), len(class_names_predicted)} != {count}:
-        given = (
+        counts = (
             f"{count} images, {len(latents)} latents, {len(class_names_true)} and {len(class_names_predicted)} names"
         )
-        raise UserError(f"cannot draw {given}; there must be as many of each")
+        raise UserError(f"cannot draw {counts}; the numbers must be equal")
     sent, jpeg = np.broadcast_to(bytes_latent, (count,)), np.broadcast_to(bytes_jpeg, (count,))
     columns = min(2, count)
     rows = math.ceil(count / columns)
     mosaics = [_mosaic(latent) for latent in latents]
     aspect = mosaics[0].shape[1] / mosaics[0].shape[0]
     image = images.shape[2] / images.shape[1]
-    drawing = figure(2.1 * (columns * (aspect + image + 0.12)) + 0.8, 2.75 * rows)
-    grid = GridSpec(rows, 3 * columns - 1, figure=drawing, width_ratios=([image, aspect, 0.12] * columns)[:-1])
+    plot = figure(2.1 * (columns * (aspect + image + 0.12)) + 0.8, 2.75 * rows)
+    grid = GridSpec(rows, 3 * columns - 1, figure=plot, width_ratios=([image, aspect, 0.12] * columns)[:-1])
     maps, drawn = [], []
     for index in range(count):
         row, column = divmod(index, columns)
-        left = drawing.add_subplot(grid[row, 3 * column])
-        right = drawing.add_subplot(grid[row, 3 * column + 1])
+        left = plot.add_subplot(grid[row, 3 * column])
+        right = plot.add_subplot(grid[row, 3 * column + 1])
         left.imshow(images[index])
         drawn.append(
             right.imshow(mosaics[index], vmin=0, vmax=levels_of(bits), cmap="viridis", interpolation="nearest")
         )
         _captions(left, right, class_names_true[index], class_names_predicted[index], sent[index], jpeg[index])
         maps += [left, right]
-    _value_bar(drawing, drawn[0], maps, latents.shape[-1])
-    save(drawing, path)
+    _value_bar(plot, drawn[0], maps, latents.shape[-1])
+    save(plot, path)
 
 
 def figure(width: float, height: float) -> Figure:
-    """Make a figure in inches that lays itself out and belongs to nobody else."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    """Make a figure of this size in inches, with a layout engine and without global state."""
+    made = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(made)
+    return made
 
 
-def save(drawing: Figure, path: str | os.PathLike):
-    """Write the PNG whole or not at all; a full disk or a missing folder is a UserError."""
+def save(plot: Figure, path: str | os.PathLike) -> None:
+    """Write a PNG, complete or not at all.
+
+    Raises:
+        UserError: it cannot be written (full disk, no such folder, no permission).
+    """
     with atomic_file(Path(path)) as temporary:
-        drawing.savefig(temporary, format="png")
+        plot.savefig(temporary, format="png")
 
 
 def _series(entries: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
     """Return the epochs that have a finite `key`, and its values."""
-    found = [(entry["epoch"], float(entry[key])) for entry in entries if entry.get(key) is not None]
-    found = [(epoch, value) for epoch, value in found if math.isfinite(value)]
-    return [epoch for epoch, _ in found], [value for _, value in found]
+    points = [(entry["epoch"], float(entry[key])) for entry in entries if entry.get(key) is not None]
+    points = [(epoch, value) for epoch, value in points if math.isfinite(value)]
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
     """Draw the losses of one stage, and a dotted line where the learning rate drops."""
     drawn = []
-    # The second is dashed and hollow, so that equal curves are both seen.
+    # The second is dashed with hollow markers, so that both of two equal curves are visible.
     first: dict[str, Any] = {"markersize": 4}
     second: dict[str, Any] = {"linestyle": (0, (3, 2)), "markersize": 7, "markerfacecolor": "none"}
     for key, name, colour, marker, look in (
@@ -147,7 +151,7 @@ def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(_short))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        _open_up(axes, drawn)
+        _widen(axes, drawn)
     elif drawn and min(drawn) >= 0:
         axes.set_ylim(0, 1.3 * max(drawn) or 1)
     for number, epoch in enumerate(_rate_drops(entries)):
@@ -156,16 +160,16 @@ def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
     if drawn:
         axes.legend(facecolor="white", edgecolor="none", framealpha=1, fontsize=8, loc="upper right")
     else:
-        _say_nothing_measured(axes)
+        _write_not_measured(axes)
 
 
 def _top1_panel(axes: Axes, entries: Sequence[Mapping]):
-    """Draw top-1 of one stage, with the last value written out."""
+    """Draw top-1 of one stage, with its last value as a title."""
     epochs, values = _series(entries, "top1")
     _decorate(axes, entries)
     axes.set_xlabel("epoch")
     if not values:
-        _say_nothing_measured(axes)
+        _write_not_measured(axes)
         return
     axes.plot(epochs, values, color=GREEN, marker="o", markersize=4, linewidth=1.6)
     middle, spread = (max(values) + min(values)) / 2, max(max(values) - min(values), 4.0)
@@ -175,7 +179,7 @@ def _top1_panel(axes: Axes, entries: Sequence[Mapping]):
 
 
 def _decorate(axes: Axes, entries: Sequence[Mapping]):
-    """Give a panel whole-numbered epochs, a quiet grid and no box."""
+    """Give a panel whole-numbered epochs, a light grid and no box."""
     epochs = [entry["epoch"] for entry in entries]
     margin = max(0.05 * (max(epochs) - min(epochs)), 0.5)
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
@@ -186,11 +190,11 @@ def _decorate(axes: Axes, entries: Sequence[Mapping]):
     axes.tick_params(labelsize=8, color=GREY)
 
 
-def _open_up(axes: Axes, values: Sequence[float]):
+def _widen(axes: Axes, values: Sequence[float]):
     """Show at least a factor of four on a logarithmic axis, so that it always has ticks."""
     low, high = min(values), max(values)
-    widen = max(1.25, math.sqrt(5 / (high / low)))
-    axes.set_ylim(low / widen, high * widen * (high / low) ** 0.12)  # the top is room for the legend
+    factor = max(1.25, math.sqrt(5 / (high / low)))
+    axes.set_ylim(low / factor, high * factor * (high / low) ** 0.12)  # the top is room for the legend
 
 
 def _short(value: float, _position=None) -> str:
@@ -205,7 +209,7 @@ def _short(value: float, _position=None) -> str:
 def _rate_drops(entries: Sequence[Mapping]) -> list[int]:
     """Return the epochs in which a step-wise learning rate is lower than before; none for a smooth schedule.
 
-    A step has a level on one side at least: before it two epochs of one rate, or after it.
+    A step has two epochs of one rate before it or after it.
     """
     known = [(entry["epoch"], float(entry["learning_rate"])) for entry in entries if entry.get("learning_rate")]
     drops = []
@@ -218,13 +222,13 @@ def _rate_drops(entries: Sequence[Mapping]) -> list[int]:
     return drops
 
 
-def _say_nothing_measured(axes: Axes):
+def _write_not_measured(axes: Axes):
     axes.set_yticks([])
     axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9)
 
 
 def _mosaic(latent: np.ndarray) -> np.ma.MaskedArray:
-    """Lay the channels of [h, w, c] out as a tidy grid of maps, masked in the gaps between them."""
+    """Arrange the channels of [h, w, c] as a grid of maps, masked in the gaps between them."""
     height, width, channels = latent.shape
     shown = min(channels, MAX_CHANNELS)
     rows = 2 if shown in (2, 4) else min(3, shown)  # the reference's 3, 6, 9 and 12 channels fill three rows
@@ -239,25 +243,25 @@ def _mosaic(latent: np.ndarray) -> np.ma.MaskedArray:
 
 
 def _captions(left: Axes, right: Axes, true: str, predicted: str, sent: float, jpeg: float):
-    """Write what an image is and what the student says above the pair, and the bytes of both ways below it."""
+    """Write the class and the prediction above a pair, and the bytes of payload and JPEG below it."""
     for axes in (left, right):
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-    right_answer = str(true) == str(predicted)
-    # A title's width does not push axes apart, so it may run on above the maps; its second line is for the verdict.
+    correct = str(true) == str(predicted)
+    # A title does not widen its axes, so it may extend above the maps; its second line is for the prediction.
     left.set_title(f"{_clip(true)}\n ", fontsize=9.5, loc="left", pad=4, fontweight="bold", parse_math=False)
-    verdict = left.annotate(
-        f"{'✓' if right_answer else '✗'} predicted {_clip(predicted)}",
+    prediction = left.annotate(
+        f"{'✓' if correct else '✗'} predicted {_clip(predicted)}",
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 5),
         textcoords="offset points",
         fontsize=9,
-        color=GREEN if right_answer else RED,
+        color=GREEN if correct else RED,
         parse_math=False,  # a class may have a $ in its name
     )
-    verdict.set_in_layout(False)
+    prediction.set_in_layout(False)
     change = f"{100 * (sent / jpeg - 1):+.0f} %".replace("-", "−")
     left.set_xlabel(
         f"{sent:,.0f} bytes; JPEG q95: {jpeg:,.0f} ({change})", fontsize=8.5, color=GREY, loc="left", labelpad=3
@@ -269,11 +273,11 @@ def _clip(name: str, limit: int = 26) -> str:
     return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"
 
 
-def _value_bar(figure: Figure, drawn: AxesImage, maps: list[Axes], channels: int):
-    """Add the scale that all the maps share."""
-    top = drawn.norm.vmax or 1
+def _value_bar(figure: Figure, mosaic: AxesImage, maps: list[Axes], channels: int):
+    """Add the colour scale that all maps share."""
+    top = mosaic.norm.vmax or 1
     ticks = [0, 64, 128, 192, 255] if top == 255 else [0, top]
-    bar = figure.colorbar(drawn, ax=maps, fraction=0.025, pad=0.015, aspect=40, ticks=ticks)
+    bar = figure.colorbar(mosaic, ax=maps, fraction=0.025, pad=0.015, aspect=40, ticks=ticks)
     more = f", first {MAX_CHANNELS} of {channels} channels" if channels > MAX_CHANNELS else ""
     bar.set_label(f"value that is sent{more}", fontsize=8.5, color=GREY)
     bar.ax.tick_params(labelsize=8, color=GREY)

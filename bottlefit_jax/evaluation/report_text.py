@@ -1,26 +1,34 @@
-"""The text of `report.md`: what a person reads of a run."""
+"""The text of `report.md`: a run for people."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from bottlefit_jax.evaluation.alternatives import as_good, interval, name_of
+from bottlefit_jax.evaluation.alternatives import FILES, Alternative, as_good
 from bottlefit_jax.evaluation.markdown import bytes_text, count_text, duration_text, markdown_table
+from bottlefit_jax.evaluation.report import NetworkResult, Report
 
 DROP_GOAL = 0.6  # points of top-1: the largest loss on ImageNet in the abstract of BottleFit (Matsubara et al., 2022)
 NEAR_WHOLE = 0.5  # an encoder with this share of the teacher's multiply-adds leaves little to split
 
 IMAGES = {
     "training_curves.png": "Loss and top-1 by epoch, one column per stage",
-    "latents.png": "Images, and beside each what the bottleneck sends of it",
+    "latents.png": "Images, and beside each its latent as the device sends it",
 }
 
 
-def report_text(report: dict, images: list[str], command: str | None) -> str:
-    """Put the whole text together."""
-    subject = report["student"] or report["teacher"]
+def report_text(report: Report, images: Sequence[str], command: str | None) -> str:
+    """Write the whole text.
+
+    Args:
+        report: of the run.
+        images: keys of `IMAGES` that the run's folder holds.
+        command: what a reader types to get the same result, or None.
+    """
+    subject = report.student or report.teacher
+    assert subject is not None
     blocks = [
-        f"# {subject['name']} on {_dataset_name(report['dataset'])}",
+        f"# {subject.name} on {report.dataset}",
         _headline(report),
         *_remarks(report),
         _summary_table(report),
@@ -31,50 +39,44 @@ def report_text(report: dict, images: list[str], command: str | None) -> str:
         "## Reproduce",
         _how_to_repeat(command),
         "## Made with",
-        ", ".join(f"{name} {value}" for name, value in report["versions"].items())
-        if isinstance(report["versions"], dict)
-        else str(report["versions"]),
+        ", ".join(f"{name} {value}" for name, value in report.versions.items()),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def _dataset_name(dataset: Any) -> str:
-    """Return the name of a dataset that is given as a text or as a mapping with a name."""
-    return str(dataset.get("name", "its dataset")) if isinstance(dataset, dict) else str(dataset)
-
-
-def _headline(report: dict) -> str:
-    """Say in one sentence what an image costs and how often the answer is right."""
-    size, student, teacher = report["bytes_per_image"], report["student"], report["teacher"]
+def _headline(report: Report) -> str:
+    """State in one sentence what an image costs and how often the answer is correct."""
+    student, teacher = report.student, report.teacher
     if student is None:
-        first_five = f", and for {teacher['top5']:.2f} % the right class is among the first five"
+        assert teacher is not None
+        first_five = f", and for {teacher.top5:.2f} % the right class is among the first five"
         return (
-            f"**{teacher['top1']:.2f} %** of the images are classified correctly"
+            f"**{teacher.top1:.2f} %** of the images are classified correctly"
             f"{first_five if _has_top5(teacher) else ''}. "
-            f"An image is {bytes_text(size['jpeg'])} as JPEG at quality 95."
+            f"An image is {bytes_text(report.jpeg)} as JPEG at quality 95."
         )
-    saving = size["saving_percent"]
+    saving = report.saving_percent or 0.0
     change = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'}"
-    compared = f"{change} than a JPEG at quality 95 ({bytes_text(size['jpeg'])})"
-    right = f"**{student['top1']:.2f} %** of the images are classified correctly{_against(teacher, student)}"
-    return f"The device sends **{bytes_text(size['latent_payload'])}** per image, {compared}, and {right}."
+    compared = f"{change} than a JPEG at quality 95 ({bytes_text(report.jpeg)})"
+    correct = f"**{student.top1:.2f} %** of the images are classified correctly{_against_teacher(report)}"
+    return f"The device sends **{bytes_text(student.payload)}** per image, {compared}, and {correct}."
 
 
-def _against(teacher: dict | None, student: dict) -> str:
-    """Set the student's accuracy against the teacher's, where there is one."""
-    if teacher is None:
+def _against_teacher(report: Report) -> str:
+    """Compare the student's accuracy with the teacher's; empty without a teacher."""
+    if report.teacher is None:
         return ""
-    drop = round(student["top1_drop_points"], 2)
+    drop = round(report.drop_points or 0.0, 2)
     if not drop:
         return ", as many as its teacher"
-    return f", {abs(drop):.2f} points {'less' if drop > 0 else 'more'} than its teacher ({teacher['top1']:.2f} %)"
+    return f", {abs(drop):.2f} points {'less' if drop > 0 else 'more'} than its teacher ({report.teacher.top1:.2f} %)"
 
 
-def _remarks(report: dict) -> list[str]:
-    """Say plainly what a reader should know before quoting the headline."""
-    student, size, remarks = report["student"], report["bytes_per_image"], _near_chance(report)
-    if student is not None:
-        drop = round(student["top1_drop_points"] or 0.0, 2)
+def _remarks(report: Report) -> list[str]:
+    """List what a reader should know before quoting the headline."""
+    remarks = _near_chance(report)
+    if report.student is not None:
+        drop = round(report.drop_points or 0.0, 2)
         if drop > DROP_GOAL:
             remarks.append(
                 f"The student loses {drop:.2f} points of top-1. That is more than the {DROP_GOAL} points that "
@@ -85,43 +87,41 @@ def _remarks(report: dict) -> list[str]:
                 f"The student beats its teacher by {-drop:.2f} points. Look at the teacher's own curve, and at how "
                 "many images were evaluated, before you read this as a gain from the bottleneck."
             )
-        if size["saving_percent"] <= 0:
+        if (report.saving_percent or 0.0) <= 0:
             remarks.append(
                 "At this image size the latent is no smaller than a JPEG at quality 95: sending the image costs no "
                 "more."
             )
-        if "bits" in student and student["bits"] is None:
+        if report.student.bits is None:
             remarks.append("There is no quantiser: the latent is counted as it is sent, in 32-bit floats.")
-    if report["teacher"] is not None and not any(stage["name"] == "teacher" for stage in report["stages"]):
-        remarks.append(f"The teacher, {report['teacher']['name']}, was trained elsewhere and only evaluated here.")
+    if report.teacher is not None and not any(stage.name == "teacher" for stage in report.stages):
+        remarks.append(f"The teacher, {report.teacher.name}, was trained elsewhere and only evaluated here.")
     return remarks
 
 
-def _near_chance(report: dict) -> list[str]:
-    """Warn of a network that is hardly more often right than one that always gives the most frequent class."""
-    evaluation = report.get("evaluation")
-    if evaluation is None:
-        return []
-    images, chance = evaluation["images"], evaluation["chance_percent"]
+def _near_chance(report: Report) -> list[str]:
+    """Warn of a network that is hardly more often correct than one that always answers the most frequent class."""
+    chance = report.chance_percent
     limit = chance + min(chance, (100 - chance) / 10)
+    networks = {"teacher": report.teacher, "student": report.student}
     return [
-        f"**The {who} is near chance**: {report[who]['top1']:.2f} % of {images:,} images, and the most frequent class "
-        f"alone gives {chance:.2f} %. Nothing that is compared with it means anything."
-        for who in ("teacher", "student")
-        if report[who] is not None and interval(report[who]["top1"], images)[0] <= limit
+        f"**The {role} is near chance**: {network.top1:.2f} % of {report.images:,} images, and the most frequent "
+        f"class alone gives {chance:.2f} %. No comparison with it means anything."
+        for role, network in networks.items()
+        if network is not None and network.interval95[0] <= limit
     ]
 
 
-def _alternatives(report: dict) -> list[str]:
-    """Set the student beside the teacher on the device and beside files, and say whether splitting pays."""
-    rows = report.get("alternatives")
-    if not rows or report["student"] is None:
+def _alternatives(report: Report) -> list[str]:
+    """Compare the student with the teacher on the device and with files, and conclude whether splitting pays."""
+    rows = report.alternatives
+    if report.student is None or len(rows) == 1:
         return []
     cells = [("", "sent per image", "top-1", "95 % interval", "images", "multiply-adds on the device")]
-    for one in rows:
-        low, high = one["top1_interval95"]
-        shown = (bytes_text(one["bytes"]), f"{one['top1']:.2f} %", f"{low:.2f} to {high:.2f} %", f"{one['images']:,}")
-        cells.append((name_of(one), *shown, count_text(one["device_macs"])))
+    for row in rows:
+        low, high = row.interval95
+        shown = (bytes_text(row.sent), f"{row.top1:.2f} %", f"{low:.2f} to {high:.2f} %", f"{row.images:,}")
+        cells.append((row.name, *shown, count_text(row.device_macs)))
     return [
         "## What else the device could do",
         markdown_table(cells, "lrrrrr"),
@@ -135,34 +135,30 @@ def _alternatives(report: dict) -> list[str]:
     ]
 
 
-def _verdict(rows: list[dict]) -> list[str]:
-    """Say what the student saves against the best file and against the whole teacher, whichever way it goes."""
-    of = {one["method"]: one for one in rows}
-    student, local, files = (
-        of.get("student"),
-        of.get("local"),
-        [one for one in rows if one["method"] in ("jpeg", "webp")],
-    )
+def _verdict(rows: Sequence[Alternative]) -> list[str]:
+    """State what the student saves against the best file and against the whole teacher, whichever way it goes."""
+    of = {row.method: row for row in rows}
+    student, local, files = of.get("student"), of.get("local"), [row for row in rows if row.method in FILES]
     if student is None or local is None:
         return []
     sentences, beaten = [], as_good(rows)
-    level = [one for one in files if one["top1_interval95"][1] >= student["top1"]]
+    comparable = [row for row in files if row.interval95[1] >= student.top1]
     if beaten:
-        best = max(beaten, key=lambda one: one["top1"])
+        best = max(beaten, key=lambda row: row.top1)
         sentences.append(
-            f"**Splitting saves no bytes here**: {name_of(best)} sends {bytes_text(best['bytes'])}, no more than the "
-            f"student's {bytes_text(student['bytes'])}, and {best['top1']:.2f} % are classified correctly "
-            f"(student: {student['top1']:.2f} %)."
+            f"**Splitting saves no bytes here**: {best.name} sends {bytes_text(best.sent)}, no more than the "
+            f"student's {bytes_text(student.sent)}, and {best.top1:.2f} % are classified correctly "
+            f"(student: {student.top1:.2f} %)."
         )
-    elif level:
-        best = min(level, key=lambda one: one["bytes"])
+    elif comparable:
+        best = min(comparable, key=lambda row: row.sent)
         sentences.append(
-            f"The smallest file that is not measurably worse than the student is {name_of(best)}, with "
-            f"{bytes_text(best['bytes'])}; the student sends {100 * (1 - student['bytes'] / best['bytes']):.0f} % less."
+            f"The smallest file that is not measurably worse than the student is {best.name}, with "
+            f"{bytes_text(best.sent)}; the student sends {100 * (1 - student.sent / best.sent):.0f} % less."
         )
     elif files:
         sentences.append("All of these files are measurably worse than the student.")
-    share = student["device_macs"] / local["device_macs"] if local["device_macs"] else 0.0
+    share = student.device_macs / local.device_macs if local.device_macs else 0.0
     computes = f"{100 * share:.0f} % of the teacher's multiply-adds"
     if share >= NEAR_WHOLE:
         sentences.append(
@@ -174,61 +170,44 @@ def _verdict(rows: list[dict]) -> list[str]:
     return sentences
 
 
-def _summary_table(report: dict) -> str:
-    """Set teacher, student, bytes and encoder side by side, or show the one that there is."""
+def _summary_table(report: Report) -> str:
+    """Show teacher and student side by side, or the one that there is."""
     rows = [["", "top-1", "top-5", "sent per image", "on the device"]]
-    teacher, student, size, encoder = (report[key] for key in ("teacher", "student", "bytes_per_image", "encoder"))
-    if teacher is not None:
-        rows.append(
-            [
-                f"teacher: {teacher['name']}",
-                *_accuracies(teacher),
-                f"{bytes_text(size['jpeg'])} (JPEG, quality 95)",
-                "nothing",
-            ]
-        )
-    if student is not None:
-        latent = ["latent"]
-        if student.get("latent_shape"):
-            latent.append(" × ".join(str(length) for length in student["latent_shape"]))
-        if student.get("bits"):
-            latent.append(f"{student['bits']} bits per value")
-        cost = f"{count_text(encoder['params'])} parameters, {count_text(encoder['macs'])} multiply-adds"
-        sent = f"{bytes_text(size['latent_payload'])} ({', '.join(latent)})"
-        rows.append([f"student: {student['name']}", *_accuracies(student), sent, cost])
+    if (teacher := report.teacher) is not None:
+        sent = f"{bytes_text(report.jpeg)} (JPEG, quality 95)"
+        rows.append([f"teacher: {teacher.name}", *_accuracies(teacher), sent, "nothing"])
+    if (student := report.student) is not None:
+        latent = ["latent", " × ".join(map(str, student.latent_shape))]
+        latent += [] if student.bits is None else [f"{student.bits} bits per value"]
+        sent = f"{bytes_text(student.payload)} ({', '.join(latent)})"
+        cost = f"{count_text(student.params)} parameters, {count_text(student.macs)} multiply-adds"
+        rows.append([f"student: {student.name}", *_accuracies(student), sent, cost])
     return markdown_table(list(zip(*rows, strict=True)), "l" + "r" * (len(rows) - 1))
 
 
-def _accuracies(network: dict) -> list[str]:
-    top5 = f"{network['top5']:.2f} %" if _has_top5(network) else f"– ({network['classes']} classes)"
-    return [f"{network['top1']:.2f} %", top5]
+def _accuracies(network: NetworkResult) -> list[str]:
+    top5 = f"{network.top5:.2f} %" if _has_top5(network) else f"– ({network.classes} classes)"
+    return [f"{network.top1:.2f} %", top5]
 
 
-def _has_top5(network: dict) -> bool:
+def _has_top5(network: NetworkResult) -> bool:
     """Return whether top-5 can be anything but 100 %."""
-    return network.get("classes", 1000) > 5
+    return network.classes > 5
 
 
-def _stage_table(report: dict) -> str:
+def _stage_table(report: Report) -> str:
     """List what was trained, for how long and how fast."""
-    if not report["stages"]:
+    if not report.stages:
         return "Nothing was trained in this run."
     rows = [("stage", "epochs", "time", "images per second")]
-    for stage in report["stages"]:
-        speed = stage["images_per_second"]
-        rows.append(
-            (
-                stage["name"],
-                f"{stage['epochs']:,}",
-                duration_text(stage["seconds"]),
-                f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}",
-            )
-        )
+    for stage in report.stages:
+        speed = f"{stage.images_per_second:,.0f}" if stage.images_per_second >= 10 else f"{stage.images_per_second:.1f}"
+        rows.append((stage.name, f"{stage.epochs:,}", duration_text(stage.seconds), speed))
     return markdown_table(rows, "lrrr")
 
 
 def _how_to_repeat(command: str | None) -> str:
-    """Give the command, or say where the configuration is."""
+    """Show the command, or point to the configuration."""
     kept = "Every setting of this run is under `config` in [report.json](report.json)"
     if command is None:
         return f"{kept}; `python -m bottlefit_jax.main` with a config file of these values repeats it."

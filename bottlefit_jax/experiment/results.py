@@ -9,11 +9,12 @@ import numpy as np
 
 from bottlefit_jax.codec.packing import payload_bytes
 from bottlefit_jax.evaluation import plots
-from bottlefit_jax.evaluation.alternatives import interval, network_macs, row
+from bottlefit_jax.evaluation.alternatives import Alternative, network_macs
 from bottlefit_jax.evaluation.cost import device_cost
-from bottlefit_jax.evaluation.image_bytes import jpeg_bytes, saving_percent
+from bottlefit_jax.evaluation.image_bytes import jpeg_bytes
 from bottlefit_jax.evaluation.networks import send_and_classify
-from bottlefit_jax.evaluation.report import versions, write_report
+from bottlefit_jax.evaluation.report import NetworkResult, Report, StageSummary, StudentResult, versions
+from bottlefit_jax.evaluation.report_files import write_report
 from bottlefit_jax.experiment.inputs import Networks, Variables
 from bottlefit_jax.recipe import Config
 
@@ -27,7 +28,7 @@ def write_results(
     networks: Networks,
     student_variables: Variables | None,
     accuracy: dict[str, dict[str, float]],
-    files: list[dict[str, Any]],
+    files: Sequence[Alternative],
     images: Iterable[dict[str, np.ndarray]],
     class_names: Sequence[str],
     stages: list[dict[str, Any]],
@@ -53,32 +54,31 @@ def write_results(
         The report (DESIGN, interface 1).
     """
     jpeg, labels, shown = _read_images(images, classes=len(class_names))
-    jpeg_mean, count = float(jpeg.mean()), len(labels)
-    accuracy = {name: {**each, **_certainty(each["top1"], count)} for name, each in accuracy.items()}
     if history:
         plots.training_curves(workdir / "training_curves.png", history)
-    classes = {"classes": len(class_names)}
-    teacher = {"name": networks.name, **accuracy["teacher"], **classes} if "teacher" in accuracy else None
-    report = {
-        "config": resolved(config, networks),
-        "dataset": Path(config.dataset.root).name if config.dataset.name == "folder" else config.dataset.name,
-        "teacher": teacher,
-        "student": None,
-        "bytes_per_image": {"latent_payload": None, "jpeg": jpeg_mean, "saving_percent": None},
-        "encoder": None,
-        "evaluation": {"images": count, "chance_percent": 100 * float(np.bincount(labels).max()) / count},
-        "alternatives": [*_local(networks, config.dataset.image_size, accuracy, count), *files],
-        "stages": stages,
-        "versions": versions(),
-    }
+    found = {"images": len(labels), "classes": len(class_names)}
+    student = None
     if student_variables is not None:
         _draw(workdir, networks, student_variables, shown, class_names)
-        size = config.dataset.image_size
-        report.update(_of_student(networks, student_variables, size, accuracy, jpeg_mean))
-        report["student"].update(classes)
-        report["alternatives"].append(_student_row(report, count))
+        student = _student(networks, student_variables, config.dataset.image_size, {**accuracy["student"], **found})
+    teacher = None
+    if "teacher" in accuracy:
+        cost = network_macs(networks.teacher, config.dataset.image_size)
+        teacher = NetworkResult(name=networks.name, macs=cost, **accuracy["teacher"], **found)
+    report = Report(
+        config=resolved(config, networks),
+        dataset=Path(config.dataset.root).name if config.dataset.name == "folder" else config.dataset.name,
+        teacher=teacher,
+        student=student,
+        jpeg=float(jpeg.mean()),
+        images=len(labels),
+        chance_percent=100 * float(np.bincount(labels).max()) / len(labels),
+        files=files,
+        stages=[StageSummary(**summary) for summary in stages],
+        versions=versions(),
+    )
     write_report(workdir, report, command=command)
-    return report
+    return report.to_json()
 
 
 def resolved(config: Config, networks: Networks) -> dict[str, Any]:
@@ -100,49 +100,19 @@ def resolved(config: Config, networks: Networks) -> dict[str, Any]:
     return values
 
 
-def _of_student(
-    networks: Networks, variables: Variables, size: int, accuracy: dict[str, dict[str, float]], jpeg: float
-) -> dict[str, Any]:
-    """Return the parts of the report that a student adds: its accuracy, its bytes, its encoder's cost."""
+def _student(networks: Networks, variables: Variables, size: int, accuracy: dict[str, Any]) -> StudentResult:
+    """Return the student's accuracy, its payload and its encoder's cost."""
     bottleneck = networks.bottleneck
-    latent_shape = [*networks.student.latent_size((size, size)), bottleneck["channels"]]
-    latent_bytes = latent_payload(latent_shape, bottleneck=bottleneck)
-    drop = accuracy["teacher"]["top1"] - accuracy["student"]["top1"] if "teacher" in accuracy else None
-    return {
-        "student": {
-            "name": f"{networks.name} + {bottleneck['channels']}-channel bottleneck",
-            **accuracy["student"],
-            "bits": bottleneck["bits"],
-            "latent_shape": latent_shape,
-            "top1_drop_points": drop,
-        },
-        "bytes_per_image": {
-            "latent_payload": latent_bytes,
-            "jpeg": jpeg,
-            "saving_percent": saving_percent(latent_bytes, jpeg),
-        },
-        "encoder": device_cost(networks.student, variables, size),
-    }
-
-
-def _certainty(top1: float, count: int) -> dict[str, Any]:
-    """Return the number of images of an accuracy, and its 95 % interval."""
-    return {"images": count, "top1_interval95": interval(top1, count)}
-
-
-def _local(networks: Networks, size: int, accuracy: dict[str, dict[str, float]], count: int) -> list[dict[str, Any]]:
-    """Return a list with the row of the teacher on the device; it is empty without a teacher."""
-    if "teacher" not in accuracy:
-        return []
-    top1, cost = accuracy["teacher"]["top1"], network_macs(networks.teacher, size)
-    return [row("local", "", sent=0.0, top1=top1, images=count, device_macs=cost)]
-
-
-def _student_row(report: dict[str, Any], count: int) -> dict[str, Any]:
-    """Return the student's row of the alternatives."""
-    student, sent = report["student"], report["bytes_per_image"]["latent_payload"]
-    setting = f"{student['latent_shape'][-1]} channels"
-    return row("student", setting, sent=sent, top1=student["top1"], images=count, device_macs=report["encoder"]["macs"])
+    height, width = networks.student.latent_size((size, size))
+    shape = (height, width, bottleneck["channels"])
+    return StudentResult(
+        name=f"{networks.name} + {bottleneck['channels']}-channel bottleneck",
+        bits=bottleneck["bits"],
+        latent_shape=shape,
+        payload=latent_payload(shape, bottleneck=bottleneck),
+        **accuracy,
+        **device_cost(networks.student, variables, size),
+    )
 
 
 def _read_images(

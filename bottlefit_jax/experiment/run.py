@@ -285,7 +285,7 @@ class _Experiment:
         )
         checkpoint.save_variables(self.workdir / role, variables, meta)
 
-    def _sent_as_files(self, teacher: Variables) -> list[dict[str, Any]]:
+    def _sent_as_files(self, teacher: Variables) -> list[alternatives.Alternative]:
         """Evaluate the teacher on images that were sent as files."""
         variables = sharding.put_replicated(self.mesh, teacher)
         limit = alternatives.image_limit(self.config.dataset.image_size)

@@ -106,20 +106,20 @@ def _parse_size(value: Any) -> Size | None:
 
 
 class ConvStack(nn.Module):
-    """The layers of an encoder or decoder in order, each under its number.
-
-    Args of a call:
-        x: `[B, h, w, c]`, the images or the latent.
-        train: batch norms use and record the batch's statistics.
-        size: (h', w') that the decoder's adaptive pool leaves.
-    """
+    """The layers of an encoder or decoder in order; the parameters of each lie under its number."""
 
     layers: tuple[Layer, ...]
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, size: Size | None = None) -> jax.Array:
-        """Apply the layers."""
+        """Apply the layers.
+
+        Args:
+            x: `[B, h, w, c]`, the images, the feature at the cut or the latent.
+            train: batch norms use and record the batch's statistics.
+            size: (h', w'), to which the decoder's adaptive pool resizes.
+        """
         style = Style(self.dtype, TORCH_DEFAULT)
         x = x.astype(self.dtype)
         for number, layer in enumerate(self.layers):
@@ -145,10 +145,10 @@ class ConvStack(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """Quantise and dequantise a latent; the formula is `codec.quantizer`'s.
+    """Quantises and dequantises a latent, with the formula of `codec.quantizer`.
 
-    With static ranges the variables are `ranges/quantizer/low` and `high`, shape `()` or `[c]`, both 0 until
-    something calibrates them.
+    With static ranges the variables are `ranges/quantizer/low` and `high`, shape `()` or `[c]`, both 0 until they are
+    calibrated.
     """
 
     bits: int
@@ -157,9 +157,11 @@ class Quantizer(nn.Module):
 
     @nn.compact
     def __call__(self, latent: jax.Array, train: bool = False) -> jax.Array:
-        """`[B, h, w, c] -> [B, h, w, c]` of the same type, with the errors of `bits` bits.
+        """Return the latent with the errors of `bits` bits, in the same dtype.
 
-        In training the range is always dynamic, and gradients pass as if nothing were quantised.
+        Args:
+            latent: `[B, h, w, c]`.
+            train: the range is dynamic, and gradients pass as if nothing were quantised.
         """
         x = latent.astype(jnp.float32)
         if self.static:
@@ -172,6 +174,6 @@ class Quantizer(nn.Module):
             axis = {"image": (1, 2, 3), "batch": None, "channel": (1, 2)}[self.per]
             affine = codec.dynamic_range(jax.lax.stop_gradient(x), bits=self.bits, axis=axis, xp=jnp)
         integers = codec.quantize(jax.lax.stop_gradient(x), affine, bits=self.bits, xp=jnp)
-        # An integer cannot carry a NaN: put it back, so that whoever looks at the output sees it.
+        # Integers have no NaN: put it back, so that the output shows it.
         restored = jnp.where(jnp.isnan(x), x, codec.dequantize(integers, affine, xp=jnp))
         return (x + jax.lax.stop_gradient(restored - x) if train else restored).astype(latent.dtype)

@@ -83,17 +83,8 @@ _V3 = Design(
 _DENSENET = Design(
     encoder=_V2.encoder,
     decoder=(
-        *NORM_RELU,
-        _PADDED,
-        *NORM_RELU,
-        _PADDED,
-        *NORM_RELU,
-        conv("cut"),
-        *NORM_RELU,
-        conv("cut"),
-        *NORM_RELU,
-        conv("cut"),
-        RESIZE,
+        *(*NORM_RELU, _PADDED, *NORM_RELU, _PADDED),
+        *(*NORM_RELU, conv("cut"), *NORM_RELU, conv("cut"), *NORM_RELU, conv("cut"), RESIZE),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The comparison as a person meets it: mistakes in one line, a table at the end, and going on after a stop."""
+"""The command: mistakes in one line, a table at the end, and resuming after a stop."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--methods=magic"], "--methods has 'magic'; the methods are local, jpeg, webp"),
         (["--seeds=one"], "--seeds is 'one'"),
@@ -44,11 +44,11 @@ def run(*arguments):
         (["--config.stages.stage1.epochs=-1"], "must be at least 0"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, said):
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
     code, _, err = run("--config=configs/digits.py", f"--workdir={tmp_path}", *arguments)
     assert (code, len(err.splitlines())) == (2, 1)
     assert err.startswith("error: ")
-    assert said in err
+    assert message in err
 
 
 def test_help_lists_the_commands_own_flags():
@@ -58,7 +58,7 @@ def test_help_lists_the_commands_own_flags():
     assert "--device-slower=1" in out
 
 
-def test_a_training_that_another_process_does_is_refused_before_anything_runs(tmp_path):
+def test_a_training_of_another_process_is_refused_before_anything_runs(tmp_path):
     with lock.hold(tmp_path / "compare" / ".bottlefit-6ch-seed0.lock", "it"):
         code, out, err = run(*SMALL, f"--workdir={tmp_path}", "--methods=bottlefit")
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -79,27 +79,27 @@ def test_two_processes_with_different_methods_share_a_workdir(tmp_path):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """The workdir and the output of a comparison on the digits, one method of which cannot work there."""
+    """The workdir and the output of a comparison on the digits, whose images are too small for one method."""
     workdir = tmp_path_factory.mktemp("run")
     return workdir, run(*SMALL, f"--workdir={workdir}", "--methods=jpeg,bottlefit-patch,autoencoder,spinn")
 
 
 @pytest.mark.slow
-def test_a_table_holds_every_method_and_says_why_one_failed(compared):
+def test_the_table_has_every_method_and_the_reason_of_a_failure(compared):
     workdir, (code, out, err) = compared
     assert (code, err) == (1, "")
     assert "rows failed, first autoencoder: images of 32 × 32 are too small" in out
-    told = json.loads((workdir / "compare.json").read_text())
-    rows = {(row["method"], row["setting"].split(",")[0]): row for row in told["rows"]}
+    comparison = json.loads((workdir / "compare.json").read_text())
+    rows = {(row["method"], row["setting"].split(",")[0]): row for row in comparison["rows"]}
     patch = rows["bottlefit-patch", "6 channels"]
     assert patch["bytes"]["mean"] == 5 * 5 * 6 + 9
     assert patch["ms"]["device"] > 0
     assert patch["ms"]["server"] > 0
     assert patch["top1"]["mean"] > 20
-    assert rows["jpeg", "quality 95"]["bytes"]["mean"] == pytest.approx(told["jpeg95_bytes"])
+    assert rows["jpeg", "quality 95"]["bytes"]["mean"] == pytest.approx(comparison["jpeg95_bytes"])
     assert rows["autoencoder", "6 channels"]["error"]
     assert rows["spinn", "no exit"]["bytes"]["mean"] > rows["spinn", "threshold 0.5"]["bytes"]["mean"]
-    assert told["teacher"]["top1"] == rows["local", ""]["top1"]["mean"]
+    assert comparison["teacher"]["top1"] == rows["local", ""]["top1"]["mean"]
     text = (workdir / "compare.md").read_text()
     assert "![" in text
     assert "failed: images of 32 × 32" in text
@@ -109,7 +109,7 @@ def test_a_table_holds_every_method_and_says_why_one_failed(compared):
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_done_again(compared):
+def test_finished_trainings_are_not_repeated(compared):
     workdir, _ = compared
     before = json.loads((workdir / "compare.json").read_text())
     code, out, _ = run(*SMALL, f"--workdir={workdir}", "--methods=jpeg,bottlefit-patch,spinn")
@@ -117,8 +117,8 @@ def test_what_is_finished_is_not_done_again(compared):
     assert "epoch" not in out
     after = json.loads((workdir / "compare.json").read_text())
     accuracies = [
-        [(row["title"], row["setting"], row["top1"]) for row in told["rows"] if not row["error"]]
-        for told in (before, after)
+        [(row["title"], row["setting"], row["top1"]) for row in comparison["rows"] if not row["error"]]
+        for comparison in (before, after)
     ]
     assert accuracies[0] == accuracies[1]
 
@@ -132,7 +132,7 @@ def test_another_configs_workdir_is_refused(compared):
 
 
 @pytest.mark.slow
-def test_a_comparison_that_is_stopped_goes_on_in_the_epoch_and_ends_the_same(compared, tmp_path):
+def test_a_stopped_comparison_resumes_within_the_epoch_and_ends_the_same(compared, tmp_path):
     workdir, _ = compared
     arguments = (*SMALL, f"--workdir={tmp_path}", "--methods=bottlefit-patch,spinn")
     metrics = tmp_path / "compare" / "runs" / "bottlefit-patch-6ch-seed0" / "metrics.jsonl"
@@ -145,7 +145,7 @@ def test_a_comparison_that_is_stopped_goes_on_in_the_epoch_and_ends_the_same(com
     code, out, _ = run(*arguments)
     assert code == 0
     assert "stage1  epoch" not in out
-    told = [json.loads((folder / "compare.json").read_text()) for folder in (workdir, tmp_path)]
-    rows = [{(row["title"], row["setting"]): row for row in each["rows"]} for each in told]
+    both = [json.loads((folder / "compare.json").read_text()) for folder in (workdir, tmp_path)]
+    rows = [{(row["title"], row["setting"]): row for row in each["rows"]} for each in both]
     for key in (("BottleFit-patch", "6 channels"), ("SPINN", "no exit")):
         assert rows[0][key]["top1"] == rows[1][key]["top1"]

@@ -1,4 +1,4 @@
-"""The bottlenecks of the methods that BottleFit is compared with, and who knows their names."""
+"""The designs that only the comparison uses, and where their names are known."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_a_device_without_an_early_exit_computes_the_latent_alone(draw_variables
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"),
+    ("options", "message"),
     [
         ({"design": "spinn", "version": 3}, "version=3 belongs to bottlefit; design='spinn' has none"),
         ({"design": "spinn", "channels": 12}, "channels=12 must be 128: a spinn sends layer2 of resnet18 as it is"),
@@ -88,9 +88,9 @@ def test_a_device_without_an_early_exit_computes_the_latent_alone(draw_variables
         ),
     ],
 )
-def test_a_wrong_option_is_named(plan, message):
+def test_a_wrong_option_is_named(options, message):
     with pytest.raises(UserError, match=message):
-        models.create("resnet18", bottleneck=plan)
+        models.create("resnet18", bottleneck=options)
 
 
 def test_an_image_too_small_for_an_autoencoder_is_one_line():
@@ -111,7 +111,7 @@ def python(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_without_the_comparison_its_designs_are_unknown_and_the_message_says_whose_they_are():
+def test_without_the_comparison_its_designs_are_unknown_and_the_message_names_it():
     code = "from bottlefit_jax import models; models.create('resnet18', bottleneck={'design': 'spinn'})"
     _, _, err = python("-c", code)
     assert err.splitlines()[-1] == (

@@ -1,4 +1,4 @@
-"""An early exit: at threshold 0 the device answers everything, above 1 nothing."""
+"""An early exit: at threshold 0 the device classifies every image, above 1 none."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from bottlefit_jax.training import sharding
 
 @pytest.fixture(scope="module")
 def student(setting):
-    """A student of SPINN with the teacher's weights and a new exit: module, variables, bottleneck."""
+    """A student of SPINN with the teacher's weights and an untrained exit: module, variables, bottleneck."""
     plan = bottleneck_options(setting.student_config(METHODS["spinn"].change, seed=0, channels=None))
     module = models.create("resnet18", num_classes=10, bottleneck=plan, width=8)
     example = jnp.zeros((1, setting.image_size, setting.image_size, 3))
@@ -43,7 +43,7 @@ def exits(setting, student, alone):
     return evaluate_exits(setting, *student, thresholds=(0.0, *middle, 1.01))
 
 
-def test_who_never_leaves_early_is_answered_by_the_whole_student(setting, student, exits):
+def test_above_every_confidence_the_accuracy_is_the_whole_students(setting, student, exits):
     module, variables, _ = student
     step = create_eval_step(module, mesh=setting.mesh, **setting.pixels)
     whole = evaluate(step, sharding.put_replicated(setting.mesh, variables), setting.batches(), mesh=setting.mesh)
@@ -52,7 +52,7 @@ def test_who_never_leaves_early_is_answered_by_the_whole_student(setting, studen
     assert 0 < exits[-1]["bytes"]["mean"] <= 5 * 5 * 16 + 9 + 11  # zlib adds 11 bytes at most
 
 
-def test_who_always_leaves_early_sends_nothing(alone, exits):
+def test_at_threshold_0_nothing_is_sent(alone, exits):
     logits, labels = alone
     expected = percentages(correct_counts(logits, labels, np.ones(len(labels), bool)))
     assert {key: exits[0][key] for key in expected} == expected

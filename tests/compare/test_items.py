@@ -1,4 +1,4 @@
-"""What is measured, in which order, and what is said of flags that cannot be used."""
+"""What is measured, in which order, and the messages for invalid flags."""
 
 import pytest
 
@@ -10,17 +10,16 @@ DEFAULTS = {name: default for name, (default, _) in FLAGS.items()}
 
 
 def test_by_default_every_method_is_compared_with_three_seeds():
-    options = Options.parse(DEFAULTS)
-    assert options == Options(tuple(METHODS), (0, 1, 2), (), 1.0)
+    assert Options.parse(DEFAULTS) == Options() == Options(tuple(METHODS), (0, 1, 2), (), 1.0)
 
 
-def test_the_teacher_is_always_measured_and_the_tables_order_is_kept():
+def test_the_teacher_is_always_measured_and_methods_keep_the_order_of_the_table():
     options = Options.parse({**DEFAULTS, "methods": "kd, jpeg", "seeds": "7", "channels": "6,3,6"})
     assert options == Options(("local", "jpeg", "kd"), (7,), (6, 3), 1.0)
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "said"),
+    ("flag", "value", "message"),
     [
         ("methods", "kd,magic", "--methods has 'magic'; the methods are local, jpeg"),
         ("seeds", "0,-1", "--seeds is '0,-1'; it must be whole numbers from 0 up"),
@@ -31,13 +30,13 @@ def test_the_teacher_is_always_measured_and_the_tables_order_is_kept():
         ("device-slower", "nan", "--device-slower is 'nan'; it must be a number above 0"),
     ],
 )
-def test_a_flag_that_cannot_be_used_is_one_line(flag, value, said):
+def test_an_invalid_flag_is_one_line(flag, value, message):
     with pytest.raises(UserError) as caught:
         Options.parse({**DEFAULTS, flag: value})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_what_is_quick_comes_first_and_then_seed_by_seed():
+def test_untrained_methods_come_first_and_then_seed_by_seed():
     names = [
         item.name for item in to_measure(Options(("local", "jpeg", "bottlefit", "spinn"), (0, 4), (), 1.0), (3, 6))
     ]

@@ -18,7 +18,7 @@ def changed(name):
     return config
 
 
-def test_the_issues_methods_are_all_there():
+def test_the_methods_stand_in_this_order():
     assert list(METHODS) == [
         *("local", "jpeg", "webp", "vanilla", "kd", "hnd", "ghnd", "bottlefit", "bottlefit-patch"),
         *("cr-bq", "autoencoder", "spinn"),
@@ -61,7 +61,7 @@ def test_where_the_config_has_our_encoder_only_its_own_row_does(name):
 
 
 @pytest.mark.parametrize("name", ["vanilla", "kd", "cr-bq", "spinn"])
-def test_what_learns_from_labels_alone_has_the_teachers_optimiser(name):
+def test_training_from_labels_has_the_teachers_optimiser(name):
     config = changed(name)
     for key in ("optimizer", "learning_rate", "momentum", "weight_decay", "warmup_epochs"):
         assert config.stages.stage2[key] == config.stages.teacher[key]

@@ -1,3 +1,5 @@
+"""The comparison's plots: every method is named, nothing hides anything, and the axes fit the data."""
+
 import itertools
 
 import numpy as np
@@ -12,12 +14,12 @@ BOTTLEFIT = row("bottlefit", "BottleFit", "8 channels", top1=84.7, std=0.2, sent
 JPEG = codec("jpeg", "JPEG", (5, 15.0, 690), (50, 78.1, 1270), (70, 84.6, 1590), (95, 85.0, 2968))
 
 
-def panel(drawing):
-    (axes,) = drawing.axes
+def panel(plot):
+    (axes,) = plot.axes
     return axes
 
 
-def words(axes):
+def texts(axes):
     return [text.get_text() for text in axes.texts if text.get_text()]
 
 
@@ -31,7 +33,7 @@ def overlaps(axes):
 
 
 @pytest.mark.parametrize("draw", [plots.rate_accuracy, plots.latency])
-def test_twelve_methods_make_a_image(tmp_path, draw):
+def test_twelve_methods_make_a_plot(tmp_path, draw):
     assert draw(tmp_path / "p.png", everything())
     with Image.open(tmp_path / "p.png") as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -43,8 +45,8 @@ def test_twelve_methods_make_a_image(tmp_path, draw):
 def test_every_method_is_named_and_no_label_hides_another():
     axes = panel(plots._rate_accuracy(everything()))
     same = ["vanilla", "kd", "hnd", "ghnd", "bottlefit-patch", "cr-bq", "autoencoder"]
-    assert {*same, "BottleFit", "JPEG", "WebP", "SPINN"} <= set(words(axes))
-    assert "local" not in words(axes)
+    assert {*same, "BottleFit", "JPEG", "WebP", "SPINN"} <= set(texts(axes))
+    assert "local" not in texts(axes)
     assert overlaps(axes) == []
     assert overlaps(panel(plots._latency(everything()))) == []
 
@@ -56,27 +58,27 @@ def test_names_in_a_column_keep_the_order_of_their_markers():
     assert sorted(column, key=heights.__getitem__) == column
 
 
-def test_the_teacher_is_a_line_that_stands_for_local():
+def test_the_teacher_is_a_line_in_place_of_local():
     axes = panel(plots._rate_accuracy(comparison(local(), BOTTLEFIT)))
-    assert any("teacher = local,\n0 bytes: 85.1 %" in text for text in words(axes))
-    assert any("0.6 points less" in text for text in words(axes))
+    assert any("teacher = local,\n0 bytes: 85.1 %" in text for text in texts(axes))
+    assert any("0.6 points less" in text for text in texts(axes))
     assert axes.get_xscale() == "log"
     assert any(list(line.get_ydata()) == [85.1, 85.1] for line in axes.lines)
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert [band.y0, band.y1] == pytest.approx([84.5, 85.1])
 
 
-def test_a_codec_that_falls_far_leaves_the_frame_with_a_triangle_that_says_its_value():
+def test_a_codec_outside_the_frame_has_a_triangle_with_its_value():
     axes = panel(plots._rate_accuracy(comparison(BOTTLEFIT, *JPEG)))
     bottom = 77.1  # a point below what lies within 15 points of the teacher
     assert axes.get_ylim()[0] == pytest.approx(bottom)
     (edge,) = [line for line in axes.lines if line.get_gid() == "edge"]
     assert edge.get_marker() == "v"
     assert (edge.get_xdata()[0], edge.get_ydata()[0]) == pytest.approx((0.69, bottom))
-    assert "q5: 15 %" in words(axes)
+    assert "q5: 15 %" in texts(axes)
 
 
-def test_a_poor_trained_method_stretches_the_frame_but_not_without_end():
+def test_a_poor_trained_method_stretches_the_frame_up_to_a_limit():
     poor = row("kd", "KD", top1=62.0, sent=656.0)
     assert plots._floor(85.1, [poor, *JPEG]) == pytest.approx(61.0)
     assert plots._floor(85.1, [row("kd", "KD", top1=10.0, sent=656.0)]) == pytest.approx(45.1)
@@ -94,7 +96,7 @@ def test_the_frame_ends_where_the_data_ends():
     assert (highest - lowest) / (high - low) > 0.7
 
 
-def test_markers_at_one_place_are_all_seen():
+def test_all_markers_at_one_place_are_visible():
     same = [row(method, method, "3 channels", top1=84.0, sent=84.0) for method in ("hnd", "kd", "bottlefit")]
     axes = panel(plots._rate_accuracy(comparison(*same, row("cr-bq", "CR+BQ", top1=84.0, sent=90.0))))
     sizes = [bars.lines[0].get_markersize() for bars in axes.containers]
@@ -103,7 +105,7 @@ def test_markers_at_one_place_are_all_seen():
     assert orders[0] < orders[1] < orders[2]
 
 
-def test_lines_of_the_same_time_take_turns():
+def test_the_colours_of_lines_at_one_place_alternate():
     same = [row(method, method, "3 channels", top1=84.8, sent=84.0) for method in ("kd", "ghnd", "bottlefit")]
     drawn = lines(panel(plots._latency(comparison(*same, row("cr-bq", "CR+BQ", top1=84.8, sent=200.0)))))
     patterns = [drawn[f"{name}, 3 channels"]._unscaled_dash_pattern for name in ("kd", "ghnd", "bottlefit")]
@@ -113,18 +115,18 @@ def test_lines_of_the_same_time_take_turns():
 
 
 @pytest.mark.parametrize("draw", [plots._rate_accuracy, plots._latency])
-def test_no_word_leaves_the_image(draw):
-    drawing = draw(everything() | {"dataset": "a-folder-with-a-name-that-is-longer-than-any-image-is-wide " * 2})
-    drawing.draw_without_rendering()
-    axes = panel(drawing)
-    texts = [text for text in axes.texts if text.get_text()]
-    for text in (*texts, axes._left_title, axes.xaxis.label, axes.yaxis.label):
+def test_no_text_leaves_the_image(draw):
+    plot = draw(everything() | {"dataset": "a-folder-with-a-name-that-is-longer-than-any-image-is-wide " * 2})
+    plot.draw_without_rendering()
+    axes = panel(plot)
+    labels = [text for text in axes.texts if text.get_text()]
+    for text in (*labels, axes._left_title, axes.xaxis.label, axes.yaxis.label):
         box = text.get_window_extent()
         assert box.x0 >= 0, text
-        assert box.x1 <= drawing.bbox.width + 1, text
+        assert box.x1 <= plot.bbox.width + 1, text
 
 
-def test_a_setting_that_sends_nothing_stands_at_the_left_border():
+def test_a_setting_that_sends_nothing_is_at_the_left_border():
     spinn = [
         row("spinn", "SPINN", f"threshold {t}", top1=80.0 + t, sent=sent) for t, sent in ((0.5, 0.0), (0.8, 900.0))
     ]
@@ -132,12 +134,12 @@ def test_a_setting_that_sends_nothing_stands_at_the_left_border():
     (edge,) = [line for line in axes.lines if line.get_gid() == "edge"]
     assert edge.get_marker() == "<"
     assert edge.get_xdata()[0] == pytest.approx(axes.get_xlim()[0])
-    assert "threshold 0.5: 0 bytes" in words(axes)
+    assert "threshold 0.5: 0 bytes" in texts(axes)
 
 
-def test_a_failed_method_is_not_drawn_and_nothing_at_all_is_no_image(tmp_path):
+def test_a_failed_method_is_not_drawn_and_without_rows_there_is_no_plot(tmp_path):
     broken = failed("webp", "WebP", "quality 5", "no WebP")
-    assert "WebP" not in words(panel(plots._rate_accuracy(comparison(BOTTLEFIT, broken))))
+    assert "WebP" not in texts(panel(plots._rate_accuracy(comparison(BOTTLEFIT, broken))))
     assert not plots.rate_accuracy(tmp_path / "p.png", comparison(local(), broken))
     assert not plots.latency(tmp_path / "p.png", comparison(broken))
     assert not list(tmp_path.iterdir())
@@ -155,10 +157,10 @@ def test_latency_is_device_and_link_and_server():
     assert "slower" not in panel(plots._latency(comparison(BOTTLEFIT))).get_title(loc="left")
 
 
-def test_latency_takes_the_smallest_setting_within_the_goal_or_the_nearest():
+def test_latency_shows_the_smallest_setting_within_the_goal_or_the_most_accurate():
     webp = codec("webp", "WebP", (20, 74.2, 660), (50, 81.1, 980))
     axes = panel(plots._latency(comparison(*JPEG, *webp, BOTTLEFIT)))
-    assert words(axes) == ["JPEG, quality 70", "WebP, quality 50 (−4.0 points)", "BottleFit"]
+    assert texts(axes) == ["JPEG, quality 70", "WebP, quality 50 (−4.0 points)", "BottleFit"]
     assert {name: line.get_linestyle() for name, line in lines(axes).items()} == {
         "JPEG, quality 70": "-",
         "WebP, quality 50": "--",
@@ -167,9 +169,9 @@ def test_latency_takes_the_smallest_setting_within_the_goal_or_the_nearest():
 
 
 @pytest.mark.parametrize("ms", [(None, 2.2), (0.3, None)])
-def test_latency_leaves_out_what_has_no_times(tmp_path, ms):
+def test_latency_leaves_out_methods_without_times(tmp_path, ms):
     untimed = row("ghnd", "GHND", top1=84.0, sent=656.0, ms=ms)
-    assert words(panel(plots._latency(comparison(untimed, BOTTLEFIT)))) == ["BottleFit"]
+    assert texts(panel(plots._latency(comparison(untimed, BOTTLEFIT)))) == ["BottleFit"]
     assert not plots.latency(tmp_path / "p.png", comparison(untimed))
     assert not list(tmp_path.iterdir())
 
@@ -180,7 +182,7 @@ def test_an_unknown_method_and_a_name_with_a_dollar_are_drawn(tmp_path):
     assert plots.latency(tmp_path / "l.png", odd)
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_one_line(tmp_path):
     for draw in (plots.rate_accuracy, plots.latency):
         with pytest.raises(UserError, match="cannot write"):
             draw(tmp_path / "missing" / "p.png", comparison(BOTTLEFIT))

@@ -1,3 +1,5 @@
+"""compare.md and compare.json: the table, and sentences that follow from it whichever way it goes."""
+
 import errno
 import json
 import os
@@ -25,7 +27,7 @@ def test_json_holds_what_was_given_as_plain_numbers(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.json", "compare.md"]
 
 
-def test_a_row_says_all_that_was_measured(tmp_path):
+def test_a_row_has_everything_that_was_measured(tmp_path):
     text = text_of(tmp_path, local(), *codec("jpeg", "JPEG", (95, 85.1, 2968.2)), BOTTLEFIT)
     assert text.startswith("# resnet18 on imagenette160: what else a user could do\n")
     table = [line for line in text.splitlines() if line.startswith("|")]
@@ -43,14 +45,14 @@ def test_a_row_says_all_that_was_measured(tmp_path):
     assert "python 3.11.7, device cpu" in text
 
 
-def test_a_failed_method_is_a_row_that_says_why(tmp_path):
+def test_a_failed_method_is_a_row_with_the_reason(tmp_path):
     text = text_of(tmp_path, BOTTLEFIT, failed("webp", "WebP", "quality 5", "no WebP in\nthis Pillow | 11"))
     dashes = " | ".join("–" * 9)
     assert f"| WebP | quality 5 | failed: no WebP in this Pillow \\| 11 | {dashes} |" in text
     assert "Not measured, see the table for the reason: WebP, quality 5." in text
 
 
-def test_what_was_not_measured_is_a_dash_and_never_none(tmp_path):
+def test_a_missing_value_is_a_dash_and_never_none(tmp_path):
     unmeasured = BOTTLEFIT | {"ms": {"device": 123.4, "server": None}, "params": None, "macs": None}
     text = text_of(tmp_path, unmeasured, notes=[], seeds=[3])
     assert "| – | – | 123 | – |" in text
@@ -59,7 +61,7 @@ def test_what_was_not_measured_is_a_dash_and_never_none(tmp_path):
     assert "\n- " not in text
 
 
-def test_the_headline_names_who_is_near_the_teacher_and_sends_least(tmp_path):
+def test_the_headline_names_the_methods_near_the_teacher_and_the_smallest(tmp_path):
     jpeg = codec("jpeg", "JPEG", (50, 78.1, 1270), (90, 84.5, 2350), (95, 85.0, 2968.2))
     text = text_of(tmp_path, local(), *jpeg, BOTTLEFIT)
     assert (
@@ -71,25 +73,25 @@ def test_the_headline_names_who_is_near_the_teacher_and_sends_least(tmp_path):
     assert "beaten" not in text
 
 
-def test_methods_that_send_as_much_share_the_headline(tmp_path):
+def test_methods_of_equal_size_share_the_headline(tmp_path):
     text = text_of(tmp_path, row("ghnd", "GHND", top1=84.6, std=0.1, sent=656.2), BOTTLEFIT)
     assert "**GHND and BottleFit, 8 channels send the fewest bytes, 656 per image**" in text
-    assert (
-        "No other method with as few bytes is right more often; the nearest is GHND (656 bytes, 84.60 %), 0.10" in text
-    )
+    assert "No other method with as few bytes is more accurate; the nearest is GHND (656 bytes, 84.60 %), 0.10" in text
     assert "0.10 points less, which is **within the seeds' spread** (± 0.10 and ± 0.20)." in text
 
 
-def test_nobody_near_the_teacher_is_said_plainly(tmp_path):
+def test_without_a_method_near_the_teacher_the_headline_says_so(tmp_path):
     poor = row("bottlefit", "BottleFit", top1=80.0, std=0.2, sent=6000.0)
     text = text_of(tmp_path, local(), poor, *codec("jpeg", "JPEG", (5, 15.0, 690)))
-    assert "**Nothing that uses a link stays within 0.6 points of the teacher (85.10 % top-1)**; the nearest is" in text
+    assert (
+        "**No method that uses a link stays within 0.6 points of the teacher (85.10 % top-1)**; the nearest is" in text
+    )
     assert "BottleFit, which loses 5.10 points with 6,000 bytes per image, 102.1 % **more** than JPEG" in text
     assert "lies" not in text
 
 
 @pytest.mark.parametrize(
-    ("top1", "std", "sent", "said"),
+    ("top1", "std", "sent", "sentence"),
     [
         (
             84.9,
@@ -98,31 +100,31 @@ def test_nobody_near_the_teacher_is_said_plainly(tmp_path):
             "**It is beaten** with no more bytes by GHND (656 bytes, 84.90 %), 0.20 points more, which is",
         ),
         (85.0, 0.05, 600.0, "**It is beaten** with no more bytes by GHND (600 bytes, 85.00 %), 0.30 points more."),
-        (84.7, 0.05, 600.0, "the nearest is GHND (600 bytes, 84.70 %), just as often right, which is **within"),
+        (84.7, 0.05, 600.0, "the nearest is GHND (600 bytes, 84.70 %), equally accurate, which is **within"),
         (84.0, 0.05, 600.0, "the nearest is GHND (600 bytes, 84.00 %), 0.70 points less."),
         (85.0, 0.05, 657.0, "No other method sends as little."),
     ],
 )
-def test_whether_bottlefit_is_beaten_is_said_whichever_way_it_goes(tmp_path, top1, std, sent, said):
+def test_the_text_says_whether_bottlefit_is_beaten(tmp_path, top1, std, sent, sentence):
     text = text_of(tmp_path, local(), row("ghnd", "GHND", top1=top1, std=std, sent=sent), BOTTLEFIT)
-    assert said in text
-    assert ("beaten" in text) == ("beaten" in said)
+    assert sentence in text
+    assert ("beaten" in text) == ("beaten" in sentence)
 
 
-def test_a_lead_that_the_device_computes_for_is_said_with_its_price(tmp_path):
-    dear = row("cr-bq", "CR+BQ", top1=86.0, std=0.1, sent=600.0) | {"macs": 45_000_000}
-    text = text_of(tmp_path, local(), dear, BOTTLEFIT)
+def test_a_lead_is_stated_with_its_multiply_adds(tmp_path):
+    expensive = row("cr-bq", "CR+BQ", top1=86.0, std=0.1, sent=600.0) | {"macs": 45_000_000}
+    text = text_of(tmp_path, local(), expensive, BOTTLEFIT)
     assert "(600 bytes, 86.00 %), 1.30 points more, for 2.5 times the multiply-adds on the device." in text
 
 
-def test_bottlefit_is_not_beaten_by_its_own_patches_nor_by_local_alone(tmp_path):
+def test_bottlefit_is_compared_neither_with_its_own_patches_nor_with_local(tmp_path):
     patches = row("bottlefit-patch", "BottleFit, patches", top1=84.4, std=0.1, sent=700.0)
     text = text_of(tmp_path, local(), patches, BOTTLEFIT)
     assert "BottleFit's best row is BottleFit, 8 channels: 656 bytes" in text
     assert "No other method that uses a link was measured." in text
 
 
-def test_what_the_seeds_do_not_tell_from_a_beaten_bottlefit_is_said(tmp_path):
+def test_differences_within_the_spread_are_called_undecided(tmp_path):
     winner, near, behind = (
         row(name, name.upper(), top1=top1, std=0.1, sent=600.0)
         for name, top1 in (("spinn", 86.0), ("kd", 84.5), ("vanilla", 84.3))
@@ -148,13 +150,13 @@ def test_every_method_that_beats_bottlefit_is_named_once_at_its_best(tmp_path):
     assert "and by WebP, quality 5 (600 bytes, 84.80 %), 0.10 points more" in text
 
 
-def test_a_comparison_without_bottlefit_or_without_anything_has_a_text(tmp_path):
+def test_a_comparison_without_bottlefit_or_without_measurements_has_a_text(tmp_path):
     assert "BottleFit" not in text_of(tmp_path, local(), *codec("jpeg", "JPEG", (95, 85.0, 2968.2)))
-    assert "Nothing that uses a link was measured." in text_of(tmp_path, failed("jpeg", "JPEG", "", "no JPEG"))
+    assert "No method that uses a link was measured." in text_of(tmp_path, failed("jpeg", "JPEG", "", "no JPEG"))
     assert "none of them sends anything" in text_of(tmp_path, row("spinn", "SPINN", top1=85.0, sent=0))
 
 
-def test_only_images_that_exist_are_shown_around_the_table(tmp_path):
+def test_only_plots_that_exist_are_shown_around_the_table(tmp_path):
     assert ".png" not in text_of(tmp_path, BOTTLEFIT)
     for name in ("compare_rate_accuracy.png", "compare_latency.png"):
         (tmp_path / name).touch()
@@ -162,7 +164,7 @@ def test_only_images_that_exist_are_shown_around_the_table(tmp_path):
     assert text.index("(compare_rate_accuracy.png)") < text.index("| method |") < text.index("(compare_latency.png)")
 
 
-def test_the_command_is_repeated_where_there_is_one(tmp_path):
+def test_the_command_is_shown_where_there_is_one(tmp_path):
     command = "python -m bottlefit_jax.compare --workdir=runs/compare"
     assert f"## Reproduce\n\n```sh\n{command}\n```" in text_of(tmp_path, BOTTLEFIT, command=command)
     assert "```" not in text_of(tmp_path, BOTTLEFIT)
@@ -174,7 +176,7 @@ def test_nan_is_refused_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_or_a_missing_folder_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_or_a_missing_folder_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write .*compare\.md: No such file"):
         text_of(tmp_path / "missing", BOTTLEFIT)
 

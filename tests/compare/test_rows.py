@@ -1,4 +1,4 @@
-"""Rows out of results: seeds as mean and spread, thresholds as settings, failures as reasons."""
+"""Rows from results: seeds as mean and spread, thresholds as settings, failures as reasons."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_seeds_are_one_row_with_mean_and_sample_standard_deviation():
     assert [each["seed"] for each in row["seeds"]] == [0, 1, 2]
 
 
-def test_one_seed_has_no_spread_and_what_was_not_timed_no_milliseconds():
+def test_one_seed_has_no_spread_and_an_unmeasured_time_is_none():
     local, row = rows(trained("kd", 0), {"kd-8ch-seed0": result(78.0)})
     assert row["top1"]["std"] is None
     assert row["ms"] == {"device": None, "server": None}
@@ -54,7 +54,7 @@ def test_a_seed_that_failed_is_a_row_beside_those_that_did_not():
     )
 
 
-def test_what_has_not_been_reached_yet_is_no_row():
+def test_an_item_without_a_result_yet_has_no_row():
     assert len(rows(trained("kd", 0), {})) == 1
 
 
@@ -64,7 +64,7 @@ def test_channels_are_rows_of_their_own():
     assert [row["top1"]["mean"] for row in found[1:]] == [70.0, 71.0]
 
 
-def test_an_exit_has_a_row_for_each_threshold_and_its_server_works_only_for_what_is_sent():
+def test_an_early_exit_has_a_row_for_each_threshold_and_server_time_only_for_what_is_sent():
     def exits(share):
         rest = {"top5": 98.0, "bytes": {"mean": 1000.0 * share, "p95": 2000.0}}
         return [

@@ -20,7 +20,7 @@ def channels_of(setting, name, channels):
 
 @pytest.mark.parametrize("name", ["vanilla", "bottlefit", "bottlefit-patch", "cr-bq", "autoencoder"])
 @pytest.mark.parametrize("channels", [None, 3])
-def test_a_latent_has_at_most_as_many_values_as_bottlefits_and_nearly_as_many(setting, name, channels):
+def test_a_latent_has_as_many_values_as_bottlefits_or_slightly_fewer(setting, name, channels):
     expected = channels_of(setting, "bottlefit", channels)
     own, values = channels_of(setting, name, channels)
     assert expected[0] == (channels or 6)
@@ -31,7 +31,7 @@ def test_spinn_sends_the_feature_as_it_is(setting):
     assert channels_of(setting, "spinn", None) == (16, 5 * 5 * 16)
 
 
-def test_a_methods_config_leaves_the_comparisons_as_it_was(setting):
+def test_the_config_of_a_method_is_a_copy(setting):
     before = setting.config.to_dict()
     changed = setting.student_config(METHODS["spinn"].change, seed=5, channels=None)
     assert setting.config.to_dict() == before
@@ -40,20 +40,20 @@ def test_a_methods_config_leaves_the_comparisons_as_it_was(setting):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda config: config.student.update(weights="student"), "config.student.weights is set"),
         (lambda config: [config.stages[name].update(epochs=0) for name in ("stage1", "stage2")], "have 0 epochs"),
     ],
 )
-def test_a_config_that_trains_no_student_is_refused(setting, tmp_path, change, said):
+def test_a_config_that_trains_no_student_is_refused(setting, tmp_path, change, message):
     config = setting.config.copy_and_resolve_references()
     change(config)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_setting(config, tmp_path, stop=None)
 
 
-def test_a_teacher_that_main_left_in_the_workdir_is_taken(setting):
+def test_a_teacher_that_is_already_in_the_workdir_is_used(setting):
     config = setting.config.copy_and_resolve_references()
     folder = Path(config.teacher.weights)
     config.teacher.weights = ""

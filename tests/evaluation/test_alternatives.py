@@ -1,4 +1,4 @@
-"""Images sent as files: every format and quality is a row with its bytes and the teacher's accuracy."""
+"""Images sent as files: a row for every format and quality, with its bytes and the teacher's accuracy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation import alternatives
+from bottlefit_jax.evaluation.alternatives import Alternative
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
 
 
@@ -15,29 +16,29 @@ def batch(count=6, real=5):
     return {"image": images, "label": np.zeros(count, np.int32), "mask": np.arange(count) < real}
 
 
-def test_every_format_and_quality_is_a_row_of_the_bytes_that_were_evaluated():
+def test_every_format_and_quality_has_a_row_with_the_bytes_that_were_evaluated():
     seen = []
 
     def accuracy(batches):
-        seen.append(np.concatenate([one["image"] for one in batches]))
+        seen.append(np.concatenate([batch["image"] for batch in batches]))
         return {"top1": 80.0, "top5": 100.0}
 
     images = batch()
     rows = alternatives.sent_as_files(accuracy, [images, images])
     wanted = [(method, f"quality {quality}") for method in ("jpeg", "webp") for quality in alternatives.QUALITIES]
-    assert [(row["method"], row["setting"]) for row in rows] == wanted
+    assert [(row.method, row.setting) for row in rows] == wanted
     files = encode_images(images["image"], image_format="WEBP", quality=5)
     row = rows[wanted.index(("webp", "quality 5"))]
-    assert row["bytes"] == pytest.approx(np.mean([len(file) for file in files[:5]]))  # not what fills up the batch
-    assert (row["images"], row["device_macs"]) == (10, 0)
-    assert row["top1_interval95"] == pytest.approx([49.0, 94.3], abs=0.1)
+    assert row.sent == pytest.approx(np.mean([len(file) for file in files[:5]]))  # not the padding of the batch
+    assert (row.images, row.device_macs) == (10, 0)
+    assert row.interval95 == pytest.approx([49.0, 94.3], abs=0.1)
     assert np.array_equal(seen[4][:6], decode_images(files))
 
 
 def test_a_format_that_pillow_cannot_write_is_left_out(monkeypatch):
     monkeypatch.setattr(alternatives.features, "check", lambda feature: feature == "jpg")
     rows = alternatives.sent_as_files(lambda batches: {"top1": 50.0}, [batch()])
-    assert {row["method"] for row in rows} == {"jpeg"}
+    assert {row.method for row in rows} == {"jpeg"}
 
 
 def test_no_images_are_one_clear_error():
@@ -45,7 +46,7 @@ def test_no_images_are_one_clear_error():
         alternatives.sent_as_files(lambda batches: {"top1": 50.0}, [batch(real=0)])
 
 
-def test_large_images_are_fewer():
+def test_of_large_images_fewer_are_sent():
     assert alternatives.image_limit(32) == alternatives.MOST_IMAGES
     assert alternatives.image_limit(1024) == 85
 
@@ -63,10 +64,10 @@ def test_a_whole_network_is_counted():
 
 
 def test_a_file_is_as_good_only_with_no_more_bytes_and_no_measurable_loss():
-    student = alternatives.row("student", "3 channels", sent=84.0, top1=99.0, images=400, device_macs=5)
+    student = Alternative("student", "3 channels", sent=84.0, top1=99.0, images=400, device_macs=5)
     same = {"images": 400, "device_macs": 0}
-    smaller = alternatives.row("webp", "quality 5", sent=80.0, top1=98.5, **same)
-    worse = alternatives.row("webp", "quality 1", sent=60.0, top1=90.0, **same)
-    larger = alternatives.row("jpeg", "quality 5", sent=673.0, top1=99.5, **same)
+    smaller = Alternative("webp", "quality 5", sent=80.0, top1=98.5, **same)
+    worse = Alternative("webp", "quality 1", sent=60.0, top1=90.0, **same)
+    larger = Alternative("jpeg", "quality 5", sent=673.0, top1=99.5, **same)
     assert alternatives.as_good([student, smaller, worse, larger]) == [smaller]
     assert alternatives.as_good([smaller, worse, larger]) == []

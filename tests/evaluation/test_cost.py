@@ -1,3 +1,5 @@
+"""Multiply-adds and parameters, against counts by hand."""
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ def test_the_first_convolution_of_a_resnet():
         (nn.BatchNorm(use_running_average=True), (1, 8, 8, 4), 0),
     ],
 )
-def test_known_layers(layer, shape, expected):
+def test_layers_cost_what_is_known_of_them(layer, shape, expected):
     assert layer_macs(layer, *shape) == expected
 
 
@@ -69,7 +71,7 @@ def test_a_loop_of_unknown_length_is_an_error_only_if_it_multiplies():
         macs(lambda x: lax.while_loop(lambda c: c[0, 0] < 9, lambda c: c @ c, x), x)
 
 
-def test_what_the_result_does_not_need_is_free():
+def test_operations_without_influence_on_the_result_are_not_counted():
     def two(x):
         return {"latent": x @ x, "logits": x @ x @ x}
 

@@ -1,3 +1,5 @@
+"""Sizes of images as files."""
+
 import io
 
 import numpy as np
@@ -8,7 +10,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.image_bytes import jpeg_bytes, saving_percent
 
 
-def test_sizes_are_those_of_files_that_pillow_writes(tmp_path):
+def test_sizes_are_those_of_pillows_files(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3)).astype(np.uint8)
     images[1] = 7
     sizes = jpeg_bytes(images)
@@ -44,5 +46,5 @@ def test_other_arrays_are_refused(wrong):
 def test_saving_is_in_percent_of_the_jpeg():
     assert saving_percent(250, 1000) == 75
     assert saving_percent(1500, 1000) == -50
-    with pytest.raises(UserError, match="0 bytes"):
+    with pytest.raises(UserError, match="has 0 bytes"):
         saving_percent(1, 0)

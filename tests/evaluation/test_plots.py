@@ -1,3 +1,5 @@
+"""The report's plots: what is drawn for any history and any latents."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,7 +50,7 @@ def test_only_drops_of_a_stepwise_rate_are_marked():
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 16])
 @pytest.mark.parametrize("warmup", [0, 1])
-def test_a_cosine_schedule_has_no_drops_however_short_it_is(count, warmup):
+def test_a_cosine_schedule_of_any_length_has_no_drops(count, warmup):
     rate = create_schedule("cosine", learning_rate=0.1, epochs=count, steps_per_epoch=45, warmup_epochs=warmup)
     cosine = epochs("a", count, learning_rate=lambda i: float(rate(45 * (i + 1) - 1)))
     assert plots._rate_drops(cosine) == []
@@ -62,9 +64,8 @@ def test_every_drop_of_a_stepwise_schedule_with_a_warm_up_is_marked():
     assert plots._rate_drops(steps) == [4, 7, 9]
 
 
-def test_equal_curves_are_both_seen(tmp_path):
-    drawing = plots.figure(5, 4)
-    axes = drawing.subplots()
+def test_both_of_two_equal_curves_are_visible(tmp_path):
+    axes = plots.figure(5, 4).subplots()
     plots._loss_panel(axes, epochs("a", 3, train_loss=lambda i: 1.0, eval_loss=lambda i: 1.0), log=False)
     below, above = axes.lines
     assert (below.get_linestyle(), above.get_linestyle()) == ("-", "--")
@@ -75,7 +76,7 @@ def test_equal_curves_are_both_seen(tmp_path):
 @pytest.mark.parametrize(
     ("channels", "grid"), [(1, (1, 1)), (2, (2, 1)), (3, (3, 1)), (4, (2, 2)), (9, (3, 3)), (12, (3, 4)), (40, (3, 4))]
 )
-def test_channels_form_a_tidy_grid_with_gaps(channels, grid):
+def test_channels_form_a_grid_with_gaps(channels, grid):
     latent = np.broadcast_to(np.arange(channels, dtype=np.uint8), (5, 7, channels))
     mosaic = plots._mosaic(latent)
     rows, columns = grid
@@ -85,7 +86,7 @@ def test_channels_form_a_tidy_grid_with_gaps(channels, grid):
     assert seen.size == 35 * min(channels, plots.MAX_CHANNELS)
 
 
-def test_images_stand_beside_their_latents(tmp_path):
+def test_images_are_drawn_beside_their_latents(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
     latents = rng.integers(0, 256, (6, 5, 5, 3)).astype(np.uint8)
@@ -95,7 +96,7 @@ def test_images_stand_beside_their_latents(tmp_path):
     plots.latents(tmp_path / "one.png", images[:1], latents[:1] // 16, ["0"], ["0"], 84, 900, bits=4)
 
 
-def test_wrong_arguments_are_told(tmp_path):
+def test_wrong_arguments_are_one_line(tmp_path):
     image, latent = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 3, 3, 1), np.uint8)
     with pytest.raises(UserError, match="2 images, 2 latents, 1 and 2 names"):
         plots.latents(tmp_path / "l.png", image, latent, ["a"], ["a", "b"], 9, 900)

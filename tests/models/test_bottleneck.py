@@ -16,8 +16,8 @@ SIZES = [(33, 33), (64, 64), (97, 97), (160, 160), (224, 224), (225, 225), (227,
 def tiny(draw_variables):
     """Call it with the bottleneck's keys: a ResNet-18 student of width 8, images 2 × 32 × 32, and its variables."""
 
-    def make(**plan):
-        module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3, **plan})
+    def make(**options):
+        module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3, **options})
         images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
         return module, images, draw_variables(module, 32)
 
@@ -189,7 +189,7 @@ def test_training_quantises_only_on_request_and_gradients_pass(tiny, quantize_tr
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"),
+    ("options", "message"),
     [
         ({"chanels": 3}, "unknown bottleneck key 'chanels'; the keys are channels, hidden, design, version"),
         ({"channels": 0}, "channels=0 must be an integer from 1 up"),
@@ -216,9 +216,9 @@ def test_training_quantises_only_on_request_and_gradients_pass(tiny, quantize_tr
         (12, "bottleneck=12 must be a dictionary"),
     ],
 )
-def test_a_wrong_bottleneck_is_named(plan, message):
+def test_a_wrong_option_is_named(options, message):
     with pytest.raises(UserError, match=message):
-        models.create("resnet18", bottleneck=plan)
+        models.create("resnet18", bottleneck=options)
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2", "inception_v3"])

@@ -1,34 +1,34 @@
-"""Images sent to the teacher: as much accuracy as they keep, as many bytes as the files have."""
+"""The teacher on images as they are and on compressed ones: its accuracy, and the sizes of the files."""
 
 import numpy as np
 import pytest
 
-from bottlefit_jax.compare.image_input import Teacher, jpeg_mean, summary
+from bottlefit_jax.compare.teacher import TeacherEvaluation, jpeg_mean, mean_and_p95
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images, jpeg_bytes
 
 
 @pytest.fixture(scope="module")
 def teacher(setting):
-    return Teacher(setting)
+    return TeacherEvaluation(setting)
 
 
 def test_a_lossless_format_costs_bytes_and_no_accuracy(setting, teacher):
-    local, png = teacher.local(), teacher.over("PNG", 0)
+    local, png = teacher.on_device(), teacher.on_files("PNG", 0)
     assert (png["top1"], png["top5"]) == (local["top1"], local["top5"])
     assert local["bytes"] == {"mean": 0.0, "p95": 0.0}
     assert png["bytes"]["p95"] >= png["bytes"]["mean"] > 100
 
 
-def test_bytes_are_those_of_every_image_and_of_no_filling(setting, teacher):
+def test_sizes_are_of_every_image_and_of_no_padding_of_the_last_batch(setting, teacher):
     images = np.concatenate([batch["image"][batch["mask"]] for batch in setting.batches()])
     assert len(images) == len(setting.source)
     sizes = jpeg_bytes(images, quality=95)
-    assert teacher.over("JPEG", 95)["bytes"] == summary(sizes)
+    assert teacher.on_files("JPEG", 95)["bytes"] == mean_and_p95(sizes)
     assert jpeg_mean(setting) == pytest.approx(sizes.mean())
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
-def test_less_quality_is_fewer_bytes_and_another_image(setting, image_format):
+def test_a_lower_quality_has_fewer_bytes_and_a_larger_error(setting, image_format):
     images = next(iter(setting.batches(limit=4)))["image"][:4]
     poor, good = (encode_images(images, image_format=image_format, quality=quality) for quality in (5, 95))
     assert sum(map(len, poor)) < sum(map(len, good))

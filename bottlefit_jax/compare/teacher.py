@@ -1,4 +1,4 @@
-"""The methods that train nothing: the teacher on the device, or images sent to it."""
+"""The methods that train nothing: the teacher on the device, or on the server behind images that are sent to it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +11,8 @@ from bottlefit_jax.evaluation.networks import Batches, create_eval_step, evaluat
 from bottlefit_jax.training import sharding
 
 
-class Teacher:
-    """The teacher, compiled once, over the evaluation images or over what is left of them after compression."""
+class TeacherEvaluation:
+    """Evaluates the teacher on the images as they are, or compressed; compiled once."""
 
     def __init__(self, setting: Setting):
         """Put its weights onto the devices."""
@@ -23,12 +23,20 @@ class Teacher:
             networks.teacher, mesh=setting.mesh, class_indices=networks.class_indices, **setting.pixels
         )
 
-    def local(self) -> dict[str, Any]:
-        """Its accuracy on the images as they are: {"top1", "top5", "bytes"}."""
+    def on_device(self) -> dict[str, Any]:
+        """Return its accuracy on the images as they are: {"top1", "top5", "bytes"}."""
         return {**self._accuracy(self._setting.batches()), "bytes": {"mean": 0.0, "p95": 0.0}}
 
-    def over(self, image_format: str, quality: int) -> dict[str, Any]:
-        """Its accuracy on images that were sent compressed, and their bytes: {"top1", "top5", "bytes"}."""
+    def on_files(self, image_format: str, quality: int) -> dict[str, Any]:
+        """Return its accuracy on images that were sent compressed, and their sizes.
+
+        Args:
+            image_format: Pillow's name.
+            quality: on Pillow's scale.
+
+        Returns:
+            {"top1", "top5", "bytes"}.
+        """
         sizes: list[int] = []
 
         def received() -> Iterator[dict[str, np.ndarray]]:
@@ -37,17 +45,17 @@ class Teacher:
                 sizes.extend(len(file) for file, real in zip(files, batch["mask"], strict=True) if real)
                 yield {**batch, "image": decode_images(files)}
 
-        return {**self._accuracy(received()), "bytes": summary(np.asarray(sizes))}
+        return {**self._accuracy(received()), "bytes": mean_and_p95(np.asarray(sizes))}
 
     def _accuracy(self, batches: Batches) -> dict[str, float]:
         return evaluate(self._step, self._variables, batches, mesh=self._setting.mesh)
 
 
-def summary(sizes: np.ndarray) -> dict[str, float]:
-    """Bytes per image: {"mean", "p95"}."""
+def mean_and_p95(sizes: np.ndarray) -> dict[str, float]:
+    """Return the mean and the 95th percentile of sizes in bytes: {"mean", "p95"}."""
     return {"mean": float(sizes.mean()), "p95": float(np.percentile(sizes, 95))}
 
 
 def jpeg_mean(setting: Setting) -> float:
-    """Mean bytes of the images as JPEG at quality 95, what the reports compare with."""
+    """Return the mean bytes of the images as JPEG at quality 95, with which the reports compare."""
     return float(np.concatenate([jpeg_bytes(batch["image"][batch["mask"]]) for batch in setting.batches()]).mean())
