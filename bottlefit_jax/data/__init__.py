@@ -1,4 +1,4 @@
-"""Images in, uint8 NHWC batches out: sources, augmentation, the Grain loader. Nothing here imports JAX."""
+"""Labelled images as uint8 NHWC batches: sources, augmentation, the Grain loader. Nothing here imports JAX."""
 
 from typing import TYPE_CHECKING
 

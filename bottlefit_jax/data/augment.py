@@ -1,4 +1,4 @@
-"""Cropping and resizing, with torchvision's rules (`torchvision/transforms/transforms.py` and `functional.py`).
+"""Crops and resizes images by torchvision's rules (`torchvision/transforms/transforms.py` and `functional.py`).
 
 Training: `RandomResizedCrop` as its `get_params` draws it, then a horizontal flip. Evaluation: `Resize` of the short
 side, then `CenterCrop`. Resizing is the antialiased bilinear filter that Pillow applies to torchvision's images.
@@ -13,39 +13,44 @@ from scipy.sparse import csr_array
 
 from bottlefit_jax.errors import UserError
 
-# One thread per image: the loader already runs an image per thread, and OpenCV's own pool would fight it.
+# The loader already runs one image per thread; OpenCV's own threads would compete with them.
 cv2.setNumThreads(0)
 
 RATIO = (3 / 4, 4 / 3)
-_TRIES = 10
-_ALL = (slice(None), slice(None))
-_ENLARGED = 2**22  # pixels that OpenCV may make, of which a window is wanted
-_BLOCK = 2**22  # pixels that are floats at a time
+_ATTEMPTS = 10
+_WHOLE = (slice(None), slice(None))
+_MAX_ENLARGED = 2**22  # pixels up to which OpenCV enlarges a whole image of which a window is kept
+_BLOCK = 2**22  # pixels that are converted to float at a time
 
 
 def default_resize(image_size: int) -> int:
-    """The short side that evaluation resizes to before the centre crop: 256 for 224, and in proportion."""
+    """Return the short side that evaluation resizes to before the centre crop: 256 for 224, others in proportion.
+
+    Args:
+        image_size: side of the crop, pixels.
+    """
     return round(image_size * 256 / 224)
 
 
 def sample_crop(
     height: int, width: int, rng: np.random.Generator, *, scale: tuple[float, float], ratio: tuple[float, float] = RATIO
 ) -> tuple[int, int, int, int]:
-    """Draws a crop: its share of the area uniform in `scale`, its aspect ratio log-uniform in `ratio`.
+    """Draw a crop: its share of the area uniform in `scale`, its aspect ratio log-uniform in `ratio`.
 
-    Ten tries; where none fits, the largest centred crop whose aspect ratio is allowed.
+    If none of ten draws fits into the image, the crop is the largest centred one whose aspect ratio is allowed.
 
     Args:
-        height, width: of the image, pixels.
-        rng: where the draws come from.
-        scale: least and most share of the image's area.
-        ratio: least and most width / height.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        rng: the random generator.
+        scale: smallest and largest share of the image's area.
+        ratio: smallest and largest width / height.
 
     Returns:
         (top, left, height, width) of the crop, pixels.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         area = height * width * rng.uniform(scale[0], scale[1])
         aspect = math.exp(rng.uniform(low, high))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -62,19 +67,20 @@ def sample_crop(
 
 
 def resize(
-    image: np.ndarray, height: int, width: int, *, flip: bool = False, window: tuple[slice, slice] = _ALL
+    image: np.ndarray, height: int, width: int, *, flip: bool = False, window: tuple[slice, slice] = _WHOLE
 ) -> np.ndarray:
-    """Antialiased bilinear resize, within one grey level of Pillow's, in about half of its time.
+    """Resize by the antialiased bilinear filter, within one grey level of Pillow's result in about half of its time.
 
-    The filter is separable, so each pass is a sparse matrix with a few taps per row; sums are float32 and rounded once,
-    where Pillow rounds after either pass. Where nothing shrinks it is plain bilinear interpolation, which OpenCV has.
-    Both free Python's lock.
+    The filter is separable, so each pass is a sparse matrix with a few taps per row. Sums are float32 and rounded once;
+    Pillow rounds after each pass. If no side shrinks, the filter is plain bilinear interpolation, which OpenCV has.
+    Both release Python's lock.
 
     Args:
-        image: uint8 [H, W, 3]; a view (a crop) is fine.
-        height, width: of the whole result, pixels.
+        image: uint8 [H, W, 3]; it may be a view, such as a crop.
+        height: of the whole result, pixels.
+        width: of the whole result, pixels.
         flip: mirror the result.
-        window: rows and columns of the result that are wanted. Memory is that of the window, whatever the result's
+        window: the rows and columns of the result to return. Only their pixels take memory, whatever the result's
             size.
 
     Returns:
@@ -83,7 +89,7 @@ def resize(
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
         return (image[:, ::-1] if flip else image)[window]
-    if rows <= height and columns <= width and height * width <= _ENLARGED:
+    if rows <= height and columns <= width and height * width <= _MAX_ENLARGED:
         larger = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return (larger[:, ::-1] if flip else larger)[window]
     used_rows, vertical = _filter(rows, height, False, *window[0].indices(height)[:2])
@@ -96,7 +102,15 @@ def resize(
 
 
 def _filter_rows(image: np.ndarray, matrix: csr_array | None) -> np.ndarray:
-    """`matrix` times the rows of uint8 [H, W, 3]: float32 [h, W, 3]; in blocks, as floats take four times as much."""
+    """Multiply the rows of an image by a matrix, in blocks, since floats take four times the memory.
+
+    Args:
+        image: uint8 [H, W, 3].
+        matrix: [h, H]; None for the identity.
+
+    Returns:
+        float32 [h, W, 3].
+    """
     rows, columns = image.shape[:2]
     if matrix is None:
         return image.astype(np.float32)
@@ -108,10 +122,17 @@ def _filter_rows(image: np.ndarray, matrix: csr_array | None) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1024)  # a few kB each; crops of ordinary images come in some hundred sizes
 def _filter(size: int, new_size: int, flip: bool, start: int, stop: int) -> tuple[slice, csr_array]:
-    """Rows `start` to `stop` of the triangle filter, as `precompute_coeffs` in Pillow's Resample.c defines it.
+    """Return rows `start` to `stop` of the triangle filter, as `precompute_coeffs` in Pillow's Resample.c defines it.
+
+    Args:
+        size: number of inputs, pixels.
+        new_size: number of outputs, pixels.
+        flip: whether the outputs are in reverse order.
+        start: the first output.
+        stop: the output after the last one.
 
     Returns:
-        Which of the `size` inputs they use, and the matrix [stop - start, inputs used].
+        The slice of the inputs that are used, and the matrix [stop - start, inputs used].
     """
     scale = size / new_size
     support = max(scale, 1.0)
@@ -135,14 +156,14 @@ def _filter(size: int, new_size: int, flip: bool, start: int, stop: int) -> tupl
 def random_resized_crop(
     image: np.ndarray, rng: np.random.Generator, *, size: int, scale: tuple[float, float], flip: bool
 ) -> np.ndarray:
-    """A random crop of an image, resized and, if `flip`, mirrored half of the time.
+    """Crop an image at random, resize the crop, and mirror it with probability 1/2 if `flip` is set.
 
     Args:
         image: uint8 [H, W, 3].
-        rng: where the draws come from.
+        rng: the random generator.
         size: side of the result, pixels.
         scale: as in `sample_crop`.
-        flip: whether to mirror.
+        flip: whether crops may be mirrored.
 
     Returns:
         uint8 [size, size, 3].
@@ -153,7 +174,16 @@ def random_resized_crop(
 
 
 def resize_center_crop(image: np.ndarray, *, size: int, short_side: int) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] so that its short side is `short_side`; cuts uint8 [size, size, 3] from the middle."""
+    """Resize an image by its short side, and crop the centre.
+
+    Args:
+        image: uint8 [H, W, 3].
+        size: side of the crop, pixels.
+        short_side: of the resized image, pixels.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
     height, width = image.shape[:2]
     if height <= width:
         height, width = short_side, int(short_side * width / height)
@@ -164,6 +194,8 @@ def resize_center_crop(image: np.ndarray, *, size: int, short_side: int) -> np.n
 
 
 def check_eval_sizes(image_size: int, short_side: int) -> None:
-    """Raise UserError where the centre crop would be larger than the resized image."""
+    """Raise UserError if the centre crop would be larger than the resized image."""
     if image_size < 1 or short_side < image_size:
-        raise UserError(f"resize {short_side} is smaller than image_size {image_size}; take at least {image_size}")
+        raise UserError(
+            f"resize {short_side} is smaller than image_size {image_size}; it must be at least {image_size}"
+        )

@@ -1,4 +1,4 @@
-"""Looking for damaged images before anything is compiled."""
+"""Finds damaged images before anything is compiled."""
 
 import itertools
 import os
@@ -9,31 +9,30 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.images import check_image
 
 _THREADS = 8
-_CHUNK = 256
-_NAMES = 5
+_CHUNK = 256  # files per task of a thread
+_MAX_NAMES = 5  # of bad files in a message
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def check_images(source: Source, *, at_most: int = 200_000, decode_bytes: int = 2**29) -> int:
-    """Check every file of a folder: up to `decode_bytes` by decoding it, beyond that by its beginning and its end.
+    """Check every file of a folder: small folders by decoding, larger ones by the beginning and the end of each file.
 
-    Decoding finds all damage that can be found (Imagenette at 160 px, 13,385 files: 2.4 s of CPU time). Of a larger
-    set two short reads a file find what is truncated; damage in the middle is then found by the loader, with the same
-    error, when the file's turn comes. So is everything in folders of more than `at_most` files (ImageNet): opening 1.3
-    million files over a network can take an hour. The digits and prepared sets, whose images `prepare` has checked,
-    have nothing to look at.
+    Decoding finds all damage that can be found (Imagenette at 160 px, 13,385 files: 2.4 s of CPU time). In a larger
+    folder two short reads per file find truncated files; the loader finds other damage when it reads the file, and
+    raises the same error. Folders of more than `at_most` files (ImageNet) are not checked at all, since opening 1.3
+    million files over a network can take an hour. The digits are not files, and `prepare` has checked its sets.
 
     Args:
-        source: any source; its bad images are remembered if it skips them.
-        at_most: how many files are worth checking.
-        decode_bytes: how many bytes of files are worth decoding.
+        source: any source; it remembers its bad images if it skips them.
+        at_most: the number of files up to which a folder is checked.
+        decode_bytes: the size of all files up to which they are decoded.
 
     Returns:
         The number of files checked: all of them or 0.
 
     Raises:
-        UserError: names the bad files, unless the source skips them.
+        UserError: a file cannot be decoded, and the source does not skip it; the message names the first ones.
     """
     if not isinstance(source, FileSource) or len(source) > at_most:
         return 0
@@ -43,8 +42,8 @@ def check_images(source: Source, *, at_most: int = 200_000, decode_bytes: int = 
         problems = pool.map(lambda chunk: [(index, _problem(source, index, decode)) for index in chunk], chunks)
         bad = {index: error for index, error in itertools.chain.from_iterable(problems) if error is not None}
     if bad and source.on_bad_image != "skip":
-        messages = [str(error) for error in itertools.islice(bad.values(), _NAMES)]
-        more = f" and {len(bad) - _NAMES} more" if len(bad) > _NAMES else ""
+        messages = [str(error) for error in itertools.islice(bad.values(), _MAX_NAMES)]
+        more = f" and {len(bad) - _MAX_NAMES} more" if len(bad) > _MAX_NAMES else ""
         raise UserError(f"{len(bad)} of {len(source)} images cannot be decoded: {'; '.join(messages)}{more}")
     for index in bad:
         source.mark_bad(index)
@@ -54,7 +53,7 @@ def check_images(source: Source, *, at_most: int = 200_000, decode_bytes: int = 
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:  # said by `_problem`
+    except OSError:  # `_problem` reports it
         return 0
 
 
@@ -68,7 +67,7 @@ def _problem(source: FileSource, index: int, decode: bool) -> UserError | None:
 
 
 def _looks_whole(path: str) -> bool:
-    """Whether a file's first and last eight bytes are those of a complete JPEG or PNG. False: they prove nothing."""
+    """Return whether the first and last eight bytes are those of a complete JPEG or PNG; other formats are False."""
     try:
         with open(path, "rb", buffering=0) as file:
             start = file.read(8)

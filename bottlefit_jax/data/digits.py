@@ -1,4 +1,4 @@
-"""scikit-learn's bundled digits: 1,797 real scans of handwriting, to try everything without a download."""
+"""The digits of scikit-learn: 1,797 scans of handwriting, to try everything without a download."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ _VAL_EVERY = 5
 
 
 class Digits(Source):
-    """8 x 8 scans of the ten digits, enlarged to 32 x 32 RGB. Every fifth scan of a digit is `val`, others `train`."""
+    """8 x 8 scans of the ten digits, enlarged to 32 x 32 RGB; every fifth scan of a digit is in `val`."""
 
     def __init__(self, *, split: str, on_bad_image: str = "error"):
         from sklearn.datasets import load_digits  # here, because importing scikit-learn takes a second
@@ -30,11 +30,11 @@ class Digits(Source):
         return len(self._labels)
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """The scan as uint8 [32, 32, 3] and its digit."""
+        """Return the scan as uint8 [32, 32, 3], and its digit."""
         return self._images[index], int(self._labels[index])
 
     def image_name(self, index: int) -> str:
-        """For instance 'digits/val[7]'."""
+        """Return, for instance, 'digits/val[7]'."""
         return f"digits/{self.split}[{index}]"
 
 

@@ -1,4 +1,4 @@
-"""A folder of images: ROOT/{train,val}/CLASS/IMAGE. What is wrong with its layout is found when it is opened."""
+"""A folder of images: ROOT/{train,val}/CLASS/IMAGE. Its layout is checked when it is opened."""
 
 import os
 import unicodedata
@@ -16,23 +16,29 @@ _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
 class Folder(FileSource):
-    """The images of one split of a folder, class by class in sorted order, files in sorted order within a class.
+    """The images of one split of a folder: the classes in sorted order, and the files of a class in sorted order.
 
-    Names sort as text ('1', '10', '2'), as torchvision's ImageFolder sorts them. A class is known by its folder's name
-    in NFC, whatever form each split has; the images may lie in a folder `images` within.
-
-    Args of the constructor: `root` holds `train` and `val`, each with one folder per class.
-
-    Raises (UserError): `root` or a split is missing or empty, a class has no image, or the splits' classes differ.
+    Names sort as text ('1', '10', '2'), as in torchvision's ImageFolder. A class has its folder's name in Unicode's
+    form NFC, so that both splits have the same name for it. Its images may be in a folder `images` within.
     """
 
     def __init__(self, root: str, *, split: str, on_bad_image: str = "error"):
+        """Open the folder.
+
+        Args:
+            root: holds `train` and `val`, each with one folder per class.
+            split: 'train' or 'val'.
+            on_bad_image: as in `Source`.
+
+        Raises:
+            UserError: `root` or a split is missing or empty, a class has no image, or the splits' classes differ.
+        """
         folders = _class_folders(root, on_bad_image)
         super().__init__("folder", split=split, class_names=tuple(folders["train"]), on_bad_image=on_bad_image)
         self.root = root
         self._folders, self._files, labels = [], [], []
-        beside = (name for name, is_class in _split_entries(os.path.join(root, split)) if not is_class)
-        self._leave_out(beside, "beside the class folders")
+        stray = (name for name, is_class in _split_entries(os.path.join(root, split)) if not is_class)
+        self._leave_out(stray, "beside the class folders")
         for label, name in enumerate(self.class_names):
             folder = folders[split][name]
             path = os.path.join(root, split, folder)
@@ -49,12 +55,12 @@ class Folder(FileSource):
         self._labels = np.asarray(labels, np.int32)
 
     def path(self, index: int) -> str:
-        """Where the file lies."""
+        """Return the path of the file."""
         return os.path.join(self.root, self.split, self._folders[self._labels[index]], self._files[index])
 
 
 def _class_folders(root: str, on_bad_image: str) -> dict[str, dict[str, str]]:
-    """For each split {class: its folder's name}, in the order of `train`; both splits have the same classes."""
+    """Return for each split {class: its folder's name}, sorted; both splits have the same classes."""
     if not root:
         raise UserError("source 'folder' needs a root: the folder that holds train/ and val/")
     if not os.path.isdir(root):
@@ -83,14 +89,14 @@ def _folders_of(root: str, split: str, on_bad_image: str) -> dict[str, str]:
     if on_bad_image != "skip":
         for name, is_class in entries.items():
             if not is_class and not os.path.exists(os.path.join(folder, name)):
-                raise UserError(f"{printable(os.path.join(folder, name))} is a link that leads nowhere")
+                raise UserError(f"{printable(os.path.join(folder, name))} is a broken link")
     if not classes:
         raise UserError(f"folder {folder!r} is empty; it must hold one folder of images per class")
     return classes
 
 
 def _split_entries(folder: str) -> Iterator[tuple[str, bool]]:
-    """(name, whether it is a class) of what is in a split's folder and not hidden."""
+    """Yield the name of each entry of a split's folder that is not hidden, and whether it is a class."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not is_hidden(entry.name):
@@ -98,7 +104,7 @@ def _split_entries(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _contents(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Names of the images, of other files, and of folders. A link that leads nowhere is what its suffix says."""
+    """Return the names of the images, of other files and of folders; a broken link is an image if its suffix is."""
     images, others, folders = [], [], []
     for entry in _visible(folder):
         if entry.is_dir():

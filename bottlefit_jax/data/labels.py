@@ -1,4 +1,4 @@
-"""Which of the teacher's classes is which of the data's: by wnid or by name."""
+"""Matches the classes of a dataset to the classes of a network, by WordNet id (wnid) or by name."""
 
 import re
 import unicodedata
@@ -9,14 +9,17 @@ import numpy as np
 from bottlefit_jax.errors import UserError
 
 _WNID_LENGTH = 9
-_SHOWN = 5
+_SHOWN = 5  # classes in a message
 
 
 def read_labels(path: str) -> tuple[tuple[str, ...], ...]:
-    """Read one class per line: `n01440764 tench, Tinca tinca` (synset_words.txt), a bare wnid, or a name.
+    """Read one class per line: `n01440764 tench, Tinca tinca` (synset_words.txt), a wnid alone, or a name.
+
+    Args:
+        path: a text file in UTF-8.
 
     Returns:
-        For each class its names, the wnid first where there is one: (('n01440764', 'tench', 'Tinca tinca'), ...).
+        For each class its names, the wnid first if there is one: (('n01440764', 'tench', 'Tinca tinca'), ...).
 
     Raises:
         UserError: the file cannot be read, is empty, or has an empty line among the classes.
@@ -40,23 +43,23 @@ def read_labels(path: str) -> tuple[tuple[str, ...], ...]:
 
 
 def match_labels(class_names: Sequence[str], teacher_labels: Sequence[str | Sequence[str]]) -> np.ndarray:
-    """Find every class of the data among the teacher's.
+    """Find every class of the data among the teacher's; upper case equals lower case, and '_' equals ' '.
 
     Args:
         class_names: the data's classes, a wnid or a name each.
         teacher_labels: the teacher's classes in the order of its logits, each a name or several (`read_labels`).
 
     Returns:
-        int32 [len(class_names)]: the teacher's index of each class. Case does not matter, nor does '_' for ' '.
+        int32 [len(class_names)]: the teacher's index of each class.
 
     Raises:
-        UserError: lists every class that was not found, and every name that several of the teacher's classes share.
+        UserError: a class is missing, or several of the teacher's classes have its name; the message lists all.
     """
-    found: dict[str, list[int]] = {}
+    indices_by_name: dict[str, list[int]] = {}
     for index, names in enumerate(teacher_labels):
         for key in {_key(name) for name in ([names] if isinstance(names, str) else names)}:
-            found.setdefault(key, []).append(index)
-    matches = [found.get(_key(name), []) for name in class_names]
+            indices_by_name.setdefault(key, []).append(index)
+    matches = [indices_by_name.get(_key(name), []) for name in class_names]
     missing = [name for name, indices in zip(class_names, matches, strict=True) if not indices]
     shared = [f"{n} ({i})" for n, i in zip(class_names, matches, strict=True) if len(i) > 1]
     problems = []
@@ -72,16 +75,19 @@ def match_labels(class_names: Sequence[str], teacher_labels: Sequence[str | Sequ
 def class_columns(
     class_names: Sequence[str], labels: Sequence[Sequence[str]], num_classes: int
 ) -> tuple[int, ...] | None:
-    """The columns of a network's logits that are the data's classes; None where they are all of them, in order.
+    """Return the columns of a network's logits that belong to the data's classes.
 
     Args:
         class_names: the data's classes.
-        labels: the names of each of the network's classes; () where nobody knows them.
+        labels: the names of each of the network's classes; () if they are unknown.
         num_classes: of the network.
 
+    Returns:
+        A column for each class; None if the columns are all of them, in order.
+
     Raises:
-        UserError: the classes cannot be matched, there are not as many labels as classes, or nobody knows the labels
-            and the data's classes have numbers that sort in another way than their text.
+        UserError: the classes cannot be matched, the number of labels is not `num_classes`, or the labels are unknown
+            and the data's classes sort differently as numbers and as text.
     """
     if [(name,) for name in class_names] == [tuple(names) for names in labels] and len(labels) == num_classes:
         return None
@@ -99,13 +105,13 @@ def class_columns(
 
 
 def describe_order(class_names: Sequence[str]) -> str:
-    """What is assumed of a network whose classes nobody has named."""
+    """Return a line that says which class each output is taken to be, for weights that do not name their classes."""
     named = ", ".join(f"{index} {name!r}" for index, name in enumerate(class_names[:_SHOWN]))
     return f"the weights do not name their classes; their outputs are taken to be {named}{_more(class_names)}"
 
 
 def _check_order(class_names: Sequence[str]) -> None:
-    """That counts agree proves nothing where '1', '10', '2' may have been 1, 2, 10 when the network was trained."""
+    """Raise UserError if the order of the classes is ambiguous: '1', '10', '2' as text is 1, 2, 10 as numbers."""
     by_number = sorted(class_names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
     if list(class_names) == sorted(class_names) and list(class_names) != by_number:
         as_text, as_numbers = (", ".join(names[:_SHOWN]) + _more(names) for names in (class_names, by_number))

@@ -1,7 +1,7 @@
-"""Batches from a source, by Grain: threads or processes, one seed, and a position that is only the step number.
+"""Makes batches of a source by Grain, with threads or processes; the position is the step number alone.
 
-A batch is a pure function of (source, seed, batch_size, step): `MapDataset` computes it by index, random draws
-included, so nothing but the step needs saving, and the number of workers, threads or hosts can change between two runs.
+A batch is a function of (source, seed, batch_size, step): `MapDataset` computes it by index, including the random
+draws. So a checkpoint needs only the step, and the number of workers, threads or hosts can change between two runs.
 The hosts' shards are consecutive rows of the single host's batch, in the order of their index.
 """
 
@@ -26,10 +26,14 @@ _GOOD = -1
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
-    """The number of whole batches in an epoch; what remains of the shuffled epoch is dropped.
+    """Return the number of whole batches in an epoch; the rest of the shuffled epoch is dropped.
+
+    Args:
+        source: the images.
+        batch_size: images per step over all shards.
 
     Raises:
-        UserError: not even one batch fits.
+        UserError: the source has fewer images than one batch.
     """
     if not 0 < batch_size <= len(source):
         raise UserError(f"batch_size {batch_size} must be from 1 to the {len(source)} images of {_title(source)}")
@@ -50,19 +54,20 @@ def train_batches(
     crop_scale: tuple[float, float] = (0.08, 1.0),
     flip: bool = True,
 ) -> Iterator[Batch]:
-    """Endless augmented batches, shuffled anew in each epoch.
+    """Make endless augmented batches; each epoch has another order.
 
     Args:
         source: the images.
         batch_size: images per step over all shards.
         image_size: side of the square images, pixels.
-        seed: decides order and augmentation.
-        start_step: the step whose batch comes first; batches are those of a run from step 0, to the bit.
-        shard_index, shard_count: this host among the hosts; each decodes only its own images.
+        seed: of the order and the augmentation.
+        start_step: the step of the first batch; batches are bit-identical to those of a run from step 0.
+        shard_index: this host among the hosts; each decodes only its own images.
+        shard_count: the number of hosts.
         workers: threads or processes; 0 works in the caller's thread.
-        worker_type: 'thread' (decoding and resizing free Python's lock) or 'process' (spawned: a script needs its
-            `if __name__ == '__main__'` guard; batches travel through /dev/shm, which a container may have to enlarge).
-        crop_scale: least and most share of the image's area that a crop takes; (1, 1) with square images is no crop.
+        worker_type: 'thread' (decoding and resizing release Python's lock) or 'process' (spawned: a script needs its
+            `if __name__ == '__main__'` guard; batches go through /dev/shm, which a container may have to enlarge).
+        crop_scale: smallest and largest share of the image's area in a crop; (1, 1) with square images is no crop.
         flip: mirror half of the images.
 
     Returns:
@@ -70,7 +75,7 @@ def train_batches(
         It has `close()`.
 
     Raises:
-        UserError: an argument cannot be used (now), or an image cannot be decoded (from the iterator, at its batch).
+        UserError: an argument is invalid (now), or an image cannot be decoded (from the iterator, at its batch).
     """
     steps = steps_per_epoch(source, batch_size)
     _check_arguments(batch_size, image_size, shard_index, shard_count, workers, worker_type)
@@ -79,7 +84,7 @@ def train_batches(
     if start_step < 0:
         raise UserError(f"start_step {start_step} must not be negative")
     if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-        raise UserError(f"crop_scale {tuple(crop_scale)} must be two shares of the area, 0 < least <= most <= 1")
+        raise UserError(f"crop_scale {tuple(crop_scale)} must be two shares of the area, 0 < smallest <= largest <= 1")
     make = _TrainImage(source, image_size, (float(crop_scale[0]), float(crop_scale[1])), flip)
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
     dataset = dataset[: steps * batch_size].repeat().random_map(make)
@@ -99,12 +104,18 @@ def eval_batches(
     worker_type: str = "thread",
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Every image once, in order, resized and centre-cropped; or some of them, spread over all.
+    """Make batches of every image once, in order, resized and centre-cropped; or of some images, evenly spread.
 
     Args:
-        source, batch_size, image_size, shard_index, shard_count, workers, worker_type: as in `train_batches`.
+        source: the images.
+        batch_size: images per step over all shards.
+        image_size: side of the square images, pixels.
         resize: the short side before the crop, pixels; default 256 / 224 of `image_size`.
-        limit: only so many images, evenly spread: sources are sorted by class.
+        shard_index: as in `train_batches`.
+        shard_count: as in `train_batches`.
+        workers: as in `train_batches`.
+        worker_type: as in `train_batches`.
+        limit: the number of images, evenly spread, since sources are sorted by class; None for all.
 
     Returns:
         Iterator of {'image': uint8 [b, image_size, image_size, 3], 'label': int32 [b], 'mask': bool [b]}. Rows where
@@ -126,24 +137,29 @@ def eval_batches(
 
 
 def spread(length: int, limit: int | None) -> range | list[int]:
-    """Which images of `length` an evaluation with this limit takes: all, or so many at even distances."""
+    """Return the indices of the images that an evaluation with this limit takes, evenly spread.
+
+    Args:
+        length: the number of images.
+        limit: the number to take; None for all.
+    """
     if limit is None or limit >= length:
         return range(length)
     return [index * length // limit for index in range(limit)]
 
 
 class _TrainImage(grain.transforms.RandomMap):
-    """Index -> augmented image. A bad image gives way to the next good one, where the source says 'skip'."""
+    """Index -> augmented image. The next good image replaces a bad one, if the source skips bad images."""
 
     def __init__(self, source: Source, size: int, scale: tuple[float, float], flip: bool):
         self._source, self._size, self._scale, self._flip = source, size, scale, flip
 
     def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
-        """The image at index `element`, cropped as `rng` says."""
+        """Return the image at index `element`, cropped by `rng`."""
         source, bad = self._source, _GOOD
         start = rng.bit_generator.state if source.on_bad_image == "skip" else None
-        for tried in range(len(source)):
-            index = (element + tried) % len(source)
+        for offset in range(len(source)):
+            index = (element + offset) % len(source)
             try:
                 if not source.is_bad(index):
                     image, label = self._augmented(index, rng)
@@ -151,7 +167,7 @@ class _TrainImage(grain.transforms.RandomMap):
             except UserError:
                 if start is None:
                     raise
-                rng.bit_generator.state = start  # the next image is cropped alike, known or new as the bad one may be
+                rng.bit_generator.state = start  # the next image has the same crop, also once the bad one is known
             bad = element
         raise UserError(f"none of the {len(source)} images of {_title(source)} can be decoded")
 
@@ -162,13 +178,13 @@ class _TrainImage(grain.transforms.RandomMap):
 
 
 class _EvalImage(grain.transforms.Map):
-    """Index -> image for evaluation; a masked zero past the end, or where a bad image is skipped."""
+    """Index -> image for evaluation; zeros with a False mask past the end and for a skipped image."""
 
     def __init__(self, source: Source, size: int, short_side: int, chosen: Sequence[int]):
         self._source, self._size, self._short_side, self._chosen = source, size, short_side, chosen
 
     def map(self, element: int) -> dict[str, Any]:
-        """The image at index `element` of those chosen."""
+        """Return the image at index `element` of those chosen."""
         index = self._chosen[element] if element < len(self._chosen) else _GOOD
         example = None if index == _GOOD else _read(self._source, index)
         bad = index
@@ -182,7 +198,7 @@ class _EvalImage(grain.transforms.Map):
 
 
 def _read(source: Source, index: int) -> dict[str, Any] | None:
-    """The decoded image; None for a bad one of a source that skips them."""
+    """Return the decoded image; None for a bad image of a source that skips them."""
     if source.is_bad(index):
         return None
     try:
@@ -194,14 +210,12 @@ def _read(source: Source, index: int) -> dict[str, Any] | None:
 
 
 def _iterate(source: Source, dataset: grain.MapDataset, workers: int, worker_type: str) -> Iterator[Batch]:
-    """Run the dataset; tells the caller's source of bad images, which the workers' copies of it have seen."""
+    """Iterate over a dataset, and mark in the caller's source the bad images that the workers' copies of it met."""
     threads = workers if worker_type == "thread" else 0
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_BATCHES_AHEAD * threads)
     batches = dataset.to_iter_dataset(options)
     if worker_type == "process" and workers:
-        if (
-            not flags.FLAGS.is_parsed()
-        ):  # Grain's processes read its absl flags; a caller without absl has their defaults
+        if not flags.FLAGS.is_parsed():  # Grain's processes read absl flags; a caller without absl has the defaults
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BATCHES_AHEAD)
         batches = batches.mp_prefetch(processes)
@@ -224,7 +238,7 @@ def _check_arguments(
     batch_size: int, image_size: int, shard_index: int, shard_count: int, workers: int, worker_type: str
 ) -> None:
     if worker_type not in WORKER_TYPES:
-        raise UserError(f"worker_type {worker_type!r} is unknown; take 'thread' or 'process'")
+        raise UserError(f"worker_type {worker_type!r} is unknown; it must be 'thread' or 'process'")
     if workers < 0:
         raise UserError(f"workers {workers} must not be negative")
     if batch_size < 1 or image_size < 1:

@@ -1,4 +1,4 @@
-"""One way in: the name of a data source -> the source."""
+"""Opens a data source by its name."""
 
 import os
 
@@ -15,14 +15,14 @@ def _splits(root: str) -> list[str]:
 
 
 def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "error") -> Source:
-    """Open one split of a data source, and find what is wrong with it before anything is compiled.
+    """Open one split of a data source. Its layout is checked now, before anything is compiled.
 
     Args:
-        name: 'digits' (bundled), 'folder' (`root`/{train,val}/CLASS/*.jpg, or evaluation images with
-            `root`/labels.csv beside them where there are no such folders), or a set that
-            `python -m bottlefit_jax.prepare` wrote, under its TFDS name ('imagenet2012', 'imagenette/160px-v2').
+        name: 'digits' (part of scikit-learn), 'folder' (`root`/{train,val}/CLASS/*.jpg, or without these folders
+            evaluation images beside `root`/labels.csv), or the TFDS name of a set that `python -m
+            bottlefit_jax.prepare` wrote ('imagenet2012', 'imagenette/160px-v2').
         split: 'train' or 'val'.
-        root: the folder of 'folder'; for a TFDS set its data_dir, where '' is TFDS's own default.
+        root: the folder of 'folder'; for a TFDS set its data_dir, where '' is TFDS's default.
         on_bad_image: 'error' stops at an image that cannot be decoded; 'skip' leaves it out and counts it.
 
     Returns:
@@ -35,7 +35,7 @@ def open_source(name: str, *, split: str, root: str = "", on_bad_image: str = "e
     if name == "digits":
         return Digits(split=split, on_bad_image=on_bad_image)
     if name == "folder":
-        # A table beside train/ or val/ belongs to something else: people keep a contest's there.
+        # A table beside train/ or val/ is for another purpose, such as a contest's.
         is_table = os.path.isfile(os.path.join(root, TABLE)) and not any(map(os.path.isdir, _splits(root)))
         try:
             return (Labelled if is_table else Folder)(root, split=split, on_bad_image=on_bad_image)

@@ -1,4 +1,4 @@
-"""What every data source is: a fixed list of labelled images, read by index from any thread or process."""
+"""The interface of data sources: a fixed list of labelled images, read by index from any thread or process."""
 
 import abc
 import os
@@ -15,13 +15,13 @@ ON_BAD_IMAGE = ("error", "skip")
 
 
 class Source(abc.ABC):
-    """Labelled images in a fixed order. A subclass says how to `read` one; it must pickle (workers get a copy).
+    """Labelled images in a fixed order. A subclass implements `read`, and must be picklable: workers get a copy.
 
     Attributes:
-        name: what `open_source` was asked for.
+        name: the name that `open_source` was given.
         split: 'train' or 'val'.
-        class_names: the classes; a label is a position in it.
-        on_bad_image: 'error' or 'skip': what the loader does when an image cannot be decoded.
+        class_names: the classes; a label is an index into them.
+        on_bad_image: 'error' or 'skip': what the loader does with an image that cannot be decoded.
     """
 
     def __init__(self, name: str, *, split: str, class_names: Sequence[str], on_bad_image: str = "error"):
@@ -34,21 +34,24 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """The number of images, bad ones included."""
+        """Return the number of images, including bad ones."""
 
     @abc.abstractmethod
     def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
-        """The image at `index` as it is stored (an encoded file, or uint8 [H, W, 3] RGB) and its label."""
+        """Return the image at `index` as it is stored (an encoded file, or uint8 [H, W, 3] RGB), and its label."""
 
     @abc.abstractmethod
     def image_name(self, index: int) -> str:
-        """What a person would look for: a file's path, or the set's name and the position in it; printable."""
+        """Return the image's name for messages: a file's path, or the set's name and the index; printable."""
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray | int]:
-        """The decoded image: `{'image': uint8 [H, W, 3] RGB, 'label': int}`.
+        """Return the decoded image: `{'image': uint8 [H, W, 3] RGB, 'label': int}`.
+
+        Args:
+            index: from the end if negative.
 
         Raises:
-            UserError: the image cannot be decoded, whatever `on_bad_image` says (skipping is the loader's work).
+            UserError: the image cannot be decoded, also if `on_bad_image` is 'skip': the loader does the skipping.
             IndexError: there is no such image.
         """
         if not -len(self) <= index < len(self):
@@ -60,19 +63,19 @@ class Source(abc.ABC):
         return {"image": image, "label": label}
 
     def mark_bad(self, index: int) -> None:
-        """Remembers that the image at `index` cannot be decoded, so that it is counted and not tried again."""
+        """Remember that the image at `index` cannot be decoded, so that it is counted and not tried again."""
         self._bad.add(index)
 
     def is_bad(self, index: int) -> bool:
-        """Whether the image at `index` has been found bad so far."""
+        """Return whether the image at `index` is known to be bad."""
         return index in self._bad
 
     def bad_images(self) -> tuple[str, ...]:
-        """The names of the images skipped so far (by this process's iterators or `check_images`), in order."""
+        """Return the names of the images skipped so far (by this process's iterators or `check_images`), in order."""
         return tuple(self.image_name(index) for index in sorted(self._bad))
 
     def left_out(self) -> str:
-        """How many of the files that lie there are none of the images, by reason, and the first of each; or ''."""
+        """Return how many files of the folder are not used, for each reason, with the first file; '' if none."""
         return "; ".join(f"{count} {reason}, first {name}" for reason, (count, name) in self._left_out.items())
 
     def _leave_out(self, names: Iterable[str], reason: str) -> None:
@@ -83,35 +86,35 @@ class Source(abc.ABC):
 
 
 class FileSource(Source):
-    """A source whose images are files: a subclass sets `_labels`, and says in `path` where each file is."""
+    """A source whose images are files: a subclass sets `_labels` and implements `path`."""
 
     _labels: Sequence[int] | np.ndarray
 
     @abc.abstractmethod
     def path(self, index: int) -> str:
-        """Where the file lies, as the system spells it."""
+        """Return the path of the file, as the file system spells it."""
 
     def image_name(self, index: int) -> str:
-        """The file's path, printable."""
+        """Return the file's path, printable."""
         return printable(self.path(index))
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """The file's bytes and its label; UserError where the file cannot be read."""
+        """Return the file's bytes and its label; raise UserError if the file cannot be read."""
         path = self.path(index)
         try:
             with open(path, "rb", buffering=0) as file:
                 return file.read(), int(self._labels[index])
         except OSError as error:
-            reason = "a link that leads nowhere" if os.path.islink(path) else error.strerror
+            reason = "a broken link" if os.path.islink(path) else error.strerror
             raise UserError(f"{printable(path)}: cannot be read ({reason})") from None
 
 
 def check_options(split: str, on_bad_image: str) -> None:
-    """Raise UserError unless both are among the words that `open_source` knows."""
+    """Raise UserError unless both are values that `open_source` accepts."""
     if split not in SPLITS:
-        raise UserError(f"split {split!r} is unknown; take 'train' or 'val'")
+        raise UserError(f"split {split!r} is unknown; it must be 'train' or 'val'")
     if on_bad_image not in ON_BAD_IMAGE:
-        raise UserError(f"on_bad_image {on_bad_image!r} is unknown; take 'error' or 'skip'")
+        raise UserError(f"on_bad_image {on_bad_image!r} is unknown; it must be 'error' or 'skip'")

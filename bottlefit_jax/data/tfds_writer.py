@@ -1,35 +1,41 @@
-"""Writes a set as ArrayRecord in TFDS's layout, whole or not at all. The command is `bottlefit_jax.prepare`."""
+"""Writes a dataset as ArrayRecord in TFDS's layout, whole or not at all. The command is `bottlefit_jax.prepare`."""
 
 import importlib.util
 import itertools
 import math
 import os
 import re
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from bottlefit_jax import interrupt, lock
+from bottlefit_jax import lock
 from bottlefit_jax.data.check import check_images
 from bottlefit_jax.data.folder import Folder
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.paths import local_path
 
 VERSION = "1.0.0"
 _STORED_SPLITS = {"train": "train", "val": "validation"}
 _SHARD_BYTES = 256 * 2**20
-_CATALOGUE_NEEDS = ("tensorflow", "importlib_resources")  # TFDS imports the latter without asking for it
+_CATALOGUE_NEEDS = ("tensorflow", "importlib_resources")  # TFDS imports the latter but does not depend on it
 _RESERVED = ("digits", "folder")
 
 
 def write_catalogue_set(name: str, *, data_dir: str) -> str:
-    """Download a set of TFDS's catalogue and write it as ArrayRecord; return its folder.
+    """Download a set of TFDS's catalogue and write it as ArrayRecord.
+
+    Args:
+        name: as TFDS calls it, such as 'imagenette/160px-v2'.
+        data_dir: the folder that gets the set.
+
+    Returns:
+        The folder of the set.
 
     Raises:
         UserError: TensorFlow is missing, the catalogue has no such set, or data_dir holds it in another format.
@@ -46,9 +52,9 @@ def write_catalogue_set(name: str, *, data_dir: str) -> str:
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         reason = str(error).splitlines()[0]
         if "File format is already set" in reason:
-            reason = f"{data_dir!r} holds it in another format; take another data_dir"
+            reason = f"{data_dir!r} holds it in another format; give another data_dir"
         raise UserError(f"TFDS cannot open {name!r}: {reason}") from None
-    with lock.hold(_lock(data_dir, name), f"{name!r} in {data_dir}"):
+    with lock.hold(lock.beside(Path(data_dir) / name), f"{name!r} in {data_dir}"):
         builder.download_and_prepare(file_format="array_record")
     return str(builder.data_dir)
 
@@ -65,43 +71,28 @@ def write_folder_set(folder: str, name: str, *, data_dir: str) -> str:
         The path of the set.
 
     Raises:
-        UserError: the folder cannot be used, an image cannot be decoded, or the name is taken or malformed.
+        UserError: the folder has no such layout, an image cannot be decoded, the name is invalid or taken, or the set
+            cannot be written.
     """
-    folder, data_dir = str(local_path(folder)), str(local_path(data_dir))
+    folder = str(local_path(folder))
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or name in _RESERVED:
         raise UserError(f"name {name!r} must be lower-case letters, digits and '_', and none of {', '.join(_RESERVED)}")
-    target = os.path.join(data_dir, name, VERSION)
-    if os.path.exists(target):
-        raise UserError(f"set {name!r} exists already; remove {target!r} or take another name")
+    target = local_path(data_dir) / name
+    if target.exists():
+        raise UserError(f"set {name!r} exists already; remove {str(target)!r} or give another name")
     sources = [Folder(folder, split=split) for split in _STORED_SPLITS]
     for source in sources:
         check_images(source, at_most=len(source), decode_bytes=sys.maxsize)
         if left_out := source.left_out():
             print(f"left out of {source.split}: {left_out}", file=sys.stderr)
-    with lock.hold(_lock(data_dir, name), f"{name!r} in {data_dir}"):
-        if os.path.exists(target):
-            raise UserError(f"set {name!r} exists already: another process has just written {target!r}")
-        scratch = tempfile.mkdtemp(prefix=f".incomplete-{name}-", dir=data_dir)
-        with interrupt.undone(lambda: shutil.rmtree(scratch, ignore_errors=True)):
-            try:
-                _write(sources, name, scratch)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                os.chmod(scratch, 0o755)  # mkdtemp's folder is private
-                os.rename(scratch, target)  # from here on the set exists
-            except BaseException:
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
-    return target
+    with atomic_directory(target, overwrite=False) as temporary:
+        _write(sources, name, temporary / VERSION)
+    return str(target / VERSION)
 
 
-def _lock(data_dir: str, name: str) -> Path:
-    """The lock file of a set that is being written."""
-    return lock.beside(Path(data_dir) / name)
-
-
-def _write(sources: Iterable[Folder], name: str, path: str) -> None:
-    """Write the shards, then the description that makes them a TFDS set."""
-    sources = list(sources)
+def _write(sources: Sequence[Folder], name: str, folder: Path) -> None:
+    """Write the shards into a new folder, then the description that makes them a TFDS set."""
+    folder.mkdir()
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
@@ -109,7 +100,7 @@ def _write(sources: Iterable[Folder], name: str, path: str) -> None:
         }
     )
     template = tfds.core.ShardedFileTemplate(
-        data_dir=epath.Path(path), dataset_name=name, filetype_suffix="array_record"
+        data_dir=epath.Path(folder), dataset_name=name, filetype_suffix="array_record"
     )
     splits = []
     for source in sources:
@@ -117,7 +108,7 @@ def _write(sources: Iterable[Folder], name: str, path: str) -> None:
         lengths, size = _write_split(source, features, template.replace(split=split))
         splits.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size))
     tfds.folder_dataset.write_metadata(
-        data_dir=path,
+        data_dir=folder,
         features=features,
         split_infos=splits,
         filename_template=template,
@@ -128,7 +119,11 @@ def _write(sources: Iterable[Folder], name: str, path: str) -> None:
 
 
 def _write_split(source: Folder, features: tfds.features.FeaturesDict, template) -> tuple[list[int], int]:
-    """Write a split in the source's order; return the number of records of each shard, and the bytes."""
+    """Write a split in the source's order.
+
+    Returns:
+        The number of records of each shard, and the bytes of all records.
+    """
     total = sum(os.path.getsize(source.path(index)) for index in range(len(source)))
     shards = min(len(source), math.ceil(total / _SHARD_BYTES))
     bounds = [round(len(source) * shard / shards) for shard in range(shards + 1)]

@@ -1,4 +1,4 @@
-"""Grain's worker processes: they leave Ctrl-C to us, and how one died is a line that says what helps."""
+"""Grain's worker processes: they ignore Ctrl-C, and the error for a killed one says what to change."""
 
 import os
 import re
@@ -13,20 +13,20 @@ from bottlefit_jax.errors import UserError
 
 T = TypeVar("T")
 SHARED_MEMORY = "/dev/shm"
-# Python's tracker of shared memory, a process of its own, warns of what it clears away after a run that was stopped.
-SILENCE = "ignore:resource_tracker:UserWarning"
+# Python's tracker of shared memory is a separate process. It warns of the memory that it frees after a stopped run.
+TRACKER_FILTER = "ignore:resource_tracker:UserWarning"
 
 
 def supervised(iterator: Iterator[T]) -> Iterator[T]:
-    """The batches of an iterator over worker processes, which start at its first batch.
+    """Yield the batches of an iterator over worker processes, which start at its first batch.
+
+    Args:
+        iterator: Grain's, which raises RuntimeError if a worker dies.
 
     Raises:
-        UserError: a worker was killed by a signal.
+        UserError: a signal killed a worker.
     """
-    filters = os.environ.get("PYTHONWARNINGS", "")
-    if SILENCE not in filters:
-        os.environ["PYTHONWARNINGS"] = f"{filters},{SILENCE}".strip(",")
-    resource_tracker.ensure_running()  # its start would unblock SIGINT again
+    _start_tracker()
     while True:
         try:
             with interrupt.not_inherited():
@@ -41,12 +41,25 @@ def supervised(iterator: Iterator[T]) -> Iterator[T]:
         yield batch
 
 
+def _start_tracker() -> None:
+    """Start the tracker of shared memory without its warnings, before SIGINT is blocked: its start would unblock it."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = f"{before},{TRACKER_FILTER}" if before else TRACKER_FILTER
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
 def _why_killed(signum: int) -> str:
     if signum == signal.SIGBUS and os.path.isdir(SHARED_MEMORY):
         size = shutil.disk_usage(SHARED_MEMORY).total
         return (
-            f"a worker process found no room for its batches in {SHARED_MEMORY}, which has {size / 2**20:,.1f} MiB: "
+            f"a worker process has no room for its batches in {SHARED_MEMORY}, which has {size / 2**20:,.1f} MiB: "
             "enlarge it (docker run --shm-size=1g), or set config.dataset.worker_type=thread"
         )
-    hint = ": memory is short; fewer config.dataset.workers take less" if signum == signal.SIGKILL else ""
-    return f"a worker process was ended by {signal.Signals(signum).name}{hint}"
+    hint = ": memory is short; fewer config.dataset.workers need less" if signum == signal.SIGKILL else ""
+    return f"a worker process was killed by {signal.Signals(signum).name}{hint}"

@@ -95,7 +95,7 @@ def _open(image: Any) -> PIL.Image.Image:
     try:
         data = Path(image).read_bytes()
     except OSError as error:
-        reason = "a link that leads nowhere" if os.path.islink(image) else error.strerror
+        reason = "a broken link" if os.path.islink(image) else error.strerror
         raise ImageError(f"{printable(image)}: cannot be read ({reason})") from None
     try:
         return PIL.Image.fromarray(decode_image(data, printable(image)))

@@ -53,11 +53,11 @@ def test_there_is_no_training_split(root):
         ("", "it needs filename, and class_index or wnid"),
         ("filename,colour\na.JPEG,red\n", "has the columns filename, colour; it needs"),
         ("filename,wnid\n", "names no image"),
-        ("filename,wnid\na.JPEG\n", "line 2 has not 2 fields"),
-        ("filename,wnid\na.JPEG,n00000009\n", "line 2 says class n00000009, which is not one of the 3 classes"),
-        ("filename,class_index\na.JPEG,3\n", "line 2 says class 3, which is not one of the 3 classes"),
-        ("filename,class_index\na.JPEG,-1\n", "line 2 says class -1"),
-        ("filename,class_index,wnid\na.JPEG,1,n00000001\n", "line 2 says class 1 n00000001"),
+        ("filename,wnid\na.JPEG\n", "line 2 does not have 2 fields"),
+        ("filename,wnid\na.JPEG,n00000009\n", "line 2 has class n00000009, which is not one of the 3 classes"),
+        ("filename,class_index\na.JPEG,3\n", "line 2 has class 3, which is not one of the 3 classes"),
+        ("filename,class_index\na.JPEG,-1\n", "line 2 has class -1"),
+        ("filename,class_index,wnid\na.JPEG,1,n00000001\n", "line 2 has class 1 n00000001"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_told(root, table, said):

@@ -83,7 +83,7 @@ def test_what_is_left_out_is_counted_and_named(folder):
 def test_a_link_that_leads_nowhere_is_an_error_or_a_counted_skip(folder, split):
     link = folder / split / "ant" / "01.png"
     link.symlink_to(folder / "gone.png")
-    with pytest.raises(UserError, match=r"1 of \d+ images .*01\.png: cannot be read \(a link that leads nowhere\)"):
+    with pytest.raises(UserError, match=r"1 of \d+ images .*01\.png: cannot be read \(a broken link\)"):
         check_images(open_folder(folder, split))
     source = open_folder(folder, split, on_bad_image="skip")
     check_images(source)
@@ -92,7 +92,7 @@ def test_a_link_that_leads_nowhere_is_an_error_or_a_counted_skip(folder, split):
 
 def test_a_class_that_is_a_link_to_nowhere_is_an_error_or_counted(folder):
     (folder / "val" / "cat").symlink_to(folder / "gone")
-    with pytest.raises(UserError, match=r"val/cat is a link that leads nowhere"):
+    with pytest.raises(UserError, match=r"val/cat is a broken link"):
         open_folder(folder)
     assert open_folder(folder, on_bad_image="skip").left_out() == "1 beside the class folders, first cat"
 
