@@ -1,16 +1,16 @@
-"""Names of image files: which ones are taken, and how they are shown."""
+"""Names of image files: which are read from folders, and how they are printed."""
 
 import os
 
-# What is looked for in folders; a file that is named itself is decoded whatever its suffix.
+# of the files that are read from a folder; a file that is given by name is decoded whatever its suffix
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, as what macOS leaves on foreign disks is: `._x.jpg`, `.Trashes`."""
+    """Return whether a file or folder is hidden, such as `._x.jpg` and `.Trashes`, which macOS leaves on disks."""
     return name.startswith(".")
 
 
 def printable(name: str | bytes | os.PathLike) -> str:
-    r"""A name that any UTF-8 text can hold: bytes that are no UTF-8 are written as `\xe9`."""
+    r"""Return a name as UTF-8 text: bytes that are not UTF-8 are written as `\xe9`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -29,7 +29,9 @@ def test_an_exception_passes_and_ends_the_silence(capfd):
 
 
 def test_closed_streams_stay_closed():
-    code = "import os\nfrom bottlefit_jax.cli.silence import silenced\nos.close(1)\nwith silenced(): os.write(2, b'x')\n"
+    code = (
+        "import os\nfrom bottlefit_jax.cli.silence import silenced\nos.close(1)\nwith silenced(): os.write(2, b'x')\n"
+    )
     code += "os.write(2, b'open'); os.write(1, b'')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.startswith("open")

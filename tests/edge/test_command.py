@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path, image):
-    """Three images and one that is none."""
+    """Three images, and a file that is not an image."""
     for index in range(3):
         Image.fromarray(np.roll(image, index, axis=1)).save(tmp_path / f"{index}.png")
     (tmp_path / "1a.png").write_text("hello")
@@ -28,7 +28,7 @@ def folder(tmp_path, image):
 
 
 def refused(capsys, *argv):
-    """What the command says on its way out with code 2, one line."""
+    """The error of a command that must end with code 2 and one line."""
     assert main([str(one) for one in argv]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -91,7 +91,7 @@ def test_one_bad_answer_does_not_end_the_run(bundle, server, tail, folder, capsy
     assert err == f"error: {folder}/0.png: {server} answered {status}: come back later\n"
 
 
-def test_a_nonsensical_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
+def test_an_invalid_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
     def once(response):
         tail.spoil = lambda response: response
         del response.outputs[:]
@@ -205,7 +205,7 @@ def test_ctrl_c_keeps_the_lines_that_were_printed(bundle, server, tail, folder):
     assert (running.returncode, out, err) == (130, "", "stopped by SIGINT\n")
 
 
-def test_the_camera_gives_frames_until_told(bundle, server, image, capsys, monkeypatch):
+def test_the_camera_gives_as_many_frames_as_asked_for(bundle, server, image, capsys, monkeypatch):
     monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda number: iter([image] * 9))
     assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "2", "--json"]) == 0
     found = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
@@ -219,14 +219,14 @@ def test_a_missing_camera_is_one_line(bundle, server, capsys, monkeypatch):
 
 
 class Closed:
-    def isOpened(self):
+    def isOpened(self):  # noqa: N802
         return False
 
     def release(self):
         pass
 
 
-def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, image_file, capsys, tmp_path):
+def test_invalid_arguments_are_one_line_and_code_2(bundle, server, tail, image_file, capsys, tmp_path):
     given = ("--bundle", bundle, "--server", server)
     assert "give --server HOST:PORT, or --local" in refused(capsys, "--bundle", bundle, image_file)
     assert "give --server HOST:PORT, or --local" in refused(capsys, *given, "--local", image_file)
