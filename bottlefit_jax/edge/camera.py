@@ -14,7 +14,7 @@ import numpy as np
 
 from bottlefit_jax.errors import Unavailable, UserError
 
-OPEN_SECONDS, READ_SECONDS = 30.0, 10.0  # the longest wait for the first frame, which of a stream is slow; for others
+OPEN_SECONDS, READ_SECONDS = 30.0, 10.0  # the longest wait for the first frame (streams start slowly), and for others
 CLOSE_SECONDS = 2.0
 
 
@@ -55,15 +55,15 @@ def name_of(source: str | int) -> str:
 def _in_thread(start: Callable[[], Generator[np.ndarray]], name: str) -> Iterator[np.ndarray]:
     """Yield what the generator `start()` yields; a thread computes each frame when it is asked for."""
     requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    frames: queue.SimpleQueue[np.ndarray | Exception] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[np.ndarray | Exception] = queue.SimpleQueue()
 
     def read() -> None:
         try:
             with contextlib.closing(start()) as images:
                 while requests.get():
-                    frames.put(next(images))
+                    answers.put(next(images))
         except Exception as error:  # raised again where the frame is asked for
-            frames.put(error)
+            answers.put(error)
 
     thread = threading.Thread(target=read, daemon=True, name="camera")  # it may hang
     thread.start()
@@ -72,7 +72,7 @@ def _in_thread(start: Callable[[], Generator[np.ndarray]], name: str) -> Iterato
         while True:
             requests.put(True)
             try:
-                frame = frames.get(timeout=seconds)
+                frame = answers.get(timeout=seconds)
             except queue.Empty:
                 raise Unavailable(f"{name} gave no frame for {seconds:g} seconds") from None
             if isinstance(frame, Exception):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1
+DEADLINE_HELP = "deadline of an image, with retries (default: %(default)g)"
 # flag -> smallest and largest value
 LIMITS = {
     "deadline_ms": (1, 3_600_000),
@@ -88,15 +89,21 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     )
     add("--frames", type=int, metavar="N", help="with --camera: stop after N frames")
     add("--json", action="store_true", help="print a JSON object a line instead of a table")
-    add("--top", type=int, default=1, metavar="N", help="show the N likeliest classes (default 1)")
-    add("--deadline-ms", type=float, default=2000, help="deadline of an image, with retries (default 2000)")
+    add(
+        "--top",
+        type=int,
+        default=ClassifyOptions.top,
+        metavar="N",
+        help="show the N likeliest classes (default: %(default)s)",
+    )
+    add("--deadline-ms", type=float, default=ClassifyOptions.deadline_ms, help=DEADLINE_HELP)
     add("--compress", action="store_true", help="compress requests by gRPC's gzip")
     add("--tls", action="store_true", help="encrypt; implied by the next three flags")
     add("--tls-ca", type=_path, metavar="PEM", help="the authorities that may have signed the server's certificate")
     add("--tls-cert", type=_path, metavar="PEM", help="this device's certificate")
     add("--tls-key", type=_path, metavar="PEM", help="the key of that certificate")
     add("--token-file", type=_path, metavar="FILE", help="a file with the bearer token to send")
-    add("--threads", type=int, default=1, help="threads that the head may use (default 1)")
+    add("--threads", type=int, default=ClassifyOptions.threads, help="that the head may use (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.local == (args.server is not None):
         raise UserError("give --server HOST:PORT, or --local to run the whole network here")

@@ -1,8 +1,8 @@
 """Encoded images -> uint8 RGB, upright.
 
-JPEG goes through simplejpeg: libjpeg-turbo, whose warnings become errors, which neither OpenCV nor Pillow offers. It
-frees Python's lock and gives Pillow's pixels to the bit. CMYK JPEGs and those with unusual sampling, and all other
-formats, are decoded by Pillow.
+JPEG is decoded by simplejpeg, which uses libjpeg-turbo. It turns libjpeg's warnings into errors, which neither OpenCV
+nor Pillow does; it releases Python's lock; and its pixels equal Pillow's to the bit. CMYK JPEGs, JPEGs with unusual
+sampling, and all other formats are decoded by Pillow.
 """
 
 import io
@@ -22,9 +22,9 @@ from bottlefit_jax.paths import printable
 
 T = TypeVar("T")
 
-MAX_PIXELS = 2**28  # 805 MB of RGB; the largest sensors of phones have 200 million
-REDUCE_ABOVE = 2**26  # pixels of a JPEG that are decoded: 201 MB of RGB
-_SMALLEST = 8  # libjpeg's least scale is 1/8: fast, and all coded data is still read
+MAX_PIXELS = 2**28  # 805 MB of RGB; the largest sensors of phones have 200 million pixels
+REDUCE_ABOVE = 2**26  # pixels: 201 MB of RGB
+_MAX_FACTOR = 8  # libjpeg's smallest scale is 1/8: fast, and all coded data is still read
 _REFUSED = frozenset({"EPS"})  # Pillow would run Ghostscript
 
 
@@ -33,7 +33,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
     Args:
         data: the encoded file.
-        name: what the error should call it, a path for instance.
+        name: of the image in an error, such as a path.
 
     Returns:
         uint8 [H, W, 3], RGB, upright.
@@ -42,20 +42,28 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         UserError: the data is empty, truncated, damaged, not an image, or larger than MAX_PIXELS; one line that begins
             with `name`.
     """
-    return _explained(_decode, data, name)
+    return _in_one_line(_decode, data, name)
 
 
 def check_image(data: bytes, name: str) -> None:
-    """Raise UserError exactly where `decode_image` would. A JPEG takes half of the time of decoding it."""
-    _explained(_check, data, name)
+    """Raise UserError exactly where `decode_image` would. For a JPEG it takes half of the time.
+
+    Args:
+        data: the encoded file.
+        name: of the image in the error.
+    """
+    _in_one_line(_check, data, name)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image as its EXIF orientation says.
+    """Turn an image by its EXIF orientation.
 
     Args:
         image: [H, W, 3] as stored.
-        orientation: 1 to 8; from 5 on width and height change places.
+        orientation: 1 to 8.
+
+    Returns:
+        [H, W, 3]; for orientations 5 to 8, [W, H, 3].
     """
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
@@ -67,7 +75,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """A Pillow image as uint8 [H, W, 3]; 16-bit grey keeps its high byte, which Pillow alone would clip."""
+    """Convert a Pillow image to [H, W, 3] uint8. Of 16-bit grey it takes the high byte, where Pillow would clip."""
     if image.mode.startswith("I"):
         grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
@@ -77,8 +85,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _explained(work: Callable[[bytes], T], data: bytes, name: str) -> T:
-    """`work(data)`; whatever it raises as one line."""
+def _in_one_line(work: Callable[[bytes], T], data: bytes, name: str) -> T:
+    """Return `work(data)`; raise its exceptions as a UserError of one line."""
     try:
         return work(data)
     except MemoryError:
@@ -101,7 +109,7 @@ def _decode(data: bytes) -> np.ndarray:
     if header is None:
         return _decode_with_pillow(data)
     if len(header.components) == 4:
-        _decode_jpeg(data, header, _SMALLEST, "CMYK")  # finds damage, which Pillow does not
+        _decode_jpeg(data, header, _MAX_FACTOR, "CMYK")  # detects damage, which Pillow does not
         return _decode_with_pillow(data)
     factor = 1
     while header.height * header.width > REDUCE_ABOVE * factor**2:
@@ -114,11 +122,11 @@ def _check(data: bytes) -> None:
     if header is None or len(header.components) == 4:
         _decode(data)
     else:
-        _decode_jpeg(data, header, _SMALLEST, "GRAY")
+        _decode_jpeg(data, header, _MAX_FACTOR, "GRAY")
 
 
 def _jpeg(data: bytes) -> JpegHeader | None:
-    """The header of a JPEG that simplejpeg can read; None for anything else."""
+    """Return the header of a JPEG that simplejpeg can decode; None for anything else."""
     header = jpeg_header(data) if data.startswith(START) else None
     if header is None:
         return None
@@ -126,13 +134,13 @@ def _jpeg(data: bytes) -> JpegHeader | None:
         raise _TooLarge(header.width, header.height)
     try:
         simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError:  # a sampling that TurboJPEG has no name for
+    except ValueError:  # a sampling that TurboJPEG does not know
         return None
     return header
 
 
 def _decode_jpeg(data: bytes, header: JpegHeader, factor: int, colours: str) -> np.ndarray:
-    """The image at 1 / factor; ValueError with libjpeg's words where it warns of anything."""
+    """Decode at 1 / factor of the size; raise ValueError with libjpeg's message where it warns of anything."""
     if not has_all_scans(data, header):
         raise ValueError("scans are missing")
     if has_zeroed_data(data, header):
@@ -149,25 +157,25 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
         image.load()
         if image.format == "PNG" and _last_row_is_empty(image) and not has_all_rows(data):
             raise ValueError("rows are missing")
-        # TIFF has no such block: Pillow turns it by itself.
+        # TIFF has no such block; Pillow turns it itself.
         return upright(to_rgb(image), orientation_of(image.info.get("exif", b"")))
 
 
 def _last_row_is_empty(image: Image.Image) -> bool:
-    """Whether rows can be missing: Pillow leaves those black. Interlaced images fill in another order."""
+    """Return whether rows may be missing: Pillow leaves them black. Interlaced images have another order."""
     return bool(image.info.get("interlace")) or not np.asarray(image.crop((0, image.height - 1, *image.size))).any()
 
 
 def _open(data: bytes) -> Image.Image:
-    """As `Image.open`, but for its limit, which is lower than ours and a global of the process."""
+    """Open as `Image.open` does, without its limit, which is lower than ours and global to the process."""
     Image.preinit()
     Image.init()
     for name in Image.ID:
         factory, accepts = Image.OPEN[name]
         try:
             accepted = name not in _REFUSED and (accepts is None or accepts(data[:16]))
-            if accepted and not isinstance(accepted, str):  # a string says why not
+            if accepted and not isinstance(accepted, str):  # a string is the reason why not
                 return factory(io.BytesIO(data), "")
-        except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open: not this format
+        except (SyntaxError, IndexError, TypeError, struct.error):  # not this format; as Image.open has it
             continue
     raise ValueError("not an image that Pillow knows")

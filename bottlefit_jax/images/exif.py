@@ -1,4 +1,4 @@
-"""The orientation that a camera wrote down. Pillow's own reader warns of damaged EXIF; this one ignores it."""
+"""The orientation in EXIF. Damaged EXIF is ignored, where Pillow's reader warns of it."""
 
 import struct
 
@@ -6,7 +6,11 @@ _ORIENTATION, _SHORT = 0x0112, 3
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation in an EXIF block, with or without its `Exif` heading: 1 to 8; 1 (upright) where it says none."""
+    """Return the orientation in an EXIF block, 1 to 8; 1 (upright) where it has none.
+
+    Args:
+        exif: the block, with or without its `Exif` heading.
+    """
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
@@ -18,6 +22,6 @@ def orientation_of(exif: bytes) -> int:
             tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * entry)
             if tag == _ORIENTATION:
                 return value if kind == _SHORT and 1 <= value <= 8 else 1
-    except struct.error:  # damaged EXIF does not make an image unreadable
+    except struct.error:  # damaged EXIF; the image itself may be whole
         pass
     return 1

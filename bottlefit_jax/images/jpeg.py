@@ -1,4 +1,4 @@
-"""What a JPEG says of itself before its pixels, and whether all its scans are there."""
+"""The header of a JPEG, and whether its coded data is complete."""
 
 import re
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ START = b"\xff\xd8\xff"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _SCAN, _END, _APP1, _HUFFMAN = 0xDA, 0xD9, 0xE1, 0xC4
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # within coded data: neither a stuffed zero nor a restart
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in coded data: not a stuffed zero, not a restart
 _UNSENT = 0xFF
 _END_OF_BLOCK = 0
-_ZEROS = bytes(64)  # more than a block of zero bits
+_ZEROS = bytes(64)  # longer than any block of zero bits
 
 
 class JpegHeader(NamedTuple):
-    """What stands before the first scan.
+    """The part of a JPEG before the first scan.
 
     Attributes:
-        height, width: as stored, pixels.
+        height, width: as stored, in pixels.
         components: their identifiers.
-        progressive: or else each coefficient is sent at once.
+        progressive: whether a coefficient is coded in several scans.
         orientation: EXIF's, 1 to 8.
         shortest: of each Huffman table for AC coefficients, the symbol whose code is zero bits.
-        scan_offset: where the first scan begins.
+        scan_offset: of the first scan.
     """
 
     height: int
@@ -39,7 +39,7 @@ class JpegHeader(NamedTuple):
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
-    """Walk a JPEG's segments up to its first scan; None where they are not in order."""
+    """Parse a JPEG's segments up to its first scan; return None where they are invalid."""
     frame, orientation, shortest = None, None, b""
     for offset, marker in _segments(data, 2):
         end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
@@ -60,22 +60,22 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
 
 
 def has_zeroed_data(data: bytes, header: JpegHeader) -> bool:
-    """Whether coded data was overwritten with zeros, as after a power cut.
+    """Return whether coded data was overwritten with zeros, as after a power cut.
 
-    Zero bits are valid codes, and now and then as many blocks as stood there before: libjpeg does not warn of those. A
-    block of them is no block of an image, unless they are the code for its end.
+    Zero bits are valid codes, and sometimes they decode to the right number of blocks, so that libjpeg does not warn.
+    But no encoder writes a block of zero bits, unless these are the code for the end of a block.
     """
     all_in_one = data[header.scan_offset + 4] == len(header.components)
     if header.progressive or not all_in_one or not any(symbol != _END_OF_BLOCK for symbol in header.shortest):
         return False
     zeros = data.find(_ZEROS, header.scan_offset)
-    return zeros >= 0 and data.find(bytes([0xFF, _END]), header.scan_offset, zeros) < 0  # behind the end they are legal
+    return zeros >= 0 and data.find(bytes([0xFF, _END]), header.scan_offset, zeros) < 0  # after the end they are valid
 
 
 def has_all_scans(data: bytes, header: JpegHeader) -> bool:
-    """Whether every coefficient of every component is sent to its last bit.
+    """Return whether every coefficient of every component is coded to its last bit.
 
-    libjpeg takes scans that are missing at the end for an image that is simple.
+    libjpeg does not warn where scans are missing at the end.
     """
     missing_bits = {component: bytearray([_UNSENT] * 64) for component in header.components}
     offset: int | None = header.scan_offset
@@ -95,7 +95,7 @@ def has_all_scans(data: bytes, header: JpegHeader) -> bool:
 
 
 def _next_scan(data: bytes, offset: int) -> int | None:
-    """Where the scan after the one at `offset` begins; None where there is none."""
+    """Return the offset of the scan after the one at `offset`; None where there is none."""
     coded = _MARKER.search(data, offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big"))
     if coded is None:
         return None
@@ -103,7 +103,7 @@ def _next_scan(data: bytes, offset: int) -> int | None:
 
 
 def _shortest_codes(tables: bytes) -> bytes:
-    """The first symbols of a segment's AC tables: their codes are zero bits."""
+    """Return the first symbol of each AC table in a segment: its code is zero bits."""
     symbols, offset = b"", 0
     while offset + 17 < len(tables):
         count = sum(tables[offset + 1 : offset + 17])
@@ -114,7 +114,7 @@ def _shortest_codes(tables: bytes) -> bytes:
 
 
 def _segments(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
-    """(offset, marker) of each segment from `offset` on, as long as they are in order."""
+    """Yield (offset, marker) of each segment from `offset` on, up to the first that is invalid."""
     while offset + 10 <= len(data) and data[offset] == 0xFF:
         marker = data[offset + 1]
         if marker == 0xFF:  # a fill byte

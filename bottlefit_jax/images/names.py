@@ -1,9 +1,9 @@
-"""Names of image files: which ones are taken from a folder."""
+"""Names of image files: which ones are read from folders."""
 
-# What is looked for in folders; a file that is named itself is decoded whatever its suffix.
+# of the files that are read from a folder; a file that is given by name is decoded whatever its suffix
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, as what macOS leaves on foreign disks is: `._x.jpg`, `.Trashes`."""
+    """Return whether a file or folder is hidden, such as `._x.jpg` and `.Trashes`, which macOS leaves on disks."""
     return name.startswith(".")

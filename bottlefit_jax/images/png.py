@@ -1,4 +1,4 @@
-"""Whether a PNG has all its rows: Pillow leaves those that are missing black, without a word."""
+"""Whether a PNG has all its rows: Pillow leaves missing rows black and does not report them."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ _BLOCK = 2**20
 
 
 def has_all_rows(data: bytes) -> bool:
-    """Whether a PNG's compressed data is as long as its header says. Inflates it in blocks."""
+    """Return whether a PNG's compressed data has the length that its header implies. It is inflated in blocks."""
     width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     pixel = bits * _CHANNELS[colour]
     expected = sum(rows * (1 + (columns * pixel + 7) // 8) for columns, rows in _passes(width, height, interlaced))
@@ -23,7 +23,7 @@ def has_all_rows(data: bytes) -> bool:
 
 
 def _passes(width: int, height: int, interlaced: int) -> Iterator[tuple[int, int]]:
-    """Columns and rows of each pass over the image."""
+    """Yield columns and rows of each pass over the image."""
     for left, top, right, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = (width - left + right - 1) // right, (height - top + down - 1) // down
         if columns and rows:
@@ -31,7 +31,7 @@ def _passes(width: int, height: int, interlaced: int) -> Iterator[tuple[int, int
 
 
 def _compressed(data: bytes) -> Iterator[bytes]:
-    """The contents of the IDAT chunks."""
+    """Yield the contents of the IDAT chunks."""
     offset = 8
     while offset + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, offset)

@@ -1,7 +1,7 @@
-"""Energy: what the machine's own meters read, or time x the watts that the user states.
+"""Energy: measured by the machine's own meters, or modelled as time x the watts that the user states.
 
-Jetson's INA3221 gives the power of its rails (hwmon, or iio on older systems), x86's RAPL counts microjoules. Both
-tell the whole machine, whatever it does.
+Jetson's INA3221 measures the power of its rails (hwmon, or iio on older systems), x86's RAPL counts microjoules. Both
+measure the whole machine, whatever it does.
 """
 
 import contextlib
@@ -12,25 +12,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.02
-INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "VDD_IN_SYS", "SYS_VDD_IN")  # these feed all the others
+INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "VDD_IN_SYS", "SYS_VDD_IN")  # a rail of these names feeds all the others
 
 
 @dataclass(frozen=True)
 class Watts:
-    """What the user states of the device, in W: it computes, it sends, it waits."""
+    """The power that the user states for the device, in W.
+
+    Attributes:
+        compute: while it computes.
+        send: while it sends.
+        idle: while it waits.
+    """
 
     compute: float
     send: float
     idle: float
 
     def millijoules(self, *, compute_ms: float, network_ms: float, wait_ms: float, sent: float, mbit: float) -> float:
-        """The energy of one image in mJ.
+        """Return the energy of one image in mJ.
 
         Args:
-            compute_ms: that the device itself computes.
-            network_ms: that it communicates; it sends for as long as the link takes for its bytes, and waits else.
-            wait_ms: that the server computes.
-            sent: bytes that it sends.
+            compute_ms: in which the device computes.
+            network_ms: in which it communicates: it sends as long as the link takes for its bytes, and waits the rest.
+            wait_ms: in which the server computes.
+            sent: bytes that the device sends.
             mbit: the link's rate in Mbit/s.
         """
         sending = min(network_ms, sent * 8e-3 / mbit) if sent else 0.0
@@ -39,7 +45,7 @@ class Watts:
 
 @dataclass(frozen=True)
 class Rail:
-    """A rail of an INA3221: files whose product, times `factor`, is W."""
+    """A rail of an INA3221: the product of its files, times `factor`, is its power in W."""
 
     name: str
     files: tuple[Path, ...]
@@ -48,7 +54,7 @@ class Rail:
 
 @dataclass(frozen=True)
 class Domain:
-    """A RAPL domain: the file that counts microjoules, and the number after which it begins again at 0."""
+    """A RAPL domain: the file that counts microjoules, and the number after which it starts again at 0."""
 
     name: str
     counter: Path
@@ -56,11 +62,11 @@ class Domain:
 
 
 class PowerMeter:
-    """Sums the power of rails, read every SAMPLE_SECONDS while its context lasts.
+    """A context that integrates the power of rails, read every SAMPLE_SECONDS.
 
     Attributes:
         source: what is read, in words.
-        joules: what was used, after the context; None where a rail could not be read.
+        joules: the energy, after the context; None where a rail could not be read.
     """
 
     def __init__(self, rails: list[Rail]):
@@ -82,25 +88,31 @@ class PowerMeter:
         self.joules = None if self._failed else self._total
 
     def _sample(self) -> None:
-        """Add up trapezoids between readings, one at the very beginning and one at the very end included."""
-        before, then = self._power(), time.monotonic()
+        """Sum trapezoids between readings; the first is at the start, the last at the end."""
+        last_power, last_time = self._power(), time.monotonic()
         while True:
-            last = self._stop.wait(SAMPLE_SECONDS)
+            stopped = self._stop.wait(SAMPLE_SECONDS)
             power, now = self._power(), time.monotonic()
-            self._total += (before + power) / 2 * (now - then)
-            before, then = power, now
-            if last:
+            self._total += (last_power + power) / 2 * (now - last_time)
+            last_power, last_time = power, now
+            if stopped:
                 return
 
     def _power(self) -> float:
-        found = [_watts(rail) for rail in self._rails]
-        self._failed = self._failed or None in found
-        return sum(one for one in found if one is not None)
+        powers = [_watts(rail) for rail in self._rails]
+        self._failed = self._failed or None in powers
+        return sum(power for power in powers if power is not None)
 
 
 class CounterMeter:
-    """Differences of RAPL's counters. They wrap around after a quarter of an hour at the very least, which a row of
-    the measurement seldom lasts; once is allowed for. `source` and `joules` as PowerMeter's.
+    """A context that takes the differences of RAPL's counters.
+
+    A counter starts again at 0 after a quarter of an hour at the earliest, and a row of the measurement is seldom
+    longer; once is accounted for.
+
+    Attributes:
+        source: as of PowerMeter.
+        joules: as of PowerMeter.
     """
 
     def __init__(self, domains: list[Domain]):
@@ -116,10 +128,10 @@ class CounterMeter:
     def __exit__(self, *_: object) -> None:
         after = [_integer(domain.counter) for domain in self._domains]
         joules = 0.0
-        for domain, begun, ended in zip(self._domains, self._before, after, strict=True):
-            if begun is None or ended is None:
+        for domain, start, end in zip(self._domains, self._before, after, strict=True):
+            if start is None or end is None:
                 return
-            joules += 1e-6 * (ended - begun if ended >= begun else ended - begun + domain.largest)
+            joules += 1e-6 * (end - start if end >= start else end - start + domain.largest)
         self.joules = joules
 
 
@@ -127,7 +139,11 @@ Meter = PowerMeter | CounterMeter
 
 
 def find_meter(root: Path | str = "/sys") -> Meter | None:
-    """The meter of this machine under `root`, which can be read; None without one."""
+    """Return a meter of this machine that can be read; None without one.
+
+    Args:
+        root: where sysfs is.
+    """
     root = Path(root)
     for kind in (_hwmon, _iio):
         rails = [rail for rail in kind(root) if _watts(rail) is not None]
@@ -138,7 +154,7 @@ def find_meter(root: Path | str = "/sys") -> Meter | None:
 
 
 def _hwmon(root: Path) -> Iterator[Rail]:
-    """The rails as Linux has them."""
+    """Yield the rails as Linux has them."""
     for chip in sorted((root / "class/hwmon").glob("hwmon*")):
         if _text(chip / "name") != "ina3221":
             continue
@@ -148,7 +164,7 @@ def _hwmon(root: Path) -> Iterator[Rail]:
 
 
 def _iio(root: Path) -> Iterator[Rail]:
-    """The rails as JetPack 4 has them."""
+    """Yield the rails as JetPack 4 has them."""
     for chip in sorted((root / "bus/iio/devices").glob("iio:device*")):
         for number in (0, 1, 2):
             name = _text(chip / f"rail_name_{number}")
@@ -157,12 +173,12 @@ def _iio(root: Path) -> Iterator[Rail]:
 
 
 def _input_rails(rails: list[Rail]) -> list[Rail]:
-    """The one rail that feeds the others, or all of them."""
+    """Return the one rail that feeds the others, or all of them."""
     return [rail for rail in rails if rail.name.upper() in INPUT_RAILS][:1] or rails
 
 
 def _domains(root: Path) -> Iterator[Domain]:
-    """Packages and, where it is counted apart, memory. Cores are part of their package, and psys has it all twice."""
+    """Yield packages and memory, where that has a counter. Cores are part of their package; psys counts all again."""
     folder = root / "class/powercap"
     for path in sorted(folder.glob("intel-rapl:*")):
         name, largest = _text(path / "name"), _integer(path / "max_energy_range_uj")
@@ -171,17 +187,17 @@ def _domains(root: Path) -> Iterator[Domain]:
 
 
 def _watts(rail: Rail) -> float | None:
-    found = [_integer(path) for path in rail.files]
     watts = rail.factor
-    for one in found:
-        if one is None:
+    for path in rail.files:
+        value = _integer(path)
+        if value is None:
             return None
-        watts *= one
+        watts *= value
     return watts
 
 
 def _text(path: Path) -> str | None:
-    """A file's one line; None where it is not there or may not be read (RAPL is root's)."""
+    """Return a file's one line; None where it does not exist or this user may not read it (RAPL needs root)."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text().strip()
     return None

@@ -1,112 +1,146 @@
-"""The measurement's command line."""
+"""The measurement's command line: flags -> BenchOptions."""
 
 import argparse
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from bottlefit_jax.cli.command import Parser
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.links.energy import Watts
+from bottlefit_jax.links.link import check_shape
+from bottlefit_jax.links.options import DELAYS, RATES, BenchOptions
 
-RATES, DELAYS = "0.25,1,5,20,100", "5,40"
-FILES = ("bench.json", "bench.md", "latency.png")  # of a report
+REPORT_FILES = ("bench.json", "bench.md", "latency.png")
 WATTS = ("watts_compute", "watts_send", "watts_idle")
-SHAPING = ("rates", "delays", "shaper", *WATTS)  # these know nothing of a link that is what it is
+SHAPING = ("rates", "delays", "shaper", *WATTS)  # for a link that is shaped here
 SECURITY = ("tls", "tls_ca", "tls_cert", "tls_key", "token_file")
+# flag -> smallest and largest value
+LIMITS = {
+    "count": (1, 100_000),
+    "jpeg_quality": (1, 95),
+    "deadline_ms": (1, 3_600_000),
+    "device_slower": (0.01, 10_000),
+    **dict.fromkeys(WATTS, (0, 10_000)),
+}
 
 
-def parse(argv: Sequence[str], description: str | None) -> argparse.Namespace:
+def parse(argv: Sequence[str], description: str | None) -> BenchOptions:
     """Read the command line.
 
     Raises:
-        UserError: flags that are unknown, missing, out of range or do not go together, or a folder that holds a report.
+        UserError: a flag is unknown, missing, out of range or does not go with another, or --output holds a report.
     """
+    args = _parser(description).parse_args(argv)
+    _check_server(args)
+    rates, delays = _numbers("--rates", args.rates, RATES), _numbers("--delays", args.delays, DELAYS)
+    for rate in rates:
+        check_shape(rate, 0)
+    for delay in delays:
+        check_shape(1, delay)
+    for name, (smallest, largest) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not smallest <= value <= largest:  # false for NaN
+            raise UserError(f"{_flag(name)} is {value:g}; it must be {smallest:,} to {largest:,}")
+    watts = _watts(args)
+    _check_output(args.output, overwrite=args.overwrite)
+    names = {field.name for field in fields(BenchOptions)}
+    values = {name: value for name, value in vars(args).items() if name in names}
+    return BenchOptions(**{**values, "rates": rates, "delays": delays, "watts": watts})
+
+
+def _parser(description: str | None) -> Parser:
     parser = Parser("bottlefit_jax.links.bench", description)
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the folder; exported with --local for the local row")
-    add("--images", type=Path, required=True, help="an image, or a folder with all that is below it")
-    add("--output", type=Path, required=True, help="folder of the report; made where it is not there")
+    add("--bundle", type=Path, required=True, help="the bundle's folder; exported with --local for the local row")
+    add("--images", type=Path, required=True, help="an image, or a folder with all images below it")
+    add("--output", type=Path, required=True, help="the report's folder; created if it does not exist")
     add("--overwrite", action="store_true", help="replace the report that --output holds")
     add("--server", metavar="HOST:PORT", help="an edge server on another machine, over the link as it is")
+    add("--jpeg-server", metavar="HOST:PORT", help="with --server: the JPEG server beside it (default: no JPEG rows)")
+    add("--rates", help=f"Mbit/s (default: {_joined(RATES)})")
+    add("--delays", help=f"ms, one way (default: {_joined(DELAYS)})")
+    add("--count", type=int, default=BenchOptions.count, help="images of each row (default: %(default)s)")
     add(
-        "--jpeg-server", metavar="HOST:PORT", help="with --server: the JPEG server beside it; without one, no JPEG rows"
+        "--jpeg-quality",
+        type=int,
+        default=BenchOptions.jpeg_quality,
+        help="1 to 95, as Pillow has it (default: %(default)s)",
     )
-    add("--rates", help=f"Mbit/s (default: {RATES})")
-    add("--delays", help=f"ms, one way (default: {DELAYS})")
-    add("--count", type=int, default=50, help="images of each row (default: %(default)s)")
-    add("--jpeg-quality", type=int, default=95, help="1 to 95, as Pillow has it (default: %(default)s)")
-    add("--deadline-ms", type=float, default=20_000, help="that an image may take (default: %(default)g)")
-    for state, doing in (("compute", "computes"), ("send", "sends"), ("idle", "waits")):
+    add(
+        "--deadline-ms",
+        type=float,
+        default=BenchOptions.deadline_ms,
+        help="deadline of an image, with retries (default: %(default)g)",
+    )
+    for state, activity in (("compute", "computes"), ("send", "sends"), ("idle", "waits")):
         add(
-            f"--watts-{state}", type=float, metavar="W", help=f"that the device takes while it {doing}, without a meter"
+            f"--watts-{state}",
+            type=float,
+            metavar="W",
+            help=f"power of the device while it {activity}; used where there is no meter",
         )
-    add("--shaper", choices=["netem", "process"], help="default: netem, or process where netem cannot be had")
-    add("--device-slower", type=float, metavar="TIMES", default=1, help="as long as this machine (default: 1)")
-    add("--tls", action="store_true", help="with --server: encrypt; the next three imply it")
-    add("--tls-ca", type=Path, metavar="PEM", help="who may have signed the server's certificate")
+    add("--shaper", choices=["netem", "process"], help="default: netem, or process where netem does not work")
+    add(
+        "--device-slower",
+        type=float,
+        metavar="TIMES",
+        default=BenchOptions.device_slower,
+        help="how many times as long as this machine the device computes (default: 1)",
+    )
+    add("--tls", action="store_true", help="with --server: encrypt; implied by the next three flags")
+    add("--tls-ca", type=Path, metavar="PEM", help="the authorities that may have signed the server's certificate")
     add("--tls-cert", type=Path, metavar="PEM", help="this device's certificate")
-    add("--tls-key", type=Path, metavar="PEM", help="and its key")
-    add("--token-file", type=Path, metavar="FILE", help="holds the bearer token to send")
-    args = parser.parse_args(argv)
-    _check_server(args)
-    args.rates = [None] if args.server else _numbers("--rates", RATES if args.rates is None else args.rates)
-    args.delays = [None] if args.server else _numbers("--delays", DELAYS if args.delays is None else args.delays)
-    _check(args)
-    _check_output(args)
-    return args
+    add("--tls-key", type=Path, metavar="PEM", help="the key of that certificate")
+    add("--token-file", type=Path, metavar="FILE", help="a file with the bearer token to send")
+    return parser
 
 
-def _numbers(flag: str, text: str) -> list[float]:
-    """Numbers with commas between, in order, each once."""
+def _numbers(flag: str, text: str | None, default: Sequence[float]) -> Sequence[float]:
+    """Return the numbers of a comma-separated list, sorted, without duplicates."""
+    if text is None:
+        return default
     try:
-        found = sorted({float(part) for part in text.split(",")})
+        numbers = sorted({float(part) for part in text.split(",")})
     except ValueError:
-        found = []
-    if not found or not all(math.isfinite(value) for value in found):
+        numbers = []
+    if not numbers or not all(math.isfinite(value) for value in numbers):
         raise UserError(f"{flag} is {text!r}; it must be numbers with commas between, such as 1,5,20")
-    return found
+    return tuple(numbers)
+
+
+def _joined(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 def _check_server(args: argparse.Namespace) -> None:
-    """What goes only with a server elsewhere, and what only without."""
-    wrong = SHAPING if args.server else ("jpeg_server", *SECURITY)
-    given = [name for name in wrong if getattr(args, name) not in (None, False)]
+    """Refuse flags that do not go with --server, and flags that go only with it."""
+    refused = SHAPING if args.server else ("jpeg_server", *SECURITY)
+    given = [name for name in refused if getattr(args, name) not in (None, False)]
     if given and args.server:
-        raise UserError(f"{_flag(given[0])} does not go with --server: the link to it is as it is, and is not shaped")
+        raise UserError(f"{_flag(given[0])} does not go with --server: the link to it is measured as it is")
     if given:
         raise UserError(f"{_flag(given[0])} goes with --server HOST:PORT only")
 
 
-def _check(args: argparse.Namespace) -> None:
-    from bottlefit_jax.links.proxy import check_shape
-
-    for rate in args.rates if args.server is None else ():
-        check_shape(rate, 0)
-    for delay in args.delays if args.server is None else ():
-        check_shape(1, delay)
-    limits = {
-        "count": (1, 100_000),
-        "jpeg_quality": (1, 95),
-        "deadline_ms": (1, 3_600_000),
-        "device_slower": (0.01, 10_000),
-    }
-    for name, (least, most) in {**limits, **dict.fromkeys(WATTS, (0, 10_000))}.items():
-        value = getattr(args, name)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"{_flag(name)} is {value:g}; it must be {least:,} to {most:,}")
-    missing = [name for name in WATTS if getattr(args, name) is None]
-    if 0 < len(missing) < len(WATTS):
-        raise UserError(f"{_flag(missing[0])} is missing: the three --watts go together")
+def _watts(args: argparse.Namespace) -> Watts | None:
+    values = [getattr(args, name) for name in WATTS]
+    if all(value is None for value in values):
+        return None
+    if None in values:
+        raise UserError(f"{_flag(WATTS[values.index(None)])} is missing: the three --watts go together")
+    return Watts(*values)
 
 
-def _check_output(args: argparse.Namespace) -> None:
-    if args.output.exists() and not args.output.is_dir():
-        raise UserError(f"--output {args.output} is a file; it must be a folder")
-    held = [name for name in FILES if os.path.lexists(args.output / name)]
-    if held and not args.overwrite:
+def _check_output(folder: Path, *, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; it must be a folder")
+    files = [name for name in REPORT_FILES if os.path.lexists(folder / name)]
+    if files and not overwrite:
         raise UserError(
-            f"--output {args.output} already holds {held[0]} of a measurement; name another folder, or give --overwrite"
+            f"--output {folder} already holds {files[0]} of a measurement; name another folder, or give --overwrite"
         )
 
 

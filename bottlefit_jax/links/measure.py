@@ -1,4 +1,4 @@
-"""Takes every method over every link. What fails, or is interrupted, is a row that says why."""
+"""Measures every method over every link. A measurement that fails or is interrupted gives a row with the reason."""
 
 import contextlib
 import itertools
@@ -11,18 +11,18 @@ import numpy as np
 
 from bottlefit_jax.errors import BottleFitError
 from bottlefit_jax.links.energy import Meter, Watts
+from bottlefit_jax.links.link import Link
 from bottlefit_jax.links.methods import Method
 from bottlefit_jax.links.servers import Server
-from bottlefit_jax.links.shaper import AnyLink
 from bottlefit_jax.links.summary import Row, Sample, median_interval, percentiles
 
-WARM_UP = 2  # images before the measured ones: connections, caches, TCP's window
+WARM_UP = 2  # images before the measured ones: they open connections, fill caches, and widen TCP's window
 INTERRUPTED = "interrupted"
 
 
 def measure(
     method: Method,
-    link: AnyLink,
+    link: Link,
     images: Sequence[np.ndarray],
     *,
     rate_mbit: float | None,
@@ -32,14 +32,18 @@ def measure(
     watts: Watts | None = None,
     slower: float = 1.0,
 ) -> Row:
-    """One method over the link as it is.
+    """Measure one method over the link as it is shaped.
 
     Args:
-        images: uint8 [H, W, 3] each, taken in turns.
-        rate_mbit, delay_ms: the link's, for the row; None where nobody shapes it.
+        method: to measure.
+        link: that the method uses.
+        images: [H, W, 3] uint8 each, taken in turns.
+        rate_mbit: the link's, for the row; None where it is not shaped.
+        delay_ms: the link's, for the row; None where it is not shaped.
         count: images to measure.
-        meter: reads the energy; without one, watts model it.
-        slower: how many times as long the device is to compute as it did.
+        meter: measures the energy.
+        watts: model the energy where there is no meter.
+        slower: how many times as long the device is assumed to compute.
     """
     row = Row(method.name, rate_mbit, delay_ms)
     turns = itertools.cycle(images)
@@ -56,8 +60,8 @@ def measure(
         after = link.sent()
         sent = None if before is None or after is None else after - before
     except (BottleFitError, KeyboardInterrupt) as error:
-        why = INTERRUPTED if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
-        row = replace(row, error=f"{why}, after {len(samples)} of {count} images")
+        reason = INTERRUPTED if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
+        row = replace(row, error=f"{reason}, after {len(samples)} of {count} images")
     if not samples:
         return row
     samples = [sample.on_a_slower_device(slower) for sample in samples]
@@ -65,21 +69,21 @@ def measure(
         row,
         images=len(samples),
         ms=percentiles(samples),
-        payload=_mean([one.payload for one in samples]),
+        payload=_mean([sample.payload for sample in samples]),
         interval=median_interval([sample.ms["total"] for sample in samples]),
     )
     if row.error:
         return row
     if not row.payload:
-        sent = 0  # what went by meanwhile are the other methods' idle connections
-    each = None if sent is None else sent / count
-    return replace(row, bytes_sent=each, energy_mj=_energy(samples, joules, each, rate_mbit, watts))
+        sent = 0  # the link counted the other methods' idle connections
+    mean_sent = None if sent is None else sent / count
+    return replace(row, bytes_sent=mean_sent, energy_mj=_energy(samples, joules, mean_sent, rate_mbit, watts))
 
 
 def measure_all(
     methods: dict[str, Method | str],
     servers: Sequence[Server],
-    link: AnyLink,
+    link: Link,
     images: Sequence[np.ndarray],
     *,
     rates: Sequence[float | None],
@@ -87,18 +91,24 @@ def measure_all(
     progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     **options: Any,
 ) -> tuple[list[Row], bool]:
-    """Every method over every link; rows in the order of delay, rate and method, and whether it was interrupted.
-
-    Args:
-        methods: by name; in the place of one that cannot be had, a line that says why.
-        servers: that the methods need. One that is lost is started again before the next link.
-        rates, delays: Mbit/s, and ms in each direction; [None] for a link that nobody shapes.
-        progress: takes a line of progress.
-        options: count, meter, watts and slower, as in measure.
+    """Measure every method over every link.
 
     The local network does not depend on the link: it is measured once, in its first row.
+
+    Args:
+        methods: by name; for a method that is not available, a line with the reason.
+        servers: that the methods need. One that has ended is started again before the next measurement.
+        link: shaped before each measurement.
+        images: [H, W, 3] uint8 each, taken in turns.
+        rates: Mbit/s; [None] for a link that is not shaped.
+        delays: ms in each direction; [None] for a link that is not shaped.
+        progress: takes a line of progress.
+        options: count, meter, watts and slower, as of `measure`.
+
+    Returns:
+        The rows in the order of delay, rate and method, and whether the measurement was interrupted.
     """
-    # From the beginning all rows are there, so that an interruption, whenever it comes, costs none.
+    # All rows exist from the start, so that an interruption at any time loses none.
     rows = [
         Row(name, rate, delay, error=method if isinstance(method, str) else INTERRUPTED)
         for delay, rate in itertools.product(delays, rates)
@@ -113,7 +123,9 @@ def measure_all(
             if row.method == "local" and local is not None:
                 rows[number] = replace(local, rate_mbit=row.rate_mbit, delay_ms=row.delay_ms)
                 continue
-            rows[number] = _cell(method, servers, link, images, row=row, progress=progress, options=options)
+            rows[number] = _shape_and_measure(
+                method, servers, link, images, row=row, progress=progress, options=options
+            )
             progress(_progress(rows[number]))
             if (rows[number].error or "").startswith(INTERRUPTED):
                 return rows, True
@@ -122,19 +134,19 @@ def measure_all(
     return rows, True
 
 
-def _cell(
+def _shape_and_measure(
     method: Method,
     servers: Sequence[Server],
-    link: AnyLink,
+    link: Link,
     images: Sequence[np.ndarray],
     *,
     row: Row,
     progress: Callable[[str], None],
     options: dict[str, Any],
 ) -> Row:
-    """Shapes the link as `row` says and measures; a failed row also says which servers are no more."""
+    """Shape the link as `row` says and measure; the error of a failed row also names the servers that have ended."""
     try:
-        _ready(servers, progress)
+        _restart_ended(servers, progress)
         if row.rate_mbit is not None and row.delay_ms is not None:
             link.shape(row.rate_mbit, row.delay_ms)
         row = measure(method, link, images, rate_mbit=row.rate_mbit, delay_ms=row.delay_ms, **options)
@@ -142,23 +154,23 @@ def _cell(
         return replace(row, error=str(error))
     except KeyboardInterrupt:
         return replace(row, error=INTERRUPTED)
-    lost = [f"the {server.name}: {why}" for server in servers if (why := server.lost())]
+    lost = [f"the {server.name}: {reason}" for server in servers if (reason := server.lost())]
     return replace(row, error="; ".join([row.error, *lost])) if row.error and lost else row
 
 
-def _ready(servers: Sequence[Server], progress: Callable[[str], None]) -> None:
-    """Start what was lost."""
+def _restart_ended(servers: Sequence[Server], progress: Callable[[str], None]) -> None:
+    """Start the servers again that have ended."""
     for server in servers:
-        lost = server.lost()
-        if lost:
-            progress(f"the {server.name} is started again: {lost}")
+        reason = server.lost()
+        if reason:
+            progress(f"the {server.name} is started again: {reason}")
             server.start()
 
 
 def _energy(
     samples: list[Sample], joules: float | None, sent: float | None, rate_mbit: float | None, watts: Watts | None
 ) -> float | None:
-    """MJ of one image."""
+    """Return the energy of one image in mJ; None where it is unknown."""
     if joules is not None:
         return 1e3 * joules / len(samples)
     if watts is None or sent is None or rate_mbit is None:
@@ -166,13 +178,13 @@ def _energy(
     return _mean(
         [
             watts.millijoules(
-                compute_ms=one.computing,
-                network_ms=one.ms.get("network", 0.0),
-                wait_ms=one.ms.get("queue", 0.0) + one.ms.get("tail", 0.0),
+                compute_ms=sample.compute_ms,
+                network_ms=sample.ms.get("network", 0.0),
+                wait_ms=sample.ms.get("queue", 0.0) + sample.ms.get("tail", 0.0),
                 sent=sent,
                 mbit=rate_mbit,
             )
-            for one in samples
+            for sample in samples
         ]
     )
 

@@ -1,7 +1,7 @@
-"""A link of a given rate and delay in the kernel: a network namespace, a pair of virtual cards, `tc netem` on both.
+"""A link of a given rate and delay in the kernel: a network namespace and a pair of virtual cards with `tc netem`.
 
-Needs root, iproute2 and a kernel with sch_netem. Everything is removed at the end of the context; what a run that was
-killed has left, the next one removes.
+Needs root, iproute2 and a kernel with sch_netem. Everything is removed at the end of the context. What a killed run has
+left is removed by the next one.
 """
 
 import contextlib
@@ -12,22 +12,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.links.proxy import check_shape
+from bottlefit_jax.links.link import check_shape
 
 PREFIX = "bottlefit-"
-NETWORK = "198.18"  # reserved for benchmarks (RFC 2544), so that it is nobody's
-LIMIT = 10_000  # packets in a queue; netem's own 1,000 would drop a burst on a long fast link
-SECONDS = 20.0
+NETWORK = "198.18"  # reserved for benchmarks (RFC 2544), so that no network uses it
+QUEUE_PACKETS = 10_000  # netem's default of 1,000 would drop a burst on a long fast link
+COMMAND_SECONDS = 20.0
 
 
 def run(argv: Sequence[str]) -> str:
-    """Run one command of iproute2; return what it wrote.
+    """Run a command of iproute2 and return its output.
 
     Raises:
-        UserError: it failed, or took longer than SECONDS.
+        UserError: it failed, or took longer than COMMAND_SECONDS.
     """
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"`{' '.join(argv)}` did not work: {' '.join(str(error).split())}") from error
     if done.returncode != 0:
@@ -37,19 +37,24 @@ def run(argv: Sequence[str]) -> str:
 
 
 class NetemLink:
-    """Servers in a namespace of their own, reached over a shaped pair of virtual cards. A context.
+    """Servers in a network namespace, reached over a shaped pair of virtual cards. A ShapedLink; a context.
 
     Attributes:
         kind: "netem".
-        host: where servers are to listen, within the namespace.
-        counts: what `sent` counts, in words.
+        host: as of a ShapedLink; within the namespace.
+        counts: as of a Link.
+        namespace: its name.
     """
 
     kind = "netem"
     counts = "bytes of Ethernet frames from the device, acknowledgements included, counted by its network card"
 
     def __init__(self, run: Callable[[Sequence[str]], str] = run):
-        """`run` runs a command and raises UserError where it fails."""
+        """Build nothing yet.
+
+        Args:
+            run: runs a command, returns its output, and raises UserError where it fails.
+        """
         self._run = run
         pid = os.getpid()
         self.namespace, self._near, self._far = f"{PREFIX}{pid}", f"bf{pid}a", f"bf{pid}b"
@@ -67,17 +72,17 @@ class NetemLink:
             self._build()
             self.shape(100, 0)
         except BaseException:  # Ctrl-C too
-            self._remove()
+            self.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._remove()
+        self.close()
 
     def _build(self) -> None:
         near, far, inside = self._near, self._far, ["ip", "-n", self.namespace]
         self._run(["ip", "netns", "add", self.namespace])
-        # one packet at a time, as on a radio: merged ones of 64 KB would be delayed as a whole
+        # one packet at a time, as on a radio link: merged packets of 64 KB would be delayed as one
         self._run(["ip", "link", "add", near, "gso_max_segs", "1", "type", "veth", "peer", "name", far])
         self._run(["ip", "link", "set", far, "netns", self.namespace])
         self._run([*inside, "link", "set", far, "gso_max_segs", "1"])
@@ -87,14 +92,14 @@ class NetemLink:
         self._run([*inside, "link", "set", far, "up"])
         self._run([*inside, "link", "set", "lo", "up"])
 
-    def _remove(self) -> None:
-        """Removing one card removes the other; each step is tried whatever the others did."""
+    def close(self) -> None:
+        """Remove the cards and the namespace. One card goes with the other; each step runs even where another fails."""
         for argv in (["ip", "link", "delete", self._near], ["ip", "netns", "delete", self.namespace]):
             with contextlib.suppress(UserError):
                 self._run(argv)
 
     def _remove_stale(self) -> None:
-        """Remove the namespaces of processes that are no more; their cards go with them."""
+        """Remove the namespaces of processes that have ended; their cards go with them."""
         for line in self._run(["ip", "netns", "list"]).splitlines():
             name = line.split()[0] if line.split() else ""
             pid = name.removeprefix(PREFIX)
@@ -103,29 +108,29 @@ class NetemLink:
                     self._run(["ip", "netns", "delete", name])
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` on the server's side of the link."""
+        """Return the command that runs `argv` on the servers' side of the link."""
         return ["ip", "netns", "exec", self.namespace, *argv]
 
     def free_port(self) -> int:
-        """A port that a server may take: within the namespace all are free."""
+        """Return a port that a server can listen on: within the namespace all are free."""
         self._port += 1
         return self._port
 
     def through(self, port: int) -> tuple[str, int]:
-        """Where a client reaches the server at `port` over the link."""
+        """Return host and port by which a client reaches the server at `port` over the link."""
         return self.host, port
 
     def shape(self, rate_mbit: float, delay_ms: float) -> None:
-        """Set Mbit/s, and ms that are added in each direction.
+        """Set the rate in Mbit/s, and the delay in ms that is added in each direction.
 
         Raises:
-            UserError: a rate that is not above 0, a delay below 0, a kernel without netem.
+            UserError: the rate or the delay is out of range, or the kernel has no netem.
         """
         check_shape(rate_mbit, delay_ms)
-        how = ["netem", "rate", f"{round(rate_mbit * 1e6)}bit", "delay", f"{round(delay_ms * 1e3)}us"]
+        netem = ["netem", "rate", f"{round(rate_mbit * 1e6)}bit", "delay", f"{round(delay_ms * 1e3)}us"]
         for inside, card in (([], self._near), (["-n", self.namespace], self._far)):
-            self._run(["tc", *inside, "qdisc", "replace", "dev", card, "root", *how, "limit", str(LIMIT)])
+            self._run(["tc", *inside, "qdisc", "replace", "dev", card, "root", *netem, "limit", str(QUEUE_PACKETS)])
 
     def sent(self) -> int:
-        """Bytes that the device has sent so far."""
+        """Return the bytes that the device has sent."""
         return int(Path(f"/sys/class/net/{self._near}/statistics/tx_bytes").read_text())

@@ -1,7 +1,7 @@
-"""A link of a given rate and delay in this process: a TCP proxy on loopback, for where `tc netem` cannot be used.
+"""A link of a given rate and delay in this process: a TCP proxy on loopback, for where `tc netem` does not work.
 
-It has no loss, no slow start and no packet headers: a byte of TCP payload is a byte of the link. Latencies are those
-of a connection whose congestion window is open, so they are a little kind to large requests.
+It has no loss, no slow start and no packet headers: a byte of TCP payload is a byte of the link. Latencies are those of
+a connection whose congestion window is open, so that large requests look a little faster than they are.
 """
 
 import collections
@@ -11,35 +11,35 @@ import threading
 import time
 from collections.abc import Sequence
 
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.links.link import check_shape
 
 CHUNK = 16_384  # bytes read at once
-WINDOW = 1 << 20  # bytes on the way in one direction; then the sender waits, as behind a full socket buffer
+WINDOW = 1 << 20  # bytes under way in one direction; above it the sender waits, as for a full socket buffer
 CONNECT_SECONDS = 5.0
 
 
 class Direction:
-    """One way of the link, shared by all connections: a byte waits for those before it, then takes 1 / rate.
+    """One direction of the link, shared by all connections: a byte waits for those before it, then takes 1 / rate.
 
     Attributes:
-        sent: bytes that have been through.
+        sent: bytes so far.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._free = 0.0  # when the last byte that was given has left
+        self._free = 0.0  # when the last byte put on the link has left
         self._seconds_per_byte = 0.0
         self._delay = 0.0
         self.sent = 0
 
     def shape(self, rate_mbit: float, delay_ms: float) -> None:
-        """Set the rate in Mbit/s and the one-way latency in ms, from the next byte on."""
+        """Set the rate in Mbit/s and the one-way delay in ms, from the next byte on."""
         with self._lock:
             self._seconds_per_byte = 8e-6 / rate_mbit
             self._delay = delay_ms / 1e3
 
     def due(self, size: int) -> float:
-        """Put `size` bytes on the link; return when the last one arrives, in seconds of time.monotonic."""
+        """Put `size` bytes on the link and return when the last one arrives, in seconds of time.monotonic."""
         with self._lock:
             self._free = max(self._free, time.monotonic()) + size * self._seconds_per_byte
             self.sent += size
@@ -47,7 +47,7 @@ class Direction:
 
 
 class Pipe:
-    """Carries bytes from one socket to another along a Direction, on two threads of its own."""
+    """Forwards bytes from one socket to another along a Direction, on two threads."""
 
     def __init__(self, source: socket.socket, target: socket.socket, direction: Direction):
         self._source, self._target, self._direction = source, target, direction
@@ -55,12 +55,12 @@ class Pipe:
         self._waiting = 0
         self._ended = False
         self._changed = threading.Condition()
-        self.threads = [threading.Thread(target=run, daemon=True) for run in (self._take, self._give)]
+        self.threads = [threading.Thread(target=run, daemon=True) for run in (self._receive, self._send)]
         for thread in self.threads:
             thread.start()
 
-    def _take(self) -> None:
-        """Read what the sender wrote; an empty chunk is its end."""
+    def _receive(self) -> None:
+        """Read what the sender wrote; an empty chunk is the end."""
         data = b"more"
         while data:
             try:
@@ -75,8 +75,8 @@ class Pipe:
                 while self._waiting > WINDOW and not self._ended:
                     self._changed.wait()
 
-    def _give(self) -> None:
-        """Write every chunk when it is due. Times are absolute, so that a late wake-up delays nothing after it."""
+    def _send(self) -> None:
+        """Write every chunk when it is due. Due times are absolute, so that a late wake-up delays no later chunk."""
         data = b"more"
         while data:
             with self._changed:
@@ -89,7 +89,7 @@ class Pipe:
                     self._target.sendall(data)
                 else:
                     self._target.shutdown(socket.SHUT_WR)
-            except OSError:  # the receiver is gone: so is the sender's use of this connection
+            except OSError:  # the receiver has closed: close the sender's side, too
                 data = b""
                 _close(self._source)
             with self._changed:
@@ -99,12 +99,12 @@ class Pipe:
 
 
 class ProcessLink:
-    """Servers on loopback, each behind a proxy that all bytes to and from it pass. A context: it ends all at its end.
+    """Servers on loopback, each behind a proxy that all its bytes pass. A ShapedLink; a context.
 
     Attributes:
         kind: "process".
-        host: where servers are to listen.
-        counts: what `sent` counts, in words.
+        host: as of a ShapedLink.
+        counts: as of a Link.
     """
 
     kind = "process"
@@ -121,24 +121,28 @@ class ProcessLink:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all proxies and their connections."""
         with self._lock:
-            left = [*self._listeners, *self._open]
+            sockets = [*self._listeners, *self._open]
             self._listeners.clear()
             self._open.clear()
-        for one in left:
-            _close(one)
+        for each in sockets:
+            _close(each)
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` on the server's side of the link: itself."""
+        """Return `argv`: the servers' side is this machine."""
         return list(argv)
 
     def free_port(self) -> int:
-        """A port that a server may take."""
-        with socket.create_server((self.host, 0)) as found:
-            return found.getsockname()[1]
+        """Return a port that a server can listen on."""
+        with socket.create_server((self.host, 0)) as server:
+            return server.getsockname()[1]
 
     def through(self, port: int) -> tuple[str, int]:
-        """Where a client reaches the server at `port` over the link."""
+        """Return host and port by which a client reaches the server at `port` over the link."""
         listener = socket.create_server((self.host, 0))
         with self._lock:
             self._listeners.append(listener)
@@ -146,38 +150,38 @@ class ProcessLink:
         return self.host, listener.getsockname()[1]
 
     def shape(self, rate_mbit: float, delay_ms: float) -> None:
-        """Set Mbit/s, and ms that are added in each direction.
+        """Set the rate in Mbit/s, and the delay in ms that is added in each direction.
 
         Raises:
-            UserError: a rate that is not above 0, or a delay below 0.
+            UserError: the rate or the delay is out of range.
         """
         check_shape(rate_mbit, delay_ms)
         for direction in (self._up, self._down):
             direction.shape(rate_mbit, delay_ms)
 
     def sent(self) -> int:
-        """Bytes that the device has sent so far."""
+        """Return the bytes that the device has sent."""
         return self._up.sent
 
     def _accept(self, listener: socket.socket, port: int) -> None:
         while True:
             try:
                 near, _ = listener.accept()
-            except OSError:  # closed: the end
+            except OSError:  # the link was closed
                 return
             try:
                 far = socket.create_connection((self.host, port), CONNECT_SECONDS)
-            except OSError:  # no server: the client sees its connection closed and tries again
+            except OSError:  # no server: the client's connection is closed, and it tries again
                 near.close()
                 continue
             far.settimeout(None)
-            for one in (near, far):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {near, far}
-            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+            threading.Thread(target=self._forward, args=(near, far), daemon=True).start()
 
-    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
         pipes = [Pipe(near, far, self._up), Pipe(far, near, self._down)]
         for thread in (thread for pipe in pipes for thread in pipe.threads):
             thread.join()
@@ -187,40 +191,9 @@ class ProcessLink:
         far.close()
 
 
-class DirectLink:
-    """The link to servers elsewhere, as it is: nothing shapes it, and nobody counts its bytes.
-
-    Attributes:
-        kind: "direct".
-        counts: what is known of the bytes instead, in words.
-    """
-
-    kind = "direct"
-    counts = "the latent or the JPEG alone, without headers, which nobody counts on this link"
-
-    def shape(self, rate_mbit: float, delay_ms: float) -> None:
-        """Refuses: this link is what it is.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(f"the link to a server elsewhere cannot be shaped to {rate_mbit:g} Mbit/s and {delay_ms:g} ms")
-
-    def sent(self) -> None:
-        """Return None: nobody counts."""
-
-
-def check_shape(rate_mbit: float, delay_ms: float) -> None:
-    """Raise UserError for a link that cannot be."""
-    if not 0 < rate_mbit <= 100_000:
-        raise UserError(f"a rate of {rate_mbit:g} Mbit/s; it must be above 0 and at most 100,000")
-    if not 0 <= delay_ms <= 60_000:
-        raise UserError(f"a delay of {delay_ms:g} ms; it must be 0 to 60,000")
-
-
-def _close(one: socket.socket) -> None:
-    """Close a socket that another thread may be waiting on, which shutdown wakes."""
+def _close(connection: socket.socket) -> None:
+    """Close a socket; shutdown wakes a thread that waits on it."""
     with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(OSError):
-        one.close()
+        connection.close()

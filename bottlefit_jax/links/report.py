@@ -1,4 +1,4 @@
-"""bench.json and bench.md: the same measurement for a program and for a person."""
+"""The report of a measurement: bench.json for programs, bench.md for people."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from bottlefit_jax.files import write_text
 from bottlefit_jax.links.summary import (
-    LEAST_IMAGES,
+    MIN_IMAGES,
     NOISY,
     PERCENTILES,
     STEPS,
@@ -32,14 +32,16 @@ class Setting:
 
     Attributes:
         bundle: name and version.
-        command: what was typed.
-        link, link_how, counts: kind of the link, how it is shaped, what its bytes are, in words.
-        energy: where it is from, in words; None without.
-        slower: how many times as long the device is taken to compute as it did; 1: all was measured.
+        command: the command line.
+        link: kind of the link.
+        link_how: how it is shaped, in words.
+        counts: which bytes it counts, in words.
+        energy: where the energy is from, in words; None without.
+        slower: how many times as long the device is assumed to compute; 1: nothing is modelled.
         count: images of each row.
-        images: different ones that were taken in turns.
+        images: the number of different images, which are taken in turns.
         machine: in words.
-        notes: what a reader has to know, a sentence each.
+        notes: what a reader has to know.
     """
 
     bundle: str
@@ -56,22 +58,28 @@ class Setting:
 
 
 def write(folder: Path, setting: Setting, rows: Sequence[Row], *, figure: str | None) -> None:
-    """Write bench.json and bench.md, which shows `figure` where there is one.
+    """Write bench.json and bench.md.
+
+    Args:
+        folder: for both.
+        setting: of the measurement.
+        rows: as measured.
+        figure: file name of the plot, which bench.md shows; None without.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: a file cannot be written.
     """
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         **asdict(setting),
         "rows": as_json(rows),
-        "crossings": [asdict(x) for x in crossings(rows)],
+        "crossings": [asdict(crossing) for crossing in crossings(rows)],
     }
-    write_text(folder / "bench.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "bench.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
     write_text(folder / "bench.md", "\n".join(_lines(setting, rows, figure)) + "\n")
 
 
 def _lines(setting: Setting, rows: Sequence[Row], figure: str | None) -> Iterator[str]:
-    """The report."""
+    """Yield the lines of bench.md."""
     yield f"# {setting.bundle}: split, local only, or JPEG"
     yield ""
     yield f"    {setting.command}"
@@ -92,34 +100,34 @@ def _lines(setting: Setting, rows: Sequence[Row], figure: str | None) -> Iterato
 
 
 def _how(setting: Setting) -> Iterator[str]:
-    """What a reader has to know before the numbers."""
+    """Yield what a reader has to know before the numbers."""
     yield f"{setting.count} images a row, {setting.images} different ones in turns, on {setting.machine}."
     shaped = "" if setting.link == "direct" else " The delay is one-way and added in each direction."
     yield f"Link ({setting.link}): {setting.link_how}.{shaped}"
     yield f"Sent: {setting.counts}; mean of the row."
-    unknown = "not known: no meter can be read here; --watts-compute, --watts-send and --watts-idle model it"
+    unknown = "unknown, as no meter can be read here; --watts-compute, --watts-send and --watts-idle model it"
     yield f"Energy: {setting.energy or unknown}."
     if setting.slower != 1:
         yield (
             f"**A model of a device that computes {setting.slower:g} times as long as this machine**: preprocess, head "
             "and quantizer are measured times multiplied; network, queue and tail are as measured."
         )
-    given = [f"p{p}" for p, least in PERCENTILES.items() if setting.count >= least]
-    fewer = [f"p{p} takes {least:,} images a row" for p, least in PERCENTILES.items() if setting.count < least]
+    shown = [f"p{p}" for p, fewest in PERCENTILES.items() if setting.count >= fewest]
+    absent = [f"p{p} needs {fewest:,} images a row" for p, fewest in PERCENTILES.items() if setting.count < fewest]
     yield (
-        f"Times are {' / '.join(given)} in ms{''.join(f'; {one}' for one in fewer)}. The interval holds the median of "
-        "the total with 95 %; a method is called faster, and is bold, only where its interval lies below the other's."
+        f"Times are {' / '.join(shown)} in ms{''.join(f'; {text}' for text in absent)}. The interval holds the median "
+        "of the total with 95 %. A method is called faster, and is bold, only where its interval is below the other's."
     )
     yield (
-        "preprocess: to the network's input size, from a decoded image. head: what the device computes, for JPEG "
-        "writing the file, for local only the whole network. network: from leaving to answer, without the server's "
-        "queue and tail. tail: the rest of the network on the server, for JPEG all of it."
+        "preprocess: from a decoded image to the network's input size. head: what the device computes; for JPEG the "
+        "encoding, for local only the whole network. network: from the request to the answer, without the server's "
+        "queue and tail. tail: the rest of the network on the server; for JPEG all of it."
     )
     yield from setting.notes
 
 
 def _table(rows: Sequence[Row], *, energy: bool) -> Iterator[str]:
-    """A row per rate and method; who wins a rate is bold."""
+    """Yield a table with a row for each rate and method; the fastest method of a rate is bold."""
     heads = [
         "Mbit/s",
         "method",
@@ -151,9 +159,9 @@ def _table(rows: Sequence[Row], *, energy: bool) -> Iterator[str]:
 
 
 def _times(row: Row, step: str) -> str:
-    """p50 / p95 / p99 of a step."""
-    found = row.ms.get(step)
-    return "–" if found is None or not any(found.values()) else " / ".join(_short(value) for value in found.values())
+    """Return p50 / p95 / p99 of a step."""
+    times = row.ms.get(step)
+    return "–" if times is None or not any(times.values()) else " / ".join(_short(value) for value in times.values())
 
 
 def _short(ms: float) -> str:
@@ -161,15 +169,15 @@ def _short(ms: float) -> str:
 
 
 def _sentences(rows: Sequence[Row], delay: float | None) -> Iterator[str]:
-    """Every crossing, and who is faster where, for each two methods that were measured on the same links."""
-    found, lines = [one for one in crossings(rows) if one.delay_ms == delay], at(rows, delay)
-    sentences = [_crossing(one) for one in found]
-    crossed = {frozenset((one.below, one.above)) for one in found}
+    """Yield one paragraph: every crossing, and for each two methods which is faster at which rates."""
+    here, lines = [crossing for crossing in crossings(rows) if crossing.delay_ms == delay], at(rows, delay)
+    sentences = [_crossing(crossing) for crossing in here]
+    crossed = {frozenset((crossing.below, crossing.above)) for crossing in here}
     for first, second in (("split", "jpeg"), ("split", "local"), ("jpeg", "local")):
         both = pairs(lines, first, second)
         if both and any(row.interval is None for pair in both for row in pair):
             sentences.append(
-                f"{_beginning(first)} and {NAMES[second]} are not compared: an interval takes {LEAST_IMAGES} images "
+                f"{_beginning(first)} and {NAMES[second]} are not compared: an interval needs {MIN_IMAGES} images "
                 "a row, better --count 50."
             )
         elif both:
@@ -177,16 +185,16 @@ def _sentences(rows: Sequence[Row], delay: float | None) -> Iterator[str]:
     yield " ".join(sentences) or "Nothing could be compared."
 
 
-def _crossing(one: Crossing) -> str:
-    low, high = one.between
+def _crossing(crossing: Crossing) -> str:
+    low, high = crossing.between
     return (
-        f"From {one.rate_mbit:.2g} Mbit/s on, {NAMES[one.above]} is faster than {NAMES[one.below]}: the lines meet "
-        f"there at {one.ms:.3g} ms, the intervals part at {low:g} and {high:g} Mbit/s."
+        f"From {crossing.rate_mbit:.2g} Mbit/s on, {NAMES[crossing.above]} is faster than {NAMES[crossing.below]}: the "
+        f"lines meet there at {crossing.ms:.3g} ms, the intervals do not overlap at {low:g} and {high:g} Mbit/s."
     )
 
 
 def _compared(both: Sequence[tuple[Row, Row]], *, crossed: bool) -> Iterator[str]:
-    """Who is faster at which rates, where no crossing says it, and at which rates nothing is decided."""
+    """Yield at which rates which method is faster, unless a crossing says it, and at which rates neither is."""
     first, second = (row.method for row in both[0])
     rates: dict[int, list[float | None]] = {-1: [], 0: [], 1: []}
     for one, other in both:
@@ -197,12 +205,12 @@ def _compared(both: Sequence[tuple[Row, Row]], *, crossed: bool) -> Iterator[str
     if rates[0]:
         yield (
             f"**{_beginning(first)} and {NAMES[second]} are not distinguished{_at(rates[0], of=len(both))}**: their "
-            "intervals overlap; more images (--count) or a quieter machine may part them."
+            "intervals overlap; more images (--count) or a quieter machine may separate them."
         )
 
 
 def _at(rates: Sequence[float | None], *, of: int) -> str:
-    """At which of `of` rates, in words."""
+    """Return at which of `of` rates, in words."""
     if None in rates:
         return " on this link"
     if len(rates) == of:
@@ -211,7 +219,7 @@ def _at(rates: Sequence[float | None], *, of: int) -> str:
 
 
 def _warnings(rows: Sequence[Row]) -> Iterator[str]:
-    """A line about rows in which something else than the method took time."""
+    """Yield a line about disturbed rows, in which something else than the method took time."""
     noisy = [row for row in rows if row.noisy]
     if noisy:
         worst = max(noisy, key=lambda row: (row.p(95) or 0.0) / (row.p(50) or 1.0))
@@ -225,5 +233,5 @@ def _warnings(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _beginning(method: str) -> str:
-    """The name of a method at the beginning of a sentence."""
+    """Return the name of a method for the beginning of a sentence."""
     return NAMES[method][0].upper() + NAMES[method][1:]

@@ -1,28 +1,30 @@
-"""Which link is used: `tc netem` where it can be had, a proxy in this process elsewhere. All have one interface."""
+"""Which shaped link is used: `tc netem` where it works, else a proxy in this process; both are a ShapedLink."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bottlefit_jax.errors import BottleFitError
+from bottlefit_jax.links.link import ShapedLink
 from bottlefit_jax.links.netem import NetemLink
-from bottlefit_jax.links.proxy import DirectLink, ProcessLink
+from bottlefit_jax.links.proxy import ProcessLink
 
-Link = NetemLink | ProcessLink  # in front of servers on this machine
-AnyLink = Link | DirectLink
 KINDS = ("netem", "process")
 
 
 @contextmanager
-def open_link(kind: str | None = None) -> Iterator[tuple[Link, str]]:
-    """A link, removed at the end, and in words how it is shaped.
+def open_link(kind: str | None = None) -> Iterator[tuple[ShapedLink, str]]:
+    """Open a shaped link and remove it at the end of the context.
 
     Args:
-        kind: of KINDS; None takes netem, or process where netem cannot be had.
+        kind: one of KINDS; None takes netem where it works, else process.
+
+    Yields:
+        The link, and in words how it is shaped.
 
     Raises:
-        UserError: `kind` is netem, which cannot be had here.
+        UserError: `kind` is netem, which does not work here.
     """
-    why = "asked for"
+    reason = "asked for"
     if kind != "process":
         link = NetemLink()
         try:
@@ -30,12 +32,12 @@ def open_link(kind: str | None = None) -> Iterator[tuple[Link, str]]:
         except BottleFitError as error:
             if kind == "netem":
                 raise
-            why = f"tc netem cannot be used here: {error}"
+            reason = f"tc netem does not work here: {error}"
         else:
             try:
                 yield link, "`tc netem` on both ends of a pair of virtual network cards"
             finally:
-                link.__exit__()
+                link.close()
             return
     with ProcessLink() as link:
-        yield link, f"a proxy in the measuring process, no slow start, no loss, no packet headers ({why})"
+        yield link, f"a proxy in the measuring process, no slow start, no loss, no packet headers ({reason})"

@@ -1,7 +1,6 @@
-"""What was measured, in numbers: a row per method, rate and delay, its percentiles, and which of two methods is faster.
+"""The measurements as rows, one for each method, rate and delay: percentiles, and which of two methods is faster.
 
-Nothing is concluded from medians alone: two rows are compared by the 95 % intervals of their medians, and differ only
-where these have no value in common.
+Medians alone decide nothing: of two rows, one is faster only where the 95 % intervals of their medians do not overlap.
 """
 
 import itertools
@@ -14,28 +13,33 @@ import numpy as np
 
 METHODS = ("split", "local", "jpeg")
 STEPS = ("preprocess", "head", "quantizer", "network", "queue", "tail", "total")
-ELSEWHERE = ("network", "queue", "tail", "total")  # of these the device computes nothing
-PERCENTILES = {50: 1, 95: 20, 99: 100}  # and how many images each needs: fewer have none beyond it
-LEAST_IMAGES = 6  # fewer have no 95 % interval of the median: even from the least to the largest it is 94 %
-NOISY = 3.0  # times p50: a p95 beyond this is a disturbance, not the method
+NOT_COMPUTED = ("network", "queue", "tail", "total")  # in these steps the device itself computes nothing
+PERCENTILES = {50: 1, 95: 20, 99: 100}  # percentile -> the fewest images that have one beyond it
+MIN_IMAGES = 6  # of 5, even the interval from the smallest to the largest holds the median with 94 % only
+NOISY = 3.0  # a p95 of more times the p50 is a disturbance, not the method
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: ms by step, where the method has the step, and the bytes that it asked the link to carry."""
+    """The measurement of one image.
+
+    Attributes:
+        ms: milliseconds of each step that the method has.
+        payload: bytes of its latent or JPEG.
+    """
 
     ms: dict[str, float]
     payload: int = 0
 
     @property
-    def computing(self) -> float:
-        """The ms in which the device itself works: all but the link and the server."""
-        return sum(value for step, value in self.ms.items() if step not in ELSEWHERE)
+    def compute_ms(self) -> float:
+        """The ms in which the device computes: all but the link and the server."""
+        return sum(value for step, value in self.ms.items() if step not in NOT_COMPUTED)
 
     def on_a_slower_device(self, times: float) -> "Sample":
-        """The same, had the device computed `times` as long: a model."""
-        ms = {step: value if step in ELSEWHERE else times * value for step, value in self.ms.items()}
-        return Sample({**ms, "total": self.ms["total"] + (times - 1) * self.computing}, self.payload)
+        """Return a model of the same measurement on a device that computes `times` as long."""
+        ms = {step: value if step in NOT_COMPUTED else times * value for step, value in self.ms.items()}
+        return Sample({**ms, "total": self.ms["total"] + (times - 1) * self.compute_ms}, self.payload)
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,15 @@ class Row:
     """One method on one link.
 
     Attributes:
-        rate_mbit, delay_ms: None on a link that nobody shapes.
-        images: that were measured.
-        ms: step -> "p50", "p95", "p99", of which only those are there that so many images give; empty without any.
+        method: one of METHODS.
+        rate_mbit, delay_ms: None on a link that is not shaped.
+        images: the number that was measured.
+        ms: step -> "p50", "p95", "p99" -> ms; without the percentiles that need more images.
         payload: mean bytes of latent or JPEG.
-        bytes_sent: mean bytes that the device sent, all counted; None where some images failed or nobody counts.
-        energy_mj: mean energy of one image in mJ, None without meter and watts.
-        error: why images are missing.
-        interval: (low, high) in ms, 95 % of the median of the total; None with fewer images than LEAST_IMAGES.
+        bytes_sent: mean of all bytes that the device sent; None where an image failed or the link does not count.
+        energy_mj: mean energy of one image in mJ; None without meter and watts.
+        error: why images are missing; None where none is.
+        interval: (low, high) in ms, the 95 % interval of the median of the total; None with fewer than MIN_IMAGES.
     """
 
     method: str
@@ -65,23 +70,26 @@ class Row:
     interval: tuple[float, float] | None = None
 
     def p(self, percentile: int) -> float | None:
-        """A percentile of the total in ms, where it was measured without an error, on enough images."""
+        """Return a percentile of the total in ms; None where images are missing or too few."""
         return None if self.error else self.ms.get("total", {}).get(f"p{percentile}")
 
     @property
     def noisy(self) -> bool:
-        """Whether something else than the method decided how long some images took."""
+        """Whether a disturbance decided how long some images took."""
         middle, high = self.p(50), self.p(95)
         return middle is not None and high is not None and high > NOISY * middle
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where `below`, the faster of the two on slower links, and `above`, the faster on faster ones, are equal.
+    """Where two methods take equally long.
 
     Attributes:
+        delay_ms: of the link.
+        below: the method that is faster on slower links.
+        above: the method that is faster on faster links.
         rate_mbit, ms: where the lines of the medians meet.
-        between: the measured rates on either side at which the intervals part; the crossing is known no better.
+        between: the nearest measured rates on either side at which the intervals do not overlap.
     """
 
     delay_ms: float | None
@@ -93,21 +101,24 @@ class Crossing:
 
 
 def percentiles(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """Percentiles in ms of every step that the samples have: those that so many samples can give."""
-    found = {}
+    """Return the percentiles of every step in ms, as Row has them."""
+    result = {}
     for step in STEPS:
         values = [sample.ms[step] for sample in samples if step in sample.ms]
         if values:
-            given = [p for p, least in PERCENTILES.items() if len(values) >= least]
-            found[step] = {f"p{p}": round(float(np.percentile(values, p)), 4) for p in given}
-    return found
+            enough = [p for p, fewest in PERCENTILES.items() if len(values) >= fewest]
+            result[step] = {f"p{p}": round(float(np.percentile(values, p)), 4) for p in enough}
+    return result
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """A 95 % interval of the median, whatever the distribution; None with fewer values than LEAST_IMAGES.
+    """Return a 95 % interval of the median, for any distribution; None with fewer values than MIN_IMAGES.
 
-    It spans the intervals of all values and of each half in time, so that a disturbance during the measurement, which
-    makes the values depend on each other, widens it.
+    It spans the intervals of all values, of the first half and of the second half. So a disturbance that lasts a while,
+    which makes neighbouring values depend on each other, widens it.
+
+    Args:
+        values: in the order in which they were measured.
     """
     half = len(values) // 2
     parts = [_order_interval(part) for part in (values, values[:half], values[half:])]
@@ -118,9 +129,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _order_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The values between which the median is with 95 %, by the binomial distribution of how many are below it."""
+    """Return two of the values that enclose the median with 95 %, by the binomial distribution of those below it."""
     count = len(values)
-    if count < LEAST_IMAGES:
+    if count < MIN_IMAGES:
         return None
     below, tail = 0, 0.5**count  # the probability that at most `below` of the values are under the median
     while (more := tail + math.comb(count, below + 1) * 0.5**count) <= 0.025:
@@ -130,18 +141,18 @@ def _order_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def delays(rows: Sequence[Row]) -> list[float | None]:
-    """The delays that the rows have, in order."""
+    """Return the delays of the rows, in order."""
     return sorted({row.delay_ms for row in rows}, key=lambda delay: delay or 0.0)
 
 
 def at(rows: Sequence[Row], delay_ms: float | None) -> dict[str, list[Row]]:
-    """The rows of one delay, by method, from the slowest link to the fastest."""
+    """Return the rows of one delay by method, from the slowest link to the fastest."""
     chosen = sorted((row for row in rows if row.delay_ms == delay_ms), key=lambda row: row.rate_mbit or 0.0)
     return {method: [row for row in chosen if row.method == method] for method in METHODS}
 
 
 def faster(first: Row, second: Row) -> int:
-    """-1 where the first is faster, 1 where the second is, 0 where their intervals have a value in common."""
+    """Return -1 where the first is faster, 1 where the second is, 0 where their intervals overlap."""
     one, other = first.interval, second.interval
     if first.p(50) is None or second.p(50) is None or one is None or other is None:
         return 0
@@ -149,7 +160,7 @@ def faster(first: Row, second: Row) -> int:
 
 
 def pairs(lines: dict[str, list[Row]], first: str, second: str) -> list[tuple[Row, Row]]:
-    """The rows of two methods on the same links, both measured without an error."""
+    """Return the rows of two methods on the same links, where both were measured without an error."""
     return [
         (one, other)
         for one in lines[first]
@@ -159,26 +170,26 @@ def pairs(lines: dict[str, list[Row]], first: str, second: str) -> list[tuple[Ro
 
 
 def winner(rows: Sequence[Row]) -> Row | None:
-    """The row that is faster than every other without an error; None where the intervals do not decide it."""
-    able = [row for row in rows if row.p(50) is not None]
-    best = min(able, key=lambda row: row.p(50) or 0.0, default=None)
-    if best is None or any(faster(best, other) >= 0 for other in able if other is not best):
+    """Return the row that is faster than all others; None where the intervals do not decide. Skip failed rows."""
+    measured = [row for row in rows if row.p(50) is not None]
+    best = min(measured, key=lambda row: row.p(50) or 0.0, default=None)
+    if best is None or any(faster(best, other) >= 0 for other in measured if other is not best):
         return None
     return best
 
 
 def crossings(rows: Sequence[Row]) -> list[Crossing]:
-    """Where one method becomes faster than another, between two rates at which the intervals say so."""
-    found = []
+    """Return where one method becomes faster than another, between two rates at which the intervals decide it."""
+    result = []
     for delay in delays(rows):
         lines = at(rows, delay)
         for first, second in itertools.combinations(METHODS, 2):
-            found += _between(delay, pairs(lines, first, second))
-    return sorted(found, key=lambda one: (one.delay_ms or 0.0, one.rate_mbit))
+            result += _between(delay, pairs(lines, first, second))
+    return sorted(result, key=lambda crossing: (crossing.delay_ms or 0.0, crossing.rate_mbit))
 
 
 def _between(delay: float | None, pairs: Sequence[tuple[Row, Row]]) -> Iterator[Crossing]:
-    """The crossings of two lines: straight on logarithmic axes, as drawn, between rates that are decided."""
+    """Yield the crossings of two lines, which are straight on logarithmic axes, between rates that are decided."""
     decided = [number for number, pair in enumerate(pairs) if pair[0].rate_mbit and faster(*pair)]
     for start, end in itertools.pairwise(decided):
         if faster(*pairs[start]) == faster(*pairs[end]):
@@ -195,7 +206,7 @@ def _between(delay: float | None, pairs: Sequence[tuple[Row, Row]]) -> Iterator[
 
 
 def _meeting(one: tuple[Row, Row], other: tuple[Row, Row]) -> tuple[float, float] | None:
-    """Rate and ms at which the medians of two neighbouring pairs are equal; None where they are not."""
+    """Return rate and ms at which the lines between two neighbouring pairs of medians meet; None where they do not."""
     (x0, a0, b0), (x1, a1, b1) = (
         [math.log(value or 1.0) for value in (pair[0].rate_mbit, pair[0].p(50), pair[1].p(50))] for pair in (one, other)
     )
@@ -206,5 +217,5 @@ def _meeting(one: tuple[Row, Row], other: tuple[Row, Row]) -> tuple[float, float
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows as bench.json has them."""
+    """Return the rows as bench.json has them."""
     return [asdict(row) for row in rows]

@@ -27,14 +27,14 @@ def _whole(image):
 
 def manifest():
     """JSON values, without `files`."""
-    found = example.manifest(
+    values = example.manifest(
         model={"name": "resnet18", "options": {}, "bottleneck": {"channels": 3}, "num_classes": CLASSES},
         labels=[f"class {index}" for index in range(CLASSES)],
         image={"height": SIZE, "width": SIZE, "order": "RGB", "dtype": "uint8", "resize": SIZE},
         latent={"shape": LATENT, "dtype": "uint8", "bits": 8, "scale": 0.0625, "zero_point": 128},
         local={"litert": "local.tflite"},
     )
-    return {**found, "head": {**found["head"], "precision": "float32"}}
+    return {**values, "head": {**values["head"], "precision": "float32"}}
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""A small server of the Open Inference Protocol that speaks as ours or as Triton does, and misbehaves as it is told.
+"""A small server of the Open Inference Protocol that speaks as ours or as Triton does, and fails as a test wants.
 
 python -m tests.edge.server BUNDLE PORT SILENCES      prints a line when it listens, another at the first request
 """
 
+# ruff: noqa: N802 - gRPC's names
 import json
 import sys
 import threading

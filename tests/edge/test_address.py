@@ -42,12 +42,12 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
         ("edge.example.org:1", False, False),
     ],
 )
-def test_which_servers_are_near(server, loopback, local):
+def test_servers_on_this_machine_and_in_this_network(server, loopback, local):
     address = parse_server(server)
     assert (address.is_loopback, address.is_local) == (loopback, local)
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_a_local_server(bundle, server, image, monkeypatch):
+def test_a_proxy_of_the_environment_is_not_used_for_a_local_server(bundle, server, image, monkeypatch):
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "no_grpc_proxy"):
@@ -59,7 +59,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_a_local_server(bundle, serv
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("gcc") is None, reason="preloads a library")
-def test_a_name_that_only_the_system_resolves_is_found(bundle, server, image_file, tmp_path):
+def test_a_name_that_only_the_system_resolves_is_resolved(bundle, server, image_file, tmp_path):
     (tmp_path / "mdns.c").write_text(MDNS)
     libraries = ["-ldl"] if ctypes.util.find_library("dl") else []
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", "mdns.so", "mdns.c", *libraries], cwd=tmp_path, check=True)

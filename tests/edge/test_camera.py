@@ -14,7 +14,7 @@ RED = np.array([255, 0, 0], np.uint8)
 
 @pytest.fixture
 def picamera(monkeypatch):
-    """A Picamera2 with camera 0, which sees red; the list of what was closed."""
+    """A Picamera2 with camera 0, which sees red; the list of closed cameras."""
     closed = []
 
     class Picamera2:
@@ -50,7 +50,7 @@ def opencv(monkeypatch):
         def __init__(self, number):
             self.number, self.left = number, 2
 
-        def isOpened(self):
+        def isOpened(self):  # noqa: N802
             return self.number == 0
 
         def set(self, *_):
@@ -71,7 +71,7 @@ def opencv(monkeypatch):
     return released
 
 
-def test_picamera2_gives_rgb_and_is_let_go(picamera):
+def test_picamera2_gives_rgb_and_is_closed(picamera):
     frames = camera.frames(0)
     assert (next(frames) == RED).all()
     assert next(frames).shape == (48, 64, 3)
@@ -80,7 +80,7 @@ def test_picamera2_gives_rgb_and_is_let_go(picamera):
     assert len(picamera) == 1
 
 
-def test_opencv_takes_its_place_and_gives_rgb(opencv):
+def test_without_picamera2_opencv_gives_rgb(opencv):
     frames = camera.frames(0)
     assert (next(frames) == RED).all()
     next(frames)
@@ -144,10 +144,10 @@ def test_a_picamera2_that_cannot_be_imported_is_one_line_with_the_reason(tmp_pat
     (tmp_path / "picamera2.py").write_text(line)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
-    words = (
+    message = (
         r"Picamera2 is installed but cannot be imported \((numpy.dtype size|libcamera|No module named 'libcamera_').*"
     )
-    with pytest.raises(UserError, match=words + r"--camera /dev/video4"):
+    with pytest.raises(UserError, match=message + r"--camera /dev/video4"):
         camera.frames(4)
 
 
@@ -186,7 +186,7 @@ def test_a_device_a_url_and_a_pipeline_are_opened_by_opencv(sources, tmp_path):
     assert [camera.name_of(source) for source in (2, url)] == ["camera 2", "camera rtsp://host:554/stream"]
 
 
-def test_a_source_that_is_none_is_one_line(sources):
+def test_a_source_that_does_not_exist_is_one_line(sources):
     with pytest.raises(UserError, match=r"no camera /dev/video9\d: there is no such device or file"):
         next(camera.frames("/dev/video99"))
     for source in ("-1", "front", ""):

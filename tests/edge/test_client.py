@@ -13,12 +13,12 @@ from tests.edge.server import TYPE_FP32
 
 
 def latent_of(image):
-    """What the head and the quantiser make of it: in this bundle the very pixels."""
+    """The latent of an image: in this bundle the pixels themselves."""
     return image[1:30, 2:31]
 
 
 def refusal(call, *args, **kwargs):
-    """An error's text, which must be one line."""
+    """The text of the error that a call raises; it must be one line."""
     with pytest.raises(BottleFitError) as caught:
         call(*args, **kwargs)
     assert "\n" not in str(caught.value)
@@ -44,20 +44,20 @@ def test_an_image_is_classified_by_head_and_tail(bundle, server, tail, image, im
     assert tail.proofs == 1
 
 
-def test_the_servers_times_are_told_apart_from_the_network(bundle, server, tail, image):
+def test_the_times_on_the_server_are_not_part_of_the_network(bundle, server, tail, image):
     tail.seconds = 0.05
     with EdgeClient(bundle, server) as client:
         alone = client.infer(image).timings
         assert (alone.tail, alone.queue) == (None, None)
         assert 50 < alone.network < alone.total
         tail.parameters = {"tail_us": 40_000, "queue_us": 5_000}
-        told = client.infer(image).timings
-        assert (told.tail, told.queue) == (40, 5)
-        assert told.network >= 5
-        parts = told.preprocess + told.head + told.quantizer + told.network + told.queue + told.tail
-        assert told.total == pytest.approx(parts, abs=1)
-        for nonsense in ({"tail_us": 10**12}, {"tail_us": -4}):
-            tail.parameters = nonsense
+        timings = client.infer(image).timings
+        assert (timings.tail, timings.queue) == (40, 5)
+        assert timings.network >= 5
+        parts = timings.preprocess + timings.head + timings.quantizer + timings.network + timings.queue + timings.tail
+        assert timings.total == pytest.approx(parts, abs=1)
+        for impossible in ({"tail_us": 10**12}, {"tail_us": -4}):
+            tail.parameters = impossible
             assert client.infer(image).timings.tail is None
 
 
@@ -103,7 +103,7 @@ def test_a_device_needs_only_the_files_that_it_runs(bundle, server, image, tmp_p
     assert "head.tflite was changed or damaged" in refusal(EdgeClient, tmp_path, server)
 
 
-def test_a_head_that_is_not_the_manifests_is_refused(bundle, server, tmp_path):
+def test_a_head_that_does_not_match_the_manifest_is_refused(bundle, server, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / "b")
     wide = {**manifest()["latent"], "shape": [29, 29, 4]}
     write_manifest(folder, Manifest.from_json({**manifest(), "latent": wide}))
@@ -112,18 +112,18 @@ def test_a_head_that_is_not_the_manifests_is_refused(bundle, server, tmp_path):
     assert "no network to run locally: export it with --local" in refusal(EdgeClient(folder, None).infer_local, None)
 
 
-def test_a_tail_of_another_training_is_refused_before_an_image_leaves(bundle, server, tail, image):
+def test_a_tail_of_another_training_is_refused_before_an_image_is_sent(bundle, server, tail, image):
     tail.head = "c" * 64
     with EdgeClient(bundle, server) as client:
-        told = refusal(client.infer, image)
-        assert f"the tail on {server} belongs to another head, cccccccccccc…; this bundle's is aaaaaaaaaaaa…" in told
+        message = refusal(client.infer, image)
+        assert f"the tail on {server} belongs to another head, cccccccccccc…; this bundle's is aaaaaaaaaaaa…" in message
         tail.head = None
         assert "does not say which head it is for" in refusal(client.connect)
     assert not tail.requests
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         ({"dims": [29, 29, 4]}, "its input is latent TYPE_UINT8 [29, 29, 4] instead of latent TYPE_UINT8 [29, 29, 3]"),
         ({"dims": [-1, 29, 29, 3]}, "its input is latent"),
@@ -132,12 +132,12 @@ def test_a_tail_of_another_training_is_refused_before_an_image_leaves(bundle, se
         ({"batch": 0}, "its input is"),
     ],
 )
-def test_a_tail_of_other_shapes_is_refused(bundle, server, tail, change, told):
+def test_a_tail_of_other_shapes_is_refused(bundle, server, tail, change, problem):
     vars(tail).update(change)
     with EdgeClient(bundle, server) as client:
         message = refusal(client.connect)
         assert f"the tail digits on {server} does not fit this bundle" in message
-        assert told in message
+        assert problem in message
 
 
 def test_a_batch_may_be_part_of_the_shape(bundle, server, tail, image):
@@ -167,7 +167,7 @@ def _nan(response):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "problem"),
     [
         (_no_output, "answered with nothing instead of logits"),
         (_short, "answered with FP32 [1, 10] in 39 raw bytes; one image's logits are FP32 [1, 10] in 40"),
@@ -176,10 +176,10 @@ def _nan(response):
         (_nan, "NaN"),
     ],
 )
-def test_a_nonsensical_answer_is_one_line(bundle, server, tail, image, spoil, told):
+def test_an_invalid_answer_is_one_line(bundle, server, tail, image, spoil, problem):
     tail.spoil = spoil
     with EdgeClient(bundle, server) as client:
-        assert told in refusal(client.infer, image)
+        assert problem in refusal(client.infer, image)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_nonsensical_answer_is_one_line(bundle, server, tail, image, spoil, to
         {"token": "a\nb"},
     ],
 )
-def test_an_argument_that_cannot_be_is_refused(bundle, server, change):
+def test_an_invalid_argument_is_refused(bundle, server, change):
     refusal(EdgeClient, bundle, server, **change)
 
 

@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def folder(tmp_path, image):
-    """Three images and one that is none."""
+    """Three images, and a file that is not an image."""
     for index in range(3):
         Image.fromarray(np.roll(image, index, axis=1)).save(tmp_path / f"{index}.png")
     (tmp_path / "1a.png").write_text("hello")
@@ -28,7 +29,7 @@ def folder(tmp_path, image):
 
 
 def refused(capsys, *argv):
-    """What the command says on its way out with code 2, one line."""
+    """The error of a command that must end with code 2 and one line."""
     assert main([str(one) for one in argv]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -87,7 +88,7 @@ def test_one_bad_answer_does_not_end_the_run(bundle, server, tail, folder, capsy
     assert err == f"error: {folder}/0.png: {server} answered {status}: come back later\n"
 
 
-def test_a_nonsensical_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
+def test_an_invalid_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
     def once(response):
         tail.spoil = lambda response: response
         del response.outputs[:]
@@ -203,7 +204,7 @@ def test_ctrl_c_keeps_the_lines_that_were_printed(bundle, server, tail, folder):
     assert (running.returncode, out, err) == (130, "", "stopped by SIGINT\n")
 
 
-def test_the_camera_gives_frames_until_told(bundle, server, image, capsys, monkeypatch):
+def test_the_camera_gives_as_many_frames_as_asked_for(bundle, server, image, capsys, monkeypatch):
     monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda number: iter([image] * 9))
     assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "2", "--json"]) == 0
     found = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
@@ -216,15 +217,27 @@ def test_a_missing_camera_is_one_line(bundle, server, capsys, monkeypatch):
     assert "no camera 5" in refused(capsys, "--bundle", bundle, "--server", server, "--camera", "5")
 
 
+def test_a_camera_that_gives_no_frame_ends_the_run_with_one_line(bundle, server, image, capsys, monkeypatch):
+    def frames(source):
+        yield image
+        raise Unavailable("camera 0 gave no frame for 10 seconds")
+
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", frames)
+    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in out.splitlines()] == ["camera 0 frame 1"]
+    assert err == "error: camera 0 gave no frame for 10 seconds\n"
+
+
 class Closed:
-    def isOpened(self):
+    def isOpened(self):  # noqa: N802
         return False
 
     def release(self):
         pass
 
 
-def test_what_cannot_be_used_is_one_line_and_code_2(bundle, server, tail, image_file, capsys, tmp_path):
+def test_invalid_arguments_are_one_line_and_code_2(bundle, server, tail, image_file, capsys, tmp_path):
     given = ("--bundle", bundle, "--server", server)
     assert "give --server HOST:PORT, or --local" in refused(capsys, "--bundle", bundle, image_file)
     assert "give --server HOST:PORT, or --local" in refused(capsys, *given, "--local", image_file)
@@ -255,6 +268,7 @@ from bottlefit_jax.edge.client import EdgeClient
 with EdgeClient(sys.argv[1], sys.argv[2], deadline_ms=60_000) as client:
     client.infer(sys.argv[3])
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.errors import Unavailable
 code = main(["--bundle", sys.argv[1], "--server", sys.argv[2], sys.argv[3], "--deadline-ms", "60000"])
 heavy = [name for name in ("jax", "tensorflow", "pandas", "cv2", "scipy", "onnx") if name in sys.modules]
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

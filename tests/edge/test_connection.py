@@ -1,4 +1,4 @@
-"""Faults: what the client does when the server, the network or a certificate is not as it should be."""
+"""Faults of the server and of the network, and what the client does then."""
 
 import contextlib
 import json
@@ -71,14 +71,14 @@ def test_a_server_that_stays_away_is_reported_and_found_again(bundle, image, clo
         wanted = client.infer(image).index
         first.kill()
         first.wait()
-        told = no_answer(client.infer, image)
-        assert told.startswith(f"no answer from localhost:{port} within 60000 ms: UNAVAILABLE")
+        message = no_answer(client.infer, image)
+        assert message.startswith(f"no answer from localhost:{port} within 60000 ms: UNAVAILABLE")
         assert clock.now <= 60
         stack.enter_context(process(bundle, port))
         assert client.infer(image).index == wanted
 
 
-def test_another_tail_behind_the_same_address_is_found_out(bundle, tail, image):
+def test_another_tail_behind_the_same_address_is_noticed(bundle, tail, image):
     server, port = serve(tail)
     with EdgeClient(bundle, f"localhost:{port}") as client:
         client.infer(image)
@@ -94,7 +94,7 @@ def test_another_tail_behind_the_same_address_is_found_out(bundle, tail, image):
 
 
 @pytest.mark.parametrize("identity", ["parameters", "output"])
-def test_a_tail_replaced_under_a_connection_is_found_out(bundle, server, tail, image, identity):
+def test_a_tail_replaced_under_a_connection_is_noticed(bundle, server, tail, image, identity):
     tail.identity = identity
     with EdgeClient(bundle, server) as client:
         wanted = client.infer(image).index
@@ -171,7 +171,7 @@ def test_a_pinned_version_is_asked_for_and_no_other_is_taken(bundle, server, tai
 
 
 def test_clients_of_one_process_do_not_disturb_each_other(bundle, server, image):
-    """Their sockets cannot be told apart while they connect at once; only the count of bytes may miss then."""
+    """Their sockets cannot be distinguished while they connect at once; only the count of bytes may be missing then."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(6) as threads:
         clients = [stack.enter_context(EdgeClient(bundle, server)) for _ in range(6)]
         latent = int(image[1:30, 2:31].sum()) % 10
@@ -199,7 +199,7 @@ def test_an_answer_that_takes_too_long_and_the_next_one(bundle, server, tail, im
     assert sum(seconds > 0.4 for seconds in tail.times_left) == 2
 
 
-def test_what_may_pass_is_tried_again_with_growing_pauses(bundle, server, tail, image, clock):
+def test_a_retryable_status_is_retried_with_growing_pauses(bundle, server, tail, image, clock):
     tail.refusals = [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE] * 3
     with EdgeClient(bundle, server) as client:
         client.infer(image)
@@ -217,7 +217,7 @@ def test_an_overloaded_server_is_reported_by_the_deadline(bundle, server, tail, 
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNKNOWN", "INTERNAL", "UNIMPLEMENTED", "FAILED_PRECONDITION"])
-def test_other_statuses_are_told_at_once(bundle, server, tail, image, code):
+def test_other_statuses_are_reported_at_once(bundle, server, tail, image, code):
     tail.refusals = [grpc.StatusCode[code]]
     with EdgeClient(bundle, server) as client:
         with pytest.raises(BottleFitError) as caught:
@@ -235,7 +235,7 @@ def test_every_status_is_of_one_kind():
 
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED", "ABORTED"])
-def test_a_moments_refusal_is_retried_over_the_same_connection(bundle, server, tail, image, code):
+def test_a_short_refusal_is_retried_over_the_same_connection(bundle, server, tail, image, code):
     tail.refusals = [grpc.StatusCode[code]] * 3
     with EdgeClient(bundle, server) as client:
         assert client.infer(image).index == image[1:30, 2:31].sum() % 10
@@ -260,7 +260,7 @@ def test_a_model_that_is_still_loading_is_waited_for(bundle, server, tail, image
         assert len(clock.pauses) == 3
 
 
-def test_a_token_is_sent_and_a_wrong_one_is_told(bundle, server, tail, image):
+def test_a_token_is_sent_and_a_wrong_one_is_reported(bundle, server, tail, image):
     tail.token = "secret"
     with EdgeClient(bundle, server, token="secret") as client:
         client.infer(image)
@@ -312,7 +312,7 @@ def test_compression_is_grpcs_and_saves_bytes(bundle, server, tail, image):
     assert tail.requests[0].raw_input_contents[0] == bytes([7]) * sent.latent
 
 
-def test_bytes_that_the_system_does_not_tell_are_none(bundle, server, image, monkeypatch):
+def test_bytes_that_the_system_does_not_count_are_none(bundle, server, image, monkeypatch):
     monkeypatch.setattr("bottlefit_jax.edge.tcp_counters._open_sockets", lambda: iter(()))
     with EdgeClient(bundle, server) as client:
         sent = client.infer(image).bytes_sent

@@ -40,7 +40,7 @@ def test_a_result_outlives_the_next_run(model, image):
     assert np.array_equal(first, kept)
 
 
-def test_a_path_is_as_good_as_its_content(model, image, tmp_path):
+def test_a_path_gives_the_same_as_its_content(model, image, tmp_path):
     path = tmp_path / "head.tflite"
     path.write_bytes(model)
     assert np.array_equal(Interpreter(path).run(image), Interpreter(model).run(image))
@@ -55,7 +55,7 @@ def test_another_image_is_refused(model, wrong):
         Interpreter(model).run(wrong)
 
 
-def test_what_is_no_model_is_refused(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     path = tmp_path / "head.tflite"
     for content in (b"", b"no model", bytes(4096)):
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Servers that are away for a while, and connections that die without a word."""
+"""Servers that are away for a while, and connections that die silently."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ from tests.edge.server import serve
 
 
 class Proxy:
-    """Forwards bytes to `port`; connections made before `freeze` stay open and forward nothing any more."""
+    """Forwards bytes to `port`; connections made before `freeze` stay open and forward nothing."""
 
     def __init__(self, port):
         self._port, self._listening = port, socket.create_server(("127.0.0.1", 0))

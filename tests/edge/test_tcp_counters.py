@@ -42,7 +42,7 @@ def test_only_the_connection_that_came_after_the_meter_counts(connect):
     assert meter.sent() is None
 
 
-def test_a_connection_that_may_be_another_meters_is_not_counted(connect):
+def test_one_of_several_matching_connections_is_not_counted(connect):
     meter = Meter(connect.port)
     connect()
     connect()

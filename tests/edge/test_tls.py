@@ -1,4 +1,4 @@
-"""TLS: what works, and what is said where it does not."""
+"""TLS: what works, and the messages where it does not."""
 
 import contextlib
 import socket
@@ -63,7 +63,7 @@ def test_tls_and_mutual_tls(bundle, tail, image, certificates):
 
 
 @pytest.mark.parametrize(("name", "ca"), [("expired", "ca.pem"), ("server", "device.pem"), ("server", None)])
-def test_a_certificate_that_cannot_be_trusted_is_told_at_once(bundle, tail, image, certificates, name, ca, clock):
+def test_a_certificate_that_cannot_be_trusted_is_reported_at_once(bundle, tail, image, certificates, name, ca, clock):
     with tls_server(tail, certificates, name) as server:
         trusted = None if ca is None else certificates / ca
         with EdgeClient(bundle, server, tls=True, tls_ca=trusted) as client:
@@ -76,17 +76,17 @@ def test_a_certificate_that_cannot_be_trusted_is_told_at_once(bundle, tail, imag
         assert "expired" in str(caught.value)
 
 
-def test_tls_files_that_cannot_be_used_are_one_line(bundle, certificates, tmp_path):
+def test_invalid_tls_files_are_one_line(bundle, certificates, tmp_path):
     (tmp_path / "no.pem").write_text("hello")
     device = certificates / "device.pem"
-    for files, told in (
+    for files, problem in (
         ({"tls_ca": tmp_path / "none.pem"}, "none.pem for TLS: No such file or directory$"),
         ({"tls_ca": tmp_path / "no.pem"}, "no.pem for TLS: no PEM file"),
         ({"tls_cert": device}, "go together"),
         ({"tls_cert": device, "tls_key": tmp_path / "no.pem"}, "device.pem with .*no.pem for TLS"),
         ({"tls_cert": device, "tls_key": certificates / "server.key"}, "KEY_VALUES_MISMATCH"),
     ):
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=problem) as caught:
             EdgeClient(bundle, "localhost:8001", **files)
         assert "\n" not in str(caught.value)
 
@@ -101,7 +101,7 @@ def refusal(bundle, server, image, **files):
     return str(caught.value)
 
 
-def test_a_certificate_for_another_name_is_not_tried_again(bundle, tail, image, certificates):
+def test_a_certificate_for_another_name_is_not_retried(bundle, tail, image, certificates):
     with tls_server(tail, certificates, "other") as server:
         message = refusal(bundle, server, image, tls_ca=certificates / "ca.pem")
     assert message.startswith(f"TLS with {server} failed: its certificate is for another name")

@@ -1,4 +1,4 @@
-"""Image files that both sides must read alike, and such that both must refuse."""
+"""Image files that both sides must decode alike, and files that both must refuse."""
 
 import functools
 import io
@@ -15,7 +15,7 @@ IMAGE = Image.fromarray(noise(120, 160, seed=0))
 
 @functools.cache
 def damaged_jpegs() -> dict[str, bytes]:
-    """JPEGs whose damage lies in the middle: beginning and end are whole."""
+    """JPEGs that are damaged in the middle only."""
     files = {}
     detailed = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8))
     kinds = {
@@ -38,7 +38,7 @@ def damaged_jpegs() -> dict[str, bytes]:
 
 @functools.cache
 def unreadable() -> dict[str, bytes]:
-    """Files that are no whole image."""
+    """Files that are not a whole image."""
     jpeg, progressive, png = encode(IMAGE), encode(IMAGE, progressive=True), encode(IMAGE, "PNG")
     second_scan = progressive.index(b"\xff\xda", progressive.index(b"\xff\xda") + 2)
     frame = jpeg.index(b"\xff\xc0")
@@ -65,7 +65,7 @@ def unreadable() -> dict[str, bytes]:
 
 @functools.cache
 def readable() -> dict[str, bytes]:
-    """Whole images, some of them odd."""
+    """Whole images, some of them unusual."""
     jpeg, png = encode(IMAGE), encode(IMAGE, "PNG")
     two = {"save_all": True, "append_images": [IMAGE.rotate(90)]}
     exif = b"\xff\xe1" + struct.pack(">H", 40) + b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xee" * 22
@@ -101,7 +101,7 @@ def readable() -> dict[str, bytes]:
 
 
 def make_png(height: int, width: int, *, rows: int, interlaced: bool = False) -> bytes:
-    """A black PNG of `height` whose data is that of `rows` rows; whole where those are equal."""
+    """A black PNG of `height` rows whose data has `rows` rows; whole where the two are equal."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

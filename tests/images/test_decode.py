@@ -82,7 +82,7 @@ def test_jpeg_without_its_end_marker_is_truncated(cut):
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9" * 9])
-def test_what_is_no_image_is_named(data):
+def test_data_that_is_not_an_image_is_named(data):
     with pytest.raises(UserError, match=r"^x: "):
         decode_image(data, "x")
 
@@ -100,7 +100,7 @@ def test_thumbnail_in_the_header_does_not_hide_truncation():
     np.testing.assert_array_equal(decode_image(data, "x.jpg"), decode_image(encode(IMAGE), "x.jpg"))
 
 
-def test_header_says_size_components_and_whether_it_is_progressive():
+def test_the_header_has_size_components_and_whether_it_is_progressive():
     for kind, components, progressive in (
         ("jpeg", 3, False),
         ("jpeg progressive", 3, True),
@@ -110,8 +110,8 @@ def test_header_says_size_components_and_whether_it_is_progressive():
     ):
         header = jpeg_header(files()[kind])
         assert header is not None
-        found = (header.height, header.width, len(header.components), header.progressive)
-        assert found == (45, 62, components, progressive)
+        values = (header.height, header.width, len(header.components), header.progressive)
+        assert values == (45, 62, components, progressive)
     assert jpeg_header(files()["jpeg with an orientation"]).orientation == 6
 
 
@@ -121,7 +121,7 @@ SAMPLINGS = {name: getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}") for name
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("restarts", [0, 5])
 @pytest.mark.parametrize("progressive", [0, 1])
-def test_every_sampling_equals_pillow_to_the_bit_without_a_word(sampling, restarts, progressive, capfd):
+def test_every_sampling_equals_pillow_to_the_bit_without_a_message(sampling, restarts, progressive, capfd):
     options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[sampling], cv2.IMWRITE_JPEG_RST_INTERVAL, restarts]
     image = np.random.default_rng(0).integers(0, 256, (120, 75, 3), dtype=np.uint8)
     options += [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
@@ -132,7 +132,7 @@ def test_every_sampling_equals_pillow_to_the_bit_without_a_word(sampling, restar
 
 
 @pytest.mark.parametrize("kind", readable())
-def test_odd_files_are_read_with_pillows_pixels_without_a_word(kind, capfd):
+def test_odd_files_are_read_with_pillows_pixels_without_a_message(kind, capfd):
     data = readable()[kind]
     check_image(data, kind)
     image = decode_image(data, kind)
@@ -150,7 +150,7 @@ def test_damaged_files_are_refused_in_one_line_that_names_them(kind, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_looking_for_damage_gives_the_verdict_of_decoding():
+def test_the_check_gives_the_verdict_of_decoding():
     data, rng = encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), np.random.default_rng(1)
     verdicts = []
     for _ in range(100):
@@ -177,7 +177,7 @@ def test_a_turned_image_is_upright(kind, orientation):
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_orientations_that_make_no_sense_are_ignored(order):
+def test_invalid_orientations_are_ignored(order):
     heading = b"II*\0" if order == "<" else b"MM\0*"
     entry = struct.pack(f"{order}IHHHIHH", 8, 1, 0x0112, 3, 1, 8, 0)
     assert orientation_of(b"Exif\0\0" + heading + entry) == 8

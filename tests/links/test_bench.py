@@ -50,7 +50,7 @@ def images(tmp_path):
 
 @contextlib.contextmanager
 def started(bundle, images, output, *flags):
-    """The running process; its progress comes from stderr."""
+    """The running process; its progress is on stderr."""
     words = ["-m", "bottlefit_jax.links.bench", "--bundle", bundle, "--images", images, "--output", output]
     with subprocess.Popen(
         [sys.executable, *map(str, [*words, "--shaper", "process", *flags])],
@@ -65,7 +65,7 @@ def started(bundle, images, output, *flags):
 
 
 def servers(process):
-    """The ids of its two servers by a word of their commands."""
+    """The ids of its two servers, by a part of their command."""
     children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     words = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
     return {name: pid for pid, line in words.items() for name in ("bottlefit_jax.serve", "jpeg_server") if name in line}
@@ -87,21 +87,21 @@ def test_a_measurement_has_every_row_and_all_three_files(bundle, images, tmp_pat
     output = tmp_path / "a folder" / "out"
     flags = ["--rates", "5,50", "--delays", "2", "--count", "5", "--watts-compute", 6, "--watts-send", 4]
     with started(bundle, images, output, *flags, "--watts-idle", 2) as process:
-        said, complaints = process.communicate(timeout=60)
-    assert process.returncode == 0, complaints
-    assert said == f"wrote {output / 'bench.md'}\n"
-    found = read(output)
-    assert [(row["rate_mbit"], row["method"], row["error"]) for row in found["rows"]] == [
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out == f"wrote {output / 'bench.md'}\n"
+    report = read(output)
+    assert [(row["rate_mbit"], row["method"], row["error"]) for row in report["rows"]] == [
         (rate, method, None) for rate in (5, 50) for method in ("split", "local", "jpeg")
     ]
-    for row in found["rows"]:
+    for row in report["rows"]:
         total, network = row["ms"]["total"]["p50"], row["ms"].get("network", {"p50": 0})["p50"]
         assert row["images"] == 5
         assert total >= network
         assert row["energy_mj"] > 0
         assert (network > 2 * 2) == (row["method"] != "local")
         assert (row["bytes_sent"] > row["payload"]) == (row["method"] != "local")
-    assert found["rows"][0]["payload"] == np.prod(example.SHAPE)
+    assert report["rows"][0]["payload"] == np.prod(example.SHAPE)
     assert (output / "latency.png").exists()
     assert "nothing was measured: time x the stated 6 W computing" in (output / "bench.md").read_text()
 
@@ -121,10 +121,10 @@ def test_a_server_that_cannot_start_is_one_line(tmp_path, models, images):
         tmp_path / "bundle", files={**models, "tail.onnx": b"no tail"}, local={"litert": "local.tflite"}
     )
     with started(bundle, images, tmp_path) as process:
-        _, complaints = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert complaints.startswith("error: the edge server did not start: it ended with exit code 2")
-    assert complaints.count("\n") == 1
+    assert err.startswith("error: the edge server did not start: it ended with exit code 2")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -135,9 +135,9 @@ def test_a_killed_server_is_a_row_that_says_so_and_the_next_link_goes_on(bundle,
         until(process, "20 Mbit/s, jpeg" if method == "split" else "21 Mbit/s, split")
         time.sleep(0.5)
         os.kill(servers(process)[name], signal.SIGKILL)
-        _, complaints = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert "is started again" in complaints
+    assert "is started again" in err
     rows = {(row["rate_mbit"], row["method"]): row for row in read(tmp_path)["rows"]}
     assert "ended with signal 9" in rows[21, method]["error"]
     assert 0 < rows[21, method]["images"] < 60
@@ -181,10 +181,10 @@ def test_servers_elsewhere_are_measured_over_the_link_as_it_is(bundle, images, t
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "already holds bench.json" in again.stderr
     assert alone.returncode == 0, alone.stderr
-    found = read(tmp_path / "out")
-    rows = {row["method"]: row for row in found["rows"]}
+    report = read(tmp_path / "out")
+    rows = {row["method"]: row for row in report["rows"]}
     assert [rows[name]["images"] for name in ("split", "local", "jpeg")] == [20, 20, 0]
     assert "python -m bottlefit_jax.links.jpeg_server" in rows["jpeg"]["error"]
-    assert (found["link"], rows["split"]["rate_mbit"], rows["split"]["bytes_sent"]) == ("direct", None, None)
+    assert (report["link"], rows["split"]["rate_mbit"], rows["split"]["bytes_sent"]) == ("direct", None, None)
     assert not (tmp_path / "out" / "latency.png").exists()
     assert "as fast as the server" not in (tmp_path / "out" / "bench.md").read_text()

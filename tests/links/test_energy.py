@@ -80,7 +80,7 @@ def test_the_older_iio_rails_are_read(tmp_path, seconds):
     assert meter.joules == pytest.approx(3 * seconds())
 
 
-def test_a_rail_that_fails_meanwhile_gives_no_energy(orin):
+def test_a_rail_that_fails_during_the_measurement_gives_no_energy(orin):
     meter = find_meter(orin)
     with meter:
         (orin / "class/hwmon/hwmon1/curr1_input").unlink()
@@ -96,7 +96,7 @@ def test_packages_and_memory_are_counted_once(x86):
     assert meter.source == "RAPL, package-0 + dram + package-1, the whole processor"
 
 
-def test_a_counter_that_wraps_around_goes_on(x86):
+def test_a_counter_that_wraps_around_is_accounted_for(x86):
     meter = find_meter(x86)
     with meter:
         write(x86 / "class/powercap/intel-rapl:0/energy_uj", 400_000)
@@ -114,6 +114,6 @@ def test_a_counter_that_cannot_be_read_is_no_meter(x86):
 def test_stated_watts_are_split_by_what_the_device_does():
     watts = Watts(compute=10, send=4, idle=1)
     # 1,000 bytes at 1 Mbit/s are 8 ms of sending; the other 12 ms of the network and 5 ms of the server are waited for
-    found = watts.millijoules(compute_ms=3, network_ms=20, wait_ms=5, sent=1000, mbit=1)
-    assert found == pytest.approx(10 * 3 + 4 * 8 + 1 * (12 + 5))
+    energy = watts.millijoules(compute_ms=3, network_ms=20, wait_ms=5, sent=1000, mbit=1)
+    assert energy == pytest.approx(10 * 3 + 4 * 8 + 1 * (12 + 5))
     assert watts.millijoules(compute_ms=3, network_ms=0, wait_ms=0, sent=0, mbit=1) == 30

@@ -1,11 +1,15 @@
-"""The flags of a link measurement, and what its notes say of them."""
+"""The flags of a link measurement, its options, and its notes about them."""
 
-import math
+from pathlib import Path
 
 import pytest
 
+from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.links import bench as command
+from bottlefit_jax.links.energy import Watts
 from bottlefit_jax.links.flags import parse
+from bottlefit_jax.links.options import BenchOptions
+from tests.bundle import example as bundles
 
 
 @pytest.mark.parametrize(
@@ -31,40 +35,44 @@ from bottlefit_jax.links.flags import parse
 def test_a_wrong_flag_is_one_line(flags, complaint, tmp_path, capsys):
     given = ["--bundle", str(tmp_path / "none"), "--images", str(tmp_path), "--output", str(tmp_path / "out")]
     assert command.main([*given, *flags]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
 
 
-def test_rates_are_sorted_and_single():
-    flags = ["--bundle", "b", "--images", "p", "--output", "o", "--rates", "5,1,5", "--delays", "40,5"]
-    args = parse(flags, None)
-    assert (args.rates, args.delays) == ([1, 5], [5, 40])
-    assert math.isclose(args.deadline_ms, 20_000)
+def test_flags_become_options(tmp_path):
+    flags = ["--bundle", "b", "--images", "p", "--output", str(tmp_path), "--rates", "5,1,5", "--delays", "40,5"]
+    options = parse([*flags, "--watts-compute", "6", "--watts-send", "4", "--watts-idle", "2"], None)
+    assert options == BenchOptions(
+        Path("b"), Path("p"), tmp_path, rates=(1.0, 5.0), delays=(5.0, 40.0), watts=Watts(6.0, 4.0, 2.0)
+    )
+
+
+def test_without_flags_the_options_have_their_defaults(tmp_path):
+    flags = ["--bundle", "b", "--images", "p", "--output", str(tmp_path)]
+    assert parse(flags, None) == BenchOptions(Path("b"), Path("p"), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["bench.json", "bench.md", "latency.png"])
-def test_an_earlier_report_is_not_overwritten_without_a_word(tmp_path, name, capsys):
+def test_an_earlier_report_is_not_overwritten_without_the_flag(tmp_path, name, capsys):
     (tmp_path / name).write_text("earlier")
     flags = ["--bundle", str(tmp_path / "none"), "--images", "p", "--output", str(tmp_path)]
     assert command.main(flags) == 2
     message = capsys.readouterr().err
     assert f"already holds {name} of a measurement; name another folder, or give --overwrite" in message
     assert (tmp_path / name).read_text() == "earlier"
-    assert parse([*flags, "--overwrite"], None).overwrite
+    parse([*flags, "--overwrite"], None)
+    (tmp_path / name).unlink()
+    parse(flags, None)
 
 
 @pytest.mark.parametrize(("slower", "server"), [(1.0, None), (8.0, None), (1.0, "pi:8001")])
-def test_the_notes_fit_how_it_was_measured(slower, server, tmp_path):
-    from bottlefit_jax.bundle import read_bundle
-    from tests.bundle import example as bundles
-
+def test_the_notes_describe_how_it_was_measured(slower, server, tmp_path):
     folder = tmp_path / "bundle"
     bundles.write(folder)
     manifest = read_bundle(folder).manifest
-    flags = ["--bundle", "b", "--images", "p", "--output", "o", "--device-slower", str(slower)]
-    args = parse([*flags, *(["--server", server] if server else [])], None)
-    notes = " ".join(command._notes(args, manifest, None if server else [1.0]))
+    options = BenchOptions(Path("b"), Path("p"), Path("o"), device_slower=slower, server=server)
+    notes = " ".join(command._notes(options, manifest, None if server else [1.0]))
     assert ("as fast as the server" in notes) == (slower == 1 and server is None)
     assert ("counted 8 times" in notes) == (slower == 8)
     assert ("The device is this machine, the edge server is at pi:8001." in notes) == (server is not None)

@@ -11,7 +11,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.links import bench as command
 from bottlefit_jax.links import report
 from bottlefit_jax.links.summary import METHODS, crossings
-from tests.links.test_report import RATES, example, row
+from tests.links.rows import RATES, example, row
 
 
 def test_the_plot_is_drawn_with_gaps_and_crossings(tmp_path):
@@ -41,7 +41,7 @@ def test_the_legend_has_the_measured_methods_alone():
 
 
 @pytest.mark.parametrize("delays", [[5.0], [5.0, 40.0]])
-def test_title_and_legend_are_within_the_image(delays):
+def test_title_and_legend_are_within_the_plot(delays):
     rows = [one for delay in delays for one in example(delay)]
     drawing = figure_of(rows, "a_bundle_of_a_long_name_int8 version 1, device 8 times slower (model): latency " * 2)
     for one in (drawing._suptitle, *drawing.legends, *drawing.axes):
@@ -52,7 +52,7 @@ def test_title_and_legend_are_within_the_image(delays):
         assert box.y1 <= drawing.bbox.height + 1
 
 
-def test_the_words_of_crossings_never_overlap_and_equal_ones_are_there_once():
+def test_the_labels_of_crossings_never_overlap_and_equal_ones_appear_once():
     split = dict(zip(RATES, (271, 110, 140, 45, 45), strict=True))
     rows = []
     for rate, jpeg in zip(RATES, (700, 215, 75, 53, 42), strict=True):
@@ -68,7 +68,7 @@ def test_the_words_of_crossings_never_overlap_and_equal_ones_are_there_once():
         assert all(box.y1 < lowest for box in boxes)
 
 
-def test_equal_lines_are_both_seen():
+def test_equal_lines_are_both_visible():
     rows = [row(method, rate, 10 * rate) for rate in (1, 5) for method in ("split", "jpeg")]
     (axes,) = figure_of(rows).axes
     below, above = axes.lines[:2]
@@ -76,7 +76,7 @@ def test_equal_lines_are_both_seen():
     assert (above.get_linestyle(), above.get_markerfacecolor()) == ("--", "none")
 
 
-def test_without_matplotlib_there_is_a_line_instead_of_an_image(tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_there_is_a_line_instead_of_a_plot(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "bottlefit_jax.links.plot", None)
     monkeypatch.delattr("bottlefit_jax.links.plot", raising=False)  # where another test has imported it
     assert command._draw(tmp_path / "latency.png", example(), "b") is None

@@ -1,7 +1,6 @@
 import contextlib
 import itertools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -9,13 +8,11 @@ import sys
 import threading
 import time
 import types
-from pathlib import Path
 
 import pytest
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links import proxy
-from bottlefit_jax.links.netem import NetemLink, run
 from bottlefit_jax.links.proxy import Direction, ProcessLink
 from bottlefit_jax.links.shaper import open_link
 
@@ -199,95 +196,3 @@ def needs_netem():
             pass
     except UserError as error:
         pytest.skip(str(error))
-
-
-class Tools:
-    """Stands for iproute2: notes what is run, and fails or is interrupted at one command."""
-
-    def __init__(self, fails_at=None, error=None, namespaces=""):
-        self.ran, self.fails_at, self.error, self.namespaces = [], fails_at, error, namespaces
-
-    def __call__(self, argv):
-        self.ran.append(list(argv))
-        if len(self.ran) - 1 == self.fails_at:
-            raise self.error
-        return self.namespaces if list(argv) == ["ip", "netns", "list"] else ""
-
-
-@pytest.fixture
-def root(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/sbin/{name}")
-
-
-def removals(link):
-    return [["ip", "link", "delete", link._near], ["ip", "netns", "delete", link.namespace]]
-
-
-def test_netem_shapes_both_directions(root):
-    tools = Tools()
-    with NetemLink(tools) as link:
-        tools.ran.clear()
-        link.shape(0.25, 40)
-        wanted = "netem rate 250000bit delay 40000us limit 10000"
-        assert [" ".join(argv) for argv in tools.ran] == [
-            f"tc qdisc replace dev {link._near} root {wanted}",
-            f"tc -n {link.namespace} qdisc replace dev {link._far} root {wanted}",
-        ]
-        assert link.command(["python", "x"]) == ["ip", "netns", "exec", link.namespace, "python", "x"]
-        tools.ran.clear()
-    assert tools.ran == removals(link)
-
-
-@pytest.mark.parametrize("error", [UserError("no such thing"), KeyboardInterrupt()])
-def test_netem_is_removed_wherever_building_it_fails(root, error):
-    tools = Tools()
-    with NetemLink(tools):
-        commands = len(tools.ran)
-    for number in range(commands):
-        tools = Tools(number, error)
-        link = NetemLink(tools)
-        with pytest.raises(type(error)), link:
-            pass
-        assert tools.ran[-2:] == removals(link)
-
-
-def test_netem_removes_what_a_killed_run_left(root):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    names = (f"bottlefit-{dead.pid}", f"bottlefit-{os.getppid()}", "bottlefit-mine", "other")
-    tools = Tools(namespaces="".join(f"{name} (id: 0)\n" for name in names))
-    with NetemLink(tools):
-        deleted = [argv[-1] for argv in tools.ran if argv[:3] == ["ip", "netns", "delete"]]
-    assert deleted == [f"bottlefit-{dead.pid}"]
-
-
-def test_netem_without_root_is_one_line(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(UserError, match="netem needs root"), open_link("netem"):
-        pass
-    with open_link() as (link, how):
-        assert link.kind == "process"
-        assert "netem needs root" in how
-
-
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
-
-
-@AS_ROOT
-def test_a_server_in_a_real_namespace_is_reached_over_its_cards(peer_over):
-    # without the shaping, so that a kernel without netem runs it too
-    with NetemLink(lambda argv: "" if argv[0] == "tc" else run(argv)) as link:
-        peer = peer_over(link)
-        peer.times(100_000)
-        assert 100_000 < link.sent() < 130_000
-        peer.close()
-
-
-@AS_ROOT
-def test_a_real_namespace_is_built_and_removed_whether_or_not_there_is_netem():
-    with open_link() as (link, _):
-        assert link.kind in ("netem", "process")
-    left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert f"bottlefit-{os.getpid()}" not in left
-    assert not Path(f"/sys/class/net/bf{os.getpid()}a").exists()
