@@ -48,8 +48,8 @@ def test_an_invalid_flag_is_one_line_and_exit_code_2(tmp_path, capsys, flags, me
         ("wrote head.plan", (0, "wrote head.plan\n", "")),
         (NotBuiltError("nothing was built\nrun this"), (1, "nothing was built\nrun this\n", "")),
         (
-            UserError("TensorRT: no implementation\nfor Conv_0"),
-            (2, "", "error: TensorRT: no implementation for Conv_0\n"),
+            UserError("no implementation\nfor Conv_0"),
+            (2, "", "error: no implementation for Conv_0\n"),
         ),
     ],
     ids=["built", "no TensorRT", "refused"],
