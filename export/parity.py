@@ -16,10 +16,10 @@ import onnxruntime
 
 from bottlefit_jax import data
 from bottlefit_jax.codec.quantizer import Affine, dequantize, quantize
-from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
 from bottlefit_jax.models.normalise import normalise
 from export.images import ImageSet
+from export.litert import open_model
 from export.student import Student
 
 MIN_AGREEMENT = 99.0  # percent of the images to which a float bundle must give the class that Flax gives
@@ -223,7 +223,7 @@ def measure(
 
 def _open_files(folder: Path) -> dict[str, Run]:
     """Open each file of the bundle once."""
-    device = Interpreter(folder / "head.tflite")
+    device = open_model(folder / "head.tflite")
     jetson, tail = session_of(folder / "head.onnx"), session_of(folder / "tail.onnx")
     stablehlo = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
     files: dict[str, Run] = {
@@ -233,7 +233,7 @@ def _open_files(folder: Path) -> dict[str, Run]:
         "tail.stablehlo": lambda latents: np.asarray(stablehlo.call(latents)),
     }
     if (folder / "local.tflite").exists():
-        files["local.tflite"] = Interpreter(folder / "local.tflite").run
+        files["local.tflite"] = open_model(folder / "local.tflite").run
     return files
 
 

@@ -14,7 +14,8 @@ NAMES = {
         "FORMAT Bundle Calibration File Head Image Latent Local Manifest Model Tail identity read_bundle write_manifest"
     ),
     "bottlefit_jax.codec": (
-        "RANGE_BYTES Affine dequantize dynamic_range levels_of pack_bits payload_bytes quantize static_range unpack_bits"
+        "RANGE_BYTES Affine dequantize dynamic_range levels_of pack_bits payload_bytes quantize static_range "
+        "unpack_bits"
     ),
 }
 
