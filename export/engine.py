@@ -66,7 +66,7 @@ class EngineOptions:
         return self.output or Path(f"{self.part}.plan")
 
     def check_output(self) -> None:
-        """Raise UserError where the engine cannot be written."""
+        """Raise UserError if the engine cannot be written."""
         if self.plan.is_dir():
             raise UserError(f"{self.plan} is a folder; --output is a file")
         if self.plan.exists() and not self.overwrite:
@@ -97,7 +97,7 @@ class Job:
 
 
 class NotBuiltError(Exception):
-    """Raised where nothing can build an engine; the message has the line to run on a machine with TensorRT."""
+    """Raised if nothing can build an engine here; the message has the line to run on a machine with TensorRT."""
 
 
 def build_engine(options: EngineOptions) -> str:
@@ -148,7 +148,7 @@ def build_with_package(trt: ModuleType, job: Job) -> bytes:
     logger = _error_collector(trt)
     try:
         builder = trt.Builder(logger)
-    except (RuntimeError, TypeError) as error:  # pybind11 raises TypeError where there is no CUDA device
+    except (RuntimeError, TypeError) as error:  # pybind11 raises TypeError if there is no CUDA device
         raise UserError(f"TensorRT {trt.__version__} does not start here: {_reason(logger, error)}") from error
     explicit = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH) if version < (10, 0) else 0
     network = builder.create_network(explicit)

@@ -140,11 +140,11 @@ def create_reference(student: Student) -> Reference:
     pixels = functools.partial(normalise, mean=tuple(student.meta["mean"]), std=tuple(student.meta["std"]))
     decode = functools.partial(module.apply, method="decode", image_size=(size, size))
     encode = jax.jit(lambda variables, images: module.apply(variables, pixels(images), method="encode"))
-    behind = jax.jit(lambda variables, latent: decode(variables, latent)[0])
+    logits = jax.jit(lambda variables, latent: decode(variables, latent)[0])
     whole = jax.jit(lambda variables, images: module.apply(variables, pixels(images))[0])
     return Reference(
         lambda images: encode(variables, jnp.asarray(images)),
-        lambda latent: behind(variables, jnp.asarray(latent)),
+        lambda latent: logits(variables, jnp.asarray(latent)),
         lambda images: whole(variables, jnp.asarray(images)),
     )
 

@@ -56,7 +56,7 @@ def parse(argv: Sequence[str]) -> EngineOptions:
     parser.add_argument("--output", type=Path, help="the engine; otherwise head.plan or tail.plan, here")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="what to compute in (fp16)")
     parser.add_argument("--batch", type=_batch, metavar="MIN,OPT,MAX", help="of the tail (1,8,32)")
-    parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
     return EngineOptions(**vars(parser.parse_args(argv)))
 
 
