@@ -21,10 +21,8 @@ from bottlefit_jax.bundle import (
     identity,
     write_manifest,
 )
-from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.data import default_resize
-from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import ParityError, UserError
 from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.training import checkpoint
@@ -125,8 +123,7 @@ def _write_head(
         blob = litert.to_int8(
             litert.to_tflite(integer_head(folded), shape), list(calibration.images), latent_range=span
         )
-        with silenced():
-            device = Interpreter(blob)
+        device = litert.open_model(blob)
         affine = Affine(np.float32(device.scale), np.int32(device.zero_point), np.float32(0))
     else:
         blob = litert.to_tflite(float_head(folded), shape)

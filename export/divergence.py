@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from bottlefit_jax.cli.silence import silenced
-from bottlefit_jax.edge.interpreter import Interpreter
 from export import litert
 from export.folding import Folded
 from export.head import float_head, integer_head
@@ -83,8 +81,7 @@ def _layer(folded: Folded, until: int, precision: str, calibration: ImageSet) ->
         blob = litert.to_int8(blob, list(calibration.images))
     elif precision == "float16":
         blob = litert.to_float16(blob)
-    with silenced():
-        device = Interpreter(blob)
+    device = litert.open_model(blob)
 
     def run(image: np.ndarray) -> np.ndarray:
         values = device.run(image)

@@ -1,12 +1,12 @@
-"""A student's encoder with everything folded that algebra allows: a few layers with float32 weights.
+"""Folds a student's encoder as far as algebra allows: a few layers with float32 weights remain.
 
-* A batch norm after a convolution, depthwise or not, goes into its weights.
-* The images' scale, 1 / (255 std), goes into the first convolution. The mean cannot where that convolution pads with
-  zeros, for a zero is a pixel of the mean colour, and is subtracted first; otherwise `head` puts it into the bias.
-* A batch norm and a ReLU after `convolution, ReLU, max-pool`, y = relu(f p + t) with p >= 0, channel by channel:
-  |f| always goes into the convolution, since the pool commutes with it. For f > 0 and t <= 0 so does t, and for
-  f <= 0 and t <= 0 the channel is 0; both need nothing more. The rest, t > 0, cannot move further: the next convolution
-  pads with zeros. If a channel of that kind exists, an `Affine` with factors -1, 0 and 1 remains.
+* A batch norm after a convolution, depthwise or not, goes into the convolution's weights.
+* The images' scale, 1 / (255 std), goes into the first convolution. If that convolution pads with zeros, the mean is
+  subtracted first, since a padded zero means a pixel of the mean colour; otherwise `head` puts the mean into the bias.
+* A batch norm and a ReLU after `convolution, ReLU, max-pool` compute y = relu(f p + t) with p >= 0 in each channel.
+  |f| always goes into the convolution, since the pool commutes with it. If t <= 0, nothing remains: t goes into the
+  convolution as well if f > 0, and the channel is 0 if f <= 0. If t > 0, t must stay, since the next convolution pads
+  with zeros; if there is such a channel, an `Affine` with factors -1, 0 and 1 remains.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ class Convolution:
     """`relu(x * kernel + bias)`, or without the ReLU.
 
     Args:
-        name: of the model's layer that it begins with.
-        kernel: [kh, kw, c, channels]; of a depthwise one [kh, kw, 1, channels].
+        name: of the first of the model's layers that it replaces.
+        kernel: [kh, kw, c, channels]; of a depthwise convolution [kh, kw, 1, channels].
         bias: [channels].
         stride: of both axes.
         padding: zeros on each side.
@@ -71,8 +71,8 @@ class Folded:
     Args:
         image_size: (h, w).
         mean: [3] float32, to be subtracted from pixels 0..255.
-        layers: what follows. The first is a convolution; either a max-pool is the second, or the first makes one pixel
-            out of each square of the image (`begins_with_patches`).
+        layers: what follows. The first is a convolution; either the second is a max-pool, or the first makes one pixel
+            of each square of the image (`begins_with_patches`).
         latent_shape: (h, w, c).
     """
 
@@ -83,12 +83,12 @@ class Folded:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """The layers' names in the model: `encoder/0`, `encoder/3`, …"""
+        """The layers' names in the model, as `encoder/0` and `encoder/3`."""
         return tuple(layer.name for layer in self.layers)
 
     @property
     def begins_with_patches(self) -> bool:
-        """Whether the first convolution reads every pixel once, and no others."""
+        """Whether the first convolution reads every pixel once and no padding."""
         return _reads_patches(self.layers[0])
 
 
@@ -100,12 +100,13 @@ def fold_encoder(
     Args:
         module: made by `models.create` with a bottleneck.
         variables: its collections, NumPy or JAX.
-        mean, std: per channel, of images scaled to 0..1.
+        mean: per channel, of images scaled to 0..1.
+        std: per channel, of images scaled to 0..1.
         image_size: (h, w) of the images.
 
     Raises:
-        UserError: no student or none that can be exported, images that are too small, weights that are not finite, an
-            unknown layer.
+        UserError: the module is no student or cannot be exported, the images are too small, the weights are not finite,
+            or a layer is unknown.
     """
     check_exportable(module)
     assert module.bottleneck is not None
@@ -113,8 +114,8 @@ def fold_encoder(
     layers = _without_norms(module, variables["params"]["encoder"], variables["batch_stats"]["encoder"])
     if not _reads_patches(layers[0]) and not _pools(layers):
         raise UserError(
-            "the export knows encoders that begin with a convolution and a max-pool, or with a convolution of squares "
-            "that do not overlap; this one does neither"
+            "the export supports encoders that begin with a convolution and a max-pool, or with a convolution of "
+            "squares that do not overlap; this one does neither"
         )
     assert isinstance(layers[0], Convolution)
     if _pools(layers) and len(layers) > 2 and isinstance(layers[2], Affine) and layers[0].relu and layers[2].relu:
@@ -132,7 +133,7 @@ def fold_encoder(
 
 
 def check_exportable(module: Network) -> None:
-    """Raise a UserError where there is no encoder that runs on a device by itself."""
+    """Raise a UserError if the module has no encoder that runs on a device by itself."""
     if module.bottleneck is None:
         raise UserError(f"{module.spec.name} was created without a bottleneck, so it has no encoder to export")
     if module.design.after_cut:
@@ -152,15 +153,15 @@ def _pools(layers: Sequence[Layer]) -> bool:
 
 
 def _without_norms(module: Network, params: Mapping[str, Any], stats: Mapping[str, Any]) -> list[Layer]:
-    """The encoder's layers in float64, ReLUs and the batch norms after convolutions in what they follow."""
+    """Return the encoder's layers in float64; ReLUs, and batch norms after convolutions, are folded."""
     layers: list[Layer] = []
     for number, layer in enumerate(module.design.encoder):
         key, name = str(number), f"encoder/{number}"
         last = layers[-1] if layers else None
         if layer.kind in ("conv", "depthwise"):
             kernel = np.asarray(params[key]["kernel"], np.float64)
-            made = Convolution(name, kernel, np.zeros(kernel.shape[-1]), layer.stride, layer.padding)
-            layers.append(dataclasses.replace(made, depthwise=layer.kind == "depthwise"))
+            conv = Convolution(name, kernel, np.zeros(kernel.shape[-1]), layer.stride, layer.padding)
+            layers.append(dataclasses.replace(conv, depthwise=layer.kind == "depthwise"))
         elif layer.kind == "norm":
             factor, shift = _norm(params[key], stats[key])
             if isinstance(last, Convolution) and not last.relu:
@@ -173,12 +174,12 @@ def _without_norms(module: Network, params: Mapping[str, Any], stats: Mapping[st
         elif layer.kind == "max_pool":
             layers.append(MaxPool(name))
         else:
-            raise UserError(f"the export does not know the layer {name} ({layer.kind}) in this place")
+            raise UserError(f"the export does not support the layer {name} ({layer.kind}) in this place")
     return layers
 
 
 def _norm(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """A batch norm as a factor and a shift, [c] float64 each."""
+    """Return a batch norm as a factor and a shift, [c] float64 each."""
     scale, bias = (np.asarray(params[key], np.float64) for key in ("scale", "bias"))
     mean, var = (np.asarray(stats[key], np.float64) for key in ("mean", "var"))
     factor = scale / np.sqrt(var + Style().eps)
@@ -186,7 +187,7 @@ def _norm(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[np.ndarr
 
 
 def _through_pool(conv: Convolution, affine: Affine) -> tuple[Convolution, Affine]:
-    """Move what can move from the batch norm after the pool to the convolution before it."""
+    """Move what can be moved from the batch norm after the pool to the convolution before it."""
     factor, shift = affine.factor, affine.shift
     dead = (factor <= 0) & (shift <= 0)
     moves = (factor > 0) & (shift <= 0)
@@ -199,7 +200,7 @@ def _through_pool(conv: Convolution, affine: Affine) -> tuple[Convolution, Affin
 
 
 def _as_float32(layer: Layer) -> Layer:
-    """Every array of the layer in float32."""
+    """Convert every array of the layer to float32."""
     arrays = {key: value.astype(np.float32) for key, value in vars(layer).items() if isinstance(value, np.ndarray)}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"the weights of {layer.name} are not finite; a run that diverged cannot be exported")

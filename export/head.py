@@ -1,16 +1,18 @@
 """The folded encoder as JAX functions that LiteRT runs fast: raw image in, latent out.
 
-Two wordings of the same numbers. What they share where a max-pool follows the first convolution: the mean is
-subtracted from rows of 16 pixels, since XNNPACK's loop over 3 channels is slow, and the convolution makes an odd number
-of rows and columns, since only then the pool needs no padding operator of its own (`SAME` pads an odd image on both
-sides, as the model does); the row and column too many are cut off behind the pool, where they are small. A first
-convolution of patches pads nothing, so the mean goes into its bias.
+The two functions are equivalent formulations. If a max-pool follows the first convolution, both subtract the mean from
+rows of 16 pixels, since XNNPACK's loop over 3 channels is slow. Both let the convolution make an odd number of rows and
+columns, since the pool then needs no padding operator of its own (`SAME` pads an odd image on both sides, as the model
+does); a surplus row or column is cut off after the pool, where it is small. A first convolution of patches has no
+padding, so the mean goes into its bias.
 
-`float_head` must have the same bits on every machine: an affine layer is a multiplication and an addition, and a latent
-of fewer than 8 channels is cut out of one of 8, because ARM kernels sum narrower convolutions in another order.
-`integer_head`: int8 kernels take channels in eights or fours, so 3 would waste most of the work. Before a pool the
-first convolution reads groups of 8 pixels, 24 channels; of patches it reads each row as one pixel, 12 channels where
-they are 4 × 4. An affine layer is a depthwise 1 × 1 convolution, which rounds once instead of twice.
+`float_head` must give the same bits on every machine. An affine layer is a multiplication and an addition, and a latent
+of fewer than 8 channels is cut out of one with 8, because ARM kernels sum narrower convolutions in another order.
+
+`integer_head` is for int8 kernels, which process channels in eights or fours: 3 would waste most of the work. Before a
+pool, the first convolution reads groups of 8 pixels as 24 channels. A convolution of patches reads each row of a patch
+as one pixel, of 12 channels if patches are 4 × 4. An affine layer is a depthwise 1 × 1 convolution, which rounds once
+instead of twice.
 """
 
 import dataclasses
@@ -25,28 +27,30 @@ from bottlefit_jax.models.designs import Size
 from export.folding import Affine, Convolution, Folded, Layer
 
 Head = Callable[[jax.Array], jax.Array]
-Begin = Callable[[jax.Array, Convolution, Size, Size], jax.Array]
+FirstConvolution = Callable[[jax.Array, Convolution, Size, Size], jax.Array]
 PIXELS = 16  # in a row of the subtraction; longer rows are hardly faster, and the file holds the mean once per pixel
 GROUP = 8  # pixels, together 24 channels
-CHANNELS = 8  # that a float convolution has at least
+MIN_CHANNELS = 8  # of a float convolution
 
 
 def float_head(folded: Folded, *, until: int | None = None) -> Head:
-    """The head to export as float32 or float16.
+    """Make the head to export as float32 or float16.
 
     Args:
         folded: from `folding.fold_encoder`.
-        until: how many of `folded.layers` to run, from 1 up; None: all. A failed export finds with it the first layer
-            that departs.
+        until: how many of `folded.layers` to run, from 1 up; None: all. A failed export uses it to find the first layer
+            that diverges.
 
     Returns:
         `[1, H, W, 3]` uint8 -> `[1, h, w, c]` float32.
     """
     layers = list(folded.layers)
     last = max(number for number, layer in enumerate(layers) if isinstance(layer, Convolution))
-    layers[last] = _widened(layers[last])
+    layers[last] = _widen(layers[last])
     folded = dataclasses.replace(folded, layers=tuple(layers))
-    begin = _patches(folded) if folded.begins_with_patches else _before_pool(folded, until, _pixels)
+    begin = (
+        _begin_with_patches(folded) if folded.begins_with_patches else _begin_with_pool(folded, until, _convolve_pixels)
+    )
     head = _head(folded, until, begin, _multiply_add)
     if until is not None and until <= last:
         return head
@@ -54,23 +58,27 @@ def float_head(folded: Folded, *, until: int | None = None) -> Head:
 
 
 def integer_head(folded: Folded, *, until: int | None = None) -> Head:
-    """The head to export as int8; arguments and result (float32 still) are those of `float_head`.
+    """Make the head to export as int8; arguments and result (still float32) are those of `float_head`.
 
-    A kernel of patches is rounded here already, as int8 rounds it: the mean's share of the bias is that of the kernel
-    that is used, and images lose by the rounding only what they have beside the mean.
+    A kernel of patches is rounded here as int8 rounds it. The mean's share of the bias then belongs to the kernel that
+    is used, so the rounding only affects how an image differs from the mean.
     """
-    begin = _patch_rows(folded) if folded.begins_with_patches else _before_pool(folded, until, _pixel_groups)
-    return _head(folded, until, begin, _depthwise)
+    begin = (
+        _begin_with_patch_rows(folded)
+        if folded.begins_with_patches
+        else _begin_with_pool(folded, until, _convolve_pixel_groups)
+    )
+    return _head(folded, until, begin, _affine_as_depthwise)
 
 
 def on_grid(kernel: np.ndarray) -> np.ndarray:
-    """A kernel `[kh, kw, c, channels]` as int8 holds it, with one step for each channel."""
+    """Round a kernel `[kh, kw, c, channels]` to the values that int8 has, with one step for each channel."""
     step = np.maximum(np.abs(kernel).max((0, 1, 2)), np.finfo(np.float32).tiny) / 127
     return (np.rint(kernel / step) * step).astype(np.float32)
 
 
 def _head(folded: Folded, until: int | None, begin: Head, affine: Callable[[jax.Array, Affine], jax.Array]) -> Head:
-    """`begin` has made what follows the first convolution, or the max-pool behind it."""
+    """Run `begin`, which replaces the first convolution and a max-pool after it, and then the other layers."""
 
     def head(image: jax.Array) -> jax.Array:
         x = begin(image)
@@ -81,14 +89,14 @@ def _head(folded: Folded, until: int | None, begin: Head, affine: Callable[[jax.
     return head
 
 
-def _patches(folded: Folded) -> Head:
-    """The first convolution, of the image as it is."""
+def _begin_with_patches(folded: Folded) -> Head:
+    """Make the first convolution, on the image as it is."""
     conv = _with_mean(folded.layers[0], folded.mean)
     return lambda image: _convolve(image.astype(jnp.float32), conv.kernel, conv, (conv.stride, conv.stride))
 
 
-def _patch_rows(folded: Folded) -> Head:
-    """The same of rows of pixels that lie in one channel dimension; the columns that fill no patch are left out."""
+def _begin_with_patch_rows(folded: Folded) -> Head:
+    """Make the same with each row of a patch in one channel axis; columns that do not fill a patch are left out."""
     assert isinstance(folded.layers[0], Convolution)
     rounded = dataclasses.replace(folded.layers[0], kernel=on_grid(folded.layers[0].kernel))
     conv, side = _with_mean(rounded, folded.mean), rounded.stride
@@ -102,14 +110,14 @@ def _patch_rows(folded: Folded) -> Head:
 
 
 def _with_mean(conv: Layer, mean: np.ndarray) -> Convolution:
-    """The convolution without padding that takes pixels from which no mean was subtracted."""
+    """Return the convolution, which has no padding, for pixels from which the mean was not subtracted."""
     assert isinstance(conv, Convolution)
     share = np.einsum("hwco,c->o", conv.kernel.astype(np.float64), mean.astype(np.float64))
     return dataclasses.replace(conv, bias=(conv.bias - share).astype(np.float32))
 
 
-def _before_pool(folded: Folded, until: int | None, first: Begin) -> Head:
-    """The mean, the first convolution and, unless `until` says that it is the last, the max-pool."""
+def _begin_with_pool(folded: Folded, until: int | None, first: FirstConvolution) -> Head:
+    """Make the subtraction of the mean, the first convolution and, unless `until` is 1, the max-pool."""
     conv = folded.layers[0]
     assert isinstance(conv, Convolution)
     h, w = (
@@ -119,7 +127,7 @@ def _before_pool(folded: Folded, until: int | None, first: Begin) -> Head:
     odd = (h + (h % 2 == 0), w + (w % 2 == 0))
 
     def begin(image: jax.Array) -> jax.Array:
-        x = first(_minus_mean(image, folded.mean), conv, folded.image_size, odd)
+        x = first(_subtract_mean(image, folded.mean), conv, folded.image_size, odd)
         if until == 1:
             return x[:, :h, :w]
         return nn.max_pool(x, (3, 3), (2, 2), "SAME")[:, : (h + 1) // 2, : (w + 1) // 2]
@@ -127,10 +135,10 @@ def _before_pool(folded: Folded, until: int | None, first: Begin) -> Head:
     return begin
 
 
-def _widened(conv: Layer) -> Layer:
-    """The convolution with channels of zeros, so that there are at least `CHANNELS`."""
+def _widen(conv: Layer) -> Layer:
+    """Append channels of zeros, so that the convolution has at least `MIN_CHANNELS`."""
     assert isinstance(conv, Convolution)
-    spare = (0, max(0, CHANNELS - conv.bias.size))
+    spare = (0, max(0, MIN_CHANNELS - conv.bias.size))
     return dataclasses.replace(
         conv, kernel=np.pad(conv.kernel, ((0, 0), (0, 0), (0, 0), spare)), bias=np.pad(conv.bias, spare)
     )
@@ -143,15 +151,15 @@ def _apply(x: jax.Array, layer: Layer, affine: Callable[[jax.Array, Affine], jax
     return _convolve(x, layer.kernel, layer, (layer.stride, layer.stride), layer.padding)
 
 
-def _minus_mean(image: jax.Array, mean: np.ndarray) -> jax.Array:
-    """`[1, H, W, 3]` uint8 -> `[1, H W / n, 3 n]` float32, for the largest n up to `PIXELS` that divides."""
+def _subtract_mean(image: jax.Array, mean: np.ndarray) -> jax.Array:
+    """Turn `[1, H, W, 3]` uint8 into `[1, H W / n, 3 n]` float32, for the largest n up to `PIXELS` that divides H W."""
     pixels = image.size // 3
     n = max(n for n in range(1, PIXELS + 1) if pixels % n == 0)
     return image.reshape(1, pixels // n, 3 * n).astype(jnp.float32) - np.tile(mean, n)
 
 
-def _pixels(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> jax.Array:
-    """The first convolution as it is, `size` rows and columns of it."""
+def _convolve_pixels(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> jax.Array:
+    """Compute `size` rows and columns of the first convolution."""
     pads = [
         (conv.padding, conv.stride * (out - 1) + k - n - conv.padding)
         for n, out, k in zip(image_size, size, conv.kernel.shape[:2], strict=True)
@@ -160,11 +168,11 @@ def _pixels(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> ja
     return _convolve(x, conv.kernel, conv, (conv.stride, conv.stride))
 
 
-def _pixel_groups(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> jax.Array:
-    """The same numbers from four images of an eighth of the width and 24 channels, each shifted by two pixels.
+def _convolve_pixel_groups(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> jax.Array:
+    """Compute the same numbers from four images of an eighth of the width and 24 channels, each shifted by two pixels.
 
-    The window of a column, 7 pixels and one that counts nothing, is one group in one of the four images: the n-th
-    makes columns n, n + 4, n + 8, …
+    The window of a column is 7 pixels wide. With one more of weight 0 it is one group in one of the four images; the
+    n-th image gives columns n, n + 4, n + 8, …
     """
     (h, w), (kh, kw) = image_size, conv.kernel.shape[:2]
     assert (conv.stride, kw) == (2, GROUP - 1)
@@ -179,7 +187,7 @@ def _pixel_groups(x: jax.Array, conv: Convolution, image_size: Size, size: Size)
 
 
 def _convolve(x: jax.Array, kernel: np.ndarray, conv: Convolution, strides: Size, padding: int = 0) -> jax.Array:
-    """With this kernel, and `conv`'s bias and ReLU."""
+    """Convolve with this kernel, and with the bias and ReLU of `conv`."""
     pads, groups = [(padding, padding)] * 2, x.shape[-1] if conv.depthwise else 1
     x = jax.lax.conv_general_dilated(
         x, jnp.asarray(kernel), strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
@@ -191,7 +199,7 @@ def _multiply_add(x: jax.Array, affine: Affine) -> jax.Array:
     return x * affine.factor + affine.shift
 
 
-def _depthwise(x: jax.Array, affine: Affine) -> jax.Array:
+def _affine_as_depthwise(x: jax.Array, affine: Affine) -> jax.Array:
     c = x.shape[-1]
     kernel = jnp.asarray(affine.factor).reshape(1, 1, 1, c)
     x = jax.lax.conv_general_dilated(

@@ -1,4 +1,4 @@
-"""The head of a student as ONNX, for a Jetson. `head` has the functions that become LiteRT files."""
+"""Exports the head of a student as ONNX, for a Jetson. `head` has the functions that become LiteRT files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,18 +21,19 @@ def head_onnx(
     std: Sequence[float],
     image_size: Size,
 ) -> onnx.ModelProto:
-    """The head for a Jetson as ONNX: input `image`, output `latent`, before any quantiser; one image at a time.
+    """Export the head as ONNX, with the input `image` and the output `latent` before the quantiser.
 
-    Images are `[1, H, W, 3]` float32 with values 0 to 255, because TensorRT 8.2 has no uint8.
+    It takes one image, `[1, H, W, 3]` float32 with values 0 to 255, because TensorRT 8.2 has no uint8.
 
     Args:
         module: the student, in float32.
-        variables: its own.
-        mean, std: per channel, of images scaled to 0..1.
-        image_size: (H, W), pixels.
+        variables: of the student.
+        mean: per channel, of images scaled to 0..1.
+        std: per channel, of images scaled to 0..1.
+        image_size: (H, W) in pixels.
 
     Raises:
-        UserError: a layer without an operator that TensorRT 8.2 and 10 both parse.
+        UserError: a layer needs an operator that TensorRT 8.2 or 10 does not parse.
     """
 
     def head(image: jax.Array) -> Any:

@@ -1,13 +1,14 @@
-"""LiteRT files without TensorFlow: JAX -> StableHLO -> .tflite, and from there float16 and int8.
+"""Makes LiteRT files without TensorFlow: JAX -> StableHLO -> .tflite, and from there float16 and int8.
 
-The same arguments give the same bytes. The libraries are talkative, on file descriptors 1 and 2 as well; nothing of
-it comes through.
+The same arguments give the same bytes. The libraries write to file descriptors 1 and 2, so both are silenced while a
+library runs.
 """
 
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,20 +24,20 @@ from export.head import float_head
 from export.tracing import plain_convolutions
 
 SIGNATURE = "serving_default"
-# Every image has its own extremes of a tensor. A range that holds those of 95 % of the images had 0.8 times the
-# error of one that holds all of them: a finer step for every value is worth the few that saturate.
+# Every image has its own extremes of a tensor. A range for the extremes of 95 % of the images had 0.8 times the error
+# of one for all of them: a finer step for all values is worth the few that saturate.
 QUANTILE = 0.95
 
 
 def to_tflite(
     function: Callable[[jax.Array], jax.Array], image_shape: Sequence[int], *, output_name: str = "latent"
 ) -> bytes:
-    """Convert a function of one image, `image`, to a float32 model.
+    """Convert a function of one image to a float32 model with the input `image`.
 
     Args:
         function: `[1, H, W, 3]` uint8 -> float32.
         image_shape: (1, H, W, 3).
-        output_name: of the result.
+        output_name: of the model.
     """
     exported = jax.export.export(jax.jit(function), platforms=["cpu"])(
         jax.ShapeDtypeStruct(tuple(image_shape), jnp.uint8)
@@ -48,7 +49,7 @@ def to_tflite(
         with ir.Context() as context, ir.Location.unknown():
             api.prepare_mlir_context(context)
             module = ir.Module.parse(exported.mlir_module())
-            # JAX's names of scopes and functions would be the tensors' names, half a kilobyte of an int8 head.
+            # JAX's names of scopes and functions would become names of tensors, half a kilobyte of an int8 head.
             passes.PassManager.parse("builtin.module(strip-debuginfo)").run(module.operation)
             main = next(op for op in module.body.operations if op.attributes["sym_name"].value == "main")
             api.set_signature(main, SIGNATURE, ["image"], [output_name])
@@ -56,8 +57,14 @@ def to_tflite(
             return bytes(api.export_flatbuffer_to_bytes(module.operation))
 
 
+def open_model(model: Path | bytes) -> Interpreter:
+    """Open a LiteRT file, or its content, to run it as a device does."""
+    with silenced():
+        return Interpreter(model)
+
+
 def to_float16(blob: bytes) -> bytes:
-    """The same model with float16 weights, computing in float32."""
+    """Give a float32 model float16 weights; it still computes in float32."""
     with _library():
         from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
@@ -70,27 +77,26 @@ def to_float16(blob: bytes) -> bytes:
         names = qtyping.TFLOperationName
         for operator in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.FULLY_CONNECTED):
             recipe.add_quantization_config(".*", operator, config, algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING)
-        made = quantizer.Quantizer(bytearray(blob), recipe.get_quantization_recipe()).quantize()
-        assert made.quantized_model is not None
-        return bytes(made.quantized_model)
+        result = quantizer.Quantizer(bytearray(blob), recipe.get_quantization_recipe()).quantize()
+        assert result.quantized_model is not None
+        return bytes(result.quantized_model)
 
 
 def to_int8(blob: bytes, images: Sequence[np.ndarray], *, latent_range: tuple[float, float] | None = None) -> bytes:
-    """The same model with int8 weights and values and a uint8 result; a mean is still subtracted in float32.
+    """Quantise a float32 model to int8 weights and values and a uint8 result; the mean is subtracted in float32.
 
     Args:
         blob: from `to_tflite` of an `integer_head`.
         images: [H, W, 3] uint8 each, to measure the ranges of the values with.
-        latent_range: (low, high) that the result's 8 bits span, widened to contain 0 as `codec.quantizer.static_range`
-            does; None: as measured.
+        latent_range: (low, high) that the result's 8 bits span, widened to contain 0 as `codec.static_range` does;
+            None: as measured.
 
     Raises:
-        UserError: no images, or images of another shape or type.
+        UserError: there are no images, or one has another shape or type than the head takes.
     """
     if len(images) == 0:
-        raise UserError("int8 needs calibration images to measure ranges with, and there are none; give at least one")
-    with silenced():
-        model = Interpreter(blob)
+        raise UserError("an int8 head needs at least one calibration image, and there are none")
+    model = open_model(blob)
     for number, image in enumerate(images):
         if image.shape != model.input_shape or image.dtype != np.uint8:
             raise UserError(
@@ -102,14 +108,14 @@ def to_int8(blob: bytes, images: Sequence[np.ndarray], *, latent_range: tuple[fl
         model_quantizer = quantizer.Quantizer(bytearray(blob), _int8_recipe())
         measured = [model_quantizer.calibrate({SIGNATURE: [{"image": image[None]}]}, num_threads=1) for image in images]
         ranges: dict[str, Any] = {name: _merge([result[name] for result in measured]) for name in measured[0]}
-        _keep_what_is_known(blob, ranges)
+        _set_known_ranges(blob, ranges)
         if latent_range is not None:
             low, high = min(latent_range[0], 0.0), max(latent_range[1], 0.0)
-            result = ranges[model.output_name]
-            result.update(min=np.full_like(result["min"], low), max=np.full_like(result["max"], high))
-        made = model_quantizer.quantize(ranges)
-        assert made.quantized_model is not None
-        return bytes(made.quantized_model)
+            latent = ranges[model.output_name]
+            latent.update(min=np.full_like(latent["min"], low), max=np.full_like(latent["max"], high))
+        result = model_quantizer.quantize(ranges)
+        assert result.quantized_model is not None
+        return bytes(result.quantized_model)
 
 
 def local_tflite(module: Network, variables: Mapping[str, Any], folded: Folded) -> bytes:
@@ -132,7 +138,7 @@ def local_tflite(module: Network, variables: Mapping[str, Any], folded: Folded) 
 
 
 def _int8_recipe() -> list[dict[str, Any]]:
-    """Everything in int8, weights by channel; the result uint8; the subtraction of the mean left alone."""
+    """Make the recipe: int8 with weights by channel, a uint8 result, and the subtraction of the mean in float32."""
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
     names = qtyping.TFLOperationName
@@ -157,11 +163,11 @@ def _int8_recipe() -> list[dict[str, Any]]:
 
 
 def _merge(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """One range out of a tensor's ranges on each image.
+    """Make one range of a tensor from its ranges on each image.
 
-    The quantizer's own way is a moving average, which depends on the images' order and loses every extreme.
+    The quantizer itself takes a moving average, which depends on the order of the images and loses all extremes.
     """
-    low, high = (np.stack([np.asarray(one[key], np.float32) for one in measured]) for key in ("min", "max"))
+    low, high = (np.stack([np.asarray(image[key], np.float32) for image in measured]) for key in ("min", "max"))
     return {
         **measured[0],
         "min": np.quantile(low, 1 - QUANTILE, axis=0).astype(np.float32),
@@ -169,10 +175,10 @@ def _merge(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
     }
 
 
-def _keep_what_is_known(blob: bytes, ranges: dict[str, Any]) -> None:
-    """Give pixels the range 0..255, in which int8 holds them exactly, and what only moves values that of its source.
+def _set_known_ranges(blob: bytes, ranges: dict[str, Any]) -> None:
+    """Give pixels the range 0..255, in which int8 holds them exactly, and moved values the range of their source.
 
-    Another range than its source's would cost an operator that converts.
+    With another range than its source's, an operator that only moves values would need a conversion.
     """
     schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromPackedBuf(blob, 0)
@@ -189,7 +195,7 @@ def _keep_what_is_known(blob: bytes, ranges: dict[str, Any]) -> None:
 
 @contextmanager
 def _library() -> Iterator[None]:
-    """Run a converter in silence; that it is not installed is one line."""
+    """Silence a library while it runs; a missing one is a UserError."""
     try:
         with silenced(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
-"""Fewer operators, the same function: affine maps go into the weights before them, padding into the windows after it.
+"""Folds operators of a graph: affine maps into the weights before them, padding into the windows after it.
 
-Numbers stay in float64 until the graph is written, so that folding costs no accuracy.
+Numbers stay in float64 until the graph is written, so folding costs no accuracy.
 """
 
 import collections
@@ -12,35 +12,35 @@ import numpy as np
 from export.onnx_operations import Node
 from export.onnx_trace import ordered
 
-# The shape in which a vector, one number for each channel that comes out, meets the weights of an operator.
+# The shape in which a vector, one number for each output channel, broadcasts against the weights of an operator.
 CHANNELS_OUT = {"Conv": (-1, 1, 1, 1), "ConvTranspose": (1, -1, 1, 1), "Gemm": (1, -1)}
 
 
 def fold(outputs: Sequence[Node]) -> list[Node]:
-    """Return the nodes that take the place of these outputs. What several nodes or an output use stays as it is."""
+    """Return the nodes that replace these outputs. A node that several nodes or an output use stays as it is."""
     nodes = ordered(outputs)
     uses = collections.Counter([*outputs, *(source for node in nodes for source in node.inputs)])
     replaced: dict[Node, Node] = {}
-    left: collections.Counter[Node] = collections.Counter()  # uses of the new nodes
+    new_uses: collections.Counter[Node] = collections.Counter()
     for node in nodes:
         new = dataclasses.replace(node, inputs=tuple(replaced[source] for source in node.inputs))
-        while len(new.inputs) == 1 and left[new.inputs[0]] == 1 and (folded := _join(new, new.inputs[0])):
+        while len(new.inputs) == 1 and new_uses[new.inputs[0]] == 1 and (folded := _join(new, new.inputs[0])):
             new = folded
-        if _changes_nothing(new):
-            left[new.inputs[0]] -= 1
+        if _is_identity(new):
+            new_uses[new.inputs[0]] -= 1
             new = new.inputs[0]
         replaced[node] = new
-        left[new] += uses[node]
+        new_uses[new] += uses[node]
     return [replaced[output] for output in outputs]
 
 
 def _join(node: Node, source: Node) -> Node | None:
-    """One node for the two, if there is one."""
+    """Return one node for the two, if a rule gives one."""
     return next((joined for rule in RULES if (joined := rule(node, source))), None)
 
 
-def _changes_nothing(node: Node) -> bool:
-    """Whether float32 cannot tell an affine map from the identity."""
+def _is_identity(node: Node) -> bool:
+    """Whether the node is an affine map that equals the identity in float32."""
     if node.op != "Affine":
         return False
     factor, shift = node.weights
@@ -69,7 +69,7 @@ def _smallest_of_relu(node: Node, source: Node) -> Node | None:
 
 
 def _window_of_pad(node: Node, source: Node) -> Node | None:
-    """A convolution and an average count padding as zeros; a max-pool does not, which is the same after a ReLU."""
+    """Move padding into a window. A max-pool does not pad with zeros, which is the same after a ReLU."""
     if node.op not in ("Conv", "MaxPool", "AveragePool") or source.op != "Pad":
         return None
     if node.op == "MaxPool" and not _never_negative(source.inputs[0]):

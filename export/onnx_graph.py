@@ -1,4 +1,4 @@
-"""A JAX function as an ONNX model: traced, folded, written out, and checked."""
+"""Exports a JAX function as an ONNX model: traces it, folds it, writes it and checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,20 +26,20 @@ def to_onnx(
     name: str,
     dynamic_batch: bool,
 ) -> onnx.ModelProto:
-    """Export a function whose parameters are constants of its own.
+    """Export a function whose parameters are constants.
 
     Args:
-        function: takes the inputs in this order, images `[B, h, w, c]`; computes in float32.
+        function: takes the inputs in this order, images as `[B, h, w, c]`, and computes in float32.
         inputs: name -> shape and type.
-        outputs: a name for each leaf of its result.
+        outputs: a name for each leaf of the result.
         name: of the graph.
-        dynamic_batch: the first axis of every input is `batch`, of any length, whatever `inputs` say.
+        dynamic_batch: make the first axis of every input `batch`, of any length, instead of the length in `inputs`.
 
     Returns:
         A model whose inputs and outputs have the function's shapes and types; the same bytes every time.
 
     Raises:
-        UserError: an operation that cannot be translated, or one that TensorRT 8.2 or 10 does not parse.
+        UserError: an operation cannot be translated, or TensorRT 8.2 or 10 does not parse it.
     """
     if dynamic_batch:
         (batch,) = jax.export.symbolic_shape(BATCH)
@@ -67,7 +67,7 @@ def to_onnx(
 
 
 def _declare(name: str, shape: Shape, dtype: Any) -> onnx.ValueInfoProto:
-    """An input or output; an axis that is no number is the batch."""
+    """Declare an input or output; an axis that is not a number is the batch."""
     axes = [axis if isinstance(axis, int) else BATCH for axis in shape]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), axes)
 
@@ -81,19 +81,19 @@ class _Writer:
 
     def write(self, results: Sequence[Node], names: Sequence[str]) -> None:
         """Write all nodes that the results need, and give the results these names."""
-        wanted = dict(zip(reversed(results), reversed(names), strict=True))
+        output_names = dict(zip(reversed(results), reversed(names), strict=True))
         tensors: dict[Node, str] = {}
         for node in ordered(results):
             if node.op == "Input":
                 tensors[node] = node.attributes["name"]
             else:
-                tensors[node] = self._write(node, [tensors[source] for source in node.inputs], wanted.get(node))
+                tensors[node] = self._write(node, [tensors[source] for source in node.inputs], output_names.get(node))
         for node, name in zip(results, names, strict=True):
-            if tensors[node] != name:  # a tensor that has a name already, or an input
+            if tensors[node] != name:  # an input, or an output with two names
                 self._append("Identity", [tensors[node]], name, {})
 
     def _write(self, node: Node, inputs: list[str], output: str | None) -> str:
-        """Write one node; the name of its result."""
+        """Write one node and return the name of its result."""
         attributes = dict(node.attributes)
         if node.op == "Affine":
             factor, shift = node.weights

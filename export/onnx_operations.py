@@ -1,7 +1,7 @@
-"""What each primitive of JAX is in ONNX, for the few that our networks are made of.
+"""Translates primitives of JAX to ONNX, for the few that our networks use.
 
-ONNX has channels first, our functions have them last. So a `Value` says at which place of the ONNX tensor each of its
-axes lies, and a transpose changes that note alone.
+ONNX has channels first, our functions have them last. So a `Value` records where each of its axes is in the ONNX
+tensor, and a transpose only changes that record.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ class Node:
     """One operator with one result.
 
     Args:
-        op: ONNX's name of it, or one of ours: `Input`, `Affine` (axis 1 times a vector plus a vector), `Rows` (a matrix
-            times the last two axes), `Columns` (those times a matrix).
+        op: ONNX's name, or one of ours: `Input`, `Affine` (axis 1 times a vector plus a vector), `Rows` (a matrix
+            times the last two axes), `Columns` (the last two axes times a matrix).
         inputs: the nodes whose results it takes.
         attributes: as ONNX spells them, but `pads` is ((top, bottom), (left, right)), and `Clip` has `min` and `max`.
-        weights: float64, as ONNX lays them out; they follow the inputs.
+        weights: float64 in ONNX's layout; they follow the inputs.
     """
 
     op: str
@@ -35,7 +35,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """What a variable of the jaxpr holds: axis `order[i]` of its `shape` is axis i of the node's result."""
+    """A variable of the jaxpr: axis `order[i]` of its `shape` is axis i of the node's result."""
 
     node: Node
     shape: Shape
@@ -44,39 +44,39 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An equation of the jaxpr: arguments, at least one of them a `Value`, parameters, and the result's shape."""
+    """An equation of the jaxpr: its arguments (at least one is a `Value`), parameters, and the result's shape."""
 
     arguments: Sequence[Value | np.ndarray]
     params: Mapping[str, Any]
     shape: Shape
 
     def split(self, *, commutes: bool = True) -> tuple[Value, np.ndarray, bool]:
-        """The tensor, the constant, and whether the tensor comes first."""
+        """Return the tensor, the constant, and whether the tensor comes first."""
         first, second = self.arguments
         if isinstance(first, Value) and not isinstance(second, Value):
             return first, second, True
         if isinstance(second, Value) and not isinstance(first, Value) and commutes:
             return second, first, False
-        raise Unsupported("only of a tensor and a constant")
+        raise Unsupported("only supported for a tensor and a constant")
 
     def image(self) -> Value:
-        """The first argument, which must be one with channels first."""
+        """Return the first argument, which must be an image with channels first in ONNX."""
         value = self.arguments[0]
         if not isinstance(value, Value) or value.order != NCHW:
-            raise Unsupported("only of a tensor [batch, height, width, channels]")
+            raise Unsupported("only supported for a tensor [batch, height, width, channels]")
         return value
 
     def make(self, op: str, *inputs: Node, order: tuple[int, ...] = NCHW, **attributes: Any) -> Value:
-        """The result, made by a new node without weights."""
+        """Make the result, with a new node without weights."""
         return Value(Node(op, inputs, attributes), self.shape, order)
 
 
 class Unsupported(Exception):
-    """Raised by an operation on what it has no ONNX for; `onnx_trace` adds where, and tells the user."""
+    """Raised by an operation that has no ONNX for its arguments; `onnx_trace` reports it with its place."""
 
 
 def _convert(step: Step) -> Value:
-    """To float32; anything else is refused before."""
+    """Convert to float32; `onnx_trace` refuses other types."""
     (value,) = step.arguments
     assert isinstance(value, Value)
     if value.node.op != "Input" or value.node.attributes["dtype"] == np.float32:
@@ -90,7 +90,7 @@ def _add(step: Step) -> Value:
         value, constant, _ = step.split()
         return _affine(value, 1.0, constant)
     if left.order != right.order or left.shape != right.shape:
-        raise Unsupported(f"of {left.shape} and {right.shape}")
+        raise Unsupported(f"not supported for {left.shape} and {right.shape}")
     return step.make("Add", left.node, right.node, order=left.order)
 
 
@@ -110,25 +110,25 @@ def _divide(step: Step) -> Value:
 
 
 def _affine(value: Value, factor: Any, shift: Any) -> Value:
-    """`value * factor + shift`, either of them one number for each channel or one for all."""
+    """Compute `value * factor + shift`; factor and shift have one number for each channel or one for all."""
     if value.order not in (NCHW, (0, 1)):
-        raise Unsupported(f"of {value.shape}, whose axes lie as {value.order}")
+        raise Unsupported(f"not supported for {value.shape} with the order of axes {value.order}")
     weights = []
-    for given in (factor, shift):
-        numbers = np.asarray(given, np.float64)
+    for constant in (factor, shift):
+        numbers = np.asarray(constant, np.float64)
         if numbers.size > 1 and numbers.shape[-1] != numbers.size:
-            raise Unsupported(f"with a constant of shape {numbers.shape}: it must be one number for each channel")
+            raise Unsupported(f"a constant of shape {numbers.shape} must be one number for each channel")
         weights.append(np.broadcast_to(numbers.reshape(-1), value.shape[-1:]))
     return dataclasses.replace(value, node=Node("Affine", (value.node,), {}, tuple(weights)))
 
 
 def _bound(side: str) -> Callable[[Step], Value]:
-    """The larger of a tensor and a number (`min`, the least that comes out), or the smaller (`max`)."""
+    """Make the operation that bounds a tensor by a number from below (`min`) or from above (`max`)."""
 
     def operation(step: Step) -> Value:
         value, number, _ = step.split()
         if number.size != 1:
-            raise Unsupported(f"with a constant of shape {number.shape}: it must be one number")
+            raise Unsupported(f"a constant of shape {number.shape} must be one number")
         if side == "min" and number.item() == 0:
             return step.make("Relu", value.node, order=value.order)
         return step.make("Clip", value.node, order=value.order, **{side: number.item()})
@@ -139,9 +139,9 @@ def _bound(side: str) -> Callable[[Step], Value]:
 def _pad(step: Step) -> Value:
     value, number = step.image(), step.arguments[1]
     batch, *spatial, channels = step.params["padding_config"]
-    odd = any(before < 0 or after < 0 or inside for before, after, inside in spatial) or any((*batch, *channels))
-    if isinstance(number, Value) or number.item() != 0 or odd:
-        raise Unsupported("only with zeros around an image")
+    plain = all(before >= 0 and after >= 0 and not inside for before, after, inside in spatial)
+    if isinstance(number, Value) or number.item() != 0 or not plain or any((*batch, *channels)):
+        raise Unsupported("only supported with zeros around an image")
     return step.make("Pad", value.node, pads=[(before, after) for before, after, _ in spatial])
 
 
@@ -151,7 +151,7 @@ def _convolution(step: Step) -> Value:
     plain = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == (NCHW, (3, 2, 0, 1), NCHW)
     dilated = any(n != 1 for n in (*params["lhs_dilation"], *params["rhs_dilation"]))
     if isinstance(kernel, Value) or not plain or dilated or params["batch_group_count"] != 1:
-        raise Unsupported("only NHWC by a constant HWIO kernel without dilation")
+        raise Unsupported("only supported for NHWC with a constant HWIO kernel and no dilation")
     weights = kernel.astype(np.float64).transpose(3, 2, 0, 1)
     attributes = {
         "kernel_shape": weights.shape[2:],
@@ -167,7 +167,7 @@ def _window(step: Step, op: str, **attributes: Any) -> Value:
     kernel, strides, pads = params["window_dimensions"], params["window_strides"], params["padding"]
     dilated = any(n != 1 for n in (*params["base_dilation"], *params["window_dilation"]))
     if (kernel[0], kernel[-1]) != (1, 1) or any((*pads[0], *pads[-1])) or dilated:
-        raise Unsupported("only over rows and columns, without dilation")
+        raise Unsupported("only supported over rows and columns, without dilation")
     return step.make(
         op, step.image().node, kernel_shape=kernel[1:3], strides=strides[1:3], pads=pads[1:3], **attributes
     )
@@ -178,16 +178,16 @@ def _window_max(step: Step) -> Value:
 
 
 def _window_sum(step: Step) -> Value:
-    """An average times the window's size; the division that follows cancels it."""
+    """Sum as an average times the window's size; the division that follows cancels the factor."""
     average = _window(step, "AveragePool", count_include_pad=1)
     return _affine(average, math.prod(step.params["window_dimensions"]), 0.0)
 
 
 def _sum(step: Step) -> Value:
-    """Over the image; as `_window_sum`."""
+    """Sum over rows and columns, as in `_window_sum`."""
     value = step.image()
     if tuple(step.params["axes"]) != (1, 2):
-        raise Unsupported("only over rows and columns")
+        raise Unsupported("only supported over rows and columns")
     average = Node("GlobalAveragePool", (value.node,))
     return _affine(step.make("Flatten", average, order=(0, 1), axis=1), value.shape[1] * value.shape[2], 0.0)
 
@@ -195,7 +195,7 @@ def _sum(step: Step) -> Value:
 def _concatenate(step: Step) -> Value:
     values = [value for value in step.arguments if isinstance(value, Value)]
     if len(values) != len(step.arguments) or len({value.order for value in values}) != 1:
-        raise Unsupported("only of tensors whose axes lie alike")
+        raise Unsupported("only supported for tensors with the same order of axes")
     order = values[0].order
     axis = order.index(step.params["dimension"])
     return step.make("Concat", *(value.node for value in values), order=order, axis=axis)
@@ -208,7 +208,7 @@ def _transpose(step: Step) -> Value:
 
 
 def _product(step: Step) -> Value:
-    """A fully connected layer, a transposed convolution, or one axis of an image through a matrix."""
+    """Translate a fully connected layer, a transposed convolution, or a matrix applied to one axis of an image."""
     value, constant, first = step.split()
     axes, batch = step.params["dimension_numbers"]
     (axis,), (other,) = axes if first else reversed(axes)
@@ -218,7 +218,7 @@ def _product(step: Step) -> Value:
         node = Node("Gemm", (value.node,), {}, (weights, np.zeros(weights.shape[1])))
         return Value(node, step.shape, (0, 1) if first else (1, 0))
     if constant.ndim == 4 and value.order == NCHW and (axis, other) == (3, 2):
-        # A pixel becomes kh x kw pixels. The order is that of the axes [b, o, h, kh, w, kw], which `_reshape` joins.
+        # A pixel becomes kh x kw pixels. ONNX's axes are [b, o, h, kh, w, kw]; `_reshape` joins them.
         (kh, kw, _, channels), kernel = weights.shape, weights.transpose(2, 3, 0, 1)
         attributes = {"kernel_shape": (kh, kw), "strides": (kh, kw)}
         node = Node("ConvTranspose", (value.node,), attributes, (kernel, np.zeros(channels)))
@@ -227,9 +227,9 @@ def _product(step: Step) -> Value:
         matrix, kept = weights if other == 1 else weights.T, [a for a in range(4) if a != axis]
         rows = value.order.index(axis) == 2
         node = Node("Rows" if rows else "Columns", (value.node,), {}, (matrix if rows else matrix.T,))
-        was = [*kept, axis] if first else [axis, *kept]  # the result's axes in terms of the tensor's
-        return Value(node, step.shape, tuple(was.index(a) for a in value.order))
-    raise Unsupported(f"of {value.shape} and {constant.shape}")
+        result_axes = [*kept, axis] if first else [axis, *kept]  # in terms of the tensor's
+        return Value(node, step.shape, tuple(result_axes.index(a) for a in value.order))
+    raise Unsupported(f"not supported for {value.shape} and {constant.shape}")
 
 
 def _reshape(step: Step) -> Value:
@@ -239,7 +239,7 @@ def _reshape(step: Step) -> Value:
         b, h, kh, w, kw, o = value.shape
         if step.shape == (b, h * kh, w * kw, o):
             return Value(value.node, step.shape, NCHW)
-    raise Unsupported(f"of {value.shape} to {step.shape}")
+    raise Unsupported(f"not supported from {value.shape} to {step.shape}")
 
 
 OPERATIONS: Mapping[str, Callable[[Step], Value]] = {

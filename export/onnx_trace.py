@@ -1,4 +1,4 @@
-"""A JAX function as a graph of ONNX operators: a walk over its jaxpr. What no input reaches is computed on the way."""
+"""Turns a JAX function into a graph of ONNX operators by a walk over its jaxpr, which computes constant parts."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +13,8 @@ from bottlefit_jax.errors import UserError
 from export.onnx_operations import NCHW, NHWC, OPERATIONS, Node, Shape, Step, Unsupported, Value
 from export.tracing import plain_convolutions
 
-CALLS = ("jit", "custom_jvp_call", "custom_vjp_call")  # primitives that hold a jaxpr and do nothing but run it
-# What becomes of a batch norm's parameters. The rest is left to JAX, which compiles for every shape anew.
+CALLS = ("jit", "custom_jvp_call", "custom_vjp_call")  # primitives that only run a jaxpr
+# Of a batch norm's parameters. JAX computes other constants, and compiles for each shape.
 BY_NUMPY: Mapping[str, Callable[..., np.ndarray]] = {
     "add": np.add,
     "mul": np.multiply,
@@ -43,7 +43,7 @@ def trace(function: Callable[..., Any], inputs: Mapping[str, jax.ShapeDtypeStruc
         The leaves of its result.
 
     Raises:
-        UserError: it has an operation without a counterpart in `onnx_operations`.
+        UserError: `onnx_operations` does not translate one of its operations.
     """
 
     def plain(*arguments: jax.Array) -> Any:
@@ -60,21 +60,21 @@ def trace(function: Callable[..., Any], inputs: Mapping[str, jax.ShapeDtypeStruc
 
 
 def ordered(outputs: Iterable[Node]) -> list[Node]:
-    """These nodes and all that they depend on, each after its inputs."""
-    found: dict[Node, None] = {}
+    """Return these nodes and all that they depend on, each after its inputs."""
+    nodes: dict[Node, None] = {}
     for output in outputs:
         waiting = [output]
         while waiting:
-            missing = [source for source in waiting[-1].inputs if source not in found]
+            missing = [source for source in waiting[-1].inputs if source not in nodes]
             waiting.extend(reversed(missing))
             if not missing:
-                found.setdefault(waiting.pop())
-    return list(found)
+                nodes.setdefault(waiting.pop())
+    return list(nodes)
 
 
 def _output(result: Value | np.ndarray, aval: Any) -> Output:
     if not isinstance(result, Value):
-        raise UserError("ONNX export: a result of the network is a constant, whatever its input")
+        raise UserError("ONNX export: an output of the network is a constant, independent of the input")
     return Output(_reorder(result, tuple(range(len(result.shape)))).node, result.shape, np.dtype(aval.dtype))
 
 
@@ -86,15 +86,15 @@ def _reorder(value: Value, order: tuple[int, ...]) -> Value:
 
 
 class _Walk:
-    """Follows the inputs through a jaxpr and those that it calls."""
+    """Follows the inputs through a jaxpr and the jaxprs that it calls."""
 
     def __init__(self) -> None:
-        self.turned: dict[Node, Value] = {}  # inputs with channels first
+        self.transposed: dict[Node, Value] = {}  # inputs with channels first
 
     def run(
         self, jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Value | np.ndarray], scope: str
     ) -> list[Value | np.ndarray]:
-        """What the jaxpr's results are for these arguments; `scope` is the path of the equation that calls it."""
+        """Return the jaxpr's results for these arguments; `scope` is the path of the equation that calls it."""
         known: dict[Any, Value | np.ndarray] = dict(zip(jaxpr.invars, arguments, strict=True))
         known.update(zip(jaxpr.constvars, map(np.asarray, constants), strict=True))
 
@@ -103,45 +103,44 @@ class _Walk:
 
         for equation in jaxpr.eqns:
             path = f"{scope}/{equation.source_info.name_stack}"
-            given = [read(variable) for variable in equation.invars]
             try:
-                results = self._apply(equation, given, path)
+                results = self._apply(equation, [read(variable) for variable in equation.invars], path)
             except Unsupported as error:
-                # Flax names a scope for each module, and one with a dot in it for each method.
+                # Flax opens a scope for each module, and one with a dot in its name for each method.
                 where = "/".join(part for part in path.split("/") if part and "." not in part) or "the top level"
                 raise UserError(f"ONNX export cannot translate {equation.primitive.name} at {where}: {error}") from None
             known.update(zip(equation.outvars, results, strict=True))
         return [read(variable) for variable in jaxpr.outvars]
 
-    def _apply(self, equation: Any, given: Sequence[Value | np.ndarray], path: str) -> Sequence[Value | np.ndarray]:
-        """The equation's results for what it is given."""
+    def _apply(self, equation: Any, arguments: Sequence[Value | np.ndarray], path: str) -> Sequence[Value | np.ndarray]:
+        """Return the equation's results for these arguments."""
         name, params, aval = equation.primitive.name, equation.params, equation.outvars[0].aval
         if name in CALLS:
             inner = params.get("jaxpr") or params["call_jaxpr"]
-            return self.run(inner.jaxpr, inner.consts, given, path)
-        if not any(isinstance(value, Value) for value in given):
-            return _compute(equation, given)
+            return self.run(inner.jaxpr, inner.consts, arguments, path)
+        if not any(isinstance(value, Value) for value in arguments):
+            return _compute(equation, arguments)
         if name not in OPERATIONS:
             raise Unsupported("there is no rule for it")
         if aval.dtype != np.float32:
-            raise Unsupported(f"only in float32, not {aval.dtype}")
-        if name != "convert_element_type":  # TensorRT 10 takes uint8 as input and can only cast it: that comes first
-            given = [self._channels_first(value) for value in given]
-        return [OPERATIONS[name](Step(given, params, tuple(aval.shape)))]
+            raise Unsupported(f"only supported in float32, not {aval.dtype}")
+        if name != "convert_element_type":  # this comes first, since TensorRT 10 can only cast a uint8 input
+            arguments = [self._channels_first(value) for value in arguments]
+        return [OPERATIONS[name](Step(arguments, params, tuple(aval.shape)))]
 
     def _channels_first(self, value: Value | np.ndarray) -> Value | np.ndarray:
-        """Turn the axes of an input that is an image, once; whatever else is an image has channels first already."""
+        """Transpose an input that is an image, once; all other images have channels first already."""
         if not isinstance(value, Value) or value.node.op not in ("Input", "Cast") or value.order != NHWC:
             return value
-        return self.turned.setdefault(value.node, _reorder(value, NCHW))
+        return self.transposed.setdefault(value.node, _reorder(value, NCHW))
 
 
-def _compute(equation: Any, given: Sequence[Any]) -> Sequence[np.ndarray]:
-    """The results of an equation that no input reaches."""
+def _compute(equation: Any, arguments: Sequence[Any]) -> Sequence[np.ndarray]:
+    """Return the results of an equation that depends on no input."""
     name, primitive = equation.primitive.name, equation.primitive
     if any(not isinstance(axis, int) for variable in equation.outvars for axis in variable.aval.shape):
-        raise Unsupported("not of a constant that is as long as the batch")
+        raise Unsupported("not supported for a constant as long as the batch")
     if name in BY_NUMPY:
-        return [BY_NUMPY[name](*given)]
-    results = primitive.bind(*map(jnp.asarray, given), **equation.params)
+        return [BY_NUMPY[name](*arguments)]
+    results = primitive.bind(*map(jnp.asarray, arguments), **equation.params)
     return [np.asarray(result) for result in (results if primitive.multiple_results else [results])]

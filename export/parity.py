@@ -15,12 +15,11 @@ import numpy as np
 import onnxruntime
 
 from bottlefit_jax import data
-from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec.quantizer import Affine, dequantize, quantize
-from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
 from bottlefit_jax.models.normalise import normalise
 from export.images import ImageSet
+from export.litert import open_model
 from export.student import Student
 
 MIN_AGREEMENT = 99.0  # percent of the images to which a float bundle must give the class that Flax gives
@@ -141,11 +140,11 @@ def create_reference(student: Student) -> Reference:
     pixels = functools.partial(normalise, mean=student.meta.mean, std=student.meta.std)
     decode = functools.partial(module.apply, method="decode", image_size=(size, size))
     encode = jax.jit(lambda variables, images: module.apply(variables, pixels(images), method="encode"))
-    behind = jax.jit(lambda variables, latent: decode(variables, latent)[0])
+    logits = jax.jit(lambda variables, latent: decode(variables, latent)[0])
     whole = jax.jit(lambda variables, images: module.apply(variables, pixels(images))[0])
     return Reference(
         lambda images: encode(variables, jnp.asarray(images)),
-        lambda latent: behind(variables, jnp.asarray(latent)),
+        lambda latent: logits(variables, jnp.asarray(latent)),
         lambda images: whole(variables, jnp.asarray(images)),
     )
 
@@ -224,8 +223,7 @@ def measure(
 
 def _open_files(folder: Path) -> dict[str, Run]:
     """Open each file of the bundle once."""
-    with silenced():
-        device = Interpreter(folder / "head.tflite")
+    device = open_model(folder / "head.tflite")
     jetson, tail = session_of(folder / "head.onnx"), session_of(folder / "tail.onnx")
     stablehlo = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
     files: dict[str, Run] = {
@@ -235,8 +233,7 @@ def _open_files(folder: Path) -> dict[str, Run]:
         "tail.stablehlo": lambda latents: np.asarray(stablehlo.call(latents)),
     }
     if (folder / "local.tflite").exists():
-        with silenced():
-            files["local.tflite"] = Interpreter(folder / "local.tflite").run
+        files["local.tflite"] = open_model(folder / "local.tflite").run
     return files
 
 

@@ -18,11 +18,11 @@ class Student:
     """A finished student.
 
     Attributes:
-        module: in float32, whatever it was trained in.
+        module: in float32, whatever the training computed in.
         variables: NumPy arrays.
-        meta: their description.
-        dataset: the dataset's part of the run's config.
-        image_size: side of its square images, pixels.
+        meta: description of the variables: the network's name, its options, classes and bottleneck, and more.
+        dataset: the section `dataset` of the run's config.
+        image_size: side of its square images, in pixels.
     """
 
     module: models.Network
@@ -40,11 +40,11 @@ def read_student(workdir: Path) -> Student:
     """
     path = workdir / "config.json"
     if not path.is_file():
-        raise UserError(f"{workdir} holds no run: --workdir is the one of `python -m bottlefit_jax.main`")
+        raise UserError(f"{workdir} holds no run: --workdir is that of `python -m bottlefit_jax.main`")
     try:
         config = json.loads(path.read_text())
     except ValueError:
-        raise UserError(f"{path} is damaged: it is not JSON, and it names the images of the run") from None
+        raise UserError(f"{path} is damaged: it is not JSON, so the images of the run are not known") from None
     if not (workdir / "student").is_dir():
         raise UserError(f"{workdir} holds no finished student: {_how_to_get_one(config, workdir)}")
     variables, meta = checkpoint.load_variables(workdir / "student")
@@ -62,7 +62,7 @@ def _how_to_get_one(config: dict[str, Any], workdir: Path) -> str:
     """Return how the user gets a student from a run that has none."""
     stages = [name for name in ("stage1", "stage2") if config["stages"][name]["epochs"]]
     if stages or config["student"]["weights"]:
-        return "the command that began the run goes on from where it stopped"
+        return "the command that began the run continues where it stopped"
     given = config["teacher"]["weights"] or workdir / "teacher"
     weights = f" and --config.teacher.weights={given}" if Path(given).is_dir() else ""
     return (

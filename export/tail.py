@@ -25,15 +25,16 @@ def tail_function(
     *,
     with_features: bool = False,
 ) -> Callable[[jax.Array], Any]:
-    """What a server does with latents.
+    """Make the function that a server applies to latents.
 
     Args:
         module: the student, in float32.
-        variables: its own; constants of the function.
-        scale, zero_point: of the quantiser that made the latents.
-        image_size: (h, w) of the images, pixels.
-        with_features: return (logits, features), as the network does, to find the layer at which an export departs.
-            The features have no `latent`, and are in the network's order until `jax.jit` sorts them.
+        variables: of the student; they become constants of the function.
+        scale: of the quantiser that made the latents.
+        zero_point: of the quantiser that made the latents.
+        image_size: (h, w) of the images, in pixels.
+        with_features: return (logits, features), as the network does, to find the layer at which an export diverges.
+            The features have no `latent`. They are in the network's order until `jax.jit` sorts them.
 
     Returns:
         `[B, h, w, c]` uint8, or the same integers in float32 -> `[B, classes]` float32.
@@ -55,16 +56,16 @@ def tail_onnx(
     latent_dtype: str = "uint8",
     outputs: Sequence[str] = ("logits",),
 ) -> onnx.ModelProto:
-    """A tail as ONNX: input `latent`, any batch.
+    """Export a tail as ONNX, with the input `latent` and any batch size.
 
     Args:
         function: from `tail_function`.
         latent_shape: (h, w, c).
         latent_dtype: uint8; or float32 for TensorRT 8.2, which has no uint8.
-        outputs: `logits`, and of a function with features the names of those that are wanted.
+        outputs: `logits` and, of a function with features, names of features.
 
     Raises:
-        UserError: a layer without an operator that TensorRT 8.2 and 10 both parse.
+        UserError: a layer needs an operator that TensorRT 8.2 or 10 does not parse.
     """
 
     def chosen(latent: jax.Array) -> list[jax.Array]:
@@ -78,7 +79,9 @@ def tail_onnx(
 
 
 def tail_stablehlo(function: Callable[[jax.Array], jax.Array], latent_shape: Sequence[int]) -> bytes:
-    """A tail as StableHLO: `jax.export.deserialize(bytearray(...)).call(latent)`, any batch, CPU or CUDA.
+    """Export a tail as StableHLO, with any batch size, for CPU and CUDA.
+
+    `jax.export.deserialize(bytearray(blob)).call(latent)` runs it.
 
     Args:
         function: from `tail_function`.

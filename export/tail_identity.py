@@ -1,4 +1,4 @@
-"""A tail that says who it is: an ONNX model with a second output, for servers that cannot set parameters."""
+"""Adds the ids of head and tail to a tail's outputs, for servers whose responses cannot have parameters."""
 
 import numpy as np
 import onnx
@@ -11,15 +11,17 @@ BYTES = 16  # of each id
 
 
 def identity_of(manifest: Manifest) -> np.ndarray:
-    """[32] uint8: the first BYTES bytes of the head's id, then those of the tail's."""
+    """Return [32] uint8: the first BYTES bytes of the head's id, then those of the tail's."""
     digits = manifest.head.id[: 2 * BYTES] + manifest.tail.id[: 2 * BYTES]
     return np.frombuffer(bytes.fromhex(digits), np.uint8)
 
 
 def with_identity(tail: bytes, manifest: Manifest) -> onnx.ModelProto:
-    """The tail with the output IDENTITY, uint8 [batch, 32]: `identity_of` once for each latent of the batch.
+    """Add the output IDENTITY to a tail: uint8 [batch, 32], `identity_of` once for each latent of the batch.
 
-    The nodes that compute the logits are the tail's own. Opset 13 or newer.
+    Args:
+        tail: an ONNX model of opset 13 or newer; the nodes that compute the logits stay as they are.
+        manifest: has the ids.
     """
     model = onnx.load_from_string(tail)
     graph = model.graph

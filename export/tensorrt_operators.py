@@ -1,7 +1,7 @@
-"""Which ONNX operators TensorRT parses: the tables of the parser's own documentation, in `tensorrt_operators.json`.
+"""Checks that TensorRT parses the operators of an ONNX model, by the tables in `tensorrt_operators.json`.
 
-8.2 is the last TensorRT for the Jetson Nano, 10 is today's. The file says of each table which repository, tag, commit
-and file it is from; the parser's authors vouch for it, nothing here has run on a Jetson.
+8.2 is the last TensorRT for the Jetson Nano, 10 is the current one. The tables are from the documentation of TensorRT's
+parser; the file has the repository, tag, commit and path of each. They were not tried on a Jetson.
 """
 
 import functools
@@ -16,7 +16,11 @@ from bottlefit_jax.errors import UserError
 
 @functools.cache
 def read_tables() -> dict[str, dict[str, Any]]:
-    """TensorRT's version -> `source`, `newest_opset`, `operators`: name -> `types` and, of some, `restrictions`."""
+    """Read the table of each TensorRT version.
+
+    Returns:
+        Version -> `source`, `newest_opset`, and `operators`: name -> `types` and, for some, `restrictions`.
+    """
     return json.loads(Path(__file__).with_name("tensorrt_operators.json").read_text())
 
 
@@ -24,7 +28,7 @@ def check_operators(model: onnx.ModelProto) -> None:
     """Refuse a model that one of the two TensorRT versions would not parse.
 
     Raises:
-        UserError: lists every operator outside the tables, or names an operator set that is too new or not ONNX's own.
+        UserError: the model has operators outside the tables, or an operator set that is too new or not ONNX's own.
     """
     kinds = sorted({node.op_type if not node.domain else f"{node.domain}.{node.op_type}" for node in model.graph.node})
     missing = []
@@ -37,5 +41,7 @@ def check_operators(model: onnx.ModelProto) -> None:
     newest = min(table["newest_opset"] for table in read_tables().values())
     for imported in model.opset_import:
         if imported.domain not in ("", "ai.onnx") or imported.version > newest:
-            found = f"{imported.domain or 'ai.onnx'} {imported.version}"
-            raise UserError(f"the ONNX graph uses the operator set {found}; TensorRT 8.2 reads ai.onnx up to {newest}")
+            operator_set = f"{imported.domain or 'ai.onnx'} {imported.version}"
+            raise UserError(
+                f"the ONNX graph uses the operator set {operator_set}; TensorRT 8.2 reads ai.onnx up to {newest}"
+            )

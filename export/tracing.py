@@ -1,7 +1,7 @@
-"""Tracing a model for a converter: every convolution is one operator.
+"""Traces a model for a converter with one operator for each convolution.
 
-`models.layers.convolve` words convolutions so that XLA's CPU backend has fast code for their gradients: sums of slices,
-matrix products, one branch for each platform. A converter would carry that wording into the exported graph.
+`models.convolution.convolve` rewrites convolutions as sums of slices or matrix products, with a branch for each
+platform, so that XLA's CPU backend has fast code for their gradients. A converter would keep all of that in the graph.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from bottlefit_jax.models.layers import Conv
 
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """Within it, every `models.layers.Conv` that is called is one `lax.conv_general_dilated`.
+    """Turn every call of a `models.layers.Conv` into one `lax.conv_general_dilated`.
 
-    It must be entered inside the function that is traced: JAX keeps what it traced of a function, so one that was
-    traced outside of it before keeps the other wording.
+    Enter it inside the function that is traced. JAX caches traces, so a function that was traced before, outside of
+    this context, would keep the rewritten convolutions.
     """
     with nn.intercept_methods(_one_operator):
         yield

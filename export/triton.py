@@ -1,11 +1,11 @@
-"""The tail as a model repository of NVIDIA Triton, which KServe serves as well.
+"""Writes the tail into a model repository of NVIDIA Triton, which KServe serves as well.
 
 FOLDER/NAME/config.pbtxt            input latent, outputs logits and identity, all versions, dynamic batching, a bounded
                                     queue; parameters head, tail (of the newest version) and format
-FOLDER/NAME/labels.txt              where the labels are known: Triton's classification extension shows them
+FOLDER/NAME/labels.txt              if the labels are known: Triton's classification extension shows them
 FOLDER/NAME/VERSION/model.onnx      the bundle's tail.onnx, with the output identity
 
-All versions of a model belong to one head: devices name no version, and Triton answers them with the newest.
+All versions of a model belong to one head: devices do not name a version, and Triton answers with the newest.
 """
 
 import re
@@ -17,29 +17,31 @@ from bottlefit_jax.files import atomic_directory, write_error, write_text
 
 CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
-# Triton takes a request's own timeout only where it is shorter than this: it must be longer than devices' deadlines
+# Triton uses a request's own timeout only if it is shorter than this, so this must be longer than devices' deadlines
 QUEUE_TIMEOUT_US = 10_000_000
-QUEUE_BATCHES = 8  # batches that may wait; what comes then is refused at once
-# in a config.pbtxt: what comes before the id, and the id
+QUEUE_BATCHES = 8  # batches that may wait; further requests are refused at once
+# In a config.pbtxt; its groups are the text before an id, and the id
 ID = r'(key: "{key}"\s+value\s*\{{\s*string_value: ")([0-9a-f]*)'
 
 
 def write_repository(
     bundle: Bundle, folder: Path, *, max_batch_size: int = 32, delay_us: int = 0, overwrite: bool = False
 ) -> None:
-    """Add the bundle's tail to the model repository `folder`: whole, or not at all.
+    """Add the bundle's tail to a model repository, whole or not at all.
 
-    A model of that name and head gets one more version, and its config.pbtxt stays as it is but for the tail's id.
+    If the repository has a model of that name and head, the model gets one more version, and only the tail's id changes
+    in its config.pbtxt.
 
     Args:
-        folder: made where it is not there; other models in it are left alone.
+        bundle: its name and version become those of the model.
+        folder: the repository, created if it is missing; its other models are not changed.
         max_batch_size: images that Triton runs at once.
-        delay_us: microseconds that a request may wait for others, although an instance is idle.
-        overwrite: replace that version where it exists, and the whole model where it has another head.
+        delay_us: microseconds that a request may wait for others although an instance is idle.
+        overwrite: replace that version if it exists, and the whole model if it has another head.
 
     Raises:
-        UserError: a model of that name has that version or another head, a number out of range, the disk is full, the
-            folder cannot be written.
+        UserError: a model of that name has that version or another head, a number is out of range, the disk is full, or
+            the folder cannot be written.
     """
     if max_batch_size < 1:
         raise UserError(f"max_batch_size is {max_batch_size}; it must be at least 1")
@@ -50,7 +52,7 @@ def write_repository(
     check_fits(bundle, folder, overwrite=overwrite)
     place = folder / manifest.name
     try:
-        if (place / CONFIG).exists() and _misfit(bundle, place) is None:
+        if (place / CONFIG).exists() and _mismatch(bundle, place) is None:
             _add_version(bundle, place)
             return
         with atomic_directory(place) as model:
@@ -65,7 +67,7 @@ def write_repository(
 
 
 def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> None:
-    """Raise UserError where that version of the model `name` cannot be put into the repository `folder`."""
+    """Raise UserError if that version of the model `name` cannot be added to the repository `folder`."""
     place = folder / name
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir():
@@ -73,25 +75,24 @@ def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> Non
     if not place.exists() and not place.is_symlink():
         return
     if place.is_symlink() or not place.is_dir() or (any(place.iterdir()) and not (place / CONFIG).exists()):
-        raise UserError(f"{place} is no model of a Triton repository, and is not replaced: name another folder")
+        raise UserError(f"{place} is not a model of a Triton repository, so it is not replaced: give another folder")
     if (place / str(version)).exists() and not overwrite:
         raise UserError(
-            f"{place} has version {version}: another --version adds one of the same head beside it, "
-            "--overwrite replaces it"
+            f"{place} has version {version}: another --version adds one with the same head, --overwrite replaces it"
         )
 
 
 def check_fits(bundle: Bundle, folder: Path, *, overwrite: bool) -> None:
-    """Raise UserError where the tail cannot be a version beside those that the model has, and may not replace them."""
+    """Raise UserError if the tail does not fit the versions that the model has, and may not replace them."""
     place = folder / bundle.manifest.name
     if overwrite or not (place / CONFIG).exists():
         return
-    if problem := _misfit(bundle, place):
+    if problem := _mismatch(bundle, place):
         raise UserError(f"{place} {problem}: give another --name, or --overwrite to replace the model")
 
 
-def _misfit(bundle: Bundle, place: Path) -> str | None:
-    """Why the bundle's tail cannot be one more version of the model in `place`."""
+def _mismatch(bundle: Bundle, place: Path) -> str | None:
+    """Return why the bundle's tail cannot be one more version of the model in `place`; None if it can."""
     manifest = bundle.manifest
     try:
         text = (place / CONFIG).read_text(encoding="utf-8")
@@ -100,7 +101,7 @@ def _misfit(bundle: Bundle, place: Path) -> str | None:
         raise UserError(f"cannot read {place}: {error}") from error
     head = re.search(ID.format(key="head"), text)
     if head is None:
-        return "does not say to which head its tails belong"
+        return "does not name the head of its tails"
     if head[2] != manifest.head.id:
         return f"has the tail of head {head[2][:12]}…, and this bundle that of head {manifest.head.id[:12]}…"
     if _tensors(bundle) not in text or "version_policy" not in text:
@@ -111,7 +112,7 @@ def _misfit(bundle: Bundle, place: Path) -> str | None:
 
 
 def _add_version(bundle: Bundle, place: Path) -> None:
-    """Add or replaces one version; the config tells of the newest."""
+    """Add or replace one version; the config has the tail's id of the newest."""
     manifest = bundle.manifest
     others = [int(path.name) for path in place.iterdir() if path.name.isdecimal()]
     with atomic_directory(place / str(manifest.version)) as version:
@@ -123,7 +124,7 @@ def _add_version(bundle: Bundle, place: Path) -> None:
 
 
 def _write_model(bundle: Bundle, version: Path) -> None:
-    from export.tail_identity import with_identity  # onnx takes its time, and check_free needs none
+    from export.tail_identity import with_identity  # importing onnx is slow, and check_free does not need it
 
     tail = bundle.path(bundle.manifest.tail.onnx).read_bytes()
     (version / "model.onnx").write_bytes(with_identity(tail, bundle.manifest).SerializeToString())
@@ -134,7 +135,7 @@ def _labels(bundle: Bundle) -> str:
 
 
 def _tensors(bundle: Bundle) -> str:
-    """Of config.pbtxt. The batch is implicit: dims begin after it."""
+    """Return the tensors' part of config.pbtxt. The batch is implicit: dims begin after it."""
     manifest = bundle.manifest
     dims = ", ".join(map(str, manifest.latent.shape))
     labels = f'\n    label_filename: "{LABELS}"' if manifest.labels else ""
@@ -162,7 +163,7 @@ output [
 
 
 def config(bundle: Bundle, *, max_batch_size: int, delay_us: int) -> str:
-    """config.pbtxt, a ModelConfig message as text."""
+    """Return config.pbtxt, a ModelConfig message as text."""
     manifest = bundle.manifest
     preferred = sorted({max(1, max_batch_size // part) for part in (4, 2, 1)})
     parameters = {"head": manifest.head.id, "tail": manifest.tail.id, "format": manifest.format}

@@ -1,4 +1,4 @@
-"""Two terminals, one bundle: the server in one process, the device in another, on the images of a run."""
+"""The server in one process and the device in another, with one bundle, on the images of a run."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def server(bundle):
         assert process.returncode == 0
 
 
-def test_images_go_from_the_device_to_the_server_and_come_back_as_flax_says(bundle, workdir, server, tmp_path):
+def test_the_device_prints_the_classes_that_flax_gives(bundle, workdir, server, tmp_path):
     student = read_student(workdir)
     images = read_images(student, "val", limit=12)
     logits = np.asarray(create_reference(student).whole(images.images))
@@ -58,7 +58,7 @@ def test_images_go_from_the_device_to_the_server_and_come_back_as_flax_says(bund
     assert min(sent["total"] - sent["latent"] for sent in warm) <= 200
 
 
-def test_the_library_says_what_the_command_says(bundle, workdir, server):
+def test_the_server_and_the_local_network_agree(bundle, workdir, server):
     image = read_images(read_student(workdir), "val", limit=1).images[0]
     with EdgeClient(bundle, server, deadline_ms=60_000) as client:
         there, here = client.infer(image), client.infer_local(image)

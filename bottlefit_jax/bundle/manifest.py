@@ -1,4 +1,4 @@
-"""What manifest.json says of a bundle, as dataclasses, and what makes a manifest valid.
+"""The manifest of a bundle as dataclasses, and the checks that a valid manifest passes.
 
 manifest.schema.json describes the file. `folder` reads and writes it.
 """

@@ -49,7 +49,7 @@ class SchemaError(Exception):
 
 
 def check(schema: Any) -> None:
-    """Raise SchemaError where `schema`, or a part of it, uses an unknown keyword, type or reference."""
+    """Raise SchemaError if `schema`, or a part of it, uses an unknown keyword, type or reference."""
     _check(schema, schema)
 
 

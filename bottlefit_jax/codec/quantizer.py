@@ -1,21 +1,22 @@
-"""Floats to small integers and back: the only place where this formula is written.
+"""Quantises floats to small integers and back: the only code with this formula.
 
 The device runs it with NumPy, the student and the tail with `jax.numpy` (`xp=jnp`); both give the same integers.
+
 The arithmetic of `dynamic_range` is that of BottleFit's reference (Matsubara et al., torchdistill's 8-bit
-`quantize_tensor`, itself after Jacob et al., 2018), to the bit in float32, wherever the range of the values
-contains 0. It departs from the reference, always towards a smaller error, where that one loses the values:
+`quantize_tensor`, after Jacob et al., 2018). In float32 the results are equal to the bit, except in these cases, where
+the reference loses the values and the error here is always smaller:
 
-* a range on one side of 0, such as [5, 10]: the reference clips its zero point and decodes most of it to one
-  number. Here `offset` is the minimum, `zero_point` is 0, and nothing is off by more than half a step;
-* a constant, 0 included: the reference decodes it to 0 or raises. Here it comes back exactly (scale 1 and offset
-  the constant);
-* a scale that is too small for float32: the smallest normal number takes its place, so that nothing divides by 0.
-  XLA flushes subnormal numbers to 0 on most devices, where NumPy keeps them as the reference does;
-* NaN, infinity, nothing at all, or a range beyond float32: a `UserError`. Inside `jax.jit` nothing can be raised;
-  there the scale is NaN, and so is every value that is decoded with it.
+* A range on one side of 0, such as [5, 10]: the reference clips its zero point and decodes most of the range to one
+  number. Here `offset` is the minimum, `zero_point` is 0, and no value is off by more than half a step.
+* A constant, 0 included: the reference decodes it to 0 or raises. Here it is decoded exactly, with scale 1 and the
+  constant as offset.
+* A scale that is too small for float32: the smallest normal number replaces it, so that nothing is divided by 0. XLA
+  flushes subnormal numbers to 0 on most devices; NumPy keeps them, as the reference does.
+* NaN, infinity, an empty tensor, or a range beyond float32: a `UserError`. Code inside `jax.jit` cannot raise; there
+  the scale is NaN, and so is every value that is decoded with it.
 
-In a range that contains 0 the zero point is truncated, as in the reference, so one end of the range can be off by
-up to one step; everywhere else the error is half a step at most.
+If the range contains 0, the zero point is truncated, as in the reference, so one end of the range can be off by up to
+one step. In all other cases the error is at most half a step.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ TINY = np.finfo(np.float32).tiny  # the smallest normal float32: no device flush
 
 
 class Affine(NamedTuple):
-    """What turns integers back into numbers: `x ≈ scale * (q - zero_point) + offset`.
+    """The parameters that turn integers back into numbers: `x ≈ scale * (q - zero_point) + offset`.
 
-    The three have one shape: a scalar's, or one that broadcasts against the tensor (a range per channel or image).
+    All three have the same shape: that of a scalar, or one that broadcasts against the tensor (a range per channel or
+    image).
 
     Args:
-        scale: float32, the width of one step, above 0.
-        zero_point: int32 in 0 .. 2**bits - 1, the integer that stands for `offset`.
+        scale: float32 above 0, the width of one step.
+        zero_point: int32 in 0 .. 2**bits - 1, the integer that decodes to `offset`.
         offset: float32, 0 unless the range lies on one side of 0.
     """
 
@@ -46,24 +48,32 @@ class Affine(NamedTuple):
 
 
 def levels_of(bits: int) -> int:
-    """Return the largest integer of `bits` bits, 1 to 8; anything else is a `UserError`."""
+    """Return the largest integer of `bits` bits.
+
+    Args:
+        bits: 1 to 8.
+
+    Raises:
+        UserError: bits is out of range or not an integer.
+    """
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not 1 <= bits <= 8:
-        raise UserError(f"bits is {bits!r}; a quantiser has 1 to 8 whole bits")
+        raise UserError(f"bits is {bits!r}; it must be an integer from 1 to 8")
     return 2 ** int(bits) - 1
 
 
 def dynamic_range(x, *, bits: int = 8, axis: int | tuple[int, ...] | None = None, xp: Any = np) -> Affine:
-    """Measure the range of `x` itself, so that the receiver needs the result along with the integers.
+    """Measure the range of `x`; the receiver needs the result along with the integers.
 
     Args:
         x: any shape, any real dtype; computed in float32.
         bits: 1 to 8.
         axis: the axes to reduce, kept with length 1: `(1, 2)` of [B, h, w, c] gives a range per image and channel.
-            None is one range for the whole tensor, as in the reference.
+            None gives one range for the whole tensor, as in the reference.
         xp: `numpy` or `jax.numpy`.
 
     Raises:
-        UserError: bits out of range, an empty tensor; with NumPy also NaN, infinity or a range beyond float32.
+        UserError: bits is out of range, or the tensor is empty; with NumPy also for NaN, infinity or a range beyond
+            float32.
     """
     levels = levels_of(bits)
     x = _float32(x, xp, "cannot measure the range")
@@ -84,10 +94,10 @@ def dynamic_range(x, *, bits: int = 8, axis: int | tuple[int, ...] | None = None
 
 
 def static_range(low, high, *, bits: int = 8, xp: Any = np) -> Affine:
-    """Make a fixed range out of calibrated bounds; values outside it saturate, and no side information is sent.
+    """Make a fixed range from calibrated bounds; values outside it saturate, and no side information is sent.
 
-    The range is widened to contain 0, the zero point is rounded, and the offset is 0: the form that int8 runtimes take.
-    A value within the bounds is off by half a step at most.
+    The range is widened to contain 0, the zero point is rounded, and the offset is 0, as int8 runtimes need it. A value
+    within the bounds is off by at most half a step.
 
     Args:
         low: the smallest value to represent; a number or an array that broadcasts against the tensor.
@@ -96,10 +106,11 @@ def static_range(low, high, *, bits: int = 8, xp: Any = np) -> Affine:
         xp: `numpy` or `jax.numpy`.
 
     Raises:
-        UserError: bits out of range; with NumPy also bounds that are not finite, in the wrong order, or too far apart.
+        UserError: bits is out of range; with NumPy also for bounds that are not finite, in the wrong order, or too far
+            apart.
     """
     levels = levels_of(bits)
-    low, high = _float32(low, xp, "the lower bound is unusable"), _float32(high, xp, "the upper bound is unusable")
+    low, high = _float32(low, xp, "the lower bound is invalid"), _float32(high, xp, "the upper bound is invalid")
     if xp is np and np.any(low > high):
         raise UserError(f"the range goes from {low} to {high}; the lower bound must not be above the upper one")
     low, high = xp.minimum(low, np.float32(0)), xp.maximum(high, np.float32(0))
@@ -115,7 +126,7 @@ def static_range(low, high, *, bits: int = 8, xp: Any = np) -> Affine:
 
 
 def quantize(x, affine: Affine, *, bits: int = 8, xp: Any = np):
-    """Round `x` to the nearest integer of the range, halves to the even one; what lies outside saturates.
+    """Round `x` to the nearest integer of the range, and halves to the even one; values outside saturate.
 
     Args:
         x: any shape, any real dtype; computed in float32.
@@ -124,11 +135,11 @@ def quantize(x, affine: Affine, *, bits: int = 8, xp: Any = np):
         xp: `numpy` or `jax.numpy`.
 
     Returns:
-        uint8 of the shape of `x`, each in 0 .. 2**bits - 1 (dense packing is the business of `codec.packing`).
+        uint8 of the shape of `x`, each in 0 .. 2**bits - 1; `packing` packs them densely.
 
     Raises:
-        UserError: bits out of range, an empty tensor; with NumPy also NaN or infinity. Under `jax.jit` an integer
-            cannot say NaN: a dynamic range carries it in its scale, a static one has no place for it.
+        UserError: bits is out of range, or the tensor is empty; with NumPy also for NaN or infinity. Under `jax.jit` an
+            integer cannot represent NaN: a dynamic range has it in its scale, a static range loses it.
     """
     levels = levels_of(bits)
     x = _float32(x, xp, "cannot quantise")
@@ -142,7 +153,7 @@ def dequantize(q, affine: Affine, *, xp: Any = np):
 
     Args:
         q: any shape, uint8.
-        affine: the one that `q` was made with.
+        affine: the range that `q` was made with.
         xp: `numpy` or `jax.numpy`.
 
     Returns:
@@ -153,20 +164,20 @@ def dequantize(q, affine: Affine, *, xp: Any = np):
 
 
 def _step(low, high, levels: int):
-    """Return the width of one step, rounded alike by NumPy and by a compiled function.
+    """Return the width of one step, with the same rounding in NumPy and in a compiled function.
 
-    XLA turns a division by a constant into a multiplication by its reciprocal, off in the last bit, which could
-    move a zero point. `high - high` is a 0 that the compiler cannot see through, because it might be NaN.
+    XLA turns a division by a constant into a multiplication by its reciprocal. That is off in the last bit, which could
+    move a zero point. `high - high` is 0, but the compiler cannot simplify it, because it might be NaN.
     """
     return (high - low) / (np.float32(levels) + (high - high))
 
 
-def _float32(x, xp: Any, complaint: str):
-    """Return `x` as float32 of `xp`; a tensor that is empty or (in NumPy) not finite is a `UserError`."""
+def _float32(x, xp: Any, problem: str):
+    """Convert `x` to float32 of `xp`; refuse a tensor that is empty or, with NumPy, not finite."""
     x = xp.asarray(x, dtype=np.float32)
     if x.size == 0:
-        raise UserError(f"{complaint}: a tensor of shape {tuple(x.shape)} has no values")
+        raise UserError(f"{problem}: a tensor of shape {tuple(x.shape)} has no values")
     if xp is np and not np.isfinite(x).all():
         wrong = int(x.size - np.isfinite(x).sum())
-        raise UserError(f"{complaint}: {wrong} of {x.size} values are NaN or infinite, all must be finite")
+        raise UserError(f"{problem}: {wrong} of {x.size} values are NaN or infinite, all must be finite")
     return x

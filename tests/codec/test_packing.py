@@ -26,7 +26,7 @@ def test_integers_survive_packing(case):
 
 
 @given(st.binary(max_size=40), st.integers(1, 8), st.lists(st.integers(0, 5), max_size=3))
-def test_any_bytes_unpack_or_are_refused_by_their_length(data, bits, shape):
+def test_bytes_are_unpacked_if_and_only_if_their_number_fits(data, bits, shape):
     if len(data) == payload_bytes(shape, bits=bits):
         assert unpack_bits(data, shape, bits=bits).max(initial=0) <= 2**bits - 1
     else:
@@ -39,19 +39,19 @@ def test_bits_are_dense_and_most_significant_first():
     assert pack_bits(np.uint8([5, 250]), bits=8) == bytes([5, 250])
 
 
-def test_unpacked_integers_can_be_written_to():
+def test_unpacked_integers_are_writable():
     for bits in (4, 8):
         unpack_bits(bytes(bits), (8,), bits=bits)[0] = 1
 
 
-def test_a_payload_counts_what_the_receiver_needs():
+def test_a_payload_includes_its_dynamic_ranges():
     assert payload_bytes((29, 29, 3), bits=8) == 2523
     assert payload_bytes((29, 29, 3), bits=8, ranges=1) == 2532
     assert payload_bytes((29, 29, 12), bits=4, ranges=12) == 5046 + 108
     assert payload_bytes((3, 3, 1), bits=1) == 2
 
 
-def test_what_cannot_be_packed_is_quoted():
+def test_an_invalid_argument_is_quoted():
     with pytest.raises(UserError, match="value 4 into 2 bits"):
         pack_bits(np.uint8([1, 4]), bits=2)
     with pytest.raises(UserError, match="float32"):

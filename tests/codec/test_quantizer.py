@@ -17,7 +17,7 @@ from bottlefit_jax.errors import UserError
 GOLDENS = Path(__file__).parents[1] / "goldens"
 CASES = {case["case"]: case for case in json.loads((GOLDENS / "manifest.json").read_text())["quantizer"]}
 REFUSED = {"contains_nan", "contains_inf", "empty", "huge_overflowing_range"}
-BETTER = {  # the reference loses these; see the module's docstring
+LOST = {  # by the reference; see the module's docstring
     "uniform_0_1",
     "positive_5_to_10",
     "positive_1_to_10",
@@ -29,7 +29,7 @@ BETTER = {  # the reference loses these; see the module's docstring
     "single_element",
     "tiny_range_around_1",
 }
-SAME = sorted(CASES.keys() - REFUSED - BETTER)
+SAME = sorted(CASES.keys() - REFUSED - LOST)
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -52,11 +52,11 @@ def compiled(x):
     return affine, q, dequantize(q, affine, xp=jnp)
 
 
-def within(x, got, allowed):
-    """Whether |got - x| <= allowed, in float64, with room for the rounding of float32 itself."""
-    x, got = np.asarray(x, np.float64), np.asarray(got, np.float64)
-    room = 4 * EPS * np.abs(x).max() + 1.2e-38
-    return np.all(np.abs(got - x) <= np.asarray(allowed, np.float64) * (1 + 300 * EPS) + room)
+def within(x, decoded, allowed):
+    """Whether |decoded - x| <= allowed, in float64, with a margin for the rounding of float32 itself."""
+    x, decoded = np.asarray(x, np.float64), np.asarray(decoded, np.float64)
+    margin = 4 * EPS * np.abs(x).max() + 1.2e-38
+    return np.all(np.abs(decoded - x) <= np.asarray(allowed, np.float64) * (1 + 300 * EPS) + margin)
 
 
 @pytest.mark.parametrize("case", SAME)
@@ -80,8 +80,8 @@ def test_a_compiled_function_equals_the_reference(golden, case):
     assert (q.dtype, back.dtype) == (np.uint8, np.float32)
 
 
-@pytest.mark.parametrize("case", sorted(BETTER))
-def test_where_the_reference_loses_the_values_ours_keeps_them(golden, case):
+@pytest.mark.parametrize("case", sorted(LOST))
+def test_values_that_the_reference_loses_are_kept(golden, case):
     x = golden[f"{case}/x"]
     affine, _, back = round_trip(x)
     assert within(x, back, affine.scale / 2)
@@ -90,13 +90,13 @@ def test_where_the_reference_loses_the_values_ours_keeps_them(golden, case):
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED))
-def test_numpy_refuses_what_has_no_range(golden, case):
+def test_numpy_refuses_values_without_a_range(golden, case):
     with pytest.raises(UserError, match=r"NaN or infinite|no values|more than float32"):
         dynamic_range(golden[f"{case}/x"])
 
 
 @pytest.mark.parametrize("wrong", [[1, np.nan], [1, np.inf], [-np.inf, 0], [np.inf, np.inf], [-3e38, 3e38]])
-def test_a_compiled_function_answers_what_has_no_range_with_nothing_finite(wrong):
+def test_a_compiled_function_gives_no_finite_values_without_a_range(wrong):
     assert not np.isfinite(compiled(np.float32(wrong))[2]).any()
 
 
@@ -106,7 +106,7 @@ def test_the_largest_numbers_still_have_a_range():
         np.testing.assert_allclose(back, x, rtol=1e-6)
 
 
-def test_one_bad_channel_leaves_the_others_alone():
+def test_one_bad_channel_does_not_affect_the_others():
     x = np.float32([[0, 1], [np.nan, 3]])
     affine = dynamic_range(x, axis=0, xp=jnp)
     back = dequantize(quantize(x, affine, xp=jnp), affine, xp=jnp)
@@ -114,7 +114,7 @@ def test_one_bad_channel_leaves_the_others_alone():
     np.testing.assert_allclose(back[:, 1], x[:, 1], atol=0.01)
 
 
-def test_subnormal_values_divide_by_nothing_in_a_compiled_function(golden):
+def test_subnormal_values_have_a_normal_scale_in_a_compiled_function(golden):
     for case in ("tiny_values_1e_minus_38", "subnormal_1e_minus_42"):
         affine, _, back = compiled(golden[f"{case}/x"])
         assert affine.scale >= np.finfo(np.float32).tiny
@@ -170,7 +170,7 @@ def test_each_channel_round_trips_by_its_own_range(x, bits):
 
 @given(hnp.arrays(np.float32, 20, elements=st.floats(-(2.0**100), 2.0**100, width=32)), st.integers(1, 8))
 @settings(max_examples=200, deadline=None)
-def test_order_is_kept(x, bits):
+def test_the_order_of_values_is_kept(x, bits):
     x = np.sort(x)
     affine, q, back = round_trip(x, bits=bits)
     assert np.all(np.diff(q.astype(int)) >= 0)
@@ -182,7 +182,7 @@ def test_order_is_kept(x, bits):
 @settings(max_examples=150, deadline=None)
 def test_numpy_and_a_compiled_function_agree(x):
     if 0 < x.max() - x.min() < 1e-30:
-        return  # XLA flushes what is left of such a range to zero
+        return  # XLA flushes the scale of such a range to zero
     affine, q, _ = round_trip(x)
     jax_affine, jax_q, jax_back = compiled(x)
     np.testing.assert_allclose(jax_affine.scale, affine.scale, rtol=2.5e-7)
@@ -244,7 +244,7 @@ def test_a_wrong_number_of_bits_is_quoted(bits):
             call(x, bits=bits)
 
 
-def test_wrong_bounds_and_wrong_values_are_errors_in_numpy():
+def test_invalid_bounds_and_values_are_errors_in_numpy():
     with pytest.raises(UserError, match="must not be above"):
         static_range(2, 1)
     with pytest.raises(UserError, match="more than float32"):
@@ -257,13 +257,13 @@ def test_wrong_bounds_and_wrong_values_are_errors_in_numpy():
         dynamic_range(jnp.zeros((0, 3)), xp=jnp)
 
 
-def test_codec_runs_where_there_is_no_jax():
+def test_the_codec_runs_without_jax():
     code = (
         "import sys; sys.modules['jax'] = None\n"
         "import numpy as np\n"
-        "from bottlefit_jax.codec import packing, quantizer\n"
-        "a = quantizer.dynamic_range(np.float32([1, 2]))\n"
-        "print(packing.pack_bits(quantizer.quantize(np.float32([1, 2]), a), bits=8).hex())\n"
+        "from bottlefit_jax.codec import dynamic_range, pack_bits, quantize\n"
+        "a = dynamic_range(np.float32([1, 2]))\n"
+        "print(pack_bits(quantize(np.float32([1, 2]), a), bits=8).hex())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "00ff"

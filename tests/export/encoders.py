@@ -1,4 +1,4 @@
-"""Students whose encoders have random weights, batch statistics and signs, without a run of `init`."""
+"""Students whose encoders have random weights and batch statistics, made without `init`."""
 
 import numpy as np
 
@@ -35,8 +35,7 @@ def encoder_variables(module, *, seed=0):
             scale = rng.uniform(0.5, 1.5, width) * rng.choice([1, 1, -1], width)
             params[str(number)] = {"scale": scale, "bias": rng.normal(0, 0.3, width)}
             stats[str(number)] = {"mean": rng.normal(0, 0.3, width), "var": rng.uniform(0.5, 1.5, width)}
-    made = {"params": {"encoder": params}, "batch_stats": {"encoder": stats}}
-    return _float32(made)
+    return _float32({"params": {"encoder": params}, "batch_stats": {"encoder": stats}})
 
 
 def _float32(tree):
@@ -46,14 +45,14 @@ def _float32(tree):
 
 
 def random_images(count, size, *, seed=0):
-    """Soft noise over the whole range, `[count, h, w, 3]` uint8."""
+    """Smooth noise over the whole range, `[count, h, w, 3]` uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(-60, 315, (count, -(-size[0] // 8), -(-size[1] // 8), 3)).repeat(8, 1).repeat(8, 2)
     noisy = coarse[:, : size[0], : size[1]] + rng.normal(0, 12, (count, *size, 3))
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def relative(got, want):
-    """The largest difference, as a part of the largest value."""
-    assert got.shape == want.shape
-    return float(np.abs(got - want).max() / np.abs(want).max())
+def relative(values, expected):
+    """The largest difference, relative to the largest expected value."""
+    assert values.shape == expected.shape
+    return float(np.abs(values - expected).max() / np.abs(expected).max())

@@ -1,4 +1,4 @@
-"""What is inside a .tflite file."""
+"""The operators and constants of a .tflite file."""
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -12,14 +12,14 @@ def model(blob):
 
 def operators(blob):
     """The names of the operators, in order."""
-    made = model(blob)
-    return [OPERATORS[made.operatorCodes[op.opcodeIndex].builtinCode] for op in made.subgraphs[0].operators]
+    content = model(blob)
+    return [OPERATORS[content.operatorCodes[op.opcodeIndex].builtinCode] for op in content.subgraphs[0].operators]
 
 
 def float_constants(blob):
     """Every constant of type float32."""
-    made = model(blob)
-    for tensor in made.subgraphs[0].tensors:
-        data = made.buffers[tensor.buffer].data
+    content = model(blob)
+    for tensor in content.subgraphs[0].tensors:
+        data = content.buffers[tensor.buffer].data
         if data is not None and tensor.type == schema.TensorType.FLOAT32:
             yield np.frombuffer(bytes(data), np.float32)

@@ -1,4 +1,4 @@
-"""Whole students with random weights, batch statistics and signs, and their ONNX graphs in onnxruntime."""
+"""Whole students with random weights and batch statistics, and ONNX graphs in onnxruntime."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def random_student(name, size, *, seed=0, channels=6, version=2, design="bottlef
 
 
 def random_tail(name, size, *, with_features=False, **options):
-    """(function, latent shape) of such a student's tail."""
+    """The tail of such a student as a function, and the shape of its latent."""
     module, variables = random_student(name, size, **options)
     function = tail_function(module, variables, SCALE, ZERO_POINT, (size, size), with_features=with_features)
     return function, (*module.latent_size((size, size)), module.bottleneck.channels)

@@ -14,7 +14,7 @@ from tests.test_main import ROOT
 
 MISTAKES = [
     (["--workdir", "nowhere"], "no run at nowhere"),
-    (["--workdir", "."], r"\. holds no run: --workdir is the one of"),
+    (["--workdir", "."], r"\. holds no run: --workdir is that of"),
     (["--head", "int4"], "invalid choice: 'int4'"),
     (["--calibration", "0"], "--calibration is 0; it must be at least 1 training images"),
     (["--version", "-1"], "--version is -1; it must be at least 1"),

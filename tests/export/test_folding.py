@@ -21,7 +21,7 @@ def fold(module, variables, size=SIZE):
 
 
 def with_norm_after_pool(variables, factor, shift):
-    """The variables of a version 2 with this factor and shift, by channel in turn, in the norm after the pool."""
+    """The variables with these factors and shifts, repeated over the channels, in the norm after the pool."""
     norm, stats = variables["params"]["encoder"]["4"], variables["batch_stats"]["encoder"]["4"]
     stats.update(mean=np.zeros(64, np.float32), var=np.full(64, 1 - 1e-5, np.float32))
     norm.update(scale=np.resize(np.float32(factor), 64), bias=np.resize(np.float32(shift), 64))
@@ -46,7 +46,7 @@ def difference_to_flax(module, variables, folded):
     ],
     ids=["moves", "dead", "positive shift", "negative scale", "constant", "all kinds"],
 )
-def test_the_norm_after_the_pool_goes_where_algebra_allows(factor, shift, remains):
+def test_the_norm_after_the_pool_is_folded_as_far_as_algebra_allows(factor, shift, remains):
     module, variables = student()
     variables = with_norm_after_pool(variables, factor, shift)
     folded = fold(module, variables)
@@ -57,7 +57,7 @@ def test_the_norm_after_the_pool_goes_where_algebra_allows(factor, shift, remain
         assert not np.asarray(float_head(folded)(random_images(1, SIZE))).any()
 
 
-def test_only_the_channels_that_must_keep_an_operation_keep_it():
+def test_only_channels_that_need_an_operation_keep_it():
     module, variables = student()
     folded = fold(module, with_norm_after_pool(variables, [1.5, -1.5, 1.5, -1.5, 0], [-0.2, -0.2, 0.2, 0.2, 0.2]))
     affine = next(layer for layer in folded.layers if isinstance(layer, Affine))
@@ -65,7 +65,7 @@ def test_only_the_channels_that_must_keep_an_operation_keep_it():
     assert np.allclose(affine.shift[:5], [0, 0, 0.2, 0.2, 0.2])
 
 
-def test_the_layers_bear_the_models_names():
+def test_layers_have_the_names_of_the_model():
     module, variables = student("resnet v3")
     folded = fold(module, variables)
     assert folded.layer_names == ("encoder/0", "encoder/3", "encoder/4", "encoder/6", "encoder/9")
@@ -81,7 +81,7 @@ def test_every_array_is_float32(design):
         assert all(array.dtype == np.float32 for array in arrays)
 
 
-def test_every_norm_of_a_patch_encoder_is_in_a_convolution():
+def test_every_norm_of_a_patch_encoder_is_folded_into_a_convolution():
     module, variables = student("patch")
     folded = fold(module, variables)
     assert folded.layer_names == ("encoder/0", "encoder/3", "encoder/6", "encoder/9")
@@ -93,8 +93,8 @@ def test_every_norm_of_a_patch_encoder_is_in_a_convolution():
     assert not folded.layers[3].bias.any()
 
 
-def test_by_layer_a_patch_encoder_is_flaxs():
-    """Each against the convolution, norm and ReLU that Flax computes one by one."""
+def test_every_layer_of_a_patch_encoder_equals_flax():
+    """Each is compared with the convolution, norm and ReLU that Flax computes one by one."""
     module, variables = student("patch", seed=3)
     folded = fold(module, variables)
     image = random_images(1, SIZE)
@@ -109,10 +109,10 @@ def test_by_layer_a_patch_encoder_is_flaxs():
 
 
 @pytest.mark.parametrize("design", ["autoencoder", "reduction", "spinn"])
-def test_what_runs_the_teachers_own_layers_is_refused(design):
+def test_a_design_that_runs_the_teachers_layers_is_refused(design):
     module = models.create("resnet18", bottleneck={"design": design, "channels": 128})
-    said = f"design '{design}' cannot be exported.* that can are 'bottlefit' and 'patch'$"
-    with pytest.raises(UserError, match=said):
+    message = f"design '{design}' cannot be exported.* that can are 'bottlefit' and 'patch'$"
+    with pytest.raises(UserError, match=message):
         fold(module, {})
 
 
@@ -121,7 +121,7 @@ def test_a_network_without_an_encoder_is_refused():
         fold(models.create("resnet18"), {})
 
 
-def test_images_too_small_for_the_network_are_refused():
+def test_images_that_are_too_small_for_the_network_are_refused():
     module, variables = student("inception")
     with pytest.raises(UserError, match="too small"):
         fold(module, variables, (32, 32))
@@ -134,7 +134,7 @@ def test_weights_that_are_not_finite_are_refused():
         fold(module, variables)
 
 
-def test_a_layer_the_export_does_not_know_is_refused(monkeypatch):
+def test_an_unsupported_layer_is_refused(monkeypatch):
     module, variables = student()
     halves = module.design
     odd = (*halves.encoder, dataclasses.replace(halves.encoder[0], kind="average"))
@@ -143,7 +143,7 @@ def test_a_layer_the_export_does_not_know_is_refused(monkeypatch):
         fold(module, variables)
 
 
-def test_a_beginning_the_export_does_not_know_is_refused(monkeypatch):
+def test_an_unsupported_first_layer_is_refused(monkeypatch):
     module, variables = student("patch")
     halves = module.design
     odd = (dataclasses.replace(halves.encoder[0], stride=2), *halves.encoder[1:])

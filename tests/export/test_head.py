@@ -23,13 +23,13 @@ def flax(module, variables, image):
 
 
 def allowed(design, head):
-    """Of an encoder that begins with patches, the integer head has the rounded kernel already."""
+    """The largest difference; the integer head of an encoder that begins with patches has a rounded kernel."""
     return 0.02 if design == "patch" and head is integer_head else 1e-5
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("design", DESIGNS)
-def test_every_design_gives_flaxs_latent(design, head):
+def test_the_head_of_every_design_gives_the_latent_of_flax(design, head):
     module, variables = student(design, seed=len(design))
     for size in SIZES:
         image = random_images(1, size)
@@ -40,7 +40,7 @@ def test_every_design_gives_flaxs_latent(design, head):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", SMALL)
 @pytest.mark.parametrize("design", ["resnet v3", "patch"])
-def test_small_images_give_flaxs_latent(design, size, head):
+def test_small_images_give_the_latent_of_flax(design, size, head):
     module, variables = student(design)
     image = random_images(1, size)
     got = jax.jit(head(fold(module, variables, size)))(image)
@@ -60,13 +60,13 @@ def test_both_heads_agree_after_every_layer(design, size):
 
 
 def with_rounded_patches(folded):
-    """With the kernel that the integer head takes; nothing changes where there are no patches."""
+    """The encoder with the kernel of the integer head; the same encoder if it does not begin with patches."""
     first = folded.layers[0]
     rounded = dataclasses.replace(first, kernel=on_grid(first.kernel)) if folded.begins_with_patches else first
     return dataclasses.replace(folded, layers=(rounded, *folded.layers[1:]))
 
 
-def test_the_grid_has_255_values_for_each_channel_and_is_its_own():
+def test_a_kernel_is_rounded_to_255_values_in_each_channel_and_only_once():
     kernel = np.random.default_rng(0).normal(0, 1, (4, 4, 3, 5)).astype(np.float32) * np.float32(
         [1, 1e-3, 0, 50, 1e-20]
     )
@@ -77,7 +77,7 @@ def test_the_grid_has_255_values_for_each_channel_and_is_its_own():
     np.testing.assert_array_equal(on_grid(rounded), rounded)
 
 
-def test_a_image_of_the_mean_loses_nothing_by_the_rounded_kernel():
+def test_rounding_the_kernel_does_not_change_an_image_of_the_mean_colour():
     module, variables = student("patch")
     mean = np.array([124, 116, 104]) / 255
     folded = fold_encoder(module, variables, mean=mean, std=STD, image_size=(32, 32))
@@ -86,7 +86,7 @@ def test_a_image_of_the_mean_loses_nothing_by_the_rounded_kernel():
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-def test_a_mean_of_zero_is_no_special_case():
+def test_a_mean_of_zero_gives_the_latent_of_flax():
     module, variables = student()
     folded = fold_encoder(module, variables, mean=(0, 0, 0), std=(1, 1, 1), image_size=(64, 64))
     image = random_images(1, (64, 64))

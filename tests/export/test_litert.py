@@ -29,7 +29,7 @@ def run_all(blob, images):
 
 
 def assert_plain(blob, *, banned=BANNED):
-    """Only operators that every interpreter has fast code for, and no infinite padding."""
+    """Check that the model only has operators with fast code in every interpreter, and no infinite padding."""
     names = operators(blob)
     assert not [name for name in names if name in banned or name.startswith("STABLEHLO")], names
     assert all(np.isfinite(constant).all() for constant in float_constants(blob))
@@ -56,7 +56,7 @@ def int8(source):
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_the_float_head_is_the_jax_function(design):
+def test_the_float_head_computes_what_the_jax_function_computes(design):
     module, variables = student(design)
     size = (76, 97)
     head = float_head(fold(module, variables, size))
@@ -69,10 +69,9 @@ def test_the_float_head_is_the_jax_function(design):
 
 @pytest.mark.parametrize("design", ["resnet v1", "resnet v3", "patch"])
 def test_a_narrow_float_convolution_has_eight_channels(design):
-    """Narrower ones have other bits on ARM: `benchmarks/check_arm64.py` sees it."""
+    """Narrower ones give other bits on ARM, as `benchmarks/check_arm64.py` shows."""
     blob = litert.to_tflite(float_head(fold(*student(design))), SHAPE)
-    made = model(blob)
-    graph = made.subgraphs[0]
+    graph = model(blob).subgraphs[0]
     names = operators(blob)
     widths = [
         graph.tensors[op.outputs[0]].shape[-1]
@@ -91,7 +90,7 @@ def test_float16_halves_the_file_and_keeps_the_latent(float32):
     assert relative(run_all(blob, images), run_all(float32, images)) < 2e-3
 
 
-def test_int8_takes_and_gives_uint8_and_is_close(float32, int8):
+def test_an_int8_head_has_uint8_ends_and_a_small_error(float32, int8):
     assert_plain(int8)
     interpreter, images = Interpreter(int8), random_images(8, SIZE, seed=1)
     integers, want = run_all(int8, images), run_all(float32, images)
@@ -103,7 +102,7 @@ def test_int8_takes_and_gives_uint8_and_is_close(float32, int8):
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_int8_of_every_design_is_close(design):
+def test_the_int8_head_of_every_design_has_a_small_error(design):
     folded = fold(*student(design), (75, 80))
     blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 75, 80, 3)), random_images(8, (75, 80)))
     assert_plain(blob)
@@ -113,7 +112,7 @@ def test_int8_of_every_design_is_close(design):
     assert np.sqrt(np.square(error).mean() / np.square(want).mean()) < 0.06
 
 
-def test_a_head_in_int8_converts_between_ranges_only_at_its_ends(source, int8):
+def test_an_int8_head_converts_between_ranges_only_at_its_ends(source, int8):
     deep, patch = (
         litert.to_int8(litert.to_tflite(integer_head(fold(*student(design))), SHAPE), random_images(16, SIZE))
         for design in ("resnet v3", "patch")
@@ -125,8 +124,8 @@ def test_a_head_in_int8_converts_between_ranges_only_at_its_ends(source, int8):
 
 
 @pytest.mark.parametrize("size", [SIZE, (66, 79)])
-def test_patches_are_read_from_the_pixels_as_they_are(size):
-    """No value of an image is rounded, and the first kernel's steps are those that the head took the mean for."""
+def test_patches_are_read_from_unrounded_pixels(size):
+    """No pixel is rounded, and the first kernel is the one whose share of the mean is in the bias."""
     folded = fold(*student("patch"), size)
     dark = [image // 3 + 20 for image in random_images(4, size)]
     blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, *size, 3)), dark)
@@ -135,18 +134,18 @@ def test_patches_are_read_from_the_pixels_as_they_are(size):
         *("CAST", "QUANTIZE", *["SLICE"] * cut, "RESHAPE", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D", "PAD", "CONV_2D"),
         "QUANTIZE",
     ]
-    made = model(blob)
-    graph = made.subgraphs[0]
+    content = model(blob)
+    graph = content.subgraphs[0]
     first = graph.operators[operators(blob).index("CONV_2D")]
     pixels, kernel = (graph.tensors[number] for number in first.inputs[:2])
     assert (pixels.quantization.scale.tolist(), pixels.quantization.zeroPoint.tolist()) == ([1.0], [-128])
-    integers = np.frombuffer(bytes(made.buffers[kernel.buffer].data), np.int8).reshape(kernel.shape)
+    integers = np.frombuffer(bytes(content.buffers[kernel.buffer].data), np.int8).reshape(kernel.shape)
     steps = kernel.quantization.scale[:, None, None, None]
     want = on_grid(folded.layers[0].kernel).reshape(4, 12, 48).transpose(2, 0, 1)
     np.testing.assert_allclose((integers * steps)[:, :, 0], want, rtol=1e-5)
 
 
-def test_the_int8_head_of_patches_is_a_few_steps_from_flax():
+def test_the_int8_head_of_patches_differs_from_flax_by_a_few_steps():
     module, variables = student("patch", channels=12)
     folded = fold(module, variables, (97, 111))
     blob = litert.to_int8(litert.to_tflite(integer_head(folded), (1, 97, 111, 3)), random_images(16, (97, 111)))
@@ -159,7 +158,7 @@ def test_the_int8_head_of_patches_is_a_few_steps_from_flax():
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16"])
-def test_the_float_head_of_patches_is_flaxs(kind):
+def test_the_float_head_of_patches_gives_the_latent_of_flax(kind):
     module, variables = student("patch", channels=12)
     size = (97, 111)
     blob = litert.to_tflite(float_head(fold(module, variables, size)), (1, *size, 3))
@@ -169,19 +168,19 @@ def test_the_float_head_of_patches_is_flaxs(kind):
     assert relative(got, want) < {"float32": 1e-5, "float16": 2e-3}[kind]
 
 
-def test_the_order_of_the_images_does_not_matter(source, int8):
+def test_the_order_of_calibration_images_does_not_matter(source, int8):
     assert litert.to_int8(source, random_images(16, SIZE)[::-1]) == int8
 
 
-def test_the_callers_range_is_the_files(source):
+def test_the_range_of_the_latent_is_the_callers(source):
     for low, high in ((-1.7, 2.9), (-0.5, 3.0), (0.4, 2.0)):
-        made = Interpreter(litert.to_int8(source, random_images(2, SIZE), latent_range=(low, high)))
+        device = Interpreter(litert.to_int8(source, random_images(2, SIZE), latent_range=(low, high)))
         want = quantizer.static_range(low, high)
-        assert made.scale == pytest.approx(float(want.scale), rel=1e-6)
-        assert made.zero_point == int(want.zero_point)
+        assert device.scale == pytest.approx(float(want.scale), rel=1e-6)
+        assert device.zero_point == int(want.zero_point)
 
 
-def test_dead_channels_survive_int8():
+def test_channels_that_are_always_zero_stay_zero_in_int8():
     module, variables = student()
     norm = variables["params"]["encoder"]["4"]
     norm["scale"][:32], norm["bias"][:32] = -1, -1
@@ -196,15 +195,16 @@ def test_dead_channels_survive_int8():
 
 
 @pytest.mark.parametrize("design", ["resnet v2", "patch"])
-def test_every_cut_of_the_head_converts(design):
+def test_the_head_converts_up_to_every_layer(design):
     folded, image = fold(*student(design)), random_images(1, SIZE)
     for until in range(1, len(folded.layers)):
         want = np.asarray(float_head(folded, until=until)(image))[0]
         got = Interpreter(litert.to_tflite(float_head(folded, until=until), SHAPE)).run(image[0])
         assert relative(got, want) < 1e-5
         blob = litert.to_int8(litert.to_tflite(integer_head(folded, until=until), SHAPE), image)
-        made = Interpreter(blob)
-        assert relative((made.run(image[0]) - np.float32(made.zero_point)) * np.float32(made.scale), want) < 0.1
+        device = Interpreter(blob)
+        values = (device.run(image[0]) - np.float32(device.zero_point)) * np.float32(device.scale)
+        assert relative(values, want) < 0.1
 
 
 def test_the_same_arguments_give_the_same_bytes(folded, float32, source, int8):
@@ -214,7 +214,7 @@ def test_the_same_arguments_give_the_same_bytes(folded, float32, source, int8):
     assert litert.to_float16(float32) == litert.to_float16(float32)
 
 
-def test_tensors_bear_no_names_of_ours(float32, int8):
+def test_tensors_do_not_have_the_names_of_jax_scopes(float32, int8):
     for blob in (float32, int8):
         assert b"jit(" not in blob
         assert b"/" not in b"".join(tensor.name for tensor in model(blob).subgraphs[0].tensors)
@@ -228,11 +228,11 @@ def test_nothing_is_printed(folded, capfd):
 
 
 def test_calibration_without_images_is_refused(source):
-    with pytest.raises(UserError, match="calibration images"):
+    with pytest.raises(UserError, match="at least one calibration image"):
         litert.to_int8(source, [])
 
 
-def test_calibration_images_of_another_kind_are_refused(source):
+def test_calibration_images_of_another_shape_or_type_are_refused(source):
     good = random_images(1, SIZE)[0]
     with pytest.raises(UserError, match=r"image 1 is uint8 \(32, 32, 3\)"):
         litert.to_int8(source, [good, random_images(1, (32, 32))[0]])
@@ -240,13 +240,13 @@ def test_calibration_images_of_another_kind_are_refused(source):
         litert.to_int8(source, [good.astype(np.float32)])
 
 
-def test_the_papers_int8_head_is_at_most_25_kb():
+def test_the_int8_head_of_the_paper_has_at_most_25_kb():
     folded = fold(*student("densenet", channels=12), (224, 224))
     source = litert.to_tflite(integer_head(folded), (1, 224, 224, 3))
     assert len(litert.to_int8(source, random_images(2, (224, 224)))) <= 25_000
 
 
-def test_the_int8_head_of_patches_is_smaller():
+def test_the_int8_head_of_patches_has_at_most_16_kb():
     folded = fold(*student("patch", channels=12), (224, 224))
     source = litert.to_tflite(integer_head(folded), (1, 224, 224, 3))
     assert len(litert.to_int8(source, random_images(2, (224, 224)))) <= 16_000
@@ -256,8 +256,8 @@ def whole_student(name, size, *, design="bottlefit", **options):
     """A student with random weights everywhere."""
     module = models.create(name, num_classes=10, bottleneck={"channels": 4, "design": design}, **options)
     variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, *size, 3)))
-    for collection, made in encoder_variables(module).items():
-        variables[collection]["encoder"] = made["encoder"]
+    for collection, tree in encoder_variables(module).items():
+        variables[collection]["encoder"] = tree["encoder"]
     return module, variables
 
 

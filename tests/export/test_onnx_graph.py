@@ -1,4 +1,4 @@
-"""Small functions through the exporter: what becomes of each operation, and what is refused."""
+"""Small functions through the exporter: the operators of each, and what is refused."""
 
 import flax.linen as nn
 import jax
@@ -25,7 +25,7 @@ def draw(*shape, seed=0):
 
 
 def compare(function, shape, allowed=1e-6):
-    """The operators between the two Transpose, after the output was compared with the function's for two batches."""
+    """Compare the model with the function for two batches; return the operators between the two Transpose."""
     model = export(function, shape)
     for batch in (1, 3):
         x = draw(batch, *shape[1:])
@@ -43,7 +43,7 @@ def convolve(x, kernel, stride=1, padding="VALID", groups=1):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(2, 1), (0, 3)]])
-def test_a_convolution_takes_in_the_affine_maps_behind_it_and_the_padding_before_it(stride, padding):
+def test_a_convolution_absorbs_the_affine_maps_after_it_and_the_padding_before_it(stride, padding):
     kernel, scale, shift = draw(3, 2, 6, 4), draw(4, seed=1), draw(4, seed=2)
 
     def function(x):
@@ -59,7 +59,7 @@ def test_grouped_convolution(groups):
     assert compare(lambda x: convolve(x, kernel, 1, "SAME", groups), (1, 6, 5, 6)) == ["Conv"]
 
 
-def test_a_tensor_that_others_need_too_keeps_its_operator():
+def test_a_tensor_with_several_uses_keeps_its_operator():
     kernel = draw(1, 1, 6, 6)
 
     def function(x):
@@ -78,7 +78,7 @@ def test_affine_maps_that_cancel_vanish():
 
 
 @pytest.mark.parametrize("size", [(7, 7), (8, 6)])
-def test_padding_of_a_max_pool_goes_into_it_only_behind_an_activation(size):
+def test_padding_goes_into_a_max_pool_only_after_an_activation(size):
     assert compare(lambda x: max_pool_3x3(nn.relu(x)), (1, *size, 3)) == ["Relu", "MaxPool"]
     assert compare(lambda x: max_pool_3x3(nn.relu6(x)), (1, *size, 3)) == ["Clip", "MaxPool"]
     # Here every value is below 0, and the zeros around them win.
@@ -182,17 +182,21 @@ def test_an_unknown_primitive_is_named_with_its_place():
     [
         (jnp.exp, (1, 4), "exp at the top level: there is no rule"),
         (jax.jit(lambda x: jnp.tanh(x)), (1, 4), "tanh at the top level: there is no rule"),
-        (lambda x: x * x, (1, 4), "mul .* only of a tensor and a constant"),
-        (lambda x: 1.0 / x, (1, 4), "div .* only of a tensor and a constant"),
+        (lambda x: x * x, (1, 4), "mul .* only supported for a tensor and a constant"),
+        (lambda x: 1.0 / x, (1, 4), "div .* only supported for a tensor and a constant"),
         (lambda x: x * np.ones((4, 1), np.float32), (1, 4, 4, 2), r"constant of shape \(1, 1, 4, 1\)"),
-        (lambda x: nn.relu(x.astype(jnp.bfloat16)), (1, 4), "only in float32, not bfloat16"),
-        (lambda x: x.reshape(-1, 8), (1, 2, 2, 2), r"reshape .* of \(batch, 2, 2, 2\)"),
-        (lambda x: x.sum(3), (1, 2, 2, 2), "only over rows and columns"),
-        (lambda x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (1, 0))), (1, 2, 2, 2), "only with zeros around an image"),
+        (lambda x: nn.relu(x.astype(jnp.bfloat16)), (1, 4), "only supported in float32, not bfloat16"),
+        (lambda x: x.reshape(-1, 8), (1, 2, 2, 2), r"reshape .* from \(batch, 2, 2, 2\) to \(.*, 8\)"),
+        (lambda x: x.sum(3), (1, 2, 2, 2), "only supported over rows and columns"),
+        (
+            lambda x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (1, 0))),
+            (1, 2, 2, 2),
+            "only supported with zeros around an image",
+        ),
         (lambda x: x + jnp.ones(x.shape), (1, 4), "broadcast_in_dim .* as long as the batch"),
-        (lambda x: jnp.zeros(3), (1, 4), "a result of the network is a constant"),
+        (lambda x: jnp.zeros(3), (1, 4), "an output of the network is a constant"),
     ],
 )
-def test_what_cannot_be_translated_is_refused(function, shape, message):
+def test_an_unsupported_operation_is_refused(function, shape, message):
     with pytest.raises(UserError, match=message):
         export(function, shape)

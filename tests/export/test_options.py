@@ -49,5 +49,5 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path):
 
 
 def test_a_missing_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no run at .*nowhere"):
+    with pytest.raises(UserError, match=r"no run at .*nowhere"):
         options(workdir=tmp_path / "nowhere").check_folders()

@@ -73,7 +73,7 @@ def small():
     return random_tail("resnet18", 64, width=8)
 
 
-def test_the_images_need_not_be_square():
+def test_images_may_be_rectangular():
     module, variables = random_student("resnet18", 64, width=8)
     function = tail_function(module, variables, SCALE, ZERO_POINT, (64, 99))
     latent = random_latents(2, (*module.latent_size((64, 99)), 6))
@@ -81,7 +81,7 @@ def test_the_images_need_not_be_square():
     assert relative(got, np.asarray(jax.jit(function)(latent))) <= 1e-5
 
 
-def test_the_quantiser_is_undone_in_the_graph(small):
+def test_the_graph_dequantises_the_latent(small):
     module, variables = random_student("resnet18", 64, width=8)
     function, shape = small
     latent = random_latents(2, shape)
@@ -91,7 +91,7 @@ def test_the_quantiser_is_undone_in_the_graph(small):
     assert relative(run(tail_onnx(function, shape), latent=latent)["logits"], np.asarray(logits)) <= 1e-5
 
 
-def test_for_tensorrt_8_the_latent_is_float32(small):
+def test_the_tail_for_tensorrt_8_takes_a_float32_latent(small):
     function, shape = small
     whole, model = tail_onnx(function, shape), tail_onnx(function, shape, latent_dtype="float32")
     latent = random_latents(3, shape)
@@ -102,7 +102,7 @@ def test_for_tensorrt_8_the_latent_is_float32(small):
     np.testing.assert_array_equal(got, run(whole, latent=latent)["logits"])
 
 
-def test_features_are_outputs_too(small):
+def test_features_can_be_outputs(small):
     _, shape = small
     function, _ = random_tail("resnet18", 64, width=8, with_features=True)
     names = ["decoded", "layer2", "layer3", "layer4", "logits"]

@@ -14,7 +14,7 @@ def model_of(*kinds, opset=13, domain=""):
     )
 
 
-def test_what_both_versions_parse_passes():
+def test_operators_that_both_versions_parse_are_accepted():
     check_operators(model_of("Relu", "Transpose", "Clip", "Identity"))
 
 

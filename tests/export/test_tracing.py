@@ -28,7 +28,7 @@ def test_every_convolution_is_one_operator_with_the_same_numbers(name, options):
     assert np.abs(np.asarray(jax.jit(plain)(image)) - want).max() <= 1e-5 * np.abs(want).max()
 
 
-def test_outside_of_it_nothing_changes():
+def test_outside_of_the_context_convolutions_are_rewritten():
     module = models.create("resnet18", num_classes=10, width=8, bottleneck={"channels": 2, "bits": None})
     image = jnp.zeros((1, 32, 32, 3))
     with plain_convolutions():

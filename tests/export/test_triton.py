@@ -45,7 +45,7 @@ def everything_in(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_repository_is_what_triton_loads(bundle, tmp_path):
+def test_the_repository_has_the_files_that_triton_loads(bundle, tmp_path):
     triton.write_repository(bundle, tmp_path / "models")
     model = tmp_path / "models" / "digits"
     assert everything_in(tmp_path / "models") == {"digits/config.pbtxt", "digits/labels.txt", "digits/3/model.onnx"}
@@ -65,20 +65,24 @@ def test_the_repository_is_what_triton_loads(bundle, tmp_path):
     assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "2"}
 
 
-def test_the_config_speaks_of_the_tensors_that_the_graph_has(bundle, tmp_path):
+def test_the_config_declares_the_tensors_of_the_graph(bundle, tmp_path):
     triton.write_repository(bundle, tmp_path / "models")
     config = read_config(tmp_path / "models" / "digits")
     session = onnxruntime.InferenceSession(str(tmp_path / "models" / "digits" / "3" / "model.onnx"))
     types = {"tensor(uint8)": model_config_pb2.TYPE_UINT8, "tensor(float)": model_config_pb2.TYPE_FP32}
     pairs = [*zip(config.input, session.get_inputs(), strict=True)]
     pairs += zip(config.output, session.get_outputs(), strict=True)
-    for said, has in pairs:
-        assert (said.name, said.data_type, [*said.dims]) == (has.name, types[has.type], has.shape[1:])
-        assert isinstance(has.shape[0], str)  # the batch, which Triton puts before dims
+    for declared, tensor in pairs:
+        assert (declared.name, declared.data_type, [*declared.dims]) == (
+            tensor.name,
+            types[tensor.type],
+            tensor.shape[1:],
+        )
+        assert isinstance(tensor.shape[0], str)  # the batch, which Triton puts before dims
     assert config.output[0].label_filename == "labels.txt"
 
 
-def test_without_labels_there_is_no_file_of_them(bundle, tmp_path):
+def test_without_labels_there_is_no_labels_file(bundle, tmp_path):
     bundle = write_manifest(bundle.folder, Manifest.from_json(example.manifest(labels=[])))
     triton.write_repository(bundle, tmp_path / "models")
     assert everything_in(tmp_path / "models") == {"digits/config.pbtxt", "digits/3/model.onnx"}
@@ -86,7 +90,7 @@ def test_without_labels_there_is_no_file_of_them(bundle, tmp_path):
 
 
 @pytest.mark.parametrize(("most", "preferred"), [(1, [1]), (2, [1, 2]), (7, [1, 3, 7]), (64, [16, 32, 64])])
-def test_batches_are_preferred_up_to_the_largest(bundle, tmp_path, most, preferred):
+def test_preferred_batches_are_fractions_of_the_largest(bundle, tmp_path, most, preferred):
     triton.write_repository(bundle, tmp_path / "models", max_batch_size=most, delay_us=0)
     config = read_config(tmp_path / "models" / "digits")
     assert config.max_batch_size == most
@@ -94,16 +98,16 @@ def test_batches_are_preferred_up_to_the_largest(bundle, tmp_path, most, preferr
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [({"max_batch_size": 0}, "max_batch_size is 0"), ({"delay_us": -1}, "-1")]
+    ("options", "message"), [({"max_batch_size": 0}, "max_batch_size is 0"), ({"delay_us": -1}, "-1")]
 )
-def test_numbers_out_of_range_are_refused(bundle, tmp_path, options, told):
-    with pytest.raises(UserError, match=told):
+def test_numbers_out_of_range_are_refused(bundle, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
         triton.write_repository(bundle, tmp_path / "models", **options)
     assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_model_says_who_it_is_and_computes_what_the_tail_computes(bundle, tmp_path, batch):
+def test_the_model_has_the_ids_and_computes_what_the_tail_computes(bundle, tmp_path, batch):
     triton.write_repository(bundle, tmp_path / "models")
     latent = np.random.default_rng(batch).integers(0, 256, (batch, 5, 6, 3), dtype=np.uint8)
     own = onnxruntime.InferenceSession(str(bundle.path("tail.onnx")))
@@ -134,7 +138,7 @@ def tail_of(model):
     return read_config(model).parameters["tail"].string_value
 
 
-def test_a_version_of_the_same_head_is_added_beside_the_others(bundle, tmp_path):
+def test_a_version_with_the_same_head_is_added_to_the_others(bundle, tmp_path):
     model = tmp_path / "models" / "digits"
     triton.write_repository(bundle, tmp_path / "models")
     first = (model / "3" / "model.onnx").read_bytes()
@@ -144,8 +148,8 @@ def test_a_version_of_the_same_head_is_added_beside_the_others(bundle, tmp_path)
     triton.write_repository(rewritten(bundle, version=2, tail="e" * 64), tmp_path / "models")
     assert versions_in(model) == {"2", "3", "4", "config.pbtxt", "labels.txt"}
     assert (model / "3" / "model.onnx").read_bytes() == first
-    assert tail_of(model) == "d" * 64  # that of the newest
-    assert read_config(model).instance_group[0].count == 2  # what a person added
+    assert tail_of(model) == "d" * 64  # of the newest
+    assert read_config(model).instance_group[0].count == 2  # added by hand
     identities = {}
     for version in ("2", "3", "4"):
         session = onnxruntime.InferenceSession(str(model / version / "model.onnx"))
@@ -154,13 +158,13 @@ def test_a_version_of_the_same_head_is_added_beside_the_others(bundle, tmp_path)
     assert identities == {"2": "e" * 32, "3": "b" * 32, "4": "d" * 32}
 
 
-def test_a_version_that_is_there_is_replaced_only_if_asked_and_the_others_stay(bundle, tmp_path):
+def test_a_version_is_replaced_only_on_request_and_the_others_stay(bundle, tmp_path):
     model = tmp_path / "models" / "digits"
     triton.write_repository(bundle, tmp_path / "models")
     triton.write_repository(rewritten(bundle, version=4, tail="d" * 64), tmp_path / "models")
     (tmp_path / "models" / "other").mkdir()
     again = rewritten(bundle, version=4, tail="f" * 64)
-    with pytest.raises(UserError, match="digits has version 4: another --version adds one of the same head beside it"):
+    with pytest.raises(UserError, match="digits has version 4: another --version adds one with the same head"):
         triton.write_repository(again, tmp_path / "models")
     assert tail_of(model) == "d" * 64
     triton.write_repository(again, tmp_path / "models", overwrite=True)
@@ -183,7 +187,7 @@ def test_another_head_under_that_name_is_refused_or_replaces_the_model(bundle, t
     assert read_config(model).parameters["head"].string_value == "c" * 64
 
 
-def test_a_model_that_cannot_take_the_version_is_refused(bundle, tmp_path):
+def test_a_version_that_does_not_fit_the_model_is_refused(bundle, tmp_path):
     model = tmp_path / "models" / "digits"
     triton.write_repository(bundle, tmp_path / "models")
     with pytest.raises(UserError, match="has other labels: give another --name, or --overwrite"):
@@ -194,13 +198,13 @@ def test_a_model_that_cannot_take_the_version_is_refused(bundle, tmp_path):
     with pytest.raises(UserError, match="has other inputs and outputs, or was written by an older version"):
         triton.write_repository(newer, tmp_path / "models")
     (model / "config.pbtxt").write_text("")
-    with pytest.raises(UserError, match="does not say to which head its tails belong"):
+    with pytest.raises(UserError, match="does not name the head of its tails"):
         triton.write_repository(newer, tmp_path / "models")
     assert versions_in(model) == {"3", "config.pbtxt", "labels.txt"}
 
 
-def test_what_is_no_model_is_never_removed(bundle, tmp_path):
-    with pytest.raises(UserError, match="is no model of a Triton repository"):
+def test_a_folder_that_is_not_a_model_is_never_removed(bundle, tmp_path):
+    with pytest.raises(UserError, match="is not a model of a Triton repository"):
         triton.write_repository(bundle, tmp_path, overwrite=True)  # tmp_path/digits is the bundle
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is not a folder"):
