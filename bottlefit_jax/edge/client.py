@@ -20,7 +20,7 @@ from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.edge.link import Answer, Deadline
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
 from bottlefit_jax.protocol.request import infer_request
-from bottlefit_jax.protocol.response import logits_of, microseconds
+from bottlefit_jax.protocol.response_checks import logits_of, microseconds
 
 __all__ = ["BytesSent", "EdgeClient", "ImageError", "Prediction", "ProtocolError", "Timings", "Unavailable"]
 

@@ -20,7 +20,8 @@ from bottlefit_jax.edge.address import parse_server
 from bottlefit_jax.edge.link import Answer, Deadline, Link
 from bottlefit_jax.edge.statuses import BROKEN, Kind, NotYet, kind_of
 from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, UserError
-from bottlefit_jax.protocol.response import largest_response, printable, status_line
+from bottlefit_jax.protocol.response_checks import largest_response
+from bottlefit_jax.protocol.text import one_line, status_line
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between attempts: doubled each time, of which a random half is waited
 SILENT_SHARE = 1 / 8  # of the time left: so long without an answer, then so long without one to a ping
@@ -176,7 +177,7 @@ class Connection:
         Raises:
             UserError: no other attempt would.
         """
-        code, details = error.code(), printable(error.details() or "")
+        code, details = error.code(), one_line(error.details() or "")
         line = status_line(error)
         kind = kind_of(code, details)
         if kind is not Kind.RETRYABLE:

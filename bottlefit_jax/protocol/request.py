@@ -1,26 +1,37 @@
-"""ModelInfer requests as a device makes them. Nothing here opens a socket."""
+"""ModelInfer requests, made on the device. Messages only, no sockets."""
 
 from typing import Any
 
 import numpy as np
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.protocol.names import ID_DIGITS, INPUT
+from bottlefit_jax.protocol.names import HEAD, ID_DIGITS, INPUT, TIMEOUT
 from bottlefit_jax.protocol.stubs import pb
 
 
 def infer_request(manifest: Manifest, latent: np.ndarray) -> Any:
-    """A ModelInferRequest for one image's latent, uint8 [h, w, c], as raw bytes, with the head that made it."""
+    """Make a ModelInferRequest for the latent of one image, with the id of the head that made it.
+
+    Args:
+        manifest: of the head.
+        latent: [h, w, c] uint8; sent as raw bytes.
+    """
     request = pb.ModelInferRequest(model_name=manifest.name, raw_input_contents=[latent.tobytes()])
     request.inputs.add(name=INPUT, datatype="UINT8", shape=[1, *latent.shape])
-    request.parameters["head"].string_param = manifest.head.id[:ID_DIGITS]
+    request.parameters[HEAD].string_param = manifest.head.id[:ID_DIGITS]
     return request
 
 
 def addressed(request: Any, version: str, seconds: float) -> Any:
-    """A copy of a request for a version of the model (empty: any) that has `seconds` left."""
+    """Return a copy of a ModelInferRequest for one version of the model.
+
+    Args:
+        request: stays as it is, so that another attempt can send it again.
+        version: empty for the newest.
+        seconds: that the server may take.
+    """
     copy = pb.ModelInferRequest()
     copy.CopyFrom(request)
     copy.model_version = version
-    copy.parameters["timeout"].int64_param = max(int(1e6 * seconds), 1)
+    copy.parameters[TIMEOUT].int64_param = max(int(1e6 * seconds), 1)
     return copy

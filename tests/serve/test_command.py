@@ -71,7 +71,7 @@ def test_a_killed_server_is_a_status_for_its_clients_and_its_port_is_free_again(
 
 
 def test_a_port_that_is_taken(bundle, capsys):
-    with example.serving("--bundle", bundle) as running:
+    with example.serving(bundle) as running:
         assert main(["--bundle", str(bundle), "--port", str(running.port)]) == 2
         assert f"cannot listen on 127.0.0.1:{running.port}" in capsys.readouterr().err
 
@@ -131,7 +131,7 @@ def test_the_line_and_the_log_say_what_is_left_out(tmp_path):
 def test_folders_that_are_left_out_are_counted_and_on_the_line(tmp_path):
     example.write(tmp_path / "digits")
     example.write(tmp_path / ".copy")
-    with example.serving("--bundles", tmp_path, "--metrics-port", "0") as running:
+    with example.serving(parents=[tmp_path], metrics_port=0) as running:
         assert "digits:3; 1 left out, the log says why: .copy; metrics on" in running.line
         with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=5) as response:
             assert "bottlefit_bundles_left_out 1.0" in response.read().decode()

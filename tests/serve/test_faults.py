@@ -83,7 +83,7 @@ def check_answers(address):
 @pytest.mark.parametrize("count", [500, pytest.param(8000, marks=pytest.mark.slow)])
 def test_every_wrong_message_has_a_status(bundle, count):
     rng, codes = random.Random(5), collections.Counter()
-    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
+    with example.serving(bundle) as running, example.channel_to(running.address) as channel:
         pending = collections.deque()
         for method, message in frames(rng, count):
             pending.append(example.raw_method(channel, method).future(message, timeout=30))
@@ -113,7 +113,7 @@ def connections(rng, count):
 
 
 def test_bare_sockets_with_anything_on_them_do_not_stop_the_server(bundle):
-    with example.serving("--bundle", bundle) as running:
+    with example.serving(bundle) as running:
         opened = collections.deque()
         for data in connections(random.Random(6), 2000):
             connection = socket.create_connection(("127.0.0.1", running.port), timeout=10)
@@ -130,14 +130,14 @@ def test_bare_sockets_with_anything_on_them_do_not_stop_the_server(bundle):
 SLOW_SERVER = """
 import sys, time
 import numpy as np
-from bottlefit_jax.serve import __main__, assembly, grpc_server
+from bottlefit_jax.serve import __main__, grpc_server, server
 grpc_server.PENDING = grpc_server.PENDING_AT_MOST = 1000  # what 200 clients send at once is to come as far as our queue
 def open_tail(bundle, **_):
     def tail(latent):
         time.sleep(0.05)
         return np.zeros((len(latent), 4), np.float32)
     return tail
-assembly.open_tail = open_tail
+server.open_tail = open_tail
 sys.exit(__main__.main(sys.argv[1:]))
 """
 

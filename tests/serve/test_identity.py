@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from bottlefit_jax.serve import assembly
+from bottlefit_jax.serve import server as server_file
 from tests.bundle import example as bundle_example
 from tests.serve import example
 from tests.serve.example import infer_request, latents, logits_of, status_of
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def infer(folder):
-    with example.serving("--bundles", folder) as running, example.channel_to(running.address) as channel:
+    with example.serving(parents=[folder]) as running, example.channel_to(running.address) as channel:
         method = example.raw_method(channel, "ModelInfer")
         yield lambda request: pb.ModelInferResponse.FromString(method(request.SerializeToString(), timeout=10))
 
@@ -97,7 +97,7 @@ def test_another_training_loaded_in_place_does_not_answer_the_old_head(tmp_path)
     parent = tmp_path / "bundles"
     example.write(parent / "a")
     with (
-        example.serving("--bundles", parent, "--repository-port", "0") as running,
+        example.serving(parents=[parent], repository_port=0) as running,
         example.channel_to(running.address) as channel,
         example.channel_to(f"127.0.0.1:{running.repository_port}") as loading,
     ):
@@ -123,9 +123,9 @@ def held(tmp_path, monkeypatch):
 
         return tail
 
-    monkeypatch.setattr(assembly, "open_tail", open_tail)
+    monkeypatch.setattr(server_file, "open_tail", open_tail)
     with (
-        example.serving("--bundle", example.write(tmp_path / "slow")) as running,
+        example.serving(example.write(tmp_path / "slow")) as running,
         example.channel_to(running.address) as channel,
     ):
         yield example.raw_method(channel, "ModelInfer"), release

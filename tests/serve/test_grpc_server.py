@@ -2,8 +2,6 @@
 
 import contextlib
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -11,7 +9,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from bottlefit_jax.serve import assembly, grpc_server
+from bottlefit_jax.serve import grpc_server
+from bottlefit_jax.serve import server as server_file
+from bottlefit_jax.serve.thread import event_loop, run_in_loop
 from tests.serve import example
 from tests.serve.example import infer_request, latents, status_of
 
@@ -39,12 +39,12 @@ def slow(tmp_path, monkeypatch, hold):
 
         return tail
 
-    monkeypatch.setattr(assembly, "open_tail", open_tail)
+    monkeypatch.setattr(server_file, "open_tail", open_tail)
     # what 200 clients send at once is to come as far as our own queue
     monkeypatch.setattr(grpc_server, "PENDING", 1000)
     monkeypatch.setattr(grpc_server, "PENDING_AT_MOST", 1000)
     with (
-        example.serving("--bundle", example.write(tmp_path / "slow"), "--queue", "16") as running,
+        example.serving(example.write(tmp_path / "slow"), queue=16) as running,
         example.channel_to(running.address) as channel,
     ):
         yield running, example.raw_method(channel, "ModelInfer"), ran
@@ -104,17 +104,17 @@ def test_stopping_finishes_what_was_taken_and_takes_no_more(tmp_path, monkeypatc
         time.sleep(0.3)
         return example.expected(latent)
 
-    monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
+    monkeypatch.setattr(server_file, "open_tail", lambda bundle, **_: tail)
     data = infer_request(latents()).SerializeToString()
     bundle = example.write(tmp_path / "slow")
     with (
-        example.serving("--bundle", bundle, "--max-batch", "1") as running,
+        example.serving(bundle, max_batch=1) as running,
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
         taken = [method.future(data, timeout=20) for _ in range(4)]
         time.sleep(0.15)
-        stopping = threading.Thread(target=lambda: example.on_loop(running.stop(30)))
+        stopping = threading.Thread(target=lambda: run_in_loop(running.stop(30)))
         stopping.start()
         time.sleep(0.1)
         ready = example.raw_method(channel, "ServerReady")(b"", timeout=5)
@@ -130,13 +130,13 @@ def test_a_busy_server_refuses_before_it_reads(tmp_path):
     """What gRPC's core holds while Python is busy is bounded, and the rest refused at once."""
     data = infer_request(latents()).SerializeToString()
     with (
-        example.serving("--bundle", example.write(tmp_path / "a")) as running,
+        example.serving(example.write(tmp_path / "a")) as running,
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
         method(data, timeout=10)
         free = threading.Event()
-        example.loop().call_soon_threadsafe(free.wait, 20)
+        event_loop().call_soon_threadsafe(free.wait, 20)
         calls = [method.future(data, timeout=20) for _ in range(300)]
         held = grpc_server.PENDING_AT_MOST + 2  # one is on its way to Python, one waits for it
         end = time.monotonic() + 10
@@ -158,10 +158,10 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once(tmp_path, 
         assert go.acquire(timeout=20)
         return example.expected(latent)
 
-    monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
+    monkeypatch.setattr(server_file, "open_tail", lambda bundle, **_: tail)
     data = infer_request(latents()).SerializeToString()
     with (
-        example.serving("--bundle", example.write(tmp_path / "slow")) as running,
+        example.serving(example.write(tmp_path / "slow")) as running,
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
@@ -182,20 +182,11 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once(tmp_path, 
 def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(grpc_server, "SILENCE_MS", 300)
     with (
-        example.serving("--bundle", example.write(tmp_path / "a")) as running,
+        example.serving(example.write(tmp_path / "a")) as running,
         socket.create_connection(("127.0.0.1", running.port), timeout=20) as silent,
     ):
         while silent.recv(1000):  # the server's own settings, then the end
             pass
-
-
-def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
-    code = (
-        "import resource as r; from bottlefit_jax.serve.grpc_server import raise_file_limit\n"
-        "r.setrlimit(r.RLIMIT_NOFILE, (128, 300)); print(raise_file_limit(), r.getrlimit(r.RLIMIT_NOFILE))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[0] == "300 (300, 300)"
 
 
 @pytest.mark.parametrize("microseconds", [0, 1, -1, 2**63 - 1, -(2**63)])
@@ -214,5 +205,5 @@ def test_no_timeout_stops_the_server(answering, microseconds, seconds):
 def answering(tmp_path_factory):
     """ModelInfer of a server that has nothing else to do."""
     bundle = example.write(tmp_path_factory.mktemp("bundle") / "a")
-    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
+    with example.serving(bundle) as running, example.channel_to(running.address) as channel:
         yield example.raw_method(channel, "ModelInfer")
