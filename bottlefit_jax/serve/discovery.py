@@ -33,6 +33,7 @@ def find_bundles(bundles: Sequence[Path], parents: Sequence[Path]) -> BundlesOnD
         parents: folders that hold bundles, PARENT/BUNDLE or PARENT/NAME/VERSION.
     """
     result = BundlesOnDisk()
+    named = {folder.resolve() for folder in bundles}
     visible, hidden = [*bundles], []
     for parent in parents:
         try:
@@ -46,7 +47,7 @@ def find_bundles(bundles: Sequence[Path], parents: Sequence[Path]) -> BundlesOnD
         try:
             result.bundles.append(read_bundle(folder, verify=False))
         except UserError as error:
-            missing = folder not in bundles and not (folder / MANIFEST).exists()
+            missing = folder not in named and not (folder / MANIFEST).exists()
             (result.skipped if missing else result.damaged)[folder] = error
     visited = {bundle.folder for bundle in result.bundles} | result.damaged.keys()
     for folder in hidden:

@@ -105,6 +105,12 @@ class InferenceService:
         except NoSuchModel as error:
             raise Refused(STATUSES[NoSuchModel], str(error)) from error
 
+    def _versions(self, name: str) -> list[Model]:
+        try:
+            return self._repository.versions(name)
+        except NoSuchModel as error:
+            raise Refused(STATUSES[NoSuchModel], str(error)) from error
+
     async def _server_live(self, request: Any, call: Call) -> Message:
         return pb.ServerLiveResponse(live=True)
 
@@ -126,7 +132,7 @@ class InferenceService:
         tensor = pb.ModelMetadataResponse.TensorMetadata
         return pb.ModelMetadataResponse(
             name=manifest.name,
-            versions=[str(model.manifest.version) for model in self._repository.versions(request.name)],
+            versions=[str(model.manifest.version) for model in self._versions(request.name)],
             platform=BACKENDS[self._backend].platform,
             inputs=[tensor(name=INPUT, datatype="UINT8", shape=[-1, *manifest.latent.shape])],
             outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, manifest.model.num_classes])],
@@ -149,8 +155,7 @@ class InferenceService:
         if request.version:
             models = [self._model(request.name, request.version)]
         elif request.name:
-            self._model(request.name, "")
-            models = self._repository.versions(request.name)
+            models = self._versions(request.name)
         else:
             models = [*self._repository.models()]
         return pb.ModelStatisticsResponse(

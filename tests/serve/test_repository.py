@@ -1,5 +1,7 @@
 """Which bundles are loaded, and what happens to invalid ones."""
 
+from pathlib import Path
+
 import pytest
 
 from bottlefit_jax.errors import UserError
@@ -216,6 +218,15 @@ def test_a_bundle_that_was_named_is_never_left_out(tmp_path):
     (damaged / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"has no manifest\.json"):
         repository(damaged, parents=[tmp_path / "all"])
+
+
+def test_a_relative_path_names_a_bundle_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    example.write(tmp_path / "digits")
+    assert names(repository(Path("digits"))) == [("digits", 3)]
+    with pytest.raises(UserError, match=r"has no manifest\.json"):
+        repository(Path("digits"), Path("empty"))
 
 
 def test_a_damaged_bundle_does_not_prevent_a_load_and_is_loaded_once_it_is_repaired(tmp_path):
