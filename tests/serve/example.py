@@ -12,10 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import service_pb2 as pb
 
 from bottlefit_jax.serve import ServerOptions, serve_in_thread
+from bottlefit_jax.serve.thread import event_loop, run_in_loop
 from tests.bundle import example as bundle_example
 
 SHAPE, CLASSES = (5, 6, 3), 4
 SERVICE = "/inference.GRPCInferenceService/"
+loop, on_loop = event_loop, run_in_loop
 
 
 def matrix(seed=0):
@@ -83,7 +85,7 @@ def serving(*bundles, **options):
 
 
 def raw_method(channel, method):
-    """Bytes to bytes."""
+    """A method from bytes to bytes."""
     return channel.unary_unary(SERVICE + method)
 
 
@@ -95,7 +97,7 @@ def channel_to(address):
 
 
 def status_of(call, *arguments, **options):
-    """(code, details) of a call."""
+    """The code and the details of a call."""
     try:
         call(*arguments, timeout=20, **options)
     except grpc.RpcError as error:

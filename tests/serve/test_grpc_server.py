@@ -1,4 +1,4 @@
-"""Full queues, deadlines, cancelled requests and an orderly end, with a tail that takes its time."""
+"""Full queues, deadlines, cancelled requests and an orderly end, with a slow tail."""
 
 import contextlib
 import socket
@@ -11,7 +11,6 @@ from tritonclient.grpc import service_pb2 as pb
 
 from bottlefit_jax.serve import grpc_server
 from bottlefit_jax.serve import server as server_file
-from bottlefit_jax.serve.thread import event_loop, run_in_loop
 from tests.serve import example
 from tests.serve.example import infer_request, latents, status_of
 
@@ -40,7 +39,7 @@ def slow(tmp_path, monkeypatch, hold):
         return tail
 
     monkeypatch.setattr(server_file, "open_tail", open_tail)
-    # what 200 clients send at once is to come as far as our own queue
+    # so that 200 requests at once reach our own queue
     monkeypatch.setattr(grpc_server, "PENDING", 1000)
     monkeypatch.setattr(grpc_server, "PENDING_AT_MOST", 1000)
     with (
@@ -114,7 +113,7 @@ def test_stopping_finishes_what_was_taken_and_takes_no_more(tmp_path, monkeypatc
         method = example.raw_method(channel, "ModelInfer")
         taken = [method.future(data, timeout=20) for _ in range(4)]
         time.sleep(0.15)
-        stopping = threading.Thread(target=lambda: run_in_loop(running.stop(30)))
+        stopping = threading.Thread(target=lambda: example.on_loop(running.stop(30)))
         stopping.start()
         time.sleep(0.1)
         ready = example.raw_method(channel, "ServerReady")(b"", timeout=5)
@@ -136,7 +135,7 @@ def test_a_busy_server_refuses_before_it_reads(tmp_path):
         method = example.raw_method(channel, "ModelInfer")
         method(data, timeout=10)
         free = threading.Event()
-        event_loop().call_soon_threadsafe(free.wait, 20)
+        example.loop().call_soon_threadsafe(free.wait, 20)
         calls = [method.future(data, timeout=20) for _ in range(300)]
         held = grpc_server.PENDING_AT_MOST + 2  # one is on its way to Python, one waits for it
         end = time.monotonic() + 10

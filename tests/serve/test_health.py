@@ -8,7 +8,6 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from bottlefit_jax.serve.thread import run_in_loop
 from tests.serve import example
 from tests.serve.example import status_of
 
@@ -82,7 +81,7 @@ def test_watchers_get_the_end_and_open_streams_do_not_delay_it(bundle):
         method = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
         reflecting = method(iter(lambda: time.sleep(0.05) or b"", None), timeout=20)
         next(reflecting)
-        run_in_loop(running.stop(15))
+        example.on_loop(running.stop(15))
         assert [answer.status for answer in watch] == [NOT_SERVING]
 
 

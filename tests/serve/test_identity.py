@@ -1,4 +1,4 @@
-"""Which tail answers: the head that made the latent decides, and every answer says who gave it."""
+"""Which tail answers: the one of the head that made the latent; every answer names both."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ OTHER_HEAD, OTHER_TAIL = "c" * 64, "d" * 64
 
 
 def of_head(head, tail):
-    """Changes of a manifest."""
+    """Changes of a manifest, for this head and tail."""
     manifest = bundle_example.manifest()
     return {"head": {**manifest["head"], "id": head}, "tail": {**manifest["tail"], "id": tail, "head": head}}
 
@@ -50,7 +50,7 @@ def infer(folder):
     ("head", "tail", "pinned", "version"),
     [(HEAD, TAIL, "", 2), (OTHER_HEAD, OTHER_TAIL, "", 6), (HEAD, TAIL, "1", 1), (OTHER_HEAD, OTHER_TAIL, "5", 5)],
 )
-def test_the_newest_tail_of_the_head_answers_and_says_who_it_is(infer, head, tail, pinned, version):
+def test_the_newest_tail_of_the_head_answers_with_its_ids(infer, head, tail, pinned, version):
     response = infer(of(head, model_version=pinned))
     assert response.model_version == str(version)
     assert response.parameters["head"].string_param == head[:32]
@@ -69,7 +69,7 @@ def test_a_tail_of_another_head_is_never_run(infer):
     assert "belongs to head aaaaaaaaaaaa…, cccccccccccc…, and the request's latent to head eeeeeeeeeeee…" in details
 
 
-def test_a_request_without_a_head_is_answered_only_where_one_head_can_be_meant(infer):
+def test_a_request_without_a_head_is_answered_only_where_one_head_is_loaded(infer):
     code, details = status_of(lambda request, timeout: infer(request), infer_request(latents()))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert "tails of several heads are loaded as 'digits'" in details
@@ -93,7 +93,7 @@ def test_a_head_that_is_no_id_is_an_invalid_argument(infer, parameter):
     assert "it must be the first 32 digits of the head's id" in details
 
 
-def test_another_training_loaded_in_place_does_not_answer_the_old_head(tmp_path):
+def test_a_bundle_of_another_training_does_not_answer_the_old_head(tmp_path):
     parent = tmp_path / "bundles"
     example.write(parent / "a")
     with (

@@ -1,4 +1,4 @@
-"""The command that loads and unloads."""
+"""The command that loads and unloads models of a running server."""
 
 import pytest
 

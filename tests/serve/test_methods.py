@@ -1,4 +1,4 @@
-"""What a client sees: tritonclient as it is published, and messages of our own making."""
+"""What a client gets: tritonclient as it is published, and messages that the test makes."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,6 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
 from bottlefit_jax.serve.log import CALL_DELAY
-from bottlefit_jax.serve.thread import run_in_loop
 from tests.bundle.example import HEAD, TAIL
 from tests.serve import example
 from tests.serve.example import infer_request, latents, logits_of, status_of
@@ -41,15 +40,15 @@ def server(folder):
 
 @pytest.fixture(scope="module")
 def client(server):
-    with triton.InferenceServerClient(server.address) as found:
-        yield found
+    with triton.InferenceServerClient(server.address) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def operator(server):
     """A client of the port that loads."""
-    with triton.InferenceServerClient(f"127.0.0.1:{server.repository_port}") as found:
-        yield found
+    with triton.InferenceServerClient(f"127.0.0.1:{server.repository_port}") as operator:
+        yield operator
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def infer(server):
         yield lambda request, **options: parse(method(request.SerializeToString(), **options))
 
 
-def test_tritonclient_asks_for_everything(client):
+def test_tritonclient_gets_health_metadata_config_and_index(client):
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("digits")
@@ -123,7 +122,7 @@ def test_tritonclient_infers_compressed_and_asynchronously(client):
     np.testing.assert_allclose(answers[0].as_numpy("logits"), example.expected(latent), rtol=1e-5, atol=1e-2)
 
 
-def test_typed_contents(infer):
+def test_typed_contents_are_inferred(infer):
     latent = latents(2)
     tensor = pb.ModelInferRequest.InferInputTensor(name="latent", datatype="UINT8", shape=latent.shape)
     tensor.contents.uint_contents.extend(latent.ravel().tolist())
@@ -150,7 +149,7 @@ def test_an_invalid_request_is_an_invalid_argument(infer, changes, message):
     assert details.startswith(message)
 
 
-def test_unknown_models_and_methods(infer, server, client):
+def test_unknown_models_are_not_found_and_unknown_methods_unimplemented(infer, server, client):
     assert status_of(infer, infer_request(latents(), name="nope"))[0] == grpc.StatusCode.NOT_FOUND
     assert status_of(infer, infer_request(latents(), model_version="4"))[0] == grpc.StatusCode.NOT_FOUND
     with pytest.raises(InferenceServerException, match="no model 'nope' is loaded; loaded: digits, other"):
@@ -213,7 +212,7 @@ def test_a_damaged_bundle_is_a_status_and_the_old_version_stays(folder, operator
     assert logits_of(infer(infer_request(latents(), name="other"))).tolist() == logits_of(before).tolist()
 
 
-def test_a_client_cannot_bring_files_of_its_own(operator):
+def test_a_client_cannot_load_files_of_its_own(operator):
     with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
         operator.load_model("digits", config="{}", files={"file:1/model.onnx": b"x"})
     with pytest.raises(InferenceServerException, match="NOT_FOUND"):
@@ -222,16 +221,16 @@ def test_a_client_cannot_bring_files_of_its_own(operator):
 
 @contextlib.contextmanager
 def logged(caplog, count):
-    """Collects the records of the calls within, once there are `count` of them; those of calls before are not there."""
-    run_in_loop(asyncio.sleep(2 * CALL_DELAY))  # then the lines of the calls before are written
-    found = []
+    """Yield a list that holds the records of the calls in the block, once there are `count` of them."""
+    example.on_loop(asyncio.sleep(2 * CALL_DELAY))  # until the lines of earlier calls are written
+    records = []
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
         caplog.clear()
-        yield found
+        yield records
         deadline = time.monotonic() + 5
-        while len(found) < count and time.monotonic() < deadline:
+        while len(records) < count and time.monotonic() < deadline:
             time.sleep(0.01)
-            found[:] = [record for record in caplog.records if record.getMessage() == "call"]
+            records[:] = [record for record in caplog.records if record.getMessage() == "call"]
 
 
 def test_only_the_port_on_the_loopback_loads_and_unloads(server, client, caplog):
@@ -260,10 +259,10 @@ def test_the_log_says_who_loaded_and_unloaded_what(operator, caplog):
     assert all(fields["peer"].startswith("ipv4:127.0.0.1:") for _, fields in events)
 
 
-def test_statistics_count_what_was_answered_and_what_was_not(client, infer):
+def test_statistics_count_answered_and_refused_requests(client, infer):
     def of_other():
-        (found,) = client.get_inference_statistics("other").model_stats
-        return found
+        (statistics,) = client.get_inference_statistics("other").model_stats
+        return statistics
 
     before = of_other()
     infer(infer_request(latents(3), name="other"))
@@ -284,7 +283,7 @@ def test_statistics_count_what_was_answered_and_what_was_not(client, infer):
     assert sizes[3] >= 1
     assert after.last_inference >= before.last_inference
     everything = client.get_inference_statistics(as_json=True)["model_stats"]
-    assert [(one["name"], one["version"]) for one in everything] == [
+    assert [(model["name"], model["version"]) for model in everything] == [
         ("digits", "3"),
         ("digits", "12"),
         ("digits", "20"),
@@ -299,7 +298,7 @@ def metrics_of(server):
         return response.read().decode()
 
 
-def test_metrics(server, infer):
+def test_metrics_have_the_names_of_loaded_models_only(server, infer):
     assert status_of(infer, infer_request(latents(), name="a" * 50))[0] == grpc.StatusCode.NOT_FOUND
     infer(infer_request(latents(2), name="other"))
     text = metrics_of(server)

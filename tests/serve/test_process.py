@@ -12,7 +12,7 @@ from tests.serve.test_command import command
 
 
 def run(code):
-    """The lines that a process with a JSON log writes to standard error, parsed."""
+    """Run code in a process, and return the lines of its standard error, parsed."""
     words = [sys.executable, "-c", "import os, sys, warnings\nfrom bottlefit_jax.serve import log, process\n" + code]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def test_what_libraries_write_to_standard_error_is_json():
     assert (core["level"], core["logger"], core["source"]) == ("error", "grpc", "ssl.cc:12")
 
 
-def test_standard_error_is_as_before_after_it_and_may_be_closed():
+def test_afterwards_standard_error_is_as_before_and_it_may_be_closed():
     code = "os.close(2)\nwith process.json_stderr():\n  log.log('ours')\n"
     assert run(code) == []
     before, handlers = os.fstat(2), logging.getLogger().handlers[:]
@@ -64,7 +64,7 @@ def test_what_grpc_writes_is_json(tmp_path, monkeypatch):
     assert [line["event"] for line in lines if line["event"] in ("started", "stopped")] == ["started", "stopped"]
 
 
-def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
+def test_the_limit_of_open_files_is_raised_to_what_the_system_allows():
     code = (
         "import resource as r; from bottlefit_jax.serve.process import raise_file_limit\n"
         "r.setrlimit(r.RLIMIT_NOFILE, (128, 300)); print(raise_file_limit(), r.getrlimit(r.RLIMIT_NOFILE))\n"
