@@ -64,10 +64,10 @@ def change_models(
     """
     import grpc
 
+    from bottlefit_jax.protocol.authorization import read_token
     from bottlefit_jax.protocol.names import SERVICE
     from bottlefit_jax.protocol.stubs import pb
     from bottlefit_jax.protocol.text import status_line
-    from bottlefit_jax.serve.security import read_token
 
     token = None if token_file is None else read_token(token_file)
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)

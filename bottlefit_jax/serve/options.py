@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.authorization import is_loopback
 from bottlefit_jax.serve.tail import BACKENDS
 
 # option -> the smallest and the largest valid value
@@ -105,8 +106,6 @@ class ServerOptions:
                 raise UserError(f"no folder {folder}: {name('parents')} must be a folder that holds bundles")
 
     def _check_plaintext(self, name: Callable[[str], str]) -> None:
-        from bottlefit_jax.serve.security import is_loopback  # brings gRPC, which the other checks do not need
-
         if self.tls_cert is None and not self.allow_plaintext and not is_loopback(self.host):
             raise UserError(
                 f"{name('host')} {self.host} without TLS would let everyone read along: give {name('tls_cert')} and "

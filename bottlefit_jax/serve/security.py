@@ -1,8 +1,7 @@
-"""TLS, tokens, and where plaintext is allowed. Invalid files are a UserError at the start, not a failed connection."""
+"""TLS and bearer tokens. Invalid files are a UserError at the start, not a failed connection."""
 
 import contextlib
 import hmac
-import ipaddress
 import ssl
 import time
 import urllib.parse
@@ -14,7 +13,6 @@ import grpc
 
 from bottlefit_jax.errors import UserError
 
-LONGEST_TOKEN = 4096
 TOKEN_MISSING = "this server needs the metadata `authorization: Bearer TOKEN`"
 
 
@@ -53,26 +51,6 @@ def caller_of(context: grpc.aio.ServicerContext) -> dict[str, str]:
     if names:
         caller["client"] = bytes(names[0]).decode(errors="replace")[:128]
     return caller
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches the host."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def read_token(path: Path) -> str:
-    """Return the token in a file, without the white space around it.
-
-    Raises:
-        UserError: the file cannot be read, or holds something else.
-    """
-    token = _read(path, "--token-file").strip()
-    if not token or len(token) > LONGEST_TOKEN or not all(33 <= byte <= 126 for byte in token):
-        raise UserError(f"--token-file {path} must hold one word of 1 to {LONGEST_TOKEN:,} visible ASCII characters")
-    return token.decode()
 
 
 def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:

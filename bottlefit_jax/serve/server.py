@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from bottlefit_jax.bundle import Bundle
+from bottlefit_jax.protocol.authorization import read_token
 from bottlefit_jax.protocol.names import SERVICE
 from bottlefit_jax.serve import security
 from bottlefit_jax.serve.batching import Batcher
@@ -61,7 +62,7 @@ class Server:
         """
         options.check()
         tls = _credentials(options)
-        token = None if options.token_file is None else security.read_token(Path(options.token_file))
+        token = None if options.token_file is None else read_token(Path(options.token_file))
         metrics = Metrics()
         repository = Repository(
             [Path(folder) for folder in options.bundles],

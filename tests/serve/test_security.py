@@ -9,7 +9,6 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve import security
 from tests.serve import example
 from tests.serve.example import infer_request, latents, status_of
 
@@ -144,14 +143,6 @@ def test_every_method_needs_the_token(bundle, tmp_path):
     assert "token" in running.line
 
 
-@pytest.mark.parametrize("content", [b"", b"  \n", b"two words", "ключ".encode(), b"x" * 5000])
-def test_a_token_file_holds_one_word(tmp_path, content):
-    path = tmp_path / "token"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="must hold one word"):
-        security.read_token(path)
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "edge.example"])
 def test_plaintext_stays_on_the_loopback(bundle, host):
     assert f"host {host} without TLS would let everyone read along" in error_of(bundle, host=host)
@@ -163,11 +154,6 @@ def test_allow_plaintext_serves_plaintext_elsewhere(bundle):
         triton.InferenceServerClient(f"127.0.0.1:{running.port}") as client,
     ):
         assert client.is_server_ready()
-
-
-@pytest.mark.parametrize(("host", "loopback"), [("localhost", True), ("127.3.2.1", True), ("[::1]", True), ("", False)])
-def test_loopback(host, loopback):
-    assert security.is_loopback(host) == loopback
 
 
 def fields_of_calls(caplog):
