@@ -25,6 +25,6 @@ def test_a_server_logs_one_line_for_so_many_calls(tmp_path, caplog):
     ):
         method = example.raw_method(channel, "ModelInfer")
         for number in range(9):
-            method(example.infer_request(example.latents(), id=f"{number}").SerializeToString(), timeout=10)
+            method(example.infer_request(example.latents(), id=f"{number}").SerializeToString(), timeout=60)
     calls = [record.fields["request"] for record in caplog.records if record.getMessage() == "call"]
     assert calls == ["0", "4", "8"]

@@ -55,6 +55,7 @@ def test_every_option_has_a_flag(tmp_path):
         ({"port": 70_000}, "port is 70000; it must be 0 to 65,535"),
         ({"port": None}, "port is None; it must be a whole number from 0 to 65,535"),
         ({"metrics_port": -1}, "metrics_port is -1; it must be 0 to 65,535"),
+        ({"log_calls": -1}, "log_calls is -1; it must be 0 to 1,000,000"),
         ({"max_batch": 0}, "max_batch is 0; it must be 1 to 1,024"),
         ({"max_batch": 2.5}, "max_batch is 2.5; it must be a whole number from 1 to 1,024"),
         ({"threads": "4"}, "threads is '4'; it must be a whole number from 1 to 1,024"),
