@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.serve import BATCH, cores, latents, serving
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.protocol.request import addressed, infer_request
+from bottlefit_jax.protocol.request import RequestMaker
 
 TIMES = (1.3, 2.0, 5.0)  # of the capacity
 IN_TIME, REFUSED_MS = 0.9, 20.0  # the limits to keep
@@ -75,8 +75,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def request(bundle: Bundle, deadline_ms: int) -> bytes:
     """Make the message that a device sends for one image."""
-    message = infer_request(bundle.manifest, latents(bundle, 1)[0])
-    return addressed(message, "", deadline_ms / 1000).SerializeToString()
+    maker = RequestMaker(bundle.manifest)
+    return maker.request(latents(bundle, 1).tobytes(), "", deadline_ms / 1000).SerializeToString()
 
 
 def overload(bundle: Bundle, message: Path, options: argparse.Namespace) -> dict[str, Any]:

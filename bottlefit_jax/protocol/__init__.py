@@ -15,20 +15,19 @@ from bottlefit_jax.lazy import exports
 
 if TYPE_CHECKING:
     from bottlefit_jax.protocol.model_config import check_config, make_config
-    from bottlefit_jax.protocol.request import addressed, infer_request
+    from bottlefit_jax.protocol.request import RequestMaker
     from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, latent_of, version_of
     from bottlefit_jax.protocol.response import ResponseMaker
     from bottlefit_jax.protocol.response_checks import identity_problem, largest_response, logits_of, microseconds
 
 __all__ = [
     "Refused",
+    "RequestMaker",
     "ResponseMaker",
-    "addressed",
     "check_config",
     "deadline_of",
     "head_of",
     "identity_problem",
-    "infer_request",
     "largest_response",
     "latent_of",
     "logits_of",
@@ -41,7 +40,7 @@ __getattr__ = exports(
     __name__,
     {
         "model_config": ("check_config", "make_config"),
-        "request": ("addressed", "infer_request"),
+        "request": ("RequestMaker",),
         "request_checks": ("Refused", "deadline_of", "head_of", "latent_of", "version_of"),
         "response": ("ResponseMaker",),
         "response_checks": ("identity_problem", "largest_response", "logits_of", "microseconds"),

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from bottlefit_jax.protocol.request import addressed
-from bottlefit_jax.protocol.request import infer_request as request_of_a_device
+from bottlefit_jax.protocol.request import RequestMaker
 from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, latent_of, version_of
 from tests.protocol.conftest import SHAPE, latents
 
@@ -119,16 +118,22 @@ def test_raw_and_typed_contents_are_the_same_latents(manifest, batch):
 
 
 def test_a_request_of_a_device_passes_every_check(manifest):
-    latent = latents()[0]
-    request = request_of_a_device(manifest, latent)
-    np.testing.assert_array_equal(check(request, manifest), latent[None])
+    maker, latent = RequestMaker(manifest), latents()
+    request = maker.request(latent.tobytes(), "", 60)
+    np.testing.assert_array_equal(check(request, manifest), latent)
     assert head_of(request) == manifest.head.id[:32]
     assert version_of(request.model_version) is None
-    sent = addressed(request, "12", 0.5)
-    np.testing.assert_array_equal(check(sent, manifest), latent[None])
-    assert version_of(sent.model_version) == 12
-    assert not request.model_version  # the original can be sent again
-    assert "timeout" not in request.parameters
+    assert time.monotonic() + 30 < deadline_of(request, math.inf) <= time.monotonic() + 60
+
+
+def test_a_maker_changes_all_that_differs_between_requests(manifest):
+    maker = RequestMaker(manifest)
+    maker.request(latents(seed=1).tobytes(), "", 60)
+    request, latent = maker.request(latents(seed=2).tobytes(), "12", 1e-9), latents(seed=2)
+    np.testing.assert_array_equal(check(request, manifest), latent)
+    assert version_of(request.model_version) == 12
+    assert request.parameters["timeout"].int64_param == 1  # 0 would be none
+    assert len(request.raw_input_contents) == 1
 
 
 def test_the_earlier_one_of_deadline_and_timeout_counts(manifest):
