@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from bottlefit_jax import serve
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.serve import Server, ServerOptions, serve_in_thread
+from bottlefit_jax.serve import ServerOptions, serve_in_thread
 from tests.serve import example
 from tests.serve.example import latents, status_of
 
@@ -126,18 +125,3 @@ def test_only_the_command_changes_its_process():
             if {"signal", "resource", "bottlefit_jax.serve.process"} & set(names):
                 importing.add(path.name)
     assert importing == {"__main__.py", "process.py"}
-
-
-def test_the_room_exports_what_a_program_needs():
-    assert serve.__all__ == ["JsonFormatter", "Server", "ServerOptions", "serve_in_thread"]
-    for name in serve.__all__:
-        assert getattr(serve, name).__module__.startswith("bottlefit_jax.serve.")
-    with pytest.raises(AttributeError, match="has no attribute 'Running'"):
-        _ = serve.Running
-    assert Server is serve.Server
-
-
-def test_the_room_imports_nothing_heavy():
-    code = "import sys, bottlefit_jax.serve; print(sorted({'grpc', 'numpy', 'onnxruntime', 'jax'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
