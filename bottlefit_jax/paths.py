@@ -1,29 +1,23 @@
-"""Paths: how one is read from a flag or a config, and how one is shown."""
+"""Paths that a person gives, in a flag or a config: `~` is the home folder, and only this machine's files are read."""
 
 import argparse
-import os
 import re
 from pathlib import Path
 
 from bottlefit_jax.errors import UserError
 
-__all__ = ["PathError", "local_path", "printable"]
-
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # of gs://bucket/run, s3://, http://, file://
 
 
 class PathError(UserError, argparse.ArgumentTypeError):
-    """An invalid path. It is an ArgumentTypeError, since argparse shows the text of no other error."""
+    """A path that cannot be one; argparse shows the text of an ArgumentTypeError, and of no other error."""
 
 
 def local_path(text: str) -> Path:
-    """Return the path that a person wrote, with `~` and `~NAME` expanded.
-
-    Args:
-        text: the value of a flag or of a config key.
+    """The path that a person wrote, `~` and `~NAME` expanded.
 
     Raises:
-        PathError: it is empty, a URL, has a zero byte, or names an unknown home folder.
+        PathError: it is empty, is the address of another place, or has a home folder that nobody knows.
     """
     if not text:
         raise PathError("the path is empty; '.' is the folder that you are in")
@@ -36,8 +30,3 @@ def local_path(text: str) -> Path:
     if "\0" in text:
         raise PathError(f"{text!r} has a zero byte, which no path can have")
     return path
-
-
-def printable(path: str | bytes | os.PathLike) -> str:
-    r"""Return a path as text that UTF-8 can encode: bytes that are not UTF-8 become escapes such as `\xe9`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 from bottlefit_jax.cli import command
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.paths import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(argv)
         from bottlefit_jax.data.tfds_writer import write_catalogue_set, write_folder_set
+        from bottlefit_jax.images import printable
 
         if options.folder:
             path = write_folder_set(options.folder, options.name, data_dir=options.data_dir)

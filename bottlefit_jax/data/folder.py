@@ -8,8 +8,7 @@ import numpy as np
 
 from bottlefit_jax.data.source import SPLITS, FileSource
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.images import SUFFIXES, is_hidden
-from bottlefit_jax.paths import printable
+from bottlefit_jax.images import SUFFIXES, is_hidden, printable
 
 _INNER = "images"  # Tiny ImageNet has CLASS/images/*.JPEG
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"

@@ -7,7 +7,7 @@ from bottlefit_jax.data.folder import Folder
 from bottlefit_jax.data.labelled import TABLE, Labelled
 from bottlefit_jax.data.source import SPLITS, Source, check_options
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.paths import printable
+from bottlefit_jax.images import printable
 
 
 def _splits(root: str) -> list[str]:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.images import decode_image
-from bottlefit_jax.paths import printable
+from bottlefit_jax.images import decode_image, printable
 
 SPLITS = ("train", "val")
 ON_BAD_IMAGE = ("error", "skip")

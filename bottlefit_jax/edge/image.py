@@ -14,8 +14,7 @@ from PIL import Image as pillow
 
 from bottlefit_jax.bundle.manifest import Image
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.images import SUFFIXES, decode_image, is_hidden, orientation_of, to_rgb, upright
-from bottlefit_jax.paths import printable
+from bottlefit_jax.images import SUFFIXES, decode_image, is_hidden, orientation_of, printable, to_rgb, upright
 
 
 class ImageError(UserError):

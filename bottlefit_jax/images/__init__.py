@@ -12,7 +12,7 @@ NumPy, Pillow and simplejpeg are all that it needs, so that a device can import 
 
 from bottlefit_jax.images.decode import MAX_PIXELS, REDUCE_ABOVE, check_image, decode_image, to_rgb, upright
 from bottlefit_jax.images.exif import orientation_of
-from bottlefit_jax.images.names import SUFFIXES, is_hidden
+from bottlefit_jax.images.names import SUFFIXES, is_hidden, printable
 
 __all__ = [
     "MAX_PIXELS",
@@ -22,6 +22,7 @@ __all__ = [
     "decode_image",
     "is_hidden",
     "orientation_of",
+    "printable",
     "to_rgb",
     "upright",
 ]

@@ -17,8 +17,8 @@ from PIL import Image
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.images.exif import orientation_of
 from bottlefit_jax.images.jpeg import START, JpegHeader, has_all_scans, has_zeroed_data, jpeg_header
+from bottlefit_jax.images.names import printable
 from bottlefit_jax.images.png import has_all_rows
-from bottlefit_jax.paths import printable
 
 T = TypeVar("T")
 
