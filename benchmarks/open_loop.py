@@ -1,10 +1,10 @@
-"""ModelInfer calls that begin when they are due, whatever became of those before: an open-loop load generator.
+"""An open-loop load generator: ModelInfer calls begin when they are due, whether or not earlier ones have ended.
 
     python -m benchmarks.open_loop HOST:PORT MESSAGE --deadline-ms 500 --rate 2000 --seconds 5
     python -m benchmarks.open_loop HOST:PORT MESSAGE --deadline-ms 500 --closed 32 --seconds 5    # for the capacity
 
-MESSAGE is a file with a serialised ModelInferRequest. It speaks HTTP/2 itself: a call costs this process 0.02 ms of
-CPU, where gRPC's Python client takes as much as the server. Plaintext; prints one line of JSON.
+MESSAGE is a file with a serialised ModelInferRequest. The generator has its own HTTP/2 code, with which a call costs it
+0.02 ms of CPU; gRPC's Python client would take as much CPU as the server. Plaintext only. It prints one line of JSON.
 """
 
 import argparse
@@ -26,21 +26,21 @@ import numpy as np
 PATH = b"/inference.GRPCInferenceService/ModelInfer"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
-WINDOW, FRAME, STREAMS = 65_535, 16_384, 1000  # what a peer takes before it says more; streams of ours at once
-STATUS = re.compile(rb"grpc-status[\x01\x02](\d\d?)")  # gRPC writes it plainly where the peer has no table
+WINDOW, FRAME, STREAMS = 65_535, 16_384, 1000  # HTTP/2's initial window and frame size; our streams at once
+STATUS = re.compile(rb"grpc-status[\x01\x02](\d\d?)")  # uncompressed, as we announce no header table
 CODES = {0: "OK", 1: "CANCELLED", 4: "DEADLINE_EXCEEDED", 8: "RESOURCE_EXHAUSTED", 14: "UNAVAILABLE"}
-REFUSALS = ("RESOURCE_EXHAUSTED", "CANCELLED", "UNAVAILABLE", "RESET")  # of the server, not of a deadline
-TICK = 0.0005  # seconds that it sleeps between two looks, so as to leave the processor to the server
+REFUSALS = ("RESOURCE_EXHAUSTED", "CANCELLED", "UNAVAILABLE", "RESET")  # by the server; a missed deadline is not one
+TICK = 0.0005  # seconds between two polls, which leave the processor to the server
 
 
 def main() -> int:
-    """Run the load and print what became of it."""
+    """Run the load and print its results."""
     parser = argparse.ArgumentParser(description="An open-loop load on one method.")
     parser.add_argument("address")
     parser.add_argument("message", type=Path)
     parser.add_argument("--deadline-ms", type=int, required=True)
-    parser.add_argument("--seconds", type=float, default=5, help="of load, after as many of warming up as --warm-up")
-    parser.add_argument("--warm-up", type=float, default=1)
+    parser.add_argument("--seconds", type=float, default=5, help="of load, after --warm-up")
+    parser.add_argument("--warm-up", type=float, default=1, help="seconds of load before those that count")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     kind = parser.add_mutually_exclusive_group(required=True)
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def arrivals(rate: float, seed: int) -> Iterator[float]:
-    """Seconds from the beginning, of a Poisson process."""
+    """Yield the times of a Poisson process, in seconds from its beginning."""
     source, at = random.Random(seed), 0.0
     while True:
         at += source.expovariate(rate)
@@ -68,17 +68,17 @@ def arrivals(rate: float, seed: int) -> Iterator[float]:
 
 
 class Connection:
-    """One HTTP/2 connection that sends the same call again and again."""
+    """One HTTP/2 connection that repeats the same call."""
 
     def __init__(self, host: str, port: int, message: bytes, deadline_ms: int):
         self.socket = socket.create_connection((host.strip("[]"), port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.calls: dict[int, float] = {}  # by stream: when it was due
+        self.calls: dict[int, float] = {}  # stream -> when the call was due
         self._waiting: deque[float] = deque()
         self._headers = header_block(host, deadline_ms)
         self._body = struct.pack(">BI", 0, len(message)) + message
         self._stream, self._window = 1, WINDOW
-        # no table of headers, so that each block can be read alone; a window that is never full
+        # no header table, so that each block can be read alone; a window that is never full
         settings = struct.pack(">HIHI", 1, 0, 4, (1 << 31) - 1)
         self._out = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, settings))
         self._out += frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1 - WINDOW))
@@ -88,27 +88,27 @@ class Connection:
 
     @property
     def busy(self) -> bool:
-        """Whether a call has not ended."""
+        """Whether a call is still open."""
         return bool(self.calls or self._waiting)
 
     def begin(self, due: float) -> None:
-        """Begins a call, as soon as the peer's window has room for it."""
+        """Begin a call as soon as the peer's window has room for it."""
         self._waiting.append(due)
         self._send()
 
     def cancel(self, stream: int) -> None:
-        """End a call as a client does whose deadline has passed."""
+        """Cancel a call, as a client does at its deadline."""
         del self.calls[stream]
         self._out += frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
 
     def flush(self) -> None:
-        """Write what the socket takes."""
+        """Write as much as the socket takes."""
         if self._out:
             with contextlib.suppress(BlockingIOError):
                 del self._out[: self.socket.send(self._out)]
 
     def ended(self) -> Iterator[tuple[int, str]]:
-        """Read what has come; yield the streams that ended, and their status."""
+        """Read what has arrived; yield the streams that ended, and their statuses."""
         try:
             data = self.socket.recv(1 << 18)
         except BlockingIOError:
@@ -158,7 +158,7 @@ class Connection:
 
 
 def header_block(host: str, deadline_ms: int) -> bytes:
-    """HPACK without the dynamic table: indexed fields of RFC 7541's static table, and literals."""
+    """Make the request's headers in HPACK: indexed fields of RFC 7541's static table, and literals."""
 
     def text(value: bytes) -> bytes:
         return bytes([len(value)]) + value
@@ -170,12 +170,12 @@ def header_block(host: str, deadline_ms: int) -> bytes:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame of RFC 9113."""
+    """Make a frame of RFC 9113."""
     return struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
 
 
 def status_of(block: bytearray) -> str:
-    """The status in a block of trailers."""
+    """Return the status in a block of trailers."""
     match = STATUS.search(block)
     if match is None:
         raise SystemExit(f"trailers without a status that this generator can read: {bytes(block)!r}")
@@ -184,7 +184,7 @@ def status_of(block: bytearray) -> str:
 
 
 class Load:
-    """The calls over all connections, and what became of each."""
+    """The calls over all connections, and their results."""
 
     def __init__(self, connections: list[Connection], deadline: float):
         self._connections, self._deadline = connections, deadline
@@ -195,7 +195,7 @@ class Load:
         self._cpu, self._next = 0.0, 0
 
     def run(self, warm_up: float, seconds: float, *, closed: int = 0, arrivals: Iterator[float] | None = None) -> None:
-        """Call for `warm_up` and `seconds`, and the deadline of the last one."""
+        """Make calls for `warm_up` and then for `seconds`, and wait for the last ones up to their deadline."""
         began, cpu = time.monotonic(), time.process_time()
         self._first, self._last = began + warm_up, began + warm_up + seconds
         due = began + next(arrivals) if arrivals else float("inf")
@@ -239,7 +239,7 @@ class Load:
                 self._calls.append(("LATE", due, now - due, now))
 
     def summary(self, seconds: float) -> dict[str, object]:
-        """Count by status, answers in time a second, percentiles of milliseconds, the share that was given up."""
+        """Return counts by status, answers in time per second, percentiles in milliseconds, the share given up."""
         calls = [call for call in self._calls if self._first <= call[1] < self._last]
         counts = Counter(status for status, *_ in calls)
         answered = [took for status, _, took, _ in calls if status == "OK" and took <= self._deadline]
@@ -258,7 +258,7 @@ class Load:
 
 
 def percentiles(seconds: list[float]) -> list[float]:
-    """p50, p95 and p99 in milliseconds; empty where there is nothing."""
+    """Return p50, p95 and p99 in milliseconds; empty without values."""
     return [round(float(value), 3) for value in 1e3 * np.percentile(seconds, (50, 95, 99))] if seconds else []
 
 

@@ -1,14 +1,14 @@
-"""What the server adds to its tail, and what a device's process costs.
+"""The time that the server adds to its tail, and the cost of a device's process.
 
-    python -m export.bundle --workdir RUN --output B      # a DenseNet-169 student, 3 channels, 224 px, as in the issue
+    python -m export.bundle --workdir RUN --output B      # a DenseNet-169 student, 3 channels, 224 px
     python -m benchmarks.serve --bundle B [--mlserver VENV/bin/python]
-    python -m benchmarks.serve_load --bundle B --deadline-ms 2000      # more than it can bear
+    python -m benchmarks.serve_load --bundle B --deadline-ms 2000      # overload
 
-One machine of two cores runs both ends. Our server is the command, with its defaults; "the tail alone" is the same
+One machine of two cores runs both ends. Our server is the command with its defaults. "The tail alone" is the same
 function in this process, called in a loop, in turns with the server. Every client is tritonclient's. Other load on the
-machine spoils the numbers: the load that was there before is printed.
-MLServer lives in an environment of its own (pip install mlserver onnxruntime) and serves the same tail.onnx by a
-runtime of ten lines, without its worker processes and its batching, which is its fastest with one client.
+machine distorts the numbers: the load before the run is printed.
+MLServer needs an environment of its own (pip install mlserver onnxruntime). It serves the same tail.onnx with a runtime
+of ten lines, without its worker processes and its batching: that is its fastest setting for one client.
 """
 
 import argparse
@@ -32,11 +32,12 @@ import tritonclient.grpc as triton
 
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.serve.options import cores
 from bottlefit_jax.serve.tail import open_tail
 
 BATCH, CLIENTS = 8, 32
 PERCENTILES = (50, 95, 99)
-ADDED_MS, THROUGHPUT, LOAD_S, MEMORY_MB = 2.0, 0.9, 0.5, 120  # what must be reached
+ADDED_MS, THROUGHPUT, LOAD_S, MEMORY_MB = 2.0, 0.9, 0.5, 120  # the limits to keep
 RUNTIME = """
 import numpy as np, onnxruntime
 from mlserver import MLModel
@@ -78,23 +79,23 @@ def main(argv: list[str] | None = None) -> int:
         load = os.getloadavg()[0]
         bundle = read_bundle(options.bundle)
         with ours(bundle) as address:
-            found = {
+            results = {
                 "load_before": load,
                 **one_client(bundle, address, options.rounds, options.requests),
                 **many_clients(bundle, address, options.rounds),
                 **device(bundle, address),
             }
-            found |= against_mlserver(bundle, address, options.mlserver, options.rounds, options.requests)
+            results |= against_mlserver(bundle, address, options.mlserver, options.rounds, options.requests)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    report(bundle, found)
+    report(bundle, results)
     return 0
 
 
 @contextlib.contextmanager
 def ours(bundle: Bundle) -> Iterator[str]:
-    """Our server as a process; yields its address."""
+    """Start our server as a process; yield its address."""
     words = [sys.executable, "-m", "bottlefit_jax.serve", "--bundle", str(bundle.folder), "--port", "0"]
     with serving(words) as (_, address):
         yield address
@@ -102,25 +103,25 @@ def ours(bundle: Bundle) -> Iterator[str]:
 
 @contextlib.contextmanager
 def serving(words: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server as a process; yields it and the address that it says it listens on."""
+    """Start a server as a process; yield it and its address."""
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line.startswith("listening on "):
-                raise UserError(f"{' '.join(words)} does not start")
+                raise UserError(f"{' '.join(words)} did not start")
             yield process, line.split()[2]
         finally:
             process.send_signal(signal.SIGTERM)
 
 
 def own_tail(bundle: Bundle) -> Callable[[np.ndarray], float]:
-    """A function from latents to the seconds that the tail takes for them in this process."""
+    """Return a function from latents to the seconds that the tail takes for them in this process."""
     tail = open_tail(bundle, backend="onnx", threads=cores(), max_batch=BATCH)
     return lambda latent: seconds_of(lambda: tail(latent))
 
 
 def one_client(bundle: Bundle, address: str, rounds: int, requests: int) -> dict[str, Any]:
-    """Milliseconds of the tail alone and of round trips, in turns; `added` is from percentile to percentile."""
+    """Measure the tail alone and round trips, in turns, in milliseconds; `added` is the difference of percentiles."""
     tail, latent = own_tail(bundle), latents(bundle, 1)
     alone, trips, around = [], [], []
     with triton.InferenceServerClient(address) as client:
@@ -144,7 +145,7 @@ def one_client(bundle: Bundle, address: str, rounds: int, requests: int) -> dict
 
 
 def many_clients(bundle: Bundle, address: str, rounds: int) -> dict[str, Any]:
-    """Images per second: the tail alone at batch 8, and 32 clients that each send one image after the other."""
+    """Measure images per second: the tail alone with batches of 8, and 32 clients that send one image at a time."""
     tail, latent = own_tail(bundle), latents(bundle, BATCH)
     tail(latent)
     alone, served, lost, sent, batches = [], [], 0, 0, []
@@ -185,22 +186,22 @@ def many_clients(bundle: Bundle, address: str, rounds: int) -> dict[str, Any]:
 
 
 def device(bundle: Bundle, address: str, times: int = 5) -> dict[str, Any]:
-    """Seconds to import and load the device's client in a process of its own, and its peak memory in MB; medians."""
+    """Measure the device's client in a process of its own: seconds to import and load it, its peak memory in MB."""
     code = DEVICE.replace("BUNDLE", repr(str(bundle.folder))).replace("SERVER", repr(address))
-    found = []
+    runs = []
     for _ in range(times):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         if done.returncode:
             return {"device": f"not measured: {(done.stderr.strip() or 'no error').splitlines()[-1]}"}
-        found.append([float(word) for word in done.stdout.split()])
+        runs.append([float(word) for word in done.stdout.split()])
     return {
-        "device_load_s": statistics.median(one[0] for one in found),
-        "device_peak_mb": statistics.median(one[1] for one in found),
+        "device_load_s": statistics.median(seconds for seconds, _ in runs),
+        "device_peak_mb": statistics.median(peak for _, peak in runs),
     }
 
 
 def against_mlserver(bundle: Bundle, address: str, python: str, rounds: int, requests: int) -> dict[str, Any]:
-    """Round trips per second of one client, in turns."""
+    """Measure round trips per second of one client, in turns with MLServer."""
     if not python:
         return {"mlserver": "not measured: --mlserver was not given"}
     latent = latents(bundle, 1)
@@ -211,7 +212,7 @@ def against_mlserver(bundle: Bundle, address: str, python: str, rounds: int, req
         }
         logits = {name: np.asarray(logits_of(call())) for name, call in calls.items()}
         if not np.allclose(logits["ours"], logits["mlserver"], rtol=1e-3, atol=1e-3):
-            raise UserError("MLServer's logits are not ours: the comparison would be worth nothing")
+            raise UserError("MLServer's logits differ from ours, so the two cannot be compared")
         rates: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds):
             for name, call in calls.items():
@@ -223,7 +224,7 @@ def against_mlserver(bundle: Bundle, address: str, python: str, rounds: int, req
 
 @contextlib.contextmanager
 def mlserver(bundle: Bundle, python: str) -> Iterator[str]:
-    """MLServer as a process; yields its gRPC address once the model is ready."""
+    """Start MLServer as a process; yield its gRPC address once the model is ready."""
     ports = [free_port() for _ in range(3)]
     settings = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
     path = str(bundle.path(bundle.manifest.tail.onnx).resolve())
@@ -240,7 +241,7 @@ def mlserver(bundle: Bundle, python: str) -> Iterator[str]:
             try:
                 address = f"127.0.0.1:{settings['grpc_port']}"
                 if not ready(address, bundle.manifest.name, process):
-                    raise UserError(f"MLServer does not start: {(place / 'log').read_text()[-500:]}")
+                    raise UserError(f"MLServer did not start: {(place / 'log').read_text()[-500:]}")
                 yield address
             finally:
                 process.terminate()
@@ -248,7 +249,7 @@ def mlserver(bundle: Bundle, python: str) -> Iterator[str]:
 
 
 def ready(address: str, name: str, process: subprocess.Popen[bytes]) -> bool:
-    """Whether the model gets ready within a minute."""
+    """Return whether the model is ready within a minute."""
     end = time.monotonic() + 60
     with triton.InferenceServerClient(address) as client:
         while time.monotonic() < end and process.poll() is None:
@@ -260,81 +261,75 @@ def ready(address: str, name: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 def caller(client: Any, bundle: Bundle, latent: np.ndarray) -> Callable[[], Any]:
-    """A function that sends `latent` and returns the response message."""
+    """Return a function that sends `latent` and returns the response message."""
     tensor = triton.InferInput("latent", latent.shape, "UINT8")
     tensor.set_data_from_numpy(latent)
     return lambda: client.infer(bundle.manifest.name, [tensor], client_timeout=60).get_response()
 
 
 def logits_of(response: Any) -> list[float]:
-    """Of raw or typed contents: MLServer answers with the latter unless it is asked in raw."""
+    """Return the logits from raw or typed contents: MLServer answers as it is asked."""
     if response.raw_output_contents:
         return np.frombuffer(response.raw_output_contents[0], np.float32).tolist()
     return list(response.outputs[0].contents.fp32_contents)
 
 
 def latents(bundle: Bundle, batch: int) -> np.ndarray:
-    """[batch, h, w, c] uint8, random."""
+    """Return random latents, [batch, h, w, c] uint8."""
     return np.random.default_rng(0).integers(0, 256, (batch, *bundle.manifest.latent.shape), dtype=np.uint8)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """The time that `work()` takes."""
+    """Return the seconds that `work()` takes."""
     return timed(work)[0]
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """The time that `work()` takes, and what it returns."""
+    """Return the seconds that `work()` takes, and its result."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """Return a port that is free at the moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def report(bundle: Bundle, found: dict[str, Any]) -> None:
-    """Print the result for a person, then as one line of JSON."""
+def report(bundle: Bundle, results: dict[str, Any]) -> None:
+    """Print the results as a table, then as one line of JSON."""
     manifest = bundle.manifest
-    print(
-        f"{manifest.model.name}, latent {list(manifest.latent.shape)}, {cores()} cores, load {found['load_before']:.1f}"
-    )
-    for name, said in (
+    load = results["load_before"]
+    print(f"{manifest.model.name}, latent {list(manifest.latent.shape)}, {cores()} cores, load {load:.1f}")
+    for name, title in (
         ("tail_ms", "tail alone"),
         ("trip_ms", "round trip, one client"),
         ("added_ms", "added by the server"),
         ("around_tail_ms", "round trip - tail_us"),
     ):
-        numbers = [f"p{q} {value:8.2f}" for q, value in zip(PERCENTILES, found[name], strict=True)]
-        print(f"{said + ', ms':<28} {'  '.join(numbers)}")
-    rows = [("added at p50, ms", found["added_ms"][0], f"<= {ADDED_MS}", found["added_ms"][0] <= ADDED_MS)]
-    print(f"{'tail alone, batch 8':<28} {found['tail_batch8_per_s']:8.1f} images/s")
-    print(f"{'32 clients':<28} {found['clients32_per_s']:8.1f} images/s, mean batch {found['mean_batch']:.1f}")
-    ratio, lost = found["throughput_ratio"], found["lost"]
+        numbers = [f"p{q} {value:8.2f}" for q, value in zip(PERCENTILES, results[name], strict=True)]
+        print(f"{title + ', ms':<28} {'  '.join(numbers)}")
+    rows = [("added at p50, ms", results["added_ms"][0], f"<= {ADDED_MS}", results["added_ms"][0] <= ADDED_MS)]
+    print(f"{'tail alone, batch 8':<28} {results['tail_batch8_per_s']:8.1f} images/s")
+    print(f"{'32 clients':<28} {results['clients32_per_s']:8.1f} images/s, mean batch {results['mean_batch']:.1f}")
+    ratio, lost = results["throughput_ratio"], results["lost"]
     rows += [("32 clients / batch 8", ratio, f">= {THROUGHPUT}", ratio >= THROUGHPUT)]
-    rows += [(f"lost of {found['sent']:,}", lost, "0", lost == 0)]
-    if "device_load_s" in found:
-        load, peak = found["device_load_s"], found["device_peak_mb"]
-        rows += [("device loads, s", load, f"< {LOAD_S}", load < LOAD_S)]
+    rows += [(f"lost of {results['sent']:,}", lost, "0", lost == 0)]
+    if "device_load_s" in results:
+        seconds, peak = results["device_load_s"], results["device_peak_mb"]
+        rows += [("device loads, s", seconds, f"< {LOAD_S}", seconds < LOAD_S)]
         rows += [("device's peak, MB", peak, f"< {MEMORY_MB}", peak < MEMORY_MB)]
-    for name, value, wanted, met in rows:
-        print(f"{name:<28} {value:8.2f}  {wanted:<8} {'met' if met else 'MISSED'}")
-    if "trips_ratio" in found:
-        trips = f"ours {found['ours_trips_per_s']:.1f}, MLServer {found['mlserver_trips_per_s']:.1f}"
-        print(f"{'round trips/s, one client':<28} {trips}, ratio {found['trips_ratio']:.2f}")
+    for name, value, limit, met in rows:
+        print(f"{name:<28} {value:8.2f}  {limit:<8} {'met' if met else 'MISSED'}")
+    if "trips_ratio" in results:
+        trips = f"ours {results['ours_trips_per_s']:.1f}, MLServer {results['mlserver_trips_per_s']:.1f}"
+        print(f"{'round trips/s, one client':<28} {trips}, ratio {results['trips_ratio']:.2f}")
     for key in ("device", "mlserver"):
-        if key in found:
-            print(f"{key:<28} {found[key]}")
-    print(json.dumps(found, default=lambda value: round(value, 3)))
+        if key in results:
+            print(f"{key:<28} {results[key]}")
+    print(json.dumps(results, default=lambda value: round(value, 3)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The server under more load than it can bear, and what a request costs it beside the tail.
+"""The server under overload, and the CPU time of a request beside the tail.
 
     python -m benchmarks.serve_load --bundle bundles/digits --deadline-ms 500
     python -m benchmarks.serve_load --bundle B --deadline-ms 2000      # as in benchmarks/serve.py
 
 The load comes from a process of its own (benchmarks/open_loop.py) on the same cores as the server. A round measures the
-capacity, by as many calls at once as fill two batches, then offers a multiple of it at random times, then measures the
-capacity again; the ratio is that of the round, so that other load on the machine weighs on both. A request's cost is
-the CPU time of the server's process, user and system, against that of a grpc.aio server that does nothing.
+capacity with as many calls at once as fill two batches, then offers a multiple of it at random times, then measures the
+capacity again. The ratio is computed for each round, so that other load on the machine affects both sides. The cost of
+a request is the CPU time of the server's process, user and system, next to that of a grpc.aio server that does nothing.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from typing import Any
 from benchmarks.serve import BATCH, cores, latents, serving
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.protocol.stubs import pb
+from bottlefit_jax.protocol.request import RequestMaker
 
 TIMES = (1.3, 2.0, 5.0)  # of the capacity
-IN_TIME, REFUSED_MS = 0.9, 20.0  # what must be reached
-CLOSED_S, PATIENT_MS = 3.0, 60_000  # of a measurement of the capacity; a deadline that no call of it meets
+IN_TIME, REFUSED_MS = 0.9, 20.0  # the limits to keep
+CLOSED_S, PATIENT_MS = 3.0, 60_000  # a measurement of the capacity; a deadline that is never reached in it
 EMPTY = """
 import asyncio, grpc
 
@@ -49,7 +49,7 @@ asyncio.run(main())
 
 def main(argv: list[str] | None = None) -> int:
     """Run the load and print a table and a line of JSON; return the exit code."""
-    parser = argparse.ArgumentParser(description="The server under more load than it can bear.")
+    parser = argparse.ArgumentParser(description="The server under overload.")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--deadline-ms", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             message = Path(folder) / "message"
             message.write_bytes(request(bundle, options.deadline_ms))
-            found = {
+            results = {
                 "load_before": load,
                 "cost": cost(bundle, message, options.rounds),
                 "overload": overload(bundle, message, options),
@@ -69,28 +69,19 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    report(bundle, options.deadline_ms, found)
+    report(bundle, options.deadline_ms, results)
     return 0
 
 
 def request(bundle: Bundle, deadline_ms: int) -> bytes:
-    """What a device sends for one image."""
-    latent, manifest = latents(bundle, 1), bundle.manifest
-    tensor = pb.ModelInferRequest.InferInputTensor(name="latent", datatype="UINT8", shape=latent.shape)
-    return pb.ModelInferRequest(
-        model_name=manifest.name,
-        inputs=[tensor],
-        raw_input_contents=[latent.tobytes()],
-        parameters={
-            "head": pb.InferParameter(string_param=manifest.head.id[:32]),
-            "timeout": pb.InferParameter(int64_param=1000 * deadline_ms),
-        },
-    ).SerializeToString()
+    """Make the message that a device sends for one image."""
+    maker = RequestMaker(bundle.manifest)
+    return maker.request(latents(bundle, 1).tobytes(), "", deadline_ms / 1000).SerializeToString()
 
 
 def overload(bundle: Bundle, message: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """For each multiple of the capacity: what was answered in time, against the capacity before and after."""
-    found: dict[str, Any] = {}
+    """Measure the answers in time for each multiple of the capacity, next to the capacity before and after."""
+    results: dict[str, Any] = {}
     with ours(bundle, "--log-calls", "0") as (_, address):
         for times in TIMES:
             rounds = []
@@ -101,7 +92,7 @@ def overload(bundle: Bundle, message: Path, options: argparse.Namespace) -> dict
                 offered = loaded(address, message, options.deadline_ms, *words)
                 possible = (before + capacity(address, message)) / 2
                 rounds.append({**offered, "capacity_per_s": possible, "ratio": offered["in_time_per_s"] / possible})
-            found[f"{times:g}"] = {
+            results[f"{times:g}"] = {
                 "rounds": rounds,
                 "capacity_per_s": statistics.median(one["capacity_per_s"] for one in rounds),
                 "in_time_per_s": statistics.median(one["in_time_per_s"] for one in rounds),
@@ -109,11 +100,11 @@ def overload(bundle: Bundle, message: Path, options: argparse.Namespace) -> dict
                 "refused_p95_ms": max((one["refused_ms"][1] for one in rounds if one["refused_ms"]), default=0.0),
                 "given_up": statistics.median(one["given_up"] for one in rounds),
             }
-    return found
+    return results
 
 
 def cost(bundle: Bundle, message: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds of CPU of a request: ours, ours without a line in the log, an empty server's; in turns."""
+    """Measure the CPU milliseconds of a request, in turns: our server, the same with a short log, an empty server."""
     servers = {
         "all_lines": lambda: ours(bundle),
         "one_line_in_1000": lambda: ours(bundle, "--log-calls", "1000"),
@@ -132,19 +123,19 @@ def cost(bundle: Bundle, message: Path, rounds: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def ours(bundle: Bundle, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Our server as a process; yields it and its address."""
+    """Start our server as a process; yield it and its address."""
     words = [sys.executable, "-m", "bottlefit_jax.serve", "--bundle", str(bundle.folder), "--port", "0", *flags]
     with serving(words) as (process, address):
         yield process, address
 
 
 def capacity(address: str, message: Path) -> float:
-    """Answers a second that are possible."""
+    """Measure the largest number of answers per second."""
     return loaded(address, message, PATIENT_MS, "--closed", f"{2 * BATCH}", "--seconds", f"{CLOSED_S}")["in_time_per_s"]
 
 
 def loaded(address: str, message: Path, deadline_ms: int, *flags: str) -> dict[str, Any]:
-    """What the generator says of one load."""
+    """Run the load generator and return its results."""
     words = [sys.executable, "-m", "benchmarks.open_loop", address, str(message), "--deadline-ms", str(deadline_ms)]
     done = subprocess.run([*words, *flags], capture_output=True, text=True)
     if done.returncode:
@@ -153,25 +144,25 @@ def loaded(address: str, message: Path, deadline_ms: int, *flags: str) -> dict[s
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
+    """Return the user and system time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def report(bundle: Bundle, deadline_ms: int, found: dict[str, Any]) -> None:
-    """Print the result for a person, then as one line of JSON."""
-    load = found["load_before"]
+def report(bundle: Bundle, deadline_ms: int, results: dict[str, Any]) -> None:
+    """Print the results as a table, then as one line of JSON."""
+    load = results["load_before"]
     print(f"{bundle.manifest.model.name}, deadlines of {deadline_ms} ms, {cores()} cores, load {load:.1f}")
-    for name, value in found["cost"].items():
+    for name, value in results["cost"].items():
         print(f"CPU of a request, {name:<20} {value:6.2f} ms")
-    print("offered  capacity/s  in time/s  ratio  refused p95, ms  given up after all")
-    for times, row in found["overload"].items():
+    print("offered  capacity/s  in time/s  ratio  refused p95, ms  given up")
+    for times, row in results["overload"].items():
         met = row["ratio"] >= IN_TIME and row["refused_p95_ms"] <= REFUSED_MS
         print(
             f"{times:>6}x {row['capacity_per_s']:11.1f} {row['in_time_per_s']:10.1f} {row['ratio']:6.2f} "
             f"{row['refused_p95_ms']:16.1f}  {row['given_up']:17.1%}   {'met' if met else 'MISSED'}"
         )
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bottlefit_jax.bundle import Manifest
-
-IDENTITY = "identity"
-BYTES = 16  # of each id
+from bottlefit_jax.protocol.names import ID_DIGITS, IDENTITY
 
 
 def identity_of(manifest: Manifest) -> np.ndarray:
-    """Return [32] uint8: the first BYTES bytes of the head's id, then those of the tail's."""
-    digits = manifest.head.id[: 2 * BYTES] + manifest.tail.id[: 2 * BYTES]
+    """Return the first ID_DIGITS digits of the head's id, then those of the tail's, as [32] uint8."""
+    digits = manifest.head.id[:ID_DIGITS] + manifest.tail.id[:ID_DIGITS]
     return np.frombuffer(bytes.fromhex(digits), np.uint8)
 
 

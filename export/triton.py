@@ -14,6 +14,7 @@ from pathlib import Path
 from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_directory, write_error, write_text
+from bottlefit_jax.protocol.names import FORMAT, HEAD, ID_DIGITS, IDENTITY, INPUT, OUTPUT, TAIL
 
 CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
@@ -99,7 +100,7 @@ def _mismatch(bundle: Bundle, place: Path) -> str | None:
         labels = (place / LABELS).read_text(encoding="utf-8") if (place / LABELS).exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {place}: {error}") from error
-    head = re.search(ID.format(key="head"), text)
+    head = re.search(ID.format(key=HEAD), text)
     if head is None:
         return "does not name the head of its tails"
     if head[2] != manifest.head.id:
@@ -119,7 +120,7 @@ def _add_version(bundle: Bundle, place: Path) -> None:
         _write_model(bundle, version)
     if manifest.version >= max(others, default=0):
         before = (place / CONFIG).read_text(encoding="utf-8")
-        text = re.sub(ID.format(key="tail"), rf"\g<1>{manifest.tail.id}", before)
+        text = re.sub(ID.format(key=TAIL), rf"\g<1>{manifest.tail.id}", before)
         write_text(place / CONFIG, text)
 
 
@@ -142,21 +143,21 @@ def _tensors(bundle: Bundle) -> str:
     return f"""\
 input [
   {{
-    name: "latent"
+    name: "{INPUT}"
     data_type: TYPE_UINT8
     dims: [ {dims} ]
   }}
 ]
 output [
   {{
-    name: "logits"
+    name: "{OUTPUT}"
     data_type: TYPE_FP32
     dims: [ {manifest.model.num_classes} ]{labels}
   }},
   {{
-    name: "identity"
+    name: "{IDENTITY}"
     data_type: TYPE_UINT8
-    dims: [ 32 ]
+    dims: [ {ID_DIGITS} ]
   }}
 ]
 """
@@ -166,7 +167,7 @@ def config(bundle: Bundle, *, max_batch_size: int, delay_us: int) -> str:
     """Return config.pbtxt, a ModelConfig message as text."""
     manifest = bundle.manifest
     preferred = sorted({max(1, max_batch_size // part) for part in (4, 2, 1)})
-    parameters = {"head": manifest.head.id, "tail": manifest.tail.id, "format": manifest.format}
+    parameters = {HEAD: manifest.head.id, TAIL: manifest.tail.id, FORMAT: manifest.format}
     entries = [
         f'parameters {{\n  key: "{key}"\n  value {{ string_value: "{value}" }}\n}}' for key, value in parameters.items()
     ]

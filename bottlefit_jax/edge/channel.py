@@ -14,8 +14,9 @@ from bottlefit_jax.edge.tcp_counters import Meter, Sent
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.model_config import check_config, head_of
 from bottlefit_jax.protocol.request import RequestMaker
-from bottlefit_jax.protocol.response import identity_problem, status_line
+from bottlefit_jax.protocol.response_checks import identity_problem
 from bottlefit_jax.protocol.stubs import pb
+from bottlefit_jax.protocol.text import status_line
 
 _VERSIONS = 32  # the most versions of a model whose head is asked for, the newest first
 

@@ -19,7 +19,7 @@ from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
-from bottlefit_jax.protocol.response import logits_of, microseconds
+from bottlefit_jax.protocol.response_checks import logits_of, microseconds
 
 __all__ = ["BytesSent", "EdgeClient", "ImageError", "Prediction", "ProtocolError", "Timings", "Unavailable"]
 

@@ -20,7 +20,8 @@ from bottlefit_jax.edge.address import parse_server
 from bottlefit_jax.edge.channel import Answer, Deadline, ServerChannel
 from bottlefit_jax.edge.statuses import BROKEN, Kind, NotYet, kind_of
 from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, UserError
-from bottlefit_jax.protocol.response import largest_response, printable, status_line
+from bottlefit_jax.protocol.response_checks import largest_response
+from bottlefit_jax.protocol.text import one_line, status_line
 
 # Seconds between attempts: they double each time; of each, a random part from a half to all of it is waited.
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
@@ -182,7 +183,7 @@ class Connection:
         Raises:
             UserError, ProtocolError: another attempt would fail too.
         """
-        code, details = error.code(), printable(error.details() or "")
+        code, details = error.code(), one_line(error.details() or "")
         line = status_line(error)
         kind = kind_of(code, details)
         if kind is not Kind.RETRYABLE:

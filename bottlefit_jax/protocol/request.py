@@ -3,7 +3,7 @@
 from typing import Any
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.protocol.names import ID_DIGITS, INPUT
+from bottlefit_jax.protocol.names import HEAD, ID_DIGITS, INPUT, TIMEOUT
 from bottlefit_jax.protocol.stubs import pb
 
 
@@ -13,7 +13,7 @@ class RequestMaker:
     def __init__(self, manifest: Manifest):
         self._request = pb.ModelInferRequest(model_name=manifest.name, raw_input_contents=[b""])
         self._request.inputs.add(name=INPUT, datatype="UINT8", shape=[1, *manifest.latent.shape])
-        self._request.parameters["head"].string_param = manifest.head.id[:ID_DIGITS]
+        self._request.parameters[HEAD].string_param = manifest.head.id[:ID_DIGITS]
 
     def request(self, latent: bytes, version: str, seconds: float) -> Any:
         """Return the request for the latent of one image. The next call changes the same message.
@@ -26,5 +26,5 @@ class RequestMaker:
         request = self._request
         request.raw_input_contents[0] = latent
         request.model_version = version
-        request.parameters["timeout"].int64_param = max(int(1e6 * seconds), 1)
+        request.parameters[TIMEOUT].int64_param = max(int(1e6 * seconds), 1)
         return request

@@ -1,4 +1,7 @@
-"""The protocol's messages, from tritonclient. protobuf makes them at import, so a type checker does not see them."""
+"""The protocol's messages, from tritonclient.
+
+protobuf creates the classes at import, where a type checker does not see them.
+"""
 
 from typing import Any
 

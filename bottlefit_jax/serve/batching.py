@@ -1,10 +1,10 @@
 """Requests in, batches through the tail, results out: one bounded queue and one thread per tail.
 
-No sockets and no messages here. A request that finds the tail idle and nobody else waiting is run at once; else it
-waits for others, at most `delay` seconds from its arrival. The batcher keeps a running average of the seconds that the
-tail takes for an image. By it a request is refused at once where those before it leave too little of its deadline, and
-dropped where it would end late; without that an overloaded tail computes what nobody waits for any more. What was
-cancelled is dropped as well.
+No sockets and no messages. A request that finds the tail idle and the queue empty is run at once. Otherwise it waits
+for others, at most `delay` seconds from its arrival. The batcher keeps a running average of the seconds that the tail
+takes for an image. With it a request is refused at once where the requests before it leave too little of its deadline,
+and dropped where it would end late. Without this, an overloaded tail would compute results that come too late.
+Cancelled requests are dropped as well.
 """
 
 import asyncio
@@ -18,32 +18,40 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bottlefit_jax.errors import BottleFitError, Unavailable
 from bottlefit_jax.serve.tail import Tail
 
 WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
-SHARE = 0.7  # of a deadline that those before a request may take; the rest is for errors of the average and the answer
-LOOK_AGAIN = 0.01  # seconds between two searches of the queue for a refused request: each reads all of it
+SHARE = 0.7  # of a deadline that the queue and the tail may take; the rest is for errors of the average and the answer
+LOOK_AGAIN = 0.01  # seconds between two searches of the queue for stale requests: each reads all of it
 
 
-class QueueFull(Exception):
-    """As many requests wait as may, or as the deadline allows; says so in half a sentence."""
+class QueueFull(Unavailable):
+    """The queue is full, or too long for the deadline; its text is half a sentence that says which."""
 
 
-class Closed(Exception):
-    """The batcher takes no more."""
+class Closed(Unavailable):
+    """The batcher takes no more requests."""
 
 
-class Expired(Exception):
-    """The request's deadline passed before its turn, or would have passed before its end."""
+class Expired(Unavailable):
+    """The request would end after its deadline."""
 
 
-class TailFailed(Exception):
+class TailFailed(BottleFitError):
     """The tail raised an exception."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """logits: [b, classes] float32; microseconds in the queue and in the tail; images that the tail ran at once."""
+    """The result of a request.
+
+    Attributes:
+        logits: [b, classes] float32.
+        queue_us: microseconds in the queue.
+        tail_us: microseconds of the batch in the tail.
+        batch: images that the tail ran at once.
+    """
 
     logits: np.ndarray
     queue_us: int
@@ -56,7 +64,7 @@ class _Request:
     latent: np.ndarray
     deadline: float  # math.inf: none
     arrived: float
-    alone: bool  # nothing ran or waited when it came
+    alone: bool  # nothing ran or waited when it arrived
     future: Future[Result] = field(default_factory=Future)
 
 
@@ -64,11 +72,12 @@ class Batcher:
     """Runs `tail` in a thread of its own until `close`.
 
     Args:
+        tail: called from the batcher's thread only.
         max_batch: images that the tail runs at once; a request may have several.
         delay: seconds that a request may wait for others.
-        limit: requests that may wait, beside those being run, whatever their deadlines.
-        ran: told the size of each batch, from the batcher's thread.
-        clock: that of the deadlines.
+        limit: the largest number of requests in the queue, whatever their deadlines.
+        ran: called with the size of each batch, from the batcher's thread.
+        clock: that the deadlines are measured by, in seconds.
     """
 
     def __init__(
@@ -87,31 +96,33 @@ class Batcher:
         self._waiting = 0  # images in the queue
         self._image_seconds = 0.0  # running average; 0: not known yet
         self._look_again = -math.inf
-        self._batch_ends: float | None = None  # as the average has it; None: the tail is idle
+        self._batch_ends: float | None = None  # by the average; None: the tail is idle
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tail", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
-        """Request that wait."""
+        """Return the number of requests that wait."""
         return len(self._queue)
 
     def submit(self, latent: np.ndarray, *, deadline: float = math.inf) -> Future[Result]:
-        """Queues `latent` ([b, h, w, c] uint8, b <= max_batch); cancelling the future takes it out again.
+        """Put a request into the queue; cancelling the future takes it out again.
 
         Args:
-            deadline: on the batcher's clock; what would end after it is not begun.
+            latent: [b, h, w, c] uint8, b <= max_batch.
+            deadline: by the batcher's clock; a request that would end after it is not begun.
 
         Returns:
-            A future of the Result, or of Expired or TailFailed.
+            A future of the Result; its exception is Expired or TailFailed.
 
         Raises:
-            QueueFull, Closed: the request was not taken.
+            QueueFull: the request was not taken; a later one may be.
+            Closed: the request was not taken.
         """
         with self._changed:
             if self._closed:
-                raise Closed
+                raise Closed("the batcher is closed")
             now, images = self._clock(), len(latent)
             refusal = self._refusal(images, deadline, now)
             if refusal is not None and now >= self._look_again:
@@ -125,13 +136,13 @@ class Batcher:
             self._queue.append(request)
             self._waiting += images
             if len(self._queue) == 1 or self._waiting >= self._max_batch:
-                self._changed.notify()  # in between the thread waits for more
+                self._changed.notify()  # between these two the thread waits for more
         return request.future
 
     def _refusal(self, images: int, deadline: float, now: float) -> str | None:
-        """Why a request cannot be taken now; None where it can.
+        """Return why a request is refused now; None where it is taken.
 
-        A request that is alone is taken whatever the average says: else one slow batch could refuse everyone for ever.
+        A request that is alone is taken whatever the average is. Otherwise one slow batch could refuse all that follow.
         """
         if len(self._queue) >= self._limit:
             return f"{len(self._queue):,} requests wait"
@@ -144,7 +155,7 @@ class Batcher:
         return f"an answer would take {1e3 * needed:.0f} ms, of {1e3 * left:.0f} ms to the deadline"
 
     def close(self) -> None:
-        """Take no more, and return when all that was taken is done."""
+        """Take no more requests, and return when those that were taken are done."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -179,9 +190,9 @@ class Batcher:
         return batch
 
     def _first_batch(self, now: float) -> list[_Request]:
-        """The requests at the front of the queue that fit into one batch, none of which makes another late.
+        """Return the requests at the front of the queue that fit into one batch, and of which none makes another late.
 
-        In their order: none is overtaken.
+        They keep their order.
         """
         batch, images, deadline = [], 0, math.inf
         for request in self._queue:
@@ -194,28 +205,28 @@ class Batcher:
         return batch
 
     def _drop_stale(self, now: float) -> None:
-        """Take out of the queue what was cancelled, and what would end late even if it were run alone and now."""
+        """Drop requests that were cancelled, and those that would end late even if they were run alone and now."""
         kept, stale = deque(), []
         for request in self._queue:
             (stale if self._is_stale(request, now) else kept).append(request)
         self._queue, self._waiting = kept, self._waiting - _images(stale)
         for request in stale:
             if request.future.set_running_or_notify_cancel():
-                request.future.set_exception(Expired())
+                request.future.set_exception(Expired("the request would end after its deadline"))
 
     def _is_stale(self, request: _Request, now: float) -> bool:
         ends = now if request.alone else now + len(request.latent) * self._image_seconds
         return request.deadline <= ends or request.future.cancelled()
 
     def _run(self, batch: list[_Request]) -> None:
-        # from here on a future can no longer be cancelled; one that just was is left out, all of them perhaps
+        # From here on no future can be cancelled. Those that were cancelled just before are left out; it may be all.
         batch = [request for request in batch if request.future.set_running_or_notify_cancel()]
         images, started, error, logits = _images(batch), self._clock(), None, np.empty(0)
         try:
             if batch:
                 latents = [request.latent for request in batch]
                 logits = self._tail(latents[0] if len(batch) == 1 else np.concatenate(latents))
-        except Exception as raised:  # whatever a library raises, the next batch is to be run
+        except Exception as raised:  # whatever a library raises, the next batch must run
             error = f"{type(raised).__name__}: {raised}"
         seconds = self._clock() - started
         with self._changed:
@@ -225,7 +236,7 @@ class Batcher:
         start = 0
         for request in batch:
             if error is not None:
-                request.future.set_exception(TailFailed(error))  # one each: futures add to their tracebacks
+                request.future.set_exception(TailFailed(error))  # one each: futures extend its traceback
                 continue
             part = logits[start : start + len(request.latent)]
             start += len(request.latent)
@@ -244,14 +255,14 @@ def _images(batch: Iterable[_Request]) -> int:
 
 
 class Inbox:
-    """Brings results to coroutines: the thread of a tail wakes their event loop once for a batch, not for each."""
+    """Brings results to coroutines. The thread of a tail wakes their event loop once for a batch of results."""
 
     def __init__(self) -> None:
         self._ready: deque[asyncio.Future[None]] = deque()
         self._woken = False
 
     async def result(self, future: Future[Result]) -> Result:
-        """That of a future of `Batcher.submit`; cancelling this cancels the future."""
+        """Return the result of a future of `Batcher.submit`; cancelling this cancels the future."""
         waiter = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._put(waiter))
         try:
@@ -262,7 +273,7 @@ class Inbox:
         return future.result()
 
     def _put(self, waiter: "asyncio.Future[None]") -> None:
-        """From any thread. `_wake` lowers the flag before it looks, so that nothing put after it stays behind."""
+        """Wake a coroutine, from any thread. `_wake` clears the flag before it reads, so that it misses nothing."""
         self._ready.append(waiter)
         loop = waiter.get_loop()
         if not self._woken and not loop.is_closed():

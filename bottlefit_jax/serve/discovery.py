@@ -1,4 +1,4 @@
-"""Where bundles lie: those that were named, and those in folders of bundles."""
+"""Finds the bundles on the disk: those that were named, and those in folders of bundles."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,13 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Found:
-    """Bundles by their manifests, and the folders that cannot be served, each with the reason.
+class BundlesOnDisk:
+    """What find_bundles finds.
 
-    `damaged` ones have a manifest that is not valid, or lack files; `skipped` ones are hidden or have no manifest.
+    Attributes:
+        bundles: those with a valid manifest; their other files are not verified.
+        damaged: folders with an invalid manifest or missing files -> why.
+        skipped: folders that are hidden or have no manifest -> why.
     """
 
     bundles: list[Bundle] = field(default_factory=list)
@@ -22,38 +25,39 @@ class Found:
     skipped: dict[Path, UserError] = field(default_factory=dict)
 
 
-def find_bundles(folders: Sequence[Path], parents: Sequence[Path]) -> Found:
-    """Read the manifests on the disk; what other files hold is not read.
+def find_bundles(bundles: Sequence[Path], parents: Sequence[Path]) -> BundlesOnDisk:
+    """Read the manifests on the disk.
 
     Args:
-        folders: bundles.
-        parents: folders of bundles, PARENT/BUNDLE or PARENT/NAME/VERSION.
+        bundles: folders of one bundle each.
+        parents: folders that hold bundles, PARENT/BUNDLE or PARENT/NAME/VERSION.
     """
-    found = Found()
-    visible, hidden = [*folders], []
+    result = BundlesOnDisk()
+    named = {folder.resolve() for folder in bundles}
+    visible, hidden = [*bundles], []
     for parent in parents:
         try:
             for folder in _candidates(parent):
-                # another program's copy, half made or kept aside
+                # a hidden folder is a copy that another program has not finished, or keeps aside
                 is_hidden = any(part.startswith(".") for part in folder.relative_to(parent).parts)
                 (hidden if is_hidden else visible).append(folder)
         except OSError as error:
-            found.skipped[parent] = UserError(f"{parent} cannot be read: {error.strerror}")
+            result.skipped[parent] = UserError(f"{parent} cannot be read: {error.strerror}")
     for folder in dict.fromkeys(folder.resolve() for folder in visible):
         try:
-            found.bundles.append(read_bundle(folder, verify=False))
+            result.bundles.append(read_bundle(folder, verify=False))
         except UserError as error:
-            missing = folder not in folders and not (folder / MANIFEST).exists()
-            (found.skipped if missing else found.damaged)[folder] = error
-    served = {bundle.folder for bundle in found.bundles} | found.damaged.keys()
+            missing = folder not in named and not (folder / MANIFEST).exists()
+            (result.skipped if missing else result.damaged)[folder] = error
+    visited = {bundle.folder for bundle in result.bundles} | result.damaged.keys()
     for folder in hidden:
-        if folder.resolve() not in served:  # a link that is not hidden may lead to it
-            found.skipped[folder.resolve()] = UserError(f"{folder} is hidden: rename it to have it served")
-    return found
+        if folder.resolve() not in visited:  # a visible link may lead to it
+            result.skipped[folder.resolve()] = UserError(f"{folder} is hidden: rename it to have it served")
+    return result
 
 
 def _candidates(parent: Path) -> Iterator[Path]:
-    """Folders with a manifest; also those without, unless they are hidden or hold bundles."""
+    """Yield the folders with a manifest, and those without one that neither are hidden nor hold bundles."""
     for folder in _folders(parent):
         inside = [] if (folder / MANIFEST).exists() else _folders(folder)
         if any((path / MANIFEST).exists() for path in inside):

@@ -1,4 +1,4 @@
-"""The protocol behind a gRPC port: bytes to messages, statuses, the log of each call, and an orderly end."""
+"""The protocol on a gRPC port: bytes to messages, errors to statuses, the log of each call, an orderly end."""
 
 import asyncio
 import functools
@@ -13,36 +13,41 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.names import SERVICE
 from bottlefit_jax.protocol.request_checks import Refused
-from bottlefit_jax.serve.protocol import SERVICE, Call, Protocol
+from bottlefit_jax.serve.log import CallLog, log
+from bottlefit_jax.serve.methods import Call, InferenceService
+from bottlefit_jax.serve.metrics import Metrics
 from bottlefit_jax.serve.security import caller_of
-from bottlefit_jax.serve.telemetry import CallLog, Metrics, log
 
-QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes come every few seconds; only what fails is logged
-LAST_CALLS = 0.25  # seconds in which calls on their way are told UNAVAILABLE; gRPC alone would say CANCELLED
-STREAMS = 1024  # calls at once on one connection: gRPC's own limit is none
-# Calls that gRPC's core holds while this process is busy: from the first number on it refuses some of them as
-# RESOURCE_EXHAUSTED, from the second on all. Its own limits, 1,000 and 3,000, are seconds of work.
+QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes come every few seconds; only failed ones are logged
+LAST_CALLS = 0.25  # seconds in which calls that still arrive get UNAVAILABLE; gRPC alone would answer CANCELLED
+STREAMS = 1024  # calls at once on one connection; gRPC has no limit of its own
+# Calls that gRPC's core holds while this process is busy. From the first number on it refuses some of them as
+# RESOURCE_EXHAUSTED, from the second on all. Its defaults, 1,000 and 3,000, are seconds of work.
 PENDING, PENDING_AT_MOST = 32, 64
-SILENCE_MS = 5000  # that a connection may say nothing before it is closed; each takes a file
-PROCESS, NUMBERS = secrets.token_hex(4), itertools.count(1)  # names of requests without an id
-FILES = 65_536  # connections that should be possible, one file each; often 1,024 are until one asks for more
+SILENCE_MS = 5000  # after which a connection that sends nothing is closed; each takes a file
+PROCESS, NUMBERS = secrets.token_hex(4), itertools.count(1)  # name requests without an id
 
 
 class GrpcServer:
-    """Serves `protocol` on `host`:`port` between `start` and `stop`; port 0: a free one.
+    """One port of the protocol, from `start` to `stop`.
 
     Args:
-        credentials: of TLS; None: plaintext.
-        interceptors: as security.BearerToken.
-        message_limit: bytes of a request.
-        log_one_in: of so many calls with the same method and status one is logged; 0: none.
-        services: other services on the same port.
+        service: answers the calls.
+        metrics: of the server.
+        host: the address to listen on.
+        port: 0 is a free one.
+        message_limit: bytes of the largest request.
+        log_one_in: of so many calls with the same method and status one is logged; 0 is none.
+        credentials: of TLS; None is plaintext.
+        interceptors: such as security.BearerToken.
+        other_services: on the same port.
     """
 
     def __init__(
         self,
-        protocol: Protocol,
+        service: InferenceService,
         metrics: Metrics,
         *,
         host: str,
@@ -51,9 +56,9 @@ class GrpcServer:
         log_one_in: int = 1,
         credentials: grpc.ServerCredentials | None = None,
         interceptors: tuple[grpc.aio.ServerInterceptor, ...] = (),
-        services: tuple[grpc.GenericRpcHandler, ...] = (),
+        other_services: tuple[grpc.GenericRpcHandler, ...] = (),
     ):
-        self._protocol, self._metrics, self._log = protocol, metrics, CallLog(log_one_in)
+        self._service, self._metrics, self._log = service, metrics, CallLog(log_one_in)
         self._host, self.port, self._credentials = host, port, credentials
         options = [
             ("grpc.max_receive_message_length", message_limit),
@@ -61,22 +66,23 @@ class GrpcServer:
             ("grpc.server.max_pending_requests", PENDING),
             ("grpc.server.max_pending_requests_hard_limit", PENDING_AT_MOST),
             ("grpc.server_handshake_timeout_ms", SILENCE_MS),
-            ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a sharer of the calls
-            # a device whose radio went away is noticed in a minute; a device may ping us every 10 seconds
+            ("grpc.so_reuseport", 0),  # a second server on the port is an error, and does not share the calls
+            # a device that lost its radio link is noticed within a minute; a device may ping every 10 seconds
             ("grpc.keepalive_time_ms", 40_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ]
         self._server = grpc.aio.server(options=options, interceptors=interceptors)
-        handlers = {name: self._handler(name, *method) for name, method in protocol.methods.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers), *services))
+        handlers = {name: self._handler(name, *method) for name, method in service.methods.items()}
+        own_service = grpc.method_handlers_generic_handler(SERVICE, handlers)
+        self._server.add_generic_rpc_handlers((own_service, *other_services))
 
     async def start(self) -> None:
-        """Listen; `port` is then the real one.
+        """Listen. Afterwards `port` is the real one.
 
         Raises:
-            UserError: the address is taken or not ours.
+            UserError: the port is taken, or the address does not belong to this machine.
         """
         host = f"[{self._host}]" if ":" in self._host and not self._host.startswith("[") else self._host
         address = f"{host}:{self.port}"
@@ -90,14 +96,14 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, and return when all that were taken are answered, after `grace` seconds at most."""
-        self._protocol.ready = False
+        """Take no more calls, and return when those that were taken are answered, after `grace` seconds at most."""
+        self._service.ready = False
         await asyncio.sleep(LAST_CALLS)
         await self._server.stop(grace)
         self._log.write()
 
     def _handler(self, name: str, request_type: type[Message], answer: Any) -> grpc.RpcMethodHandler:
-        """Bytes to bytes, as what cannot be parsed is to have a status of ours."""
+        """Make the handler of a method, from bytes to bytes: a message that cannot be parsed gets a status of ours."""
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             started, left = time.monotonic(), context.time_remaining()
@@ -108,21 +114,23 @@ class GrpcServer:
                 try:
                     request = request_type.FromString(data)
                 except DecodeError as error:
-                    message = f"the message is no {request_type.DESCRIPTOR.name}"
+                    message = f"the message is not a {request_type.DESCRIPTOR.name}"
                     raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message) from error
                 response = (await answer(request, call)).SerializeToString()
             except Refused as refused:
                 self._done(call, started, len(data), 0, refused.code.name, str(refused))
                 return await _abort(context, refused.code, str(refused))
-            except asyncio.CancelledError:  # by the client, or by its deadline
+            except asyncio.CancelledError:  # by the client, or at its deadline
                 expired = time.monotonic() >= deadline
                 self._done(call, started, len(data), 0, "DEADLINE_EXCEEDED" if expired else "CANCELLED", None)
                 raise
             except Exception:
                 log("bug", level=40, trace=True, **call.notes)
                 self._done(call, started, len(data), 0, "INTERNAL", None)
-                return await _abort(context, grpc.StatusCode.INTERNAL, "an error of the server, which its log shows")
-            # counted and logged a moment later, when the response is on its way: these are 0.1 ms that it need not wait
+                return await _abort(
+                    context, grpc.StatusCode.INTERNAL, "an error of the server; its log has the details"
+                )
+            # counted and logged after the response was sent, which would wait 0.1 ms for it otherwise
             asyncio.get_running_loop().call_soon(self._done, call, started, len(data), len(response), "OK", None)
             return response
 
@@ -134,7 +142,7 @@ class GrpcServer:
         if status != "OK":
             self._metrics.refused.labels(call.method, status).inc()
         if call.method == "ModelInfer":
-            # the names are those of loaded models: a client cannot fill the memory with names of its own
+            # only names of loaded models: a client must not fill the memory with names of its own
             manifest = None if call.model is None else call.model.manifest
             metrics = (
                 self._metrics.of("", None) if manifest is None else self._metrics.of(manifest.name, manifest.version)
@@ -155,17 +163,3 @@ class GrpcServer:
 
 async def _abort(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
     await context.abort(code, message)
-
-
-def raise_file_limit() -> int | None:
-    """Raise the limit of open files to FILES, as far as the system allows; return it, None where there is none."""
-    try:
-        import resource
-    except ImportError:  # no POSIX
-        return None
-    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
-    if limit != resource.RLIM_INFINITY and limit < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-        return wanted
-    return None if limit == resource.RLIM_INFINITY else limit

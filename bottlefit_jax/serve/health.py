@@ -1,4 +1,4 @@
-"""What orchestrators and generic clients ask over gRPC: the health service, and server reflection."""
+"""gRPC's health service and server reflection, for orchestrators and generic clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -9,10 +9,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 HEALTH = "grpc.health.v1.Health"
-# the package has the first; clients ask for v1 before it, whose messages are the same on the wire
+# the package implements v1alpha; clients ask for v1 first, whose messages are the same on the wire
 REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
-health_messages: Any = health_pb2  # protobuf makes them at import, so a type checker does not see them
+health_messages: Any = health_pb2  # protobuf creates the classes at import, where a type checker does not see them
 reflection_messages: Any = reflection_pb2
 
 
@@ -20,7 +20,7 @@ class Health:
     """gRPC's health service and server reflection.
 
     Args:
-        services: full names of the services that the port has beside these.
+        services: full names of the other services on the port.
     """
 
     def __init__(self, services: Iterable[str]):
@@ -33,7 +33,7 @@ class Health:
             "Check": unary(self._check, name_of, _serialized),
             "Watch": stream(self._watch, name_of, _serialized),
         }
-        if hasattr(health_messages, "HealthListRequest"):  # older ones of the package have none
+        if hasattr(health_messages, "HealthListRequest"):  # older versions of the package have none
             methods["List"] = unary(self._list, health_messages.HealthListRequest.FromString, _serialized)
         question = reflection_messages.ServerReflectionRequest.FromString
         reflect = {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self._reflect, question, _serialized)}
@@ -43,17 +43,17 @@ class Health:
         )
 
     def stop(self) -> None:
-        """Not serving any more; ends the streams, which would otherwise keep the server from stopping."""
+        """Report NOT_SERVING, and end the streams, which would keep the server from stopping."""
         self._stopping.set()
 
     def _status(self) -> Any:
-        """HealthCheckResponse."""
+        """Return a HealthCheckResponse."""
         status = health_messages.HealthCheckResponse
         return status(status=status.NOT_SERVING if self._stopping.is_set() else status.SERVING)
 
     async def _check(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         if request.service not in self._names:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:60]!r} is here")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:60]!r}")
         return self._status()
 
     async def _list(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -76,13 +76,13 @@ class Health:
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             while True:
-                following = asyncio.ensure_future(anext(requests, None))
+                next_request = asyncio.ensure_future(anext(requests, None))
                 try:
-                    await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({next_request, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    ended = not following.done()
-                    following.cancel()  # nothing where it is done
-                if ended or (request := following.result()) is None:
+                    ended = not next_request.done()
+                    next_request.cancel()  # has no effect where it is done
+                if ended or (request := next_request.result()) is None:
                     return
                 yield request
         finally:

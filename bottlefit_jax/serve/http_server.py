@@ -1,4 +1,4 @@
-"""What monitoring asks over HTTP: GET /metrics, and GET /healthz for probes."""
+"""HTTP for monitoring: GET /metrics, and GET /healthz for probes."""
 
 import socket
 import threading
@@ -13,10 +13,16 @@ from bottlefit_jax.errors import UserError
 
 
 class HttpServer:
-    """GET /metrics and GET /healthz on `host`:`port` from the beginning to `stop`; port 0: a free one.
+    """Serves /metrics and /healthz from its construction to `stop`.
+
+    Args:
+        host: the address to listen on.
+        port: 0 is a free one.
+        registry: of the metrics.
+        ready: whether /healthz answers 200.
 
     Raises:
-        UserError: the address is taken or not ours.
+        UserError: the port is taken, or the address does not belong to this machine.
     """
 
     def __init__(self, host: str, port: int, *, registry: CollectorRegistry, ready: Callable[[], bool]):
@@ -44,7 +50,7 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more, and frees the port."""
+        """Take no more requests, and free the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -54,7 +60,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A peer that went away is no event."""
+        """Ignore it: a peer that closed its connection is no event."""
 
 
 class _Server6(_Server):
@@ -65,7 +71,7 @@ class _Handler(WSGIRequestHandler):
     timeout = 5  # seconds for the request to arrive, so that a silent peer does not hold a thread
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Request of probes are not logged."""
+        """Log nothing: probes come every few seconds."""
 
 
 def _text(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:

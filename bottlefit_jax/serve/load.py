@@ -1,19 +1,18 @@
-"""Loads or unloads models of a server that runs, by the port that it was given with --repository-port.
+"""Loads or unloads models of a running server, by the port that --repository-port opened.
 
     python -m bottlefit_jax.serve.load --server 127.0.0.1:8002 digits
     python -m bottlefit_jax.serve.load --server 127.0.0.1:8002 --unload digits
 
-Loading looks through the server's folders of bundles again: versions of the model that are new or changed are loaded,
-those that are gone are unloaded, and the others go on. Without a name it lists what there is. Exit code 2: one line on
-standard error says what is wrong, and what was served is served as before.
+To load, the server reads its folders of bundles again: new and changed versions of the model are loaded, those that are
+gone are unloaded, and the others stay. Without a name it lists the models. Exit code 2: one line on standard error says
+what is wrong, and the server goes on as before.
 """
 
 from bottlefit_jax import interrupt
 
 if __name__ == "__main__":
-    interrupt.watch("; the server goes on with what it was asked for")
+    interrupt.watch("; the server finishes what it was asked for")
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,68 +20,75 @@ from typing import Any
 
 from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import Parser, print_error
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, UserError
 
-TIMEOUT = 600  # seconds: loading verifies every file, and waits until what an old version had taken is done
+TIMEOUT = 600  # seconds: loading verifies every file, and waits for the requests that an old version took
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     try:
-        args = parse(sys.argv[1:] if argv is None else argv)
-        lines = run(args)
-    except UserError as error:
+        parser = Parser("bottlefit_jax.serve.load", __doc__)
+        parser.add_argument("model", nargs="*", help="names of models, as the bundles' manifests have them")
+        parser.add_argument("--server", required=True, help="HOST:PORT, from the server's line: loading on HOST:PORT")
+        parser.add_argument("--unload", action="store_true", help="unload all versions instead")
+        parser.add_argument("--token-file", type=Path, help="the file that the server was started with")
+        args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+        if args.unload and not args.model:
+            raise UserError("--unload needs the names of the models")
+        lines = change_models(args.server, args.model, unload=args.unload, token_file=args.token_file)
+    except BottleFitError as error:
         return print_error(error)
     print("\n".join(lines))
     return 0
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line.
+def change_models(
+    server: str, models: Sequence[str], *, unload: bool = False, token_file: Path | None = None
+) -> list[str]:
+    """Load or unload models, and list what the server has afterwards.
+
+    Args:
+        server: HOST:PORT.
+        models: their names; none to list only.
+        unload: unload them instead of loading them.
+        token_file: of the server.
+
+    Returns:
+        A line for each bundle of the server.
 
     Raises:
-        UserError: flags that are unknown, missing or do not go together.
-    """
-    parser = Parser("bottlefit_jax.serve.load", __doc__)
-    parser.add_argument("model", nargs="*", help="names of models, as the bundles' manifests have them")
-    parser.add_argument("--server", required=True, help="HOST:PORT, as the server's line says: loading on HOST:PORT")
-    parser.add_argument("--unload", action="store_true", help="unload instead, all versions")
-    parser.add_argument("--token-file", type=Path, help="that the server was started with")
-    args = parser.parse_args(argv)
-    if args.unload and not args.model:
-        raise UserError("--unload needs the names of the models")
-    return args
-
-
-def run(args: argparse.Namespace) -> list[str]:
-    """Load or unloads `args.model`, and return a line for each bundle that the server has then.
-
-    Raises:
-        UserError: the server does not answer, or refuses.
+        UserError: the token file is invalid.
+        Unavailable: the server does not answer.
+        ProtocolError: the server refuses.
     """
     import grpc
 
     from bottlefit_jax.protocol.authorization import read_token
+    from bottlefit_jax.protocol.names import SERVICE
     from bottlefit_jax.protocol.stubs import pb
+    from bottlefit_jax.protocol.text import status_line
 
-    token = None if args.token_file is None else read_token(args.token_file)
+    token = None if token_file is None else read_token(token_file)
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)
-    done = "Unload" if args.unload else "Load"
+    change = "RepositoryModelUnload" if unload else "RepositoryModelLoad"
     options = [("grpc.enable_http_proxy", 0)]  # the port is on the loopback
-    with grpc.insecure_channel(args.server, options) as channel:
+    with grpc.insecure_channel(server, options) as channel:
 
         def call(method: str, request: Any) -> bytes:
-            function = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            function = channel.unary_unary(f"/{SERVICE}/{method}")
             return function(request.SerializeToString(), timeout=TIMEOUT, metadata=metadata)
 
         try:
-            for name in args.model:
-                request = getattr(pb, f"RepositoryModel{done}Request")(model_name=name)
-                call(f"RepositoryModel{done}", request)
+            for name in models:
+                call(change, getattr(pb, f"{change}Request")(model_name=name))
             index = pb.RepositoryIndexResponse.FromString(call("RepositoryIndex", pb.RepositoryIndexRequest()))
         except grpc.RpcError as error:
-            code, details = error.code(), error.details()  # pyright: ignore[reportAttributeAccessIssue]
-            raise UserError(f"{args.server}: {code.name}: {details}") from error
+            code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
+            no_answer = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            raise (Unavailable if no_answer else ProtocolError)(
+                f"{server}: {status_line(error, limit=2000)}"
+            ) from error
     return [_line(model) for model in index.models]
 
 

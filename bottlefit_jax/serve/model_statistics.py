@@ -1,4 +1,4 @@
-"""What ModelStatistics answers: counts and times of one model, kept as Triton keeps them."""
+"""The counts and times of one model that ModelStatistics returns, defined as Triton's are."""
 
 import time
 from collections import Counter
@@ -9,13 +9,13 @@ from bottlefit_jax.serve.batching import Result
 
 
 class Statistics:
-    """Counts since the model was loaded. Used by one thread, that of the event loop."""
+    """Counts since the model was loaded. Used in the thread of the event loop only."""
 
     def __init__(self) -> None:
         self._images = self._succeeded = self._failed = self._last_ms = 0
         self._total_ns = self._failed_ns = self._queue_ns = self._tail_ns = 0
-        self._batches: Counter[int] = Counter()  # images that were run in batches of a size
-        self._batch_ns: Counter[int] = Counter()  # the time of those batches, once for each of their images
+        self._batches: Counter[int] = Counter()  # size -> images that were run in batches of it
+        self._batch_ns: Counter[int] = Counter()  # size -> the time of those batches, once for each image
 
     def succeed(self, result: Result, total_ns: int) -> None:
         """Count an answered request."""
@@ -35,7 +35,7 @@ class Statistics:
         self._failed_ns += total_ns
 
     def message(self, name: str, version: str) -> Any:
-        """As inference.ModelStatistics."""
+        """Return them as inference.ModelStatistics."""
         duration = pb.StatisticDuration
         succeeded = self._succeeded
         batches = {size: round(images / size) for size, images in sorted(self._batches.items())}

@@ -1,4 +1,4 @@
-"""Which bundles are served: by name and version, loaded and unloaded while requests run."""
+"""The bundles that are served, by name and version; they are loaded and unloaded while requests run."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -6,26 +6,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle, Manifest, read_bundle
+from bottlefit_jax.bundle.schema import quote
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.names import ID_DIGITS
+from bottlefit_jax.protocol.response import ResponseMaker
 from bottlefit_jax.serve.batching import Batcher
-from bottlefit_jax.serve.discovery import Found, find_bundles
+from bottlefit_jax.serve.discovery import BundlesOnDisk, find_bundles
 from bottlefit_jax.serve.model_statistics import Statistics
 
-MOST_SHOWN = 5  # problems in one line
+MOST_SHOWN = 5  # problems that one line shows
 SLACK = 1 << 16  # bytes of a request beside its latents: names, shape, parameters, id
 
 
-class NoSuchModel(LookupError):
-    """No bundle of that name and version; says so in one sentence."""
+class NoSuchModel(UserError):
+    """There is no model of that name and version."""
 
 
-class OtherHead(LookupError):
-    """The tails of that name and version belong to other heads; says so in one sentence."""
+class OtherHead(UserError):
+    """The tails of that name and version belong to other heads."""
 
 
-class HeadMissing(LookupError):
-    """Tails of several heads could be meant; says so in one sentence."""
+class HeadMissing(UserError):
+    """The request names no head, and tails of several heads are loaded."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,30 @@ class Model:
 
     bundle: Bundle
     batcher: Batcher
+    responses: ResponseMaker
     statistics: Statistics = field(default_factory=Statistics)
 
     @property
     def manifest(self) -> Manifest:
-        """That of the bundle."""
+        """The bundle's manifest."""
         return self.bundle.manifest
 
     @property
     def head(self) -> str:
-        """The head's id as requests carry it."""
+        """The digits of the head's id that requests have."""
         return self.manifest.head.id[:ID_DIGITS]
 
 
 @dataclass(frozen=True)
-class Known:
-    """A line of the index; `reason` says what is wrong with a bundle that cannot be read."""
+class IndexEntry:
+    """A bundle in the index.
+
+    Attributes:
+        name: of the model, or of the folder where the bundle is damaged.
+        version: None where the bundle is damaged.
+        ready: whether it is loaded.
+        reason: why a bundle is not served; empty where nothing is wrong with it.
+    """
 
     name: str
     version: int | None
@@ -58,60 +68,64 @@ class Known:
 
 
 class Repository:
-    """Thread-safe: readers see the models before a load or unload, or after it, and never half of it.
+    """The loaded models. Thread-safe: a reader sees the models as they are before a load or unload, or after it.
 
     Args:
-        folders: bundles.
-        parents: folders of bundles, FOLDER/BUNDLE or FOLDER/NAME/VERSION; they are looked through at each load.
-        start: makes the Batcher of a bundle that was verified; may raise UserError.
+        bundles: folders of one bundle each.
+        parents: folders that hold bundles, PARENT/BUNDLE or PARENT/NAME/VERSION; they are read again at each load.
+        start: makes the Batcher of a verified bundle; may raise UserError.
         max_batch: images in one request at most.
+
+    Attributes:
+        message_limit: bytes of the largest request.
+        left_out: folders that are not served -> why.
     """
 
     def __init__(
         self,
-        folders: Sequence[Path],
+        bundles: Sequence[Path],
         parents: Sequence[Path],
         *,
         start: Callable[[Bundle], Batcher],
         max_batch: int,
     ):
-        self._folders, self._parents, self._start, self._max_batch = folders, parents, start, max_batch
+        self._bundles, self._parents, self._start, self._max_batch = bundles, parents, start, max_batch
         self._models: dict[str, dict[int, Model]] = {}
         self._changing = threading.Lock()
         self.message_limit = SLACK
-        self.left_out: dict[Path, UserError] = {}  # folders that cannot be served, and why
+        self.left_out: dict[Path, UserError] = {}
 
     def load_all(self) -> None:
-        """Load all bundles, and set `message_limit` by them.
+        """Load all bundles, and set `message_limit` to what the largest of them needs.
 
-        In a folder of bundles, one that cannot be used is left out, and the others are served: `left_out` says which.
+        In a folder of bundles an invalid one is left out, and the others are served: `left_out` says which.
 
         Raises:
-            UserError: there is none, one that was named cannot be used, or two that were named have the same name and
+            UserError: there is no valid bundle, or one of `bundles` is invalid, or two of them have the same name and
                 version.
         """
-        found = find_bundles(self._folders, self._parents)
-        left_out = {**found.damaged}
-        for folder in self._folders:
-            if folder.resolve() in found.damaged:
-                raise found.damaged[folder.resolve()]
-        sizes = [_message_bytes(bundle.manifest, self._max_batch) for bundle in found.bundles]
+        on_disk = find_bundles(self._bundles, self._parents)
+        left_out = {**on_disk.damaged}
+        for folder in self._bundles:
+            if folder.resolve() in on_disk.damaged:
+                raise on_disk.damaged[folder.resolve()]
+        sizes = [_message_bytes(bundle.manifest, self._max_batch) for bundle in on_disk.bundles]
         self.message_limit = max(sizes, default=SLACK)
-        named = {folder.resolve() for folder in self._folders}
-        for name in sorted({bundle.manifest.name for bundle in found.bundles}):
-            bundles = [bundle for bundle in found.bundles if bundle.manifest.name == name]
+        named = {folder.resolve() for folder in self._bundles}
+        for name in sorted({bundle.manifest.name for bundle in on_disk.bundles}):
+            bundles = [bundle for bundle in on_disk.bundles if bundle.manifest.name == name]
             models, failed = self._open_all(bundles, {}, may_fail=lambda folder: folder not in named)
             left_out |= failed
             if models:
                 self._models = {**self._models, name: models}
-        self.left_out = {**left_out, **found.skipped}
+        self.left_out = {**left_out, **on_disk.skipped}
         if not self._models:
             where = ", ".join(map(str, self._parents))
             reasons = first_few([str(error) for error in self.left_out.values()], "; ")
-            raise UserError(f"no bundle in {where} can be used: {reasons}" if reasons else f"no bundle in {where}")
+            raise UserError(f"no valid bundle in {where}: {reasons}" if reasons else f"no bundle in {where}")
 
     def get(self, name: str, version: int | None = None) -> Model:
-        """The model, the newest of its versions where none is asked for.
+        """Return the model of that version, or of the newest.
 
         Raises:
             NoSuchModel: it is not loaded.
@@ -119,31 +133,33 @@ class Repository:
         return max(self._candidates(name, version), key=_version)
 
     def choose(self, name: str, version: int | None, head: str | None) -> Model:
-        """The model for a latent of `head`: that version, or the newest whose tail belongs to the head.
+        """Return the model for a latent of `head`.
 
         Args:
-            head: the first ID_DIGITS digits of its id; None where the request does not say.
+            name: of the model.
+            version: None is the newest whose tail belongs to the head.
+            head: the first ID_DIGITS digits of its id; None where the request names none.
 
         Raises:
             NoSuchModel: it is not loaded.
-            OtherHead: what is loaded belongs to other heads.
-            HeadMissing: without `head` tails of several heads could be meant.
+            OtherHead: the loaded tails belong to other heads.
+            HeadMissing: `head` is None, and tails of several heads are loaded.
         """
         candidates = self._candidates(name, version)
         heads = sorted({model.head for model in candidates})
         if head is None and len(heads) > 1:
             raise HeadMissing(
-                f"tails of several heads are loaded as {_quote(name)}: the request must name its head (parameter head) "
+                f"tails of several heads are loaded as {quote(name)}: the request must name its head (parameter head) "
                 "or a version"
             )
         if head is not None and head not in heads:
-            tail = f"tail of model {_quote(name)}" if version is None else f"version {version} of model {_quote(name)}"
+            tail = f"tail of model {quote(name)}" if version is None else f"version {version} of model {quote(name)}"
             others = ", ".join(f"{one[:12]}…" for one in heads)
             raise OtherHead(f"the {tail} belongs to head {others}, and the request's latent to head {head[:12]}…")
         return max((model for model in candidates if head in (None, model.head)), key=_version)
 
     def versions(self, name: str) -> list[Model]:
-        """The loaded models of a name, the oldest version first.
+        """Return the loaded models of a name, the oldest version first.
 
         Raises:
             NoSuchModel: there is none.
@@ -151,49 +167,49 @@ class Repository:
         return sorted(self._candidates(name, None), key=_version)
 
     def models(self) -> Iterator[Model]:
-        """All that is loaded."""
+        """Yield the loaded models, by name and version."""
         yield from (versions[version] for _, versions in sorted(self._models.items()) for version in sorted(versions))
 
-    def index(self) -> list[Known]:
-        """All that is loaded or could be, and what is broken."""
-        found = find_bundles(self._folders, self._parents)
+    def index(self) -> list[IndexEntry]:
+        """Return an entry for each bundle that is loaded or on the disk, then the folders that are not served."""
+        on_disk = find_bundles(self._bundles, self._parents)
         loaded = {(model.manifest.name, model.manifest.version) for model in self.models()}
-        there = {(bundle.manifest.name, bundle.manifest.version) for bundle in found.bundles}
-        lines = [Known(*key, ready=key in loaded) for key in sorted(loaded | there)]
-        problems = self._problems(found)
-        return lines + [Known(folder.name, None, False, str(error)) for folder, error in problems.items()]
+        valid = {(bundle.manifest.name, bundle.manifest.version) for bundle in on_disk.bundles}
+        entries = [IndexEntry(*key, ready=key in loaded) for key in sorted(loaded | valid)]
+        problems = self._problems(on_disk)
+        return entries + [IndexEntry(folder.name, None, False, str(error)) for folder, error in problems.items()]
 
     def load(self, name: str) -> None:
-        """Load all versions of `name` that are on the disk, verified; one that is loaded and unchanged goes on.
+        """Verify and load all versions of `name` that are on the disk; those that are loaded and unchanged stay.
 
-        All or nothing: after an error the models are as they were. A folder that was left out before and still cannot
-        be used does not prevent it.
+        After an error the models are as they were. A folder that was left out before, and is still invalid, is no
+        error.
 
         Raises:
             NoSuchModel: no bundle has the name.
-            UserError: one of its bundles cannot be used.
+            UserError: one of its bundles is invalid.
         """
         with self._changing:
             before = self._models.get(name, {})
-            found = find_bundles(self._folders, self._parents)
+            on_disk = find_bundles(self._bundles, self._parents)
             for model in before.values():
-                if model.bundle.folder in found.damaged:
-                    raise found.damaged[model.bundle.folder]
-            bundles = [bundle for bundle in found.bundles if bundle.manifest.name == name]
+                if model.bundle.folder in on_disk.damaged:
+                    raise on_disk.damaged[model.bundle.folder]
+            bundles = [bundle for bundle in on_disk.bundles if bundle.manifest.name == name]
             if not bundles:
-                unreadable = f"; {next(iter(found.damaged.values()))}" if found.damaged else ""
-                raise NoSuchModel(f"no bundle has the name {_quote(name)}{unreadable}")
+                unreadable = f"; {next(iter(on_disk.damaged.values()))}" if on_disk.damaged else ""
+                raise NoSuchModel(f"no bundle has the name {quote(name)}{unreadable}")
             after, failed = self._open_all(bundles, before, may_fail=self.left_out.__contains__)
             if not after:
                 raise failed[bundles[0].folder]
             opened = {model.bundle.folder for model in after.values()}
-            problems = {folder: error for folder, error in self._problems(found).items() if folder not in opened}
+            problems = {folder: error for folder, error in self._problems(on_disk).items() if folder not in opened}
             self.left_out = {**problems, **failed}
             self._models = {**self._models, name: after}
             _close(before, except_for=after)
 
     def unload(self, name: str) -> None:
-        """Take all versions of `name` away, and return when what they had taken is done.
+        """Unload all versions of `name`, and return when the requests that they took are done.
 
         Raises:
             NoSuchModel: it is not loaded.
@@ -206,29 +222,37 @@ class Repository:
             _close(versions or {}, except_for={})
 
     def close(self) -> None:
-        """Unloads everything."""
+        """Unload everything."""
         for name in list(self._models):
             self.unload(name)
 
     def _candidates(self, name: str, version: int | None) -> list[Model]:
-        """What is loaded of that name, and of that version where one is asked for."""
+        """Return the loaded models of that name, and of that version where one is given."""
         versions = self._models.get(name)
         if not versions:
-            raise NoSuchModel(f"no model {_quote(name)} is loaded; loaded: {', '.join(self._models) or 'none'}")
+            raise NoSuchModel(f"no model {quote(name)} is loaded; loaded: {', '.join(self._models) or 'none'}")
         if version is None:
             return [*versions.values()]
         if version not in versions:
-            there = ", ".join(map(str, sorted(versions)))
-            raise NoSuchModel(f"no version {version} of model {_quote(name)} is loaded; loaded: {there}")
+            loaded = ", ".join(map(str, sorted(versions)))
+            raise NoSuchModel(f"no version {version} of model {quote(name)} is loaded; loaded: {loaded}")
         return [versions[version]]
 
     def _open_all(
         self, bundles: list[Bundle], before: dict[int, Model], *, may_fail: Callable[[Path], bool]
     ) -> tuple[dict[int, Model], dict[Path, UserError]]:
-        """All versions of one name, and the folders that failed where they may.
+        """Open all versions of one name.
+
+        Args:
+            bundles: of that name.
+            before: the versions that are loaded.
+            may_fail: whether an invalid bundle in this folder is left out.
+
+        Returns:
+            The models by version, and the folders that were left out with the reasons.
 
         Raises:
-            UserError: another one cannot be used; nothing that was started for this is left.
+            UserError: another bundle is invalid; what was started for this call is stopped.
         """
         after: dict[int, Model] = {}
         failed: dict[Path, UserError] = {}
@@ -254,23 +278,23 @@ class Repository:
                 f"{folder} needs messages of {needed:,} bytes; this server was started for {self.message_limit:,} "
                 "at most: start it with this bundle"
             )
-        return Model(bundle, self._start(bundle))
+        return Model(bundle, self._start(bundle), ResponseMaker(bundle.manifest))
 
-    def _problems(self, found: Found) -> dict[Path, UserError]:
-        """Why folders on the disk are not served: as they are now, or as they were when they were last verified."""
-        there = {bundle.folder for bundle in found.bundles}
-        before = {folder: error for folder, error in self.left_out.items() if folder in there}
-        return {**before, **found.damaged, **found.skipped}
+    def _problems(self, on_disk: BundlesOnDisk) -> dict[Path, UserError]:
+        """Return why folders on the disk are not served, from now or from when they were last verified."""
+        folders = {bundle.folder for bundle in on_disk.bundles}
+        before = {folder: error for folder, error in self.left_out.items() if folder in folders}
+        return {**before, **on_disk.damaged, **on_disk.skipped}
 
 
 def first_few(texts: list[str], separator: str = ", ") -> str:
-    """The first MOST_SHOWN of them in one line, and how many more there are."""
+    """Join the first MOST_SHOWN texts, and say how many more there are."""
     rest = [f"and {len(texts) - MOST_SHOWN} more"] if len(texts) > MOST_SHOWN else []
     return separator.join(texts[:MOST_SHOWN] + rest)
 
 
 def _check_alone(bundle: Bundle, bundles: list[Bundle]) -> None:
-    """Raise UserError where another of `bundles` has its version: nothing says which of the two is right."""
+    """Raise UserError where another one of `bundles` has the same version."""
     name, version = bundle.manifest.name, bundle.manifest.version
     same = [other.folder for other in bundles if other.manifest.version == version]
     if len(same) > 1:
@@ -282,7 +306,7 @@ def _version(model: Model) -> int:
 
 
 def _message_bytes(manifest: Manifest, max_batch: int) -> int:
-    """The largest ModelInfer request. As typed contents a uint8 above 127 takes two bytes, raw it takes one."""
+    """Return the bytes of the largest ModelInfer request: a uint8 takes up to two as typed contents, one as raw."""
     height, width, channels = manifest.latent.shape
     return 2 * max_batch * height * width * channels + SLACK
 
@@ -292,7 +316,3 @@ def _close(models: dict[int, Model], *, except_for: dict[int, Model]) -> None:
     for model in models.values():
         if model not in kept:
             model.batcher.close()
-
-
-def _quote(name: str) -> str:
-    return repr(name) if len(name) <= 60 else f"{name[:57]!r}..."

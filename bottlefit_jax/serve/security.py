@@ -1,4 +1,4 @@
-"""TLS and bearer tokens. What cannot work is a UserError at start, not a failed connection."""
+"""TLS and bearer tokens. Invalid files are a UserError at the start, not a failed connection."""
 
 import contextlib
 import hmac
@@ -13,33 +13,38 @@ import grpc
 
 from bottlefit_jax.errors import UserError
 
-WANTED = "this server wants the metadata `authorization: Bearer TOKEN`"
+TOKEN_MISSING = "this server needs the metadata `authorization: Bearer TOKEN`"
 
 
 class BearerToken(grpc.aio.ServerInterceptor):
     """Answers UNAUTHENTICATED to every call, of any method, whose `authorization` is not `Bearer TOKEN`."""
 
     def __init__(self, token: str, *, refused: Callable[[str, dict[str, str]], None] = lambda method, caller: None):
-        """`refused` is called with the full name of the method and `caller_of` of each call that is refused."""
-        self._wanted = f"Bearer {token}".encode()
+        """Take the token, and a function that is called for each refused call.
+
+        Args:
+            token: that every call must have.
+            refused: called with the full name of the method, and with `caller_of` the call.
+        """
+        self._expected = f"Bearer {token}".encode()
         self._refused = refused
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """The method's handler, or the refusal. The comparison takes the same time for every wrong token."""
+        """Return the method's handler, or a refusal. The comparison takes the same time for every wrong token."""
         metadata = handler_call_details.invocation_metadata
         given = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
-        if len(given) == 1 and hmac.compare_digest(given[0].encode(), self._wanted):
+        if len(given) == 1 and hmac.compare_digest(given[0].encode(), self._expected):
             return await continuation(handler_call_details)
 
         async def refuse(_: bytes, context: grpc.aio.ServicerContext) -> NoReturn:
             self._refused(handler_call_details.method, caller_of(context))
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, WANTED)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, TOKEN_MISSING)
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 def caller_of(context: grpc.aio.ServicerContext) -> dict[str, str]:
-    """Who calls, for the log: `peer`, the address, and `client`, the name in its certificate where it has one."""
+    """Return who calls, for the log: the address as `peer`, and the name in its certificate, if any, as `client`."""
     caller = {"peer": urllib.parse.unquote(context.peer())[:128]}
     identity = context.auth_context()
     names = [*identity.get("x509_common_name", ()), *identity.get("x509_subject_alternative_name", ())]
@@ -49,10 +54,15 @@ def caller_of(context: grpc.aio.ServicerContext) -> dict[str, str]:
 
 
 def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """TLS by PEM files; with `client_ca`, only for clients with a certificate of that authority.
+    """Make the credentials of a server with TLS.
+
+    Args:
+        cert: PEM file of the certificate, followed by those up to its authority.
+        key: PEM file of the certificate's key.
+        client_ca: PEM file; only clients with a certificate of that authority are served. None is TLS for all.
 
     Raises:
-        UserError: a file cannot be used, the key is not the certificate's, a certificate has expired or is not yet
+        UserError: a file is invalid, the key belongs to another certificate, or a certificate has expired or is not yet
             valid.
     """
     chain, secret = _read(cert, "--tls-cert"), _read(key, "--tls-key")
@@ -71,30 +81,30 @@ def _read(path: Path, flag: str) -> bytes:
 
 
 def _check_pair(cert: Path, key: Path) -> None:
-    """Shakes hands with itself, in memory: OpenSSL says what a client would find wrong with the certificate."""
+    """Do a handshake in memory: OpenSSL reports what a client would find wrong with the certificate."""
 
     def no_password() -> NoReturn:
         raise UserError(f"--tls-key {key} is encrypted; the server needs it without a password")
 
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False  # the server cannot know by which names it is reached
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is trusted, whoever signed it
+    client.check_hostname = False  # the server does not know the names by which it is reached
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust the certificate itself, whoever signed it
     try:
         server.load_cert_chain(cert, key, password=no_password)
         client.load_verify_locations(cert)
         there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
         ends = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
-        for _ in range(4):  # flights of a handshake, more than TLS 1.2 has
+        for _ in range(4):  # more flights than a handshake of TLS 1.2 has
             for end in ends:
                 with contextlib.suppress(ssl.SSLWantReadError):
                     end.do_handshake()
     except ssl.SSLCertVerificationError as error:
-        raise UserError(f"--tls-cert {cert} cannot be used: {error.verify_message}") from error
+        raise UserError(f"--tls-cert {cert} is invalid: {error.verify_message}") from error
     except ssl.SSLError as error:
         if "MISMATCH" in (error.reason or ""):
             raise UserError(f"--tls-key {key} is not the key of --tls-cert {cert}") from error
         reason = (error.reason or "no PEM certificate and key").replace("_", " ").lower()
-        raise UserError(f"--tls-cert {cert} and --tls-key {key} cannot be used: {reason}") from error
+        raise UserError(f"--tls-cert {cert} and --tls-key {key} are invalid: {reason}") from error
 
 
 def _check_authority(path: Path) -> None:
@@ -106,4 +116,4 @@ def _check_authority(path: Path) -> None:
     for certificate in context.get_ca_certs():
         ends = str(certificate["notAfter"])
         if ssl.cert_time_to_seconds(ends) < time.time():
-            raise UserError(f"--tls-client-ca {path} cannot be used: certificate has expired ({ends})")
+            raise UserError(f"--tls-client-ca {path} is invalid: certificate has expired ({ends})")

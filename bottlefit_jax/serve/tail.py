@@ -1,24 +1,40 @@
-"""The tail of a bundle as a function of latents, by onnxruntime or by JAX."""
+"""The tail of a bundle as a function of latents, run by a row of BACKENDS."""
 
 import contextlib
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.errors import UserError
 
-SMALL = 0.0005  # seconds of a tail that take longer on several threads, and more of the processor, than on one
+SMALL = 0.0005  # seconds; a faster tail takes longer, and more of the processor, on several threads than on one
 Tail = Callable[[np.ndarray], np.ndarray]
 
 
+class Backend(NamedTuple):
+    """What runs a tail.
+
+    Attributes:
+        load: (bundle, threads, max_batch) -> Tail; raises UserError.
+        platform: its name in ModelMetadata and ModelConfig, as Triton spells it.
+        library: its name in ModelConfig.
+    """
+
+    load: Callable[[Bundle, int, int], Tail]
+    platform: str
+    library: str
+
+
 def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> Tail:
-    """Load the tail and run it once at each end of what it will see, so that no request pays for that.
+    """Load the tail, and run it with the smallest and the largest batch, so that no request pays for the first run.
 
     Args:
+        bundle: verified.
         backend: a key of BACKENDS.
-        threads: that onnxruntime runs one batch on, where the tail is not SMALL; JAX takes its own.
+        threads: that onnxruntime runs one batch on, unless the tail is SMALL; JAX has its own.
         max_batch: the largest batch that it will be given.
 
     Returns:
@@ -28,18 +44,18 @@ def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> 
         UserError: the file cannot be loaded, the library is not installed, or the tail is not the manifest's.
     """
     manifest = bundle.manifest
-    tail = BACKENDS[backend](bundle, threads, max_batch)
+    tail = BACKENDS[backend].load(bundle, threads, max_batch)
     for batch in sorted({1, max_batch}):
         latent = np.full((batch, *manifest.latent.shape), manifest.latent.zero_point, np.uint8)
         try:
             logits = tail(latent)
-        except Exception as error:  # the libraries raise types of their own, or none that they document
+        except Exception as error:  # the libraries do not document what they raise
             raise UserError(f"the tail of {bundle.folder} cannot be run: {_first_line(error)}") from error
-        wanted = (batch, manifest.model.num_classes)
-        if logits.shape != wanted or logits.dtype != np.float32:
+        expected = (batch, manifest.model.num_classes)
+        if logits.shape != expected or logits.dtype != np.float32:
             raise UserError(
                 f"the tail of {bundle.folder} gives {logits.dtype} {list(logits.shape)} "
-                f"where its manifest says float32 {list(wanted)}"
+                f"where its manifest says float32 {list(expected)}"
             )
     return tail
 
@@ -62,7 +78,7 @@ def _onnx_session(bundle: Bundle, threads: int) -> Tail:
     options.inter_op_num_threads = 1
     # threads that spin between two layers take the cores from gRPC and from other tails; under load that cost 50 %
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what goes wrong is raised; onnxruntime would print it as well
+    options.log_severity_level = 4  # errors are raised; onnxruntime would print them as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         (latent,), (logits,) = session.get_inputs(), session.get_outputs()
@@ -72,12 +88,12 @@ def _onnx_session(bundle: Bundle, threads: int) -> Tail:
 
 
 def _jax(bundle: Bundle, threads: int, max_batch: int) -> Tail:
-    """XLA compiles for one size of batch, so batches are filled up to the next power of two."""
+    """Load the tail of JAX. XLA compiles for one size of batch, so batches are padded to the next power of two."""
     try:
         import jax
         import jax.export
     except ImportError as error:
-        raise UserError("--backend jax needs JAX: pip install jax, or take --backend onnx") from error
+        raise UserError("--backend jax needs JAX: pip install jax, or use --backend onnx") from error
     path = bundle.path(bundle.manifest.tail.stablehlo)
     try:
         tail = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
@@ -89,8 +105,8 @@ def _jax(bundle: Bundle, threads: int, max_batch: int) -> Tail:
 
     def run(latent: np.ndarray) -> np.ndarray:
         size = next(size for size in sizes if size >= len(latent))
-        filled = np.pad(latent, ((0, size - len(latent)), (0, 0), (0, 0), (0, 0)))
-        return np.asarray(tail(filled))[: len(latent)]
+        padded = np.pad(latent, ((0, size - len(latent)), (0, 0), (0, 0), (0, 0)))
+        return np.asarray(tail(padded))[: len(latent)]
 
     return run
 
@@ -105,4 +121,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-BACKENDS: dict[str, Callable[[Bundle, int, int], Tail]] = {"onnx": _onnx, "jax": _jax}
+BACKENDS = {
+    "onnx": Backend(_onnx, "onnxruntime_onnx", "onnxruntime"),
+    "jax": Backend(_jax, "jax_stablehlo", "jax"),
+}

@@ -1,11 +1,9 @@
 """A bundle whose tail is one matrix, and a server in this process."""
 
-import asyncio
 import contextlib
 import functools
 import hashlib
 import json
-import threading
 import time
 
 import grpc
@@ -14,12 +12,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import service_pb2 as pb
 
-from bottlefit_jax.serve.__main__ import parse
-from bottlefit_jax.serve.assembly import Running
+from bottlefit_jax.serve import ServerOptions, serve_in_thread
+from bottlefit_jax.serve.thread import event_loop, run_in_loop
 from tests.bundle import example as bundle_example
 
 SHAPE, CLASSES = (5, 6, 3), 4
 SERVICE = "/inference.GRPCInferenceService/"
+loop, on_loop = event_loop, run_in_loop
 
 
 def matrix(seed=0):
@@ -51,7 +50,7 @@ def onnx_tail(seed=0):
 
 
 def write(folder, *, seed=0, files=None, **changes):
-    """Puts a bundle that can be served into `folder` and returns the folder."""
+    """Write a valid bundle into `folder` and return the folder."""
     files = {**bundle_example.FILES, "tail.onnx": onnx_tail(seed), **(files or {})}
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
@@ -81,26 +80,9 @@ def logits_of(response):
     return np.frombuffer(response.raw_output_contents[0], np.float32).reshape(response.outputs[0].shape)
 
 
-@functools.cache
-def loop():
-    """The event loop of all servers in this process, in a thread of its own."""
-    found = asyncio.new_event_loop()
-    threading.Thread(target=found.run_forever, daemon=True).start()
-    return found
-
-
-def on_loop(coroutine):
-    return asyncio.run_coroutine_threadsafe(coroutine, loop()).result(60)
-
-
-@contextlib.contextmanager
-def serving(*flags):
-    """A server by the command's flags, on a free port; yields Running."""
-    running = on_loop(Running.start(parse([*map(str, flags), "--port", "0"])))
-    try:
-        yield running
-    finally:
-        on_loop(running.stop(10))
+def serving(*bundles, **options):
+    """A server of these bundles on a free port; yields the Server."""
+    return serve_in_thread(ServerOptions(bundles=bundles, **options))
 
 
 def batcher_of(running, name="digits"):
@@ -116,7 +98,7 @@ def until(condition):
 
 
 def raw_method(channel, method):
-    """Bytes to bytes."""
+    """A method from bytes to bytes."""
     return channel.unary_unary(SERVICE + method)
 
 
@@ -128,7 +110,7 @@ def channel_to(address):
 
 
 def status_of(call, *arguments, **options):
-    """(code, details) of a call."""
+    """The code and the details of a call."""
     try:
         call(*arguments, timeout=60, **options)
     except grpc.RpcError as error:

@@ -1,3 +1,5 @@
+"""The batcher: which requests run together, and which ones do not run."""
+
 import math
 import threading
 from concurrent.futures import wait
@@ -9,7 +11,7 @@ from bottlefit_jax.serve.batching import Batcher, Closed, Expired, QueueFull, Ta
 
 
 class Tail:
-    """logits: the first byte of each latent. Holds each batch until it is released."""
+    """The logits are the first byte of each latent. Holds each batch until it is released."""
 
     def __init__(self, *, held=True):
         self.sizes, self.begun, self.release = [], threading.Semaphore(0), threading.Semaphore(0)
@@ -40,10 +42,10 @@ def tail():
 
 @pytest.fixture
 def batcher(tail):
-    found = Batcher(tail, max_batch=4, delay=0.2, limit=6)
-    yield found
+    batcher = Batcher(tail, max_batch=4, delay=0.2, limit=6)
+    yield batcher
     tail.go()
-    found.close()
+    batcher.close()
 
 
 def test_one_request_alone_does_not_wait(tail):
@@ -55,7 +57,7 @@ def test_one_request_alone_does_not_wait(tail):
     assert result.batch == 1
 
 
-def test_what_waits_goes_together_and_each_gets_its_own(tail, batcher):
+def test_requests_that_wait_run_together_and_each_gets_its_own_result(tail, batcher):
     first = batcher.submit(latent(1))
     tail.begun.acquire()
     others = [batcher.submit(latent(2)), batcher.submit(latent(3, batch=2)), batcher.submit(latent(4))]

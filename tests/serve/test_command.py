@@ -26,7 +26,7 @@ def bundle(tmp_path):
 
 @contextlib.contextmanager
 def command(*flags):
-    """The running process, and its address."""
+    """Yield the running process and its address."""
     words = [sys.executable, "-W", "error", "-m", "bottlefit_jax.serve", *map(str, flags)]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -69,14 +69,14 @@ def test_a_killed_server_is_a_status_for_its_clients_and_its_port_is_free_again(
             assert status_of(method, data, wait_for_ready=True)[0] == grpc.StatusCode.OK
 
 
-def test_a_port_that_is_taken(bundle, capsys):
-    with example.serving("--bundle", bundle) as running:
+def test_a_port_that_is_taken_is_one_line(bundle, capsys):
+    with example.serving(bundle) as running:
         assert main(["--bundle", str(bundle), "--port", str(running.port)]) == 2
         assert f"cannot listen on 127.0.0.1:{running.port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "--port"),
         (["--port", "1"], "--bundle is missing"),
@@ -96,11 +96,11 @@ def test_a_port_that_is_taken(bundle, capsys):
         (["--port", "0", "--bundle", "a", "--token", "b"], "--token"),
     ],
 )
-def test_mistakes_are_one_line_and_code_2(flags, said, capsys):
+def test_mistakes_are_one_line_and_code_2(flags, message, capsys):
     assert main(flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
@@ -130,7 +130,7 @@ def test_the_line_and_the_log_say_what_is_left_out(tmp_path):
 def test_folders_that_are_left_out_are_counted_and_on_the_line(tmp_path):
     example.write(tmp_path / "digits")
     example.write(tmp_path / ".copy")
-    with example.serving("--bundles", tmp_path, "--metrics-port", "0") as running:
+    with example.serving(parents=[tmp_path], metrics_port=0) as running:
         assert "digits:3; 1 left out, the log says why: .copy; metrics on" in running.line
         with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=60) as response:
             assert "bottlefit_bundles_left_out 1.0" in response.read().decode()

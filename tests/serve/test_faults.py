@@ -1,4 +1,4 @@
-"""What a broken or hostile peer sends, and more clients than there is room for."""
+"""Messages of broken or hostile peers, and more clients than the queue has room for."""
 
 import collections
 import random
@@ -83,7 +83,7 @@ def check_answers(address):
 @pytest.mark.parametrize("count", [500, pytest.param(8000, marks=pytest.mark.slow)])
 def test_every_wrong_message_has_a_status(bundle, count):
     rng, codes = random.Random(5), collections.Counter()
-    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
+    with example.serving(bundle) as running, example.channel_to(running.address) as channel:
         pending = collections.deque()
         for method, message in frames(rng, count):
             pending.append(example.raw_method(channel, method).future(message, timeout=60))
@@ -96,7 +96,7 @@ def test_every_wrong_message_has_a_status(bundle, count):
 
 
 def connections(rng, count):
-    """Bytes of a connection: random, a preface cut short, HTTP/2 frames that are random or cut short, HTTP/1, TLS."""
+    """Bytes of a connection: random, truncated preface, random or truncated HTTP/2 frames, HTTP/1, TLS."""
     for index in range(count):
         kind, length = index % 6, rng.choice((0, 1, 9, 64, 1000))
         data = rng.randbytes(length)
@@ -112,14 +112,14 @@ def connections(rng, count):
         )[kind]
 
 
-def test_bare_sockets_with_anything_on_them_do_not_stop_the_server(bundle):
-    with example.serving("--bundle", bundle) as running:
+def test_connections_with_arbitrary_bytes_do_not_stop_the_server(bundle):
+    with example.serving(bundle) as running:
         opened = collections.deque()
         for data in connections(random.Random(6), 2000):
             connection = socket.create_connection(("127.0.0.1", running.port), timeout=60)
             connection.sendall(data)
             opened.append(connection)
-            if len(opened) == 50:  # some stay open for a while, and say no more
+            if len(opened) == 50:  # some stay open for a while and send nothing more
                 opened.popleft().close()
         check_answers(running.address)
         for connection in opened:
@@ -130,14 +130,14 @@ def test_bare_sockets_with_anything_on_them_do_not_stop_the_server(bundle):
 SLOW_SERVER = """
 import sys, time
 import numpy as np
-from bottlefit_jax.serve import __main__, assembly, grpc_server
-grpc_server.PENDING = grpc_server.PENDING_AT_MOST = 1000  # what 200 clients send at once is to come as far as our queue
+from bottlefit_jax.serve import __main__, grpc_server, server
+grpc_server.PENDING = grpc_server.PENDING_AT_MOST = 1000  # so that 200 requests at once reach our own queue
 def open_tail(bundle, **_):
     def tail(latent):
         time.sleep(0.05)
         return np.zeros((len(latent), 4), np.float32)
     return tail
-assembly.open_tail = open_tail
+server.open_tail = open_tail
 sys.exit(__main__.main(sys.argv[1:]))
 """
 
@@ -172,5 +172,5 @@ def test_200_clients_on_a_queue_of_16_are_refused_and_not_kept_in_memory(tmp_pat
     assert sum(codes.values()) == 2400
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert codes[grpc.StatusCode.OK] >= 12 * 16
-    # a message of 0.3 MB has a few copies while it is on its way in, on each of 200 connections; none may stay
+    # a message of 0.3 MB has a few copies while it is received, on each of 200 connections; none may stay
     assert peaks[-1] - peaks[0] < 5 * 200 * len(data) / 1e6, peaks

@@ -22,8 +22,8 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def channel(bundle):
-    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as found:
-        yield found
+    with example.serving(bundle) as running, example.channel_to(running.address) as channel:
+        yield channel
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
@@ -33,7 +33,7 @@ def test_a_running_server_is_serving(channel, service):
     assert next(stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60)).status == SERVING
 
 
-def test_a_service_that_is_not_here(channel):
+def test_an_unknown_service_is_not_found(channel):
     stub, request = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service="other.Service")
     assert status_of(stub.Check, request)[0] == grpc.StatusCode.NOT_FOUND
     assert next(stub.Watch(request, timeout=60)).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -74,8 +74,8 @@ def test_reflection_describes_the_protocol(channel, version):
     assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def test_watchers_hear_the_end_and_open_streams_do_not_hold_it_up(bundle):
-    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
+def test_watchers_get_the_end_and_open_streams_do_not_delay_it(bundle):
+    with example.serving(bundle) as running, example.channel_to(running.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watch).status == SERVING
         method = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
@@ -85,10 +85,10 @@ def test_watchers_hear_the_end_and_open_streams_do_not_hold_it_up(bundle):
         assert [answer.status for answer in watch] == [NOT_SERVING]
 
 
-def test_with_a_token_the_health_is_not_for_everyone(bundle, tmp_path):
+def test_with_a_token_the_health_service_needs_it_too(bundle, tmp_path):
     (tmp_path / "token").write_text("s3cret")
     with (
-        example.serving("--bundle", bundle, "--token-file", tmp_path / "token") as running,
+        example.serving(bundle, token_file=tmp_path / "token") as running,
         example.channel_to(running.address) as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)

@@ -16,10 +16,10 @@ def server():
     registry = CollectorRegistry()
     Counter("things", "Things", registry=registry).inc(3)
     ready = [True]
-    found = HttpServer("127.0.0.1", 0, registry=registry, ready=lambda: ready[0])
-    found.set_ready = lambda value: ready.__setitem__(0, value)
-    yield found
-    found.stop()
+    server = HttpServer("127.0.0.1", 0, registry=registry, ready=lambda: ready[0])
+    server.set_ready = lambda value: ready.__setitem__(0, value)
+    yield server
+    server.stop()
 
 
 def get(server, path, method="GET"):
@@ -32,7 +32,7 @@ def get(server, path, method="GET"):
             return error.code, error.read().decode()
 
 
-def test_each_path_answers_for_itself(server):
+def test_each_path_has_its_own_answer(server):
     status, text = get(server, "/metrics")
     assert (status, "things_total 3.0" in text) == (200, True)
     assert get(server, "/metrics?name%5B%5D=things_total")[0] == 200
@@ -48,7 +48,7 @@ def test_a_server_that_stops_is_not_healthy(server):
     assert get(server, "/metrics")[0] == 200
 
 
-def test_a_silent_peer_holds_nobody_up(server):
+def test_a_silent_peer_does_not_delay_others(server):
     with socket.create_connection(("127.0.0.1", server.port)) as silent:
         silent.sendall(b"GET /metr")
         assert get(server, "/healthz")[0] == 200

@@ -1,4 +1,4 @@
-"""Which tail answers: the head that made the latent decides, and every answer says who gave it."""
+"""Which tail answers: the one of the head that made the latent; every answer names both."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from bottlefit_jax.serve import assembly
+from bottlefit_jax.serve import server as server_file
 from tests.bundle import example as bundle_example
 from tests.serve import example
 from tests.serve.example import infer_request, latents, logits_of, status_of
@@ -18,7 +18,7 @@ OTHER_HEAD, OTHER_TAIL = "c" * 64, "d" * 64
 
 
 def of_head(head, tail):
-    """Changes of a manifest."""
+    """Changes of a manifest, for this head and tail."""
     manifest = bundle_example.manifest()
     return {"head": {**manifest["head"], "id": head}, "tail": {**manifest["tail"], "id": tail, "head": head}}
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def infer(folder):
-    with example.serving("--bundles", folder) as running, example.channel_to(running.address) as channel:
+    with example.serving(parents=[folder]) as running, example.channel_to(running.address) as channel:
         method = example.raw_method(channel, "ModelInfer")
         yield lambda request: pb.ModelInferResponse.FromString(method(request.SerializeToString(), timeout=60))
 
@@ -50,7 +50,7 @@ def infer(folder):
     ("head", "tail", "pinned", "version"),
     [(HEAD, TAIL, "", 2), (OTHER_HEAD, OTHER_TAIL, "", 6), (HEAD, TAIL, "1", 1), (OTHER_HEAD, OTHER_TAIL, "5", 5)],
 )
-def test_the_newest_tail_of_the_head_answers_and_says_who_it_is(infer, head, tail, pinned, version):
+def test_the_newest_tail_of_the_head_answers_with_its_ids(infer, head, tail, pinned, version):
     response = infer(of(head, model_version=pinned))
     assert response.model_version == str(version)
     assert response.parameters["head"].string_param == head[:32]
@@ -69,7 +69,7 @@ def test_a_tail_of_another_head_is_never_run(infer):
     assert "belongs to head aaaaaaaaaaaa…, cccccccccccc…, and the request's latent to head eeeeeeeeeeee…" in details
 
 
-def test_a_request_without_a_head_is_answered_only_where_one_head_can_be_meant(infer):
+def test_a_request_without_a_head_is_answered_only_where_one_head_is_loaded(infer):
     code, details = status_of(lambda request, timeout: infer(request), infer_request(latents()))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert "tails of several heads are loaded as 'digits'" in details
@@ -93,11 +93,11 @@ def test_a_head_that_is_no_id_is_an_invalid_argument(infer, parameter):
     assert "it must be the first 32 digits of the head's id" in details
 
 
-def test_another_training_loaded_in_place_does_not_answer_the_old_head(tmp_path):
+def test_a_bundle_of_another_training_does_not_answer_the_old_head(tmp_path):
     parent = tmp_path / "bundles"
     example.write(parent / "a")
     with (
-        example.serving("--bundles", parent, "--repository-port", "0") as running,
+        example.serving(parents=[parent], repository_port=0) as running,
         example.channel_to(running.address) as channel,
         example.channel_to(f"127.0.0.1:{running.repository_port}") as loading,
     ):
@@ -123,9 +123,9 @@ def held(tmp_path, monkeypatch):
 
         return tail
 
-    monkeypatch.setattr(assembly, "open_tail", open_tail)
+    monkeypatch.setattr(server_file, "open_tail", open_tail)
     with (
-        example.serving("--bundle", example.write(tmp_path / "slow")) as running,
+        example.serving(example.write(tmp_path / "slow")) as running,
         example.channel_to(running.address) as channel,
     ):
         yield example.raw_method(channel, "ModelInfer"), release, example.batcher_of(running)

@@ -1,4 +1,4 @@
-"""The command that loads and unloads."""
+"""The command that loads and unloads models of a running server."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def folder(tmp_path):
 
 
 def test_a_bundle_that_is_put_there_later_is_loaded(folder, capsys):
-    with example.serving("--bundles", folder, "--repository-port", "0") as running:
+    with example.serving(parents=[folder], repository_port=0) as running:
         server = f"127.0.0.1:{running.repository_port}"
         example.write(folder / "2", version=2)
         example.write(folder / "new", name="new")
@@ -28,7 +28,7 @@ def test_a_bundle_that_is_put_there_later_is_loaded(folder, capsys):
 def test_with_the_servers_token(folder, tmp_path_factory, capsys):
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text("s3cret")
-    with example.serving("--bundles", folder, "--repository-port", "0", "--token-file", token) as running:
+    with example.serving(parents=[folder], repository_port=0, token_file=token) as running:
         server = f"127.0.0.1:{running.repository_port}"
         assert main(["--server", server, "digits"]) == 2
         assert "UNAUTHENTICATED" in capsys.readouterr().err
@@ -36,7 +36,7 @@ def test_with_the_servers_token(folder, tmp_path_factory, capsys):
 
 
 def test_mistakes_are_one_line(folder, capsys):
-    with example.serving("--bundles", folder, "--repository-port", "0") as running:
+    with example.serving(parents=[folder], repository_port=0) as running:
         wrong_port, right_port = f"127.0.0.1:{running.port}", f"127.0.0.1:{running.repository_port}"
         for flags, message in (
             (["--server", wrong_port, "digits"], "PERMISSION_DENIED: this port does not load or unload models"),

@@ -1,4 +1,4 @@
-"""More requests than the tail can do, on a clock of the test's own."""
+"""More requests than the tail can run, on a clock that the test moves."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ LATENT = np.zeros((1, 1, 1, 1), np.uint8)
 
 @contextlib.contextmanager
 def batcher_of(tail, *, limit=1000, known=True):
-    """A batcher that knows what an image takes."""
+    """A batcher that has measured the time of an image, unless `known` is False."""
     batcher = Batcher(tail, max_batch=4, delay=0, limit=limit, clock=tail.clock)
     try:
         if known:
@@ -71,7 +71,7 @@ def run_one(batcher, tail):
     return future
 
 
-def test_what_could_not_end_in_time_is_refused_at_once(tail):
+def test_a_request_that_would_end_late_is_refused_at_once(tail):
     with batcher_of(tail) as batcher:
         run_one(batcher, tail)
         deadline = tail.clock.now + 1.001
@@ -85,7 +85,7 @@ def test_what_could_not_end_in_time_is_refused_at_once(tail):
             batcher.submit(LATENT, deadline=-math.inf)
 
 
-def test_images_are_counted_and_not_requests(tail):
+def test_images_count_and_not_requests(tail):
     with batcher_of(tail) as batcher:
         run_one(batcher, tail)
         batcher.submit(np.repeat(LATENT, 4, 0), deadline=tail.clock.now + 1)
@@ -94,7 +94,7 @@ def test_images_are_counted_and_not_requests(tail):
         batcher.submit(LATENT, deadline=tail.clock.now + 1)
 
 
-def test_what_would_end_late_is_not_run(tail):
+def test_a_request_that_would_end_late_by_now_is_not_run(tail):
     with batcher_of(tail) as batcher:
         first = run_one(batcher, tail)
         late = batcher.submit(LATENT, deadline=tail.clock.now + 0.8)
@@ -143,14 +143,14 @@ def test_any_deadline_that_is_not_over_is_answered(tail, deadline):
 
 @pytest.mark.parametrize("times", [1.3, 2, 5])
 @pytest.mark.parametrize(("seconds", "deadline"), [(0.04, 2), (0.005, 0.5)])
-def test_more_than_it_can_do_does_not_lessen_what_it_does(times, seconds, deadline):
+def test_overload_does_not_reduce_the_answers_in_time(times, seconds, deadline):
     rng, clock = random.Random(7), Clock()
     count, in_time, late, sent, refused = round(400 * times), 0, 0, [], 0
     arrivals = sorted(clock.now + rng.uniform(0, 400 * seconds) for _ in range(count))
     began = arrivals[0]
 
     def simulated(latent):
-        """Takes what comes while it runs: one thread alone, so that the order is always the same."""
+        """The tail; it also submits what arrives while it runs, so that one thread decides the order."""
         nonlocal refused
         ends = clock.now + seconds * rng.uniform(0.8, 1.2) * len(latent)
         while arrivals and arrivals[0] <= ends:

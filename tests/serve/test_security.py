@@ -70,12 +70,12 @@ def bundle(tmp_path_factory):
     return example.write(tmp_path_factory.mktemp("bundle") / "a")
 
 
-def tls_flags(pki, name="server", key=None):
-    return ["--tls-cert", pki / f"{name}.pem", "--tls-key", pki / f"{key or name}.key"]
+def tls_files(pki, name="server", key=None):
+    return {"tls_cert": pki / f"{name}.pem", "tls_key": pki / f"{key or name}.key"}
 
 
 def test_tls(pki, bundle):
-    with example.serving("--bundle", bundle, *tls_flags(pki)) as running:
+    with example.serving(bundle, **tls_files(pki)) as running:
         address = f"localhost:{running.port}"
         with triton.InferenceServerClient(address, ssl=True, root_certificates=str(pki / "ca.pem")) as client:
             assert client.is_server_ready()
@@ -95,7 +95,7 @@ def test_mutual_tls(pki, bundle, name, accepted):
     files = {"private_key": str(pki / f"{name}.key"), "certificate_chain": str(pki / f"{name}.pem")}
     own = {} if name is None else files
     with (
-        example.serving("--bundle", bundle, *tls_flags(pki), "--tls-client-ca", pki / "ca.pem") as running,
+        example.serving(bundle, **tls_files(pki), tls_client_ca=pki / "ca.pem") as running,
         triton.InferenceServerClient(
             f"localhost:{running.port}", ssl=True, root_certificates=str(pki / "ca.pem"), **own
         ) as client,
@@ -108,29 +108,28 @@ def test_mutual_tls(pki, bundle, name, accepted):
                 client.is_server_ready()
 
 
-def refused(bundle, *flags):
-    with pytest.raises(UserError) as caught, example.serving("--bundle", bundle, *flags):
+def error_of(bundle, **options):
+    with pytest.raises(UserError) as caught, example.serving(bundle, **options):
         pass
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
-def test_certificates_that_cannot_work_are_told_at_start(pki, bundle):
-    assert "expired.pem cannot be used: certificate has expired" in refused(bundle, *tls_flags(pki, "expired"))
-    assert "device.key is not the key of --tls-cert" in refused(bundle, *tls_flags(pki, "server", "device"))
-    assert "encrypted.key is encrypted" in refused(bundle, *tls_flags(pki, "server", "encrypted"))
-    assert "cannot be read: No such file" in refused(bundle, *tls_flags(pki, "nothing"))
-    swapped = ["--tls-cert", pki / "server.key", "--tls-key", pki / "server.pem"]
-    assert "cannot be used" in refused(bundle, *swapped)
-    for name, said in (("server.key", "holds no PEM certificate"), ("expired_ca.pem", "certificate has expired")):
-        assert said in refused(bundle, *tls_flags(pki), "--tls-client-ca", pki / name)
+def test_invalid_certificates_are_an_error_at_the_start(pki, bundle):
+    assert "expired.pem is invalid: certificate has expired" in error_of(bundle, **tls_files(pki, "expired"))
+    assert "device.key is not the key of --tls-cert" in error_of(bundle, **tls_files(pki, "server", "device"))
+    assert "encrypted.key is encrypted" in error_of(bundle, **tls_files(pki, "server", "encrypted"))
+    assert "cannot be read: No such file" in error_of(bundle, **tls_files(pki, "nothing"))
+    assert "are invalid" in error_of(bundle, tls_cert=pki / "server.key", tls_key=pki / "server.pem")
+    for name, message in (("server.key", "holds no PEM certificate"), ("expired_ca.pem", "certificate has expired")):
+        assert message in error_of(bundle, **tls_files(pki), tls_client_ca=pki / name)
 
 
-def test_a_token_is_wanted_for_every_method(bundle, tmp_path):
+def test_every_method_needs_the_token(bundle, tmp_path):
     (tmp_path / "token").write_text("s3cret-t0ken\n")
     with (
-        example.serving("--bundle", bundle, "--token-file", tmp_path / "token") as running,
+        example.serving(bundle, token_file=tmp_path / "token") as running,
         example.channel_to(running.address) as channel,
     ):
         data = infer_request(latents()).SerializeToString()
@@ -146,18 +145,18 @@ def test_a_token_is_wanted_for_every_method(bundle, tmp_path):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "edge.example"])
 def test_plaintext_stays_on_the_loopback(bundle, host):
-    assert f"--host {host} without TLS would let everyone read along" in refused(bundle, "--host", host)
+    assert f"host {host} without TLS would let everyone read along" in error_of(bundle, host=host)
 
 
-def test_plaintext_elsewhere_when_told(bundle):
+def test_allow_plaintext_serves_plaintext_elsewhere(bundle):
     with (
-        example.serving("--bundle", bundle, "--host", "0.0.0.0", "--allow-plaintext") as running,
+        example.serving(bundle, host="0.0.0.0", allow_plaintext=True) as running,
         triton.InferenceServerClient(f"127.0.0.1:{running.port}") as client,
     ):
         assert client.is_server_ready()
 
 
-def of_calls(caplog):
+def fields_of_calls(caplog):
     return [record.fields for record in caplog.records if record.getMessage() == "call"]
 
 
@@ -165,24 +164,24 @@ def test_refused_calls_are_logged_with_the_name_in_the_certificate(pki, bundle, 
     files = {"private_key": str(pki / "device.key"), "certificate_chain": str(pki / "device.pem")}
     with (
         caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"),
-        example.serving("--bundle", bundle, *tls_flags(pki), "--tls-client-ca", pki / "ca.pem") as running,
+        example.serving(bundle, **tls_files(pki), tls_client_ca=pki / "ca.pem") as running,
         triton.InferenceServerClient(
             f"localhost:{running.port}", ssl=True, root_certificates=str(pki / "ca.pem"), **files
         ) as client,
         pytest.raises(InferenceServerException, match="PERMISSION_DENIED"),
     ):
         client.unload_model("digits")
-    (fields,) = of_calls(caplog)
+    (fields,) = fields_of_calls(caplog)
     assert (fields["method"], fields["client"]) == ("RepositoryModelUnload", "device")
     assert re.fullmatch(r"ipv[46]:.*:\d+", fields["peer"])
 
 
 def test_calls_without_the_token_are_logged_and_counted(bundle, tmp_path, caplog):
     (tmp_path / "token").write_text("s3cret-t0ken")
-    flags = ("--token-file", tmp_path / "token", "--metrics-port", "0")
+    options = {"token_file": tmp_path / "token", "metrics_port": 0}
     with (
         caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"),
-        example.serving("--bundle", bundle, *flags) as running,
+        example.serving(bundle, **options) as running,
         example.channel_to(running.address) as channel,
     ):
         for method in ("ModelInfer", "ModelInfer", "Made" + "Up" * 500):
@@ -191,7 +190,7 @@ def test_calls_without_the_token_are_logged_and_counted(bundle, tmp_path, caplog
             text = response.read().decode()
     assert 'bottlefit_refused_calls_total{method="ModelInfer",status="UNAUTHENTICATED"} 2.0' in text
     assert 'bottlefit_refused_calls_total{method="other",status="UNAUTHENTICATED"} 1.0' in text
-    calls = of_calls(caplog)
+    calls = fields_of_calls(caplog)
     assert [fields["method"][:10] for fields in calls] == ["ModelInfer", "ModelInfer", "MadeUpUpUp"]
     assert all(fields["peer"].startswith("ipv4:127.0.0.1:") for fields in calls)
     assert all(fields["status"] == "UNAUTHENTICATED" and len(fields["method"]) <= 128 for fields in calls)

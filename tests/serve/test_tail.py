@@ -1,3 +1,5 @@
+"""Tails of bundles, run by each backend."""
+
 import numpy as np
 import pytest
 
@@ -31,13 +33,13 @@ def test_logits_of_every_batch(tmp_path, backend):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "jax"])
-def test_a_file_that_is_no_tail_is_told_in_one_line(tmp_path, backend):
+def test_a_file_that_is_no_tail_is_an_error_in_one_line(tmp_path, backend):
     with pytest.raises(UserError, match=r"tail\.(onnx|stablehlo) cannot be loaded") as caught:
         opened(example.write(tmp_path, files={"tail.onnx": b"nothing"}), backend)
     assert "\n" not in str(caught.value)
 
 
-def test_a_tail_that_is_not_the_manifests_is_refused(tmp_path):
+def test_a_tail_that_does_not_fit_its_manifest_is_refused(tmp_path):
     model = {**example.bundle_example.manifest()["model"], "num_classes": 5}
     with pytest.raises(UserError, match=r"gives float32 \[1, 4\] where its manifest says float32 \[1, 5\]"):
         opened(example.write(tmp_path / "classes", model=model, labels=[]))

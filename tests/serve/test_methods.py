@@ -1,4 +1,4 @@
-"""What a client sees: tritonclient as it is published, and messages of our own making."""
+"""What a client gets: tritonclient as it is published, and messages that the test makes."""
 
 import asyncio
 import contextlib
@@ -17,12 +17,10 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
-from bottlefit_jax.serve.telemetry import TOGETHER
+from bottlefit_jax.serve.log import CALL_DELAY
 from tests.bundle.example import HEAD, TAIL
 from tests.serve import example
 from tests.serve.example import infer_request, latents, logits_of, status_of
-
-FREE_PORTS = ("--metrics-port", "0", "--repository-port", "0")
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +34,21 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with example.serving("--bundles", folder, "--max-batch", "4", "--threads", "1", *FREE_PORTS) as running:
+    with example.serving(parents=[folder], max_batch=4, threads=1, metrics_port=0, repository_port=0) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def client(server):
-    with triton.InferenceServerClient(server.address) as found:
-        yield found
+    with triton.InferenceServerClient(server.address) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def operator(server):
     """A client of the port that loads."""
-    with triton.InferenceServerClient(f"127.0.0.1:{server.repository_port}") as found:
-        yield found
+    with triton.InferenceServerClient(f"127.0.0.1:{server.repository_port}") as operator:
+        yield operator
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def infer(server):
         yield lambda request, **options: parse(method(request.SerializeToString(), **options))
 
 
-def test_tritonclient_asks_for_everything(client):
+def test_tritonclient_gets_health_metadata_config_and_index(client):
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("digits")
@@ -124,7 +122,7 @@ def test_tritonclient_infers_compressed_and_asynchronously(client):
     np.testing.assert_allclose(answers[0].as_numpy("logits"), example.expected(latent), rtol=1e-5, atol=1e-2)
 
 
-def test_typed_contents(infer):
+def test_typed_contents_are_inferred(infer):
     latent = latents(2)
     tensor = pb.ModelInferRequest.InferInputTensor(name="latent", datatype="UINT8", shape=latent.shape)
     tensor.contents.uint_contents.extend(latent.ravel().tolist())
@@ -132,68 +130,26 @@ def test_typed_contents(infer):
     np.testing.assert_allclose(logits_of(response), example.expected(latent, 12), rtol=1e-5, atol=1e-2)
 
 
-def tensor(**changes):
-    return [
-        pb.ModelInferRequest.InferInputTensor(
-            **{"name": "latent", "datatype": "UINT8", "shape": [1, *example.SHAPE], **changes}
-        )
-    ]
-
-
-def typed(**contents):
-    return {"inputs": tensor(contents=pb.InferTensorContents(**contents)), "raw_input_contents": []}
-
-
-def output(name="logits", **parameters):
-    return pb.ModelInferRequest.InferRequestedOutputTensor(name=name, parameters=parameters)
-
-
-WRONG = {
-    "no input": ({"inputs": []}, "the request has 0 inputs"),
-    "two inputs": ({"inputs": tensor() * 2}, "the request has 2 inputs"),
-    "name": ({"inputs": tensor(name="x" * 1000)}, "the input is named 'xxxxx"),
-    "dtype": ({"inputs": tensor(datatype="FP32")}, "the input's datatype is 'FP32'; it must be UINT8"),
-    "flat": ({"inputs": tensor(shape=[90])}, r"shape is \[90\]; it must be \[batch, 5, 6, 3\] with a batch of 1 to 4"),
-    "swapped": ({"inputs": tensor(shape=[1, 3, 5, 6])}, r"the input's shape is \[1, 3, 5, 6\]"),
-    "empty batch": ({"inputs": tensor(shape=[0, 5, 6, 3]), "raw_input_contents": [b""]}, "batch of 1 to 4"),
-    "negative": ({"inputs": tensor(shape=[-1, 5, 6, 3])}, "batch of 1 to 4"),
-    "huge": ({"inputs": tensor(shape=[2**62, 5, 6, 3])}, "batch of 1 to 4"),
-    "many dims": ({"inputs": tensor(shape=[1] * 1000)}, "the input's shape is"),
-    "too many": ({"inputs": tensor(shape=[5, 5, 6, 3]), "raw_input_contents": [bytes(450)]}, "batch of 1 to 4"),
-    "short": ({"raw_input_contents": [bytes(89)]}, r"have 89 bytes; the shape \[1, 5, 6, 3\] has 90"),
-    "long": ({"raw_input_contents": [bytes(91)]}, "have 91 bytes"),
-    "two raw": ({"raw_input_contents": [bytes(90)] * 2}, "has 2 raw contents for one input"),
-    "nothing": ({"raw_input_contents": []}, "the input has no contents"),
-    "both": ({"inputs": typed(uint_contents=[1])["inputs"]}, "raw and typed contents"),
-    "typed short": (typed(uint_contents=[1] * 89), "uint_contents has 89 numbers"),
-    "typed large": (typed(uint_contents=[256] * 90), "uint_contents has 256; a UINT8 ends at 255"),
-    "typed other": (typed(fp32_contents=[1] * 90), "the contents are fp32_contents; UINT8 goes into uint_contents"),
-    "typed bytes": (typed(bytes_contents=[bytes(90)]), "the contents are bytes_contents"),
-    "shared memory": (
-        {"inputs": tensor(parameters={"shared_memory_region": pb.InferParameter(string_param="x")})},
-        "shared memory",
-    ),
-    "output": ({"outputs": [output("probabilities")]}, "the output 'probabilities' is asked for; there is only logits"),
-    "classification": (
-        {"outputs": [output(classification=pb.InferParameter(int64_param=3))]},
-        "the output has the parameters 'classification'",
-    ),
-    "output twice": ({"outputs": [output()] * 2}, "asked for 2 times"),
-    "version": ({"model_version": "newest"}, "the model's version is 'newest'; it must be a number"),
-    "long version": ({"model_version": "9" * 500}, "it must be a number"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_an_invalid_argument(infer, case):
-    changes, message = WRONG[case]
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": []}, "the request has 0 inputs; it must have one, latent"),
+        ({"raw_input_contents": [bytes(89)]}, "the raw contents have 89 bytes; the shape [1, 5, 6, 3] has 90"),
+        ({"model_version": "newest"}, "the model's version is 'newest'; it must be a number, or empty for the newest"),
+        (
+            {"parameters": {"head": pb.InferParameter(int64_param=7)}},
+            "the parameter head is 7; it must be the first 32",
+        ),
+        ({"parameters": {"timeout": pb.InferParameter(string_param="5")}}, "the parameter timeout is '5'; it must be"),
+    ],
+)
+def test_an_invalid_request_is_an_invalid_argument(infer, changes, message):
     code, details = status_of(infer, infer_request(latents(), **changes))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert re.search(message, details), details
-    assert len(details) < 300
+    assert details.startswith(message)
 
 
-def test_unknown_models_and_methods(infer, server, client):
+def test_unknown_models_are_not_found_and_unknown_methods_unimplemented(infer, server, client):
     assert status_of(infer, infer_request(latents(), name="nope"))[0] == grpc.StatusCode.NOT_FOUND
     assert status_of(infer, infer_request(latents(), model_version="4"))[0] == grpc.StatusCode.NOT_FOUND
     with pytest.raises(InferenceServerException, match="no model 'nope' is loaded; loaded: digits, other"):
@@ -256,7 +212,7 @@ def test_a_damaged_bundle_is_a_status_and_the_old_version_stays(folder, operator
     assert logits_of(infer(infer_request(latents(), name="other"))).tolist() == logits_of(before).tolist()
 
 
-def test_a_client_cannot_bring_files_of_its_own(operator):
+def test_a_client_cannot_load_files_of_its_own(operator):
     with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
         operator.load_model("digits", config="{}", files={"file:1/model.onnx": b"x"})
     with pytest.raises(InferenceServerException, match="NOT_FOUND"):
@@ -265,16 +221,16 @@ def test_a_client_cannot_bring_files_of_its_own(operator):
 
 @contextlib.contextmanager
 def logged(caplog, count):
-    """Collects the records of the calls within, once there are `count` of them; those of calls before are not there."""
-    example.on_loop(asyncio.sleep(2 * TOGETHER))  # then the lines of the calls before are written
-    found = []
+    """Yield a list that holds the records of the calls in the block, once there are `count` of them."""
+    example.on_loop(asyncio.sleep(2 * CALL_DELAY))  # until the lines of earlier calls are written
+    records = []
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
         caplog.clear()
-        yield found
+        yield records
         deadline = time.monotonic() + 60
-        while len(found) < count and time.monotonic() < deadline:
+        while len(records) < count and time.monotonic() < deadline:
             time.sleep(0.01)
-            found[:] = [record for record in caplog.records if record.getMessage() == "call"]
+            records[:] = [record for record in caplog.records if record.getMessage() == "call"]
 
 
 def test_only_the_port_on_the_loopback_loads_and_unloads(server, client, caplog):
@@ -303,10 +259,10 @@ def test_the_log_says_who_loaded_and_unloaded_what(operator, caplog):
     assert all(fields["peer"].startswith("ipv4:127.0.0.1:") for _, fields in events)
 
 
-def test_statistics_count_what_was_answered_and_what_was_not(client, infer):
+def test_statistics_count_answered_and_refused_requests(client, infer):
     def of_other():
-        (found,) = client.get_inference_statistics("other").model_stats
-        return found
+        (statistics,) = client.get_inference_statistics("other").model_stats
+        return statistics
 
     before = of_other()
     infer(infer_request(latents(3), name="other"))
@@ -327,7 +283,7 @@ def test_statistics_count_what_was_answered_and_what_was_not(client, infer):
     assert sizes[3] >= 1
     assert after.last_inference >= before.last_inference
     everything = client.get_inference_statistics(as_json=True)["model_stats"]
-    assert [(one["name"], one["version"]) for one in everything] == [
+    assert [(model["name"], model["version"]) for model in everything] == [
         ("digits", "3"),
         ("digits", "12"),
         ("digits", "20"),
@@ -342,7 +298,7 @@ def metrics_of(server):
         return response.read().decode()
 
 
-def test_metrics(server, infer):
+def test_metrics_have_the_names_of_loaded_models_only(server, infer):
     assert status_of(infer, infer_request(latents(), name="a" * 50))[0] == grpc.StatusCode.NOT_FOUND
     infer(infer_request(latents(2), name="other"))
     text = metrics_of(server)
@@ -359,7 +315,7 @@ def test_metrics(server, infer):
 
 
 def test_each_call_is_a_line_of_json(infer, caplog):
-    from bottlefit_jax.serve.telemetry import JsonFormatter
+    from bottlefit_jax.serve.log import JsonFormatter
 
     with logged(caplog, 2) as records:
         infer(infer_request(latents(), id="my-7"))

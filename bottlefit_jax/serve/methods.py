@@ -1,6 +1,7 @@
-"""The methods of the Open Inference Protocol v2 as functions from message to message.
+"""The methods of the Open Inference Protocol v2, as functions from message to message.
 
-Each raises `Refused` for what becomes the call's status. `grpc_server.py` puts them behind sockets.
+A method raises `Refused`, whose code becomes the status of the call. Requests are checked in
+`bottlefit_jax/protocol/request_checks.py`. `grpc_server.py` puts the methods behind sockets.
 """
 
 import asyncio
@@ -16,32 +17,36 @@ from grpc import StatusCode
 
 from bottlefit_jax import __version__
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.protocol.names import ID_DIGITS, INPUT, OUTPUT
-from bottlefit_jax.protocol.request_checks import (
-    Refused,
-    deadline_of,
-    head_of,
-    invalid,
-    latent_of,
-    version_of,
-)
-from bottlefit_jax.protocol.stubs import config_pb, pb
+from bottlefit_jax.protocol.model_config import make_config
+from bottlefit_jax.protocol.names import BATCH, INPUT, OUTPUT, QUEUE_US, TAIL_US
+from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, invalid, latent_of, version_of
+from bottlefit_jax.protocol.stubs import pb
 from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
+from bottlefit_jax.serve.log import log
+from bottlefit_jax.serve.metrics import Metrics
 from bottlefit_jax.serve.repository import HeadMissing, Model, NoSuchModel, OtherHead, Repository
-from bottlefit_jax.serve.telemetry import Metrics, log
+from bottlefit_jax.serve.tail import BACKENDS
 
-PLATFORMS = {"onnx": ("onnxruntime_onnx", "onnxruntime"), "jax": ("jax_stablehlo", "jax")}
 EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
-_DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-SERVICE = _DESCRIPTOR.full_name
-METHODS = frozenset(method.name for method in _DESCRIPTOR.methods)  # all of the protocol, ours or not
+METHODS = frozenset(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name)  # of the protocol, not ours
+# an error of the repository -> the status of the call
+STATUSES = {
+    NoSuchModel: StatusCode.NOT_FOUND,
+    OtherHead: StatusCode.FAILED_PRECONDITION,
+    HeadMissing: StatusCode.INVALID_ARGUMENT,
+}
 
 
 @dataclass
 class Call:
-    """One call: when it ends at the latest (time.monotonic()), and what the log shall say of it.
+    """One call.
 
-    `caller` says who calls; it takes time, so that it is asked only where a log shows it.
+    Attributes:
+        method: its name.
+        deadline: by time.monotonic(); math.inf without one.
+        notes: fields of its line in the log.
+        model: that a ModelInfer request was for; None before it is known.
+        caller: returns who calls. It takes time, so it is called only where the log shows the caller.
     """
 
     method: str
@@ -51,12 +56,20 @@ class Call:
     caller: Callable[[], dict[str, str]] = dict
 
 
-class Protocol:
-    """The methods, over a repository.
+class InferenceService:
+    """The methods of the protocol over a repository.
 
     Args:
-        delay: seconds that a request may wait for others, for ModelConfig.
-        may_load: answer the calls that load and unload models.
+        repository: the models.
+        backend: what runs their tails, a key of BACKENDS.
+        max_batch: images in one request at most.
+        delay: seconds that a request may wait for others, as ModelConfig declares it.
+        metrics: of the server.
+        may_load: allow the calls that load and unload models.
+
+    Attributes:
+        ready: False once the server is shutting down.
+        methods: name -> class of the request, and the method.
     """
 
     def __init__(
@@ -90,7 +103,13 @@ class Protocol:
         try:
             return self._repository.get(name, version_of(version))
         except NoSuchModel as error:
-            raise Refused(StatusCode.NOT_FOUND, str(error)) from error
+            raise Refused(STATUSES[NoSuchModel], str(error)) from error
+
+    def _versions(self, name: str) -> list[Model]:
+        try:
+            return self._repository.versions(name)
+        except NoSuchModel as error:
+            raise Refused(STATUSES[NoSuchModel], str(error)) from error
 
     async def _server_live(self, request: Any, call: Call) -> Message:
         return pb.ServerLiveResponse(live=True)
@@ -113,40 +132,30 @@ class Protocol:
         tensor = pb.ModelMetadataResponse.TensorMetadata
         return pb.ModelMetadataResponse(
             name=manifest.name,
-            versions=[str(model.manifest.version) for model in self._repository.versions(request.name)],
-            platform=PLATFORMS[self._backend][0],
+            versions=[str(model.manifest.version) for model in self._versions(request.name)],
+            platform=BACKENDS[self._backend].platform,
             inputs=[tensor(name=INPUT, datatype="UINT8", shape=[-1, *manifest.latent.shape])],
             outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, manifest.model.num_classes])],
         )
 
     async def _model_config(self, request: Any, call: Call) -> Message:
-        """What export/triton.py writes for NVIDIA Triton; a device reads `head` and `tail` from either."""
         manifest = self._model(request.name, request.version).manifest
-        platform, backend = PLATFORMS[self._backend]
-        parameters = {"head": manifest.head.id, "tail": manifest.tail.id, "format": str(manifest.format)}
-        config = config_pb.ModelConfig(
-            name=manifest.name,
-            platform=platform,
-            backend=backend,
-            max_batch_size=self._max_batch,
-            input=[
-                config_pb.ModelInput(name=INPUT, data_type=config_pb.TYPE_UINT8, dims=manifest.latent.shape),
-            ],
-            output=[
-                config_pb.ModelOutput(name=OUTPUT, data_type=config_pb.TYPE_FP32, dims=[manifest.model.num_classes])
-            ],
-            dynamic_batching=config_pb.ModelDynamicBatching(max_queue_delay_microseconds=round(self._delay * 1e6)),
-            parameters={key: config_pb.ModelParameter(string_value=value) for key, value in parameters.items()},
+        backend = BACKENDS[self._backend]
+        config = make_config(
+            manifest,
+            platform=backend.platform,
+            backend=backend.library,
+            max_batch=self._max_batch,
+            delay=self._delay,
         )
         return pb.ModelConfigResponse(config=config)
 
     async def _model_statistics(self, request: Any, call: Call) -> Message:
-        """Of all versions, and of all models, where none is named."""
+        """Answer for all versions, or all models, where the request names none."""
         if request.version:
             models = [self._model(request.name, request.version)]
         elif request.name:
-            self._model(request.name, "")
-            models = self._repository.versions(request.name)
+            models = self._versions(request.name)
         else:
             models = [*self._repository.models()]
         return pb.ModelStatisticsResponse(
@@ -168,23 +177,12 @@ class Protocol:
         assert call.model is not None
         call.model.statistics.succeed(result, time.monotonic_ns() - started)
         manifest = call.model.manifest
-        timings = {"queue_us": result.queue_us, "tail_us": result.tail_us, "batch": result.batch}
-        call.notes.update(timings)
-        measured = self._metrics.of(manifest.name, manifest.version)
-        measured.queue.observe(result.queue_us / 1e6)
-        measured.tail.observe(result.tail_us / 1e6)
-        ids = {"head": manifest.head.id[:ID_DIGITS], "tail": manifest.tail.id[:ID_DIGITS]}
-        return pb.ModelInferResponse(
-            model_name=manifest.name,
-            model_version=str(manifest.version),
-            id=request.id,
-            parameters={
-                **{key: pb.InferParameter(int64_param=value) for key, value in timings.items()},
-                **{key: pb.InferParameter(string_param=value) for key, value in ids.items()},
-            },
-            outputs=[pb.ModelInferResponse.InferOutputTensor(name=OUTPUT, datatype="FP32", shape=result.logits.shape)],
-            raw_output_contents=[result.logits.tobytes()],
-        )
+        numbers = {QUEUE_US: result.queue_us, TAIL_US: result.tail_us, BATCH: result.batch}
+        call.notes.update(numbers)
+        metrics = self._metrics.of(manifest.name, manifest.version)
+        metrics.queue.observe(result.queue_us / 1e6)
+        metrics.tail.observe(result.tail_us / 1e6)
+        return call.model.responses.response(request.id, result.logits, numbers)
 
     async def _run(self, request: Any, call: Call) -> Result:
         future = self._submit(request, call)
@@ -197,7 +195,7 @@ class Protocol:
             raise Refused(StatusCode.INTERNAL, "the tail failed; the server's log says why") from error
 
     def _submit(self, request: Any, call: Call) -> Future[Result]:
-        for _ in range(2):  # once more where a load took its place between `choose` and `submit`
+        for _ in range(2):  # again where a load replaced the model between `_choose` and `submit`
             model = call.model = self._choose(request)
             call.notes.update(model=model.manifest.name, version=model.manifest.version)
             latent = latent_of(request, model.manifest, self._max_batch)
@@ -211,36 +209,32 @@ class Protocol:
         raise Refused(StatusCode.UNAVAILABLE, f"{request.model_name} is being unloaded")
 
     def _choose(self, request: Any) -> Model:
-        """The model whose tail belongs to the head that made the request's latent."""
+        """Return the model whose tail belongs to the head that made the request's latent."""
         version, head = version_of(request.model_version), head_of(request)
         try:
             return self._repository.choose(request.model_name, version, head)
-        except NoSuchModel as error:
-            raise Refused(StatusCode.NOT_FOUND, str(error)) from error
-        except OtherHead as error:
-            raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
-        except HeadMissing as error:
-            raise invalid(str(error)) from error
+        except tuple(STATUSES) as error:
+            raise Refused(STATUSES[type(error)], str(error)) from error
 
     async def _repository_index(self, request: Any, call: Call) -> Message:
         index = await asyncio.to_thread(self._repository.index)
         return pb.RepositoryIndexResponse(
             models=[
                 pb.RepositoryIndexResponse.ModelIndex(
-                    name=known.name,
-                    version="" if known.version is None else str(known.version),
-                    state="READY" if known.ready else "UNAVAILABLE",
-                    reason=known.reason,
+                    name=entry.name,
+                    version="" if entry.version is None else str(entry.version),
+                    state="READY" if entry.ready else "UNAVAILABLE",
+                    reason=entry.reason,
                 )
-                for known in index
-                if known.ready or not request.ready
+                for entry in index
+                if entry.ready or not request.ready
             ]
         )
 
     async def _load(self, request: Any, call: Call) -> Message:
         call.notes["model"] = request.model_name[:128]
         if request.parameters:
-            raise invalid("this server loads what is on its disk, as it is: the request must have no parameters")
+            raise invalid("the request must have no parameters: this server loads the bundles on its own disk")
         await self._change("loaded", self._repository.load, request.model_name, call)
         return pb.RepositoryModelLoadResponse()
 
@@ -254,17 +248,16 @@ class Protocol:
         if not self._may_load:
             raise Refused(
                 StatusCode.PERMISSION_DENIED,
-                "this port does not load or unload models; the one of --repository-port does, on the server's machine",
+                "this port does not load or unload models; --repository-port does, on the server's machine",
             )
         if not self.ready:
             raise Refused(StatusCode.UNAVAILABLE, "the server is shutting down")
         before = self._repository.left_out
         try:
             await asyncio.to_thread(change, name)
-        except NoSuchModel as error:
-            raise Refused(StatusCode.NOT_FOUND, str(error)) from error
         except UserError as error:
-            raise Refused(StatusCode.FAILED_PRECONDITION, str(error)) from error
+            status = StatusCode.NOT_FOUND if isinstance(error, NoSuchModel) else StatusCode.FAILED_PRECONDITION
+            raise Refused(status, str(error)) from error
         versions = [model.manifest.version for model in self._repository.models() if model.manifest.name == name]
         fields: dict[str, Any] = {"model": name, "versions": versions, **call.caller()}
         log(event, **fields)

@@ -1,11 +1,9 @@
-"""Full queues, deadlines, cancelled requests and an orderly end, with a tail that takes its time."""
+"""Full queues, deadlines, cancelled requests and an orderly end, with a slow tail."""
 
 import asyncio
 import contextlib
 import functools
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -13,7 +11,8 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from bottlefit_jax.serve import assembly, grpc_server
+from bottlefit_jax.serve import grpc_server
+from bottlefit_jax.serve import server as server_file
 from bottlefit_jax.serve.batching import Batcher
 from tests.serve import example
 from tests.serve.example import batcher_of, infer_request, latents, status_of, until
@@ -41,12 +40,12 @@ def slow(tmp_path, monkeypatch, hold):
 
         return tail
 
-    monkeypatch.setattr(assembly, "open_tail", open_tail)
-    # what 200 clients send at once is to come as far as our own queue
+    monkeypatch.setattr(server_file, "open_tail", open_tail)
+    # so that 200 requests at once reach our own queue
     monkeypatch.setattr(grpc_server, "PENDING", 1000)
     monkeypatch.setattr(grpc_server, "PENDING_AT_MOST", 1000)
     with (
-        example.serving("--bundle", example.write(tmp_path / "slow"), "--queue", "16") as running,
+        example.serving(example.write(tmp_path / "slow"), queue=16) as running,
         example.channel_to(running.address) as channel,
     ):
         yield running, example.raw_method(channel, "ModelInfer"), ran
@@ -121,11 +120,11 @@ def test_stopping_finishes_what_was_taken_and_takes_no_more(tmp_path, monkeypatc
         await sleep(seconds, *result)
 
     monkeypatch.setattr(asyncio, "sleep", as_long_as_the_test_needs)
-    monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
+    monkeypatch.setattr(server_file, "open_tail", lambda bundle, **_: tail)
     data = infer_request(latents()).SerializeToString()
     bundle = example.write(tmp_path / "slow")
     with (
-        example.serving("--bundle", bundle, "--max-batch", "1") as running,
+        example.serving(bundle, max_batch=1) as running,
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
@@ -153,7 +152,7 @@ def test_a_busy_server_refuses_before_it_reads(tmp_path):
     """What gRPC's core holds while Python is busy is bounded, and the rest refused at once."""
     data = infer_request(latents()).SerializeToString()
     with (
-        example.serving("--bundle", example.write(tmp_path / "a")) as running,
+        example.serving(example.write(tmp_path / "a")) as running,
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
@@ -181,11 +180,11 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once(tmp_path, 
         assert go.acquire(timeout=60)
         return example.expected(latent)
 
-    monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
-    monkeypatch.setattr(assembly, "Batcher", functools.partial(Batcher, clock=lambda: time.monotonic() + ahead[0]))
+    monkeypatch.setattr(server_file, "open_tail", lambda bundle, **_: tail)
+    monkeypatch.setattr(server_file, "Batcher", functools.partial(Batcher, clock=lambda: time.monotonic() + ahead[0]))
     data = infer_request(latents()).SerializeToString()
     with (
-        example.serving("--bundle", example.write(tmp_path / "slow")) as running,
+        example.serving(example.write(tmp_path / "slow")) as running,
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
@@ -207,20 +206,11 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once(tmp_path, 
 def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(grpc_server, "SILENCE_MS", 300)
     with (
-        example.serving("--bundle", example.write(tmp_path / "a")) as running,
+        example.serving(example.write(tmp_path / "a")) as running,
         socket.create_connection(("127.0.0.1", running.port), timeout=60) as silent,
     ):
         while silent.recv(1000):  # the server's own settings, then the end
             pass
-
-
-def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
-    code = (
-        "import resource as r; from bottlefit_jax.serve.grpc_server import raise_file_limit\n"
-        "r.setrlimit(r.RLIMIT_NOFILE, (128, 300)); print(raise_file_limit(), r.getrlimit(r.RLIMIT_NOFILE))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[0] == "300 (300, 300)"
 
 
 @pytest.mark.parametrize("microseconds", [0, 1, -1, 2**63 - 1, -(2**63)])
@@ -239,5 +229,5 @@ def test_no_timeout_stops_the_server(answering, microseconds, seconds):
 def answering(tmp_path_factory):
     """ModelInfer of a server that has nothing else to do."""
     bundle = example.write(tmp_path_factory.mktemp("bundle") / "a")
-    with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
+    with example.serving(bundle) as running, example.channel_to(running.address) as channel:
         yield example.raw_method(channel, "ModelInfer")
