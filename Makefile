@@ -10,8 +10,8 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 # The version that the tests passed with; on a machine without a GPU an index of CPU builds saves gigabytes.
 TORCH := torch==2.13.0
 
-# A process a core; a file's tests stay together, which share their fixtures.
-WORKERS := -n auto --dist loadfile
+# A process a core; a file's tests stay together, which share their fixtures; files are begun in tests/conftest.py's order.
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow test-torch lint bench wheel clean
 

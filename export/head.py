@@ -155,7 +155,7 @@ def _subtract_mean(image: jax.Array, mean: np.ndarray) -> jax.Array:
     """Turn `[1, H, W, 3]` uint8 into `[1, H W / n, 3 n]` float32, for the largest n up to `PIXELS` that divides H W."""
     pixels = image.size // 3
     n = max(n for n in range(1, PIXELS + 1) if pixels % n == 0)
-    return image.reshape(1, pixels // n, 3 * n).astype(jnp.float32) - np.tile(mean, n)
+    return image.reshape(1, pixels // n, 3 * n).astype(jnp.float32) - jnp.expand_dims(np.tile(mean, n), (0, 1))
 
 
 def _convolve_pixels(x: jax.Array, conv: Convolution, image_size: Size, size: Size) -> jax.Array:
@@ -192,11 +192,11 @@ def _convolve(x: jax.Array, kernel: np.ndarray, conv: Convolution, strides: Size
     x = jax.lax.conv_general_dilated(
         x, jnp.asarray(kernel), strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
     )
-    return _activate(x + conv.bias, conv)
+    return _activate(x + _per_channel(conv.bias), conv)
 
 
 def _multiply_add(x: jax.Array, affine: Affine) -> jax.Array:
-    return x * affine.factor + affine.shift
+    return x * _per_channel(affine.factor) + _per_channel(affine.shift)
 
 
 def _affine_as_depthwise(x: jax.Array, affine: Affine) -> jax.Array:
@@ -205,7 +205,12 @@ def _affine_as_depthwise(x: jax.Array, affine: Affine) -> jax.Array:
     x = jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=c
     )
-    return x + affine.shift
+    return x + _per_channel(affine.shift)
+
+
+def _per_channel(values: np.ndarray) -> jax.Array:
+    """`[c]` to `[1, 1, 1, c]`."""
+    return jnp.expand_dims(values, (0, 1, 2))
 
 
 def _activate(x: jax.Array, layer: Convolution | Affine) -> jax.Array:

@@ -27,6 +27,34 @@ import jax  # noqa: E402  after its environment
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The files that take longest, the longest first: they are begun first, so that no worker waits for another at the end.
+LONGEST = (
+    "compare/test_command.py",
+    "test_main.py",
+    "training/test_resume.py",
+    "export/test_bundle.py",
+    "test_readme.py",
+    "experiment/test_inputs.py",
+    "training/test_two_processes.py",
+    "models/test_bottleneck.py",
+    "links/test_proxy.py",
+    "training/test_step.py",
+    "models/test_against_more_references.py",
+    "models/test_against_reference.py",
+    "export/test_tail.py",
+    "export/test_tracing.py",
+    "models/test_network.py",
+    "convert/test_torch_names.py",
+    "evaluation/test_evaluate.py",
+    "test_deployment.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

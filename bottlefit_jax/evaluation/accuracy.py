@@ -34,7 +34,7 @@ def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None 
     labels = jnp.asarray(labels).astype(jnp.int32)[:, None]
     mask = jnp.asarray(mask).astype(bool)
     truth = jnp.take_along_axis(logits, labels, axis=1, mode="fill", fill_value=jnp.nan)
-    columns = jnp.arange(logits.shape[1], dtype=jnp.int32)
+    columns = jnp.arange(logits.shape[1], dtype=jnp.int32)[None]  # [1, K]
     ahead = ~(logits <= truth) | ((logits == truth) & (columns < labels))
     rank = jnp.sum(ahead, axis=1, dtype=jnp.int32)
     valid = mask & ~jnp.isnan(truth[:, 0])

@@ -169,7 +169,10 @@ class Quantizer(nn.Module):
             low = self.variable("ranges", "low", jnp.zeros, shape, jnp.float32)
             high = self.variable("ranges", "high", jnp.zeros, shape, jnp.float32)
         if self.static and not train:
-            affine = codec.static_range(low.value, high.value, bits=self.bits, xp=jnp)
+            bounds = [one.value for one in (low, high)]
+            if self.per == "channel":
+                bounds = [jnp.expand_dims(one, (0, 1, 2)) for one in bounds]  # [1, 1, 1, c]
+            affine = codec.static_range(*bounds, bits=self.bits, xp=jnp)
         else:
             axis = {"image": (1, 2, 3), "batch": None, "channel": (1, 2)}[self.per]
             affine = codec.dynamic_range(jax.lax.stop_gradient(x), bits=self.bits, axis=axis, xp=jnp)

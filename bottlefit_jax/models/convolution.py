@@ -127,7 +127,7 @@ def _sum_over_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> 
     """Return `[B, h', w', c]` from an image `[B, h, w, c]` and a kernel `[kh, kw, 1, c]`."""
     kh, kw = kernel.shape[:2]
     taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), (kh, kw), stride)
-    weights = [kernel[i, j, 0] for i in range(kh) for j in range(kw)]
+    weights = [jnp.expand_dims(kernel[i, j, 0], (0, 1, 2)) for i in range(kh) for j in range(kw)]
     products = (tap * weight for tap, weight in zip(taps[1:], weights[1:], strict=True))
     return sum(products, start=taps[0] * weights[0])
 

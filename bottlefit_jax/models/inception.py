@@ -29,7 +29,7 @@ def _to_minus_one_one(images: jax.Array) -> jax.Array:
     """Convert from ImageNet's mean and deviation to those of 0.5, which the original weights were trained with."""
     scale = jnp.array([0.229, 0.224, 0.225], images.dtype) / 0.5
     shift = (jnp.array([0.485, 0.456, 0.406], images.dtype) - 0.5) / 0.5
-    return images * scale + shift
+    return images * jnp.expand_dims(scale, (0, 1, 2)) + jnp.expand_dims(shift, (0, 1, 2))
 
 
 class Mixed(nn.Module):

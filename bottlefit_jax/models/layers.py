@@ -46,19 +46,21 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         wide = x.astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))  # all but the channels
         if not train:
             factor = scale * jax.lax.rsqrt(running_var.value + self.eps)
-            return (wide * factor + (bias - running_mean.value * factor)).astype(x.dtype)
-        axes = tuple(range(x.ndim - 1))
+            shift = bias - running_mean.value * factor
+            return (wide * jnp.expand_dims(factor, axes) + jnp.expand_dims(shift, axes)).astype(x.dtype)
         mean = wide.mean(axes)
-        centred = wide - mean
+        centred = wide - jnp.expand_dims(mean, axes)
         var = jnp.square(centred).mean(axes)
         if not self.is_initializing():
             count = x.size // x.shape[-1]
             unbiased = var * (count / max(count - 1, 1))
             running_mean.value = (1 - self.momentum) * running_mean.value + self.momentum * mean
             running_var.value = (1 - self.momentum) * running_var.value + self.momentum * unbiased
-        return (centred * (scale * jax.lax.rsqrt(var + self.eps)) + bias).astype(x.dtype)
+        factor = scale * jax.lax.rsqrt(var + self.eps)
+        return (centred * jnp.expand_dims(factor, axes) + jnp.expand_dims(bias, axes)).astype(x.dtype)
 
 
 class Conv(nn.Module):
@@ -183,7 +185,7 @@ class Linear(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.classes), jnp.float32)
         bias = self.param("bias", draw)
         product = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return product + bias
+        return product + jnp.expand_dims(bias, tuple(range(product.ndim - 1)))
 
 
 @jax.custom_jvp

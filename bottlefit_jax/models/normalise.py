@@ -19,4 +19,5 @@ def normalise(image: jax.Array, mean: Sequence[float], std: Sequence[float]) -> 
     """
     scale = jnp.asarray([1.0 / (255.0 * s) for s in std], jnp.float32)
     shift = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], jnp.float32)
-    return image.astype(jnp.float32) * scale - shift
+    axes = tuple(range(image.ndim - 1))
+    return image.astype(jnp.float32) * jnp.expand_dims(scale, axes) - jnp.expand_dims(shift, axes)

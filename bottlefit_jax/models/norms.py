@@ -82,5 +82,5 @@ def _moments(module: Network, variables: Variables, images: Any, mask: Any, path
         (out,) = flat[*path, "__call__"]
         total = weight.sum() * out.shape[1] * out.shape[2]
         mean = (out * weight).sum((0, 1, 2)) / total
-        moments[path] = mean, (jnp.square(out - mean) * weight).sum((0, 1, 2)) / total
+        moments[path] = mean, (jnp.square(out - mean[None, None, None]) * weight).sum((0, 1, 2)) / total
     return moments

@@ -196,7 +196,7 @@ def test_an_answer_that_takes_too_long_and_the_next_one(bundle, server, tail, im
         assert "within 400 ms" in no_answer(client.infer, image)
         tail.silences = 0
         client.infer(image)
-    assert sum(seconds > 0.4 for seconds in tail.times_left) == 2
+    assert sum(seconds > 1 for seconds in tail.times_left) == 2  # gRPC rounds the other one up
 
 
 def test_a_retryable_status_is_retried_with_growing_pauses(bundle, server, tail, image, clock):

@@ -5,13 +5,14 @@ import pytest
 
 from bottlefit_jax import models
 from export.tracing import plain_convolutions
+from tests.models.conftest import draw_variables  # noqa: F401  a fixture
 
 
 @pytest.mark.parametrize(("name", "options"), [("resnet18", {"width": 8}), ("mobilenet_v2", {})])
-def test_every_convolution_is_one_operator_with_the_same_numbers(name, options):
+def test_every_convolution_is_one_operator_with_the_same_numbers(name, options, draw_variables):  # noqa: F811
     module = models.create(name, num_classes=10, bottleneck={"channels": 6, "bits": None}, **options)
     image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
-    variables = jax.jit(module.init)(jax.random.key(0), image)
+    variables = draw_variables(module, 32)
 
     def plain(image):
         with plain_convolutions():
@@ -28,9 +29,9 @@ def test_every_convolution_is_one_operator_with_the_same_numbers(name, options):
     assert np.abs(np.asarray(jax.jit(plain)(image)) - want).max() <= 1e-5 * np.abs(want).max()
 
 
-def test_outside_of_the_context_convolutions_are_rewritten():
+def test_outside_of_the_context_convolutions_are_rewritten(draw_variables):  # noqa: F811
     module = models.create("resnet18", num_classes=10, width=8, bottleneck={"channels": 2, "bits": None})
     image = jnp.zeros((1, 32, 32, 3))
     with plain_convolutions():
-        variables = jax.jit(module.init)(jax.random.key(0), image)
+        variables = draw_variables(module, 32)
     assert "concatenate" in str(jax.make_jaxpr(module.apply)(variables, image))

@@ -1,5 +1,7 @@
 """The bottleneck: its layers, its quantiser, and shapes at any size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 
-TEACHER_SHAPES = {}
 SIZES = [(33, 33), (64, 64), (97, 97), (160, 160), (224, 224), (225, 225), (227, 227), (64, 160), (225, 97), (480, 640)]
 
 
@@ -24,6 +25,7 @@ def tiny(draw_variables):
     return make
 
 
+@functools.cache
 def shapes(module, size):
     """(variables, (logits, features)) as shapes for one image."""
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
@@ -71,12 +73,9 @@ def test_any_feature_can_be_the_cut(name, cut):
     module = models.create(name, bottleneck={"channels": 4, "cut": cut})
     size = (module.spec.image_size,) * 2
     _, (logits, features) = shapes(module, size)
-    if name not in TEACHER_SHAPES:
-        TEACHER_SHAPES[name] = shapes(models.create(name), size)[1][1]
+    _, (_, teachers) = shapes(models.create(name), size)
     kept = module.feature_names[module.feature_names.index(cut) :]
-    assert {key: features[key] for key in set(features) - {"latent", "decoded"}} == {
-        key: TEACHER_SHAPES[name][key] for key in kept
-    }
+    assert {key: features[key] for key in set(features) - {"latent", "decoded"}} == {key: teachers[key] for key in kept}
     assert features["decoded"] == features[cut]
     assert module.matched[0] == module.cut == cut
     assert set(module.matched) <= set(features)

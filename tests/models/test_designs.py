@@ -24,8 +24,8 @@ def patch_encoder(params, stats, x):
         )
 
     def active(x, number):
-        mean, var = stats[number]["mean"], stats[number]["var"]
-        normed = (x - mean) / jnp.sqrt(var + 1e-5) * params[number]["scale"] + params[number]["bias"]
+        of = jax.tree.map(lambda leaf: leaf[None, None, None], {**stats[number], **params[number]})
+        normed = (x - of["mean"]) / jnp.sqrt(of["var"] + 1e-5) * of["scale"] + of["bias"]
         return jnp.maximum(normed, 0)
 
     x = active(conv(x, "0", 4, 0), "1")

@@ -63,7 +63,7 @@ class TestThreeStepsOfTheReferencesHead:
 
         x = norm_relu("b1.1", conv("b1.0", x, 4, 3, stride=2, padding=(1, 1)))
         f1 = conv("b1.3", x, 6, 2, padding=(1, 1))
-        f2 = conv("b2.2", norm_relu("b2.0", f1), 5, 2) + params["b2.2 bias"]
+        f2 = conv("b2.2", norm_relu("b2.0", f1), 5, 2) + params["b2.2 bias"][None, None, None]
         f3 = average_pool(norm_relu("b3.0", f2), (2, 2), (1, 1))
         return (f1, f2, f3), new
 

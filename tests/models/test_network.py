@@ -1,6 +1,7 @@
 """The backbones: structure, names, modes, and error messages."""
 
 import dataclasses
+import functools
 import hashlib
 
 import jax
@@ -25,6 +26,7 @@ COUNTS = {
 }
 
 
+@functools.cache
 def shapes(module, size):
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     out, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
