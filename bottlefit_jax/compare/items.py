@@ -22,7 +22,7 @@ class Options:
     """What to compare.
 
     Attributes:
-        methods: names in METHODS, in the table's order.
+        methods: names in METHODS; local is always measured.
         seeds: of the trainings.
         channels: of BottleFit's latent; every trained method gets as many bytes. () for the config's.
         device_slower: how many times as long as a core of this machine the device takes, for the plot of latencies.
@@ -33,6 +33,19 @@ class Options:
     channels: tuple[int, ...] = ()
     device_slower: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be measured with.
+
+        Raises:
+            UserError: an unknown method, no seeds, or a factor that is not above 0.
+        """
+        if unknown := [name for name in self.methods if name not in METHODS]:
+            raise UserError(f"--methods has {unknown[0]!r}; the methods are {', '.join(METHODS)}")
+        if not self.seeds:
+            raise UserError("--seeds is empty; 0,1,2 is right")
+        if not 0 < self.device_slower < 1e6:
+            raise UserError(f"--device-slower is {self.device_slower!r}; it must be a number above 0, such as 8")
+
     @classmethod
     def parse(cls, values: dict[str, str]) -> "Options":
         """Read the values of FLAGS.
@@ -41,19 +54,14 @@ class Options:
             UserError: one is invalid.
         """
         names = [name.strip() for name in values["methods"].split(",") if name.strip()]
-        if unknown := [name for name in names if name not in METHODS]:
-            raise UserError(f"--methods has {unknown[0]!r}; the methods are {', '.join(METHODS)}")
         seeds = _whole_numbers("seeds", values["seeds"], least=0)
-        if not seeds:
-            raise UserError("--seeds is empty; 0,1,2 is right")
+        channels = _whole_numbers("channels", values["channels"], least=1)
         try:
             slower = float(values["device-slower"])
         except ValueError:
-            slower = 0.0
-        if not 0 < slower < 1e6:
-            raise UserError(f"--device-slower is {values['device-slower']!r}; it must be a number above 0, such as 8")
-        methods = tuple(name for name in METHODS if name in names or name == "local")
-        return cls(methods, seeds, _whole_numbers("channels", values["channels"], least=1), slower)
+            text = values["device-slower"]
+            raise UserError(f"--device-slower is {text!r}; it must be a number above 0, such as 8") from None
+        return cls(tuple(names), seeds, channels, slower)
 
 
 def _whole_numbers(name: str, text: str, *, least: int) -> tuple[int, ...]:
@@ -92,7 +100,7 @@ class Item:
 
 def to_measure(options: Options, channels: Sequence[int]) -> list[Item]:
     """List every item: the quick ones first, then seed by seed, so that a stopped comparison has whole tables."""
-    chosen = [METHODS[name] for name in options.methods]
+    chosen = [method for name, method in METHODS.items() if name in options.methods or name == "local"]
     items = [Item(method) for method in chosen if not method.change and not method.image_format]
     items += [Item(method, quality) for method in chosen if method.image_format for quality in QUALITIES]
     for seed in options.seeds:

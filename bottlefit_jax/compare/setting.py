@@ -82,7 +82,7 @@ class Setting:
         change(config, self.cut)
         config.student.bottleneck.channels = self._same_bytes(config, channels or self.channels)
         if config.checkpoint.select == "last":
-            config.evaluate_every = student_epochs(config)  # only the end is in the table
+            config.evaluate_every = student_epochs(config)  # the table has the last epoch alone
         return config
 
     def _same_bytes(self, config: Config, channels: int) -> int:

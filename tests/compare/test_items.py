@@ -15,7 +15,9 @@ def test_by_default_every_method_is_compared_with_three_seeds():
 
 def test_the_teacher_is_always_measured_and_methods_keep_the_order_of_the_table():
     options = Options.parse({**DEFAULTS, "methods": "kd, jpeg", "seeds": "7", "channels": "6,3,6"})
-    assert options == Options(("local", "jpeg", "kd"), (7,), (6, 3), 1.0)
+    assert options == Options(("kd", "jpeg"), (7,), (6, 3), 1.0)
+    names = [item.name for item in to_measure(options, (6, 3))]
+    assert names == ["local", *(f"jpeg-q{quality}" for quality in QUALITIES), "kd-6ch-seed7", "kd-3ch-seed7"]
 
 
 @pytest.mark.parametrize(
@@ -26,8 +28,8 @@ def test_the_teacher_is_always_measured_and_methods_keep_the_order_of_the_table(
         ("seeds", "", "--seeds is empty"),
         ("channels", "0", "--channels is '0'; it must be whole numbers from 1 up"),
         ("device-slower", "fast", "--device-slower is 'fast'; it must be a number above 0"),
-        ("device-slower", "0", "--device-slower is '0'; it must be a number above 0"),
-        ("device-slower", "nan", "--device-slower is 'nan'; it must be a number above 0"),
+        ("device-slower", "0", "--device-slower is 0.0; it must be a number above 0"),
+        ("device-slower", "nan", "--device-slower is nan; it must be a number above 0"),
     ],
 )
 def test_an_invalid_flag_is_one_line(flag, value, message):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
 
