@@ -91,12 +91,12 @@ def test_the_recipe_is_the_references():
 
 
 @pytest.mark.parametrize(("name", "word"), [("imagenet", "resnet151"), ("imagenette_mobilenet", "6ch,pitch")])
-def test_an_unknown_word_is_told(name, word):
+def test_an_unknown_word_of_an_argument_is_quoted(name, word):
     with pytest.raises(UserError, match=f"does not know '{word}'"):
         load(name, word)
 
 
-def test_mobilenets_channels_and_encoder_are_its_argument():
+def test_the_argument_of_mobilenets_config_is_its_channels_and_encoder():
     for word, expected in {"3ch": (3, "bottlefit"), "12ch,patch": (12, "patch")}.items():
         bottleneck = load("imagenette_mobilenet", word).student.bottleneck
         assert (bottleneck.channels, bottleneck.design) == expected
