@@ -1,8 +1,8 @@
-"""Trains what a config asks for, resumes the run that the workdir already holds, and writes a report.
+"""Trains what a config asks for, goes on where the workdir already holds it, and writes a report.
 
     python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits [--config.a.b=value]
 
-Exit codes: 0 done; 2 an argument or a file is invalid (one line on standard error); 143 or 130 stopped by SIGTERM or
+Exit codes: 0 done; 2 something given cannot be used (one line on standard error); 143 or 130 stopped by SIGTERM or
 SIGINT, everything saved: the same command goes on from there.
 """
 
