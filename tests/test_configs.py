@@ -128,7 +128,7 @@ def test_weights_win_over_the_configs_file_and_not_over_the_user():
     assert model_options(config) == {}
     config = load("imagenette").lock()
     meet_weights(config, weights(), "w", typed={"config.teacher.options.width"})
-    assert model_options(config) == {"width": 32}  # told by create_networks
+    assert model_options(config) == {"width": 32}  # create_networks reports the contradiction
 
 
 def test_an_image_size_of_0_is_the_weights():
