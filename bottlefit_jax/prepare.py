@@ -1,11 +1,12 @@
-"""Writes a set as ArrayRecord in TFDS's layout, once: training then needs neither TensorFlow nor a million small files.
+"""Stores a dataset as ArrayRecord in TFDS's layout: training then reads a few large files, without TensorFlow.
 
     python -m bottlefit_jax.prepare --name imagenette --data_dir D                  # of TFDS's catalogue
     python -m bottlefit_jax.prepare --name myset --folder ROOT --data_dir D         # ROOT/{train,val}/CLASS/*.jpg
 
-A catalogue set is downloaded and converted by TFDS, which needs TensorFlow (`pip install 'bottlefit-jax[prepare]'`). A
-folder needs nothing more: its files are stored as they are, after each was checked. Either way the set appears in D
-complete or not at all. Afterwards `config.dataset.name=NAME config.dataset.root=D` trains on it.
+TFDS downloads and converts a catalogue set, which needs TensorFlow (`pip install 'bottlefit-jax[prepare]'`). The files
+of a folder are checked and stored unchanged, without TensorFlow. The set appears in D as a whole or not at all. Train
+on it with `--config.dataset.name=NAME --config.dataset.root=D`. Exit codes: 0 done; 2 an argument is invalid (one line
+on standard error), and nothing was written.
 """
 
 from bottlefit_jax import interrupt
@@ -21,11 +22,13 @@ from bottlefit_jax.paths import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit code, 2 for what the user got wrong."""
+    """Run the command line `argv` (without the program) and return the exit code."""
     parser = command.Parser("bottlefit_jax.prepare", __doc__)
-    parser.add_argument("--name", required=True, help="a set of TFDS's catalogue, or with --folder any new name")
-    parser.add_argument("--data_dir", required=True, help="where to write; what config.dataset.root is set to later")
-    parser.add_argument("--folder", default="", help="a folder with {train,val}/CLASS/*.jpg to take the images from")
+    parser.add_argument(
+        "--name", required=True, help="a set of TFDS's catalogue; with --folder the name of the new set"
+    )
+    parser.add_argument("--data_dir", required=True, help="the folder that gets the set, for config.dataset.root")
+    parser.add_argument("--folder", default="", help="store the images of this folder, {train,val}/CLASS/*.jpg")
     try:
         options = parser.parse_args(argv)
         from bottlefit_jax.data.tfds_writer import write_catalogue_set, write_folder_set

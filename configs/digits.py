@@ -2,15 +2,15 @@
 
     python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
 
-The real scans that come with scikit-learn, at 32 px; a narrow ResNet-18 as the teacher. With the encoder `patch` the
-device computes an eighth of what the teacher takes, and sends 84 bytes; a WebP of quality 5 has 120.
+The scans that come with scikit-learn, at 32 px; the teacher is a narrow ResNet-18. With the encoder `patch` the device
+computes an eighth of the teacher's multiply-adds and sends 84 bytes; WebP at quality 5 has 120.
 """
 
 from bottlefit_jax.recipe import base_config
 
 
 def get_config():
-    """A small run through all three stages."""
+    """Return a small run of all three stages."""
     config = base_config()
     config.dataset.update(name="digits", image_size=32, resize=32, crop_scale=(0.7, 1.0), flip=False, workers=2)
     config.teacher.update(name="resnet18", options={"width": 16})

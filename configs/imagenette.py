@@ -1,20 +1,20 @@
-"""Ten ImageNet classes, teacher from scratch at 48 px: fifteen minutes on two cores, two and a half hours to compare.
+r"""Ten ImageNet classes, teacher from scratch at 48 px: fifteen minutes on two cores, two and a half hours to compare.
 
-    python -m bottlefit_jax.main --config=configs/imagenette.py --workdir=runs/imagenette \\
+    python -m bottlefit_jax.main --config=configs/imagenette.py --workdir=runs/imagenette \
         --config.dataset.root=ROOT
-    python -m bottlefit_jax.compare --config=configs/imagenette.py --workdir=runs/imagenette \\
+    python -m bottlefit_jax.compare --config=configs/imagenette.py --workdir=runs/imagenette \
         --config.dataset.root=ROOT
 
-ROOT holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. Result: docs/results.md. Size and epochs are what two cores can
-finish. The teacher has more epochs than a student: beside one that was stopped early any student that sees the labels
-does well, and nothing is compared. Stage 1 has most of a student's: the encoder learns nothing after it.
+ROOT holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. Result: docs/results.md. Size and epochs fit two cores. The teacher
+has more epochs than a student: beside a teacher that was stopped early, every student that learns from labels looks
+good, and the comparison shows nothing. Stage 1 has most of a student's epochs, since the encoder learns only there.
 """
 
 from bottlefit_jax.recipe import base_config
 
 
 def get_config():
-    """A ResNet-18 of half the width at 48 px, 9 channels."""
+    """Return a run with a ResNet-18 of half the width at 48 px, and 9 channels."""
     config = base_config()
     config.dataset.update(name="folder", root="data/imagenette160", image_size=48, crop_scale=(0.35, 1.0), workers=2)
     config.teacher.update(name="resnet18", options={"width": 32})

@@ -1,19 +1,19 @@
-"""Imagenette at 224 px in bfloat16, teacher from scratch: some five minutes on an H200.
+r"""Imagenette at 224 px in bfloat16, teacher from scratch: about five minutes on an H200.
 
-    python -m bottlefit_jax.main --config=configs/imagenette_full.py:resnet50 --workdir=runs/imagenette_full \\
+    python -m bottlefit_jax.main --config=configs/imagenette_full.py:resnet50 --workdir=runs/imagenette_full \
         --config.dataset.root=ROOT
 
 The argument is the model: resnet50 (12 channels) or densenet169 (3 channels), the paper's widest and narrowest.
 ROOT holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. Result: see docs/results.md once it is measured there.
 
-The paper's stages have 10 epochs of ImageNet's 1.28 million images each, 200,000 steps of 64. Imagenette has 9,460
-images, so that as many epochs would be 1,470 steps, and as many steps would be 1,350 epochs. This config is made to
-fit twice into `benchmarks/gpu.sh`'s ten minutes, so it goes below the epochs: 8 for a teacher, 4 + 4 for the student.
-Everything that does not depend on the number of images is the paper's, but for the encoder, which begins with the
-teacher's stem: batch 64, Adam 1e-3 and then SGD 1e-3 with momentum 0.9 and weight decay 5e-4, both ×0.1 after half of
-their epochs. With an hour, give the stages what they lack:
+Each of the paper's stages has 10 epochs of ImageNet's 1.28 million images, which are 200,000 steps of 64. Imagenette
+has 9,460 images: 10 epochs of it are 1,470 steps, and 200,000 steps are 1,350 epochs. This config must fit twice into
+the ten minutes of `benchmarks/gpu.sh`, so it has fewer epochs still: 8 for a teacher, 4 + 4 for the student. What does
+not depend on the number of images is the paper's: batch 64, Adam 1e-3 and then SGD 1e-3 with momentum 0.9 and weight
+decay 5e-4, both ×0.1 after half of their epochs. Only the encoder differs: it begins with the teacher's stem. If you
+have an hour, give the stages more epochs:
 
-    --config.stages.teacher.epochs=60 --config.stages.stage1.epochs=20 --config.stages.stage1.milestones=10, \\
+    --config.stages.teacher.epochs=60 --config.stages.stage1.epochs=20 --config.stages.stage1.milestones=10, \
         --config.stages.stage2.epochs=20 --config.stages.stage2.milestones=10,
 """
 
@@ -24,7 +24,11 @@ CHANNELS = {"resnet50": 12, "densenet169": 3}
 
 
 def get_config(argument="resnet50"):
-    """The paper's recipe for one of the two models, and a teacher's for a small set."""
+    """Return the paper's recipe for a model, with a teacher's for a small dataset.
+
+    Args:
+        argument: the name of the model.
+    """
     if argument not in CHANNELS:
         raise UserError(f"configs/imagenette_full.py does not know {argument!r}; it knows {' and '.join(CHANNELS)}")
     config = base_config()

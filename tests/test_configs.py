@@ -93,12 +93,12 @@ def test_the_recipe_is_the_references():
 
 
 @pytest.mark.parametrize(("name", "word"), [("imagenet", "resnet151"), ("imagenette_mobilenet", "6ch,pitch")])
-def test_an_unknown_word_is_told(name, word):
+def test_an_unknown_word_of_an_argument_is_quoted(name, word):
     with pytest.raises(UserError, match=f"does not know '{word}'"):
         load(name, word)
 
 
-def test_mobilenets_channels_and_encoder_are_its_argument():
+def test_the_argument_of_mobilenets_config_is_its_channels_and_encoder():
     for word, expected in {"3ch": (3, "bottlefit"), "12ch,patch": (12, "patch")}.items():
         bottleneck = load("imagenette_mobilenet", word).student.bottleneck
         assert (bottleneck.channels, bottleneck.design) == expected
@@ -132,7 +132,7 @@ def test_weights_win_over_the_configs_file_and_not_over_the_user():
     assert model_options(config) == {}
     config = load("imagenette").lock()
     meet_weights(config, weights(), "w", typed={"config.teacher.options.width"})
-    assert model_options(config) == {"width": 32}  # told by create_networks
+    assert model_options(config) == {"width": 32}  # create_networks reports the contradiction
 
 
 def test_an_image_size_of_0_is_the_weights():

@@ -1,4 +1,4 @@
-"""Writes torchvision.npz: what torchvision makes of generated images, so that the tests need no torch.
+"""Writes torchvision.npz: torchvision's results for generated images, so that the tests need no torch.
 
     python tests/data/make_goldens.py      # torch 2.14.1, torchvision 0.29.1, pillow 13.0.0
 

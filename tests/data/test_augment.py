@@ -1,3 +1,5 @@
+"""Crops equal torchvision's, and resized pixels are within one level of Pillow's."""
+
 import pathlib
 import tracemalloc
 
@@ -69,18 +71,18 @@ def test_random_crop_flips_half_of_the_time_or_never():
     assert not any(flipped(False, seed) for seed in range(40))
 
 
-def test_resize_of_224_is_256():
+def test_the_default_resize_of_224_is_256():
     assert augment.default_resize(224) == 256
     assert augment.default_resize(32) == 37
 
 
-def test_centre_crop_must_fit():
+def test_a_centre_crop_larger_than_the_resized_image_is_an_error():
     with pytest.raises(UserError, match="resize 30 is smaller than image_size 32"):
         augment.check_eval_sizes(32, 30)
 
 
 @pytest.mark.parametrize("shape", [(10, 100_000), (100_000, 10), (2, 3_000_000), (5, 7)])
-def test_memory_is_that_of_the_crop(shape):
+def test_an_enlarged_crop_needs_memory_for_the_crop_alone(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     tracemalloc.start()
     crop = augment.resize_center_crop(image, size=224, short_side=256)
@@ -90,7 +92,7 @@ def test_memory_is_that_of_the_crop(shape):
     assert peak < 10e6
 
 
-def test_a_window_is_cut_from_the_whole_to_the_bit():
+def test_a_window_is_bit_identical_to_that_part_of_the_whole():
     rng = np.random.default_rng(0)
     for _ in range(60):
         height, width, new_height, new_width = (int(n) for n in rng.integers(2, 200, 4))
@@ -102,7 +104,7 @@ def test_a_window_is_cut_from_the_whole_to_the_bit():
             np.testing.assert_array_equal(part, whole[window])
 
 
-def test_large_images_are_filtered_in_blocks_without_a_change(monkeypatch):
+def test_filtering_a_large_image_in_blocks_does_not_change_it(monkeypatch):
     image = random_image(300, 200)
     whole = augment.resize(image, 64, 90)
     monkeypatch.setattr(augment, "_BLOCK", 300 * 7)

@@ -1,4 +1,4 @@
-"""Evaluation images in one folder, their classes in a table."""
+"""Evaluation images in one folder with a table of their classes."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def open_val(root):
     return open_source("folder", split="val", root=str(root))
 
 
-def test_images_are_those_of_the_table_in_its_order_and_classes_those_of_the_names(root):
+def test_images_are_in_the_order_of_the_table_and_classes_in_the_order_of_the_names(root):
     source = open_val(root)
     assert source.class_names == ("n00000001", "n00000002", "n00000003")
     assert [source[index]["label"] for index in range(len(source))] == [2, 0]
@@ -48,7 +48,7 @@ def test_there_is_no_training_split(root):
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ("", "it needs filename, and class_index or wnid"),
         ("filename,colour\na.JPEG,red\n", "has the columns filename, colour; it needs"),
@@ -60,13 +60,13 @@ def test_there_is_no_training_split(root):
         ("filename,class_index,wnid\na.JPEG,1,n00000001\n", "line 2 has class 1 n00000001"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_told(root, table, said):
+def test_an_invalid_table_is_an_error_with_its_line(root, table, message):
     (root / "labels.csv").write_text(table)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_val(root)
 
 
-def test_indices_without_names_and_images_that_are_not_there_are_told(root):
+def test_indices_without_names_and_missing_images_are_errors(root):
     (root / "a.JPEG").unlink()
     with pytest.raises(UserError, match=r"a\.JPEG: cannot be read"):
         open_val(root)[1]

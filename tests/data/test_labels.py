@@ -1,3 +1,5 @@
+"""A dataset's classes are matched to a teacher's by WordNet id or by name."""
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def test_every_unmatched_class_is_listed():
     assert "tench" not in str(error.value)
 
 
-def test_shared_name_is_ambiguous():
+def test_a_name_of_several_classes_is_ambiguous():
     with pytest.raises(UserError, match="wnid: crane"):
         match_labels(["crane"], TEACHER)
 
@@ -41,14 +43,14 @@ def test_labels_file_has_wnids_or_names(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("a\n\nb\n", "line 2 is empty")])
-def test_bad_labels_file_is_named(tmp_path, text, message):
+def test_an_invalid_labels_file_is_an_error_with_its_name(tmp_path, text, message):
     path = tmp_path / "labels.txt"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         read_labels(str(path))
 
 
-def test_missing_labels_file_is_named():
+def test_a_missing_labels_file_is_an_error_with_its_name():
     with pytest.raises(UserError, match="no/such"):
         read_labels("no/such")
 

@@ -1,4 +1,4 @@
-"""Folders as people have them: numbers as names, links, subfolders, tables, odd Unicode, bytes that are no text."""
+"""Folders in other layouts: numbers as names, links, subfolders, tables, forms of Unicode, names that are not UTF-8."""
 
 import os
 import unicodedata
@@ -28,7 +28,7 @@ def open_folder(root, split="val", **options):
     return open_source("folder", split=split, root=str(root), **options)
 
 
-def test_numbers_sort_as_text_and_weights_without_labels_are_refused(tmp_path):
+def test_numbers_sort_as_text_and_then_weights_without_labels_are_an_error(tmp_path):
     source = open_folder(make_folder(tmp_path, classes=NUMBERS, train=1, val=1))
     assert source.class_names == tuple(sorted(NUMBERS))
     with pytest.raises(UserError, match=r"as text \(1, 10, 11, 2, 3, \.\.\.\) and as numbers \(1, 2, 3, 4, 5, \."):
@@ -40,17 +40,17 @@ def test_numbers_sort_as_text_and_weights_without_labels_are_refused(tmp_path):
     "names",
     [("1", "2", "3"), ("01", "02", "10"), ("ant", "bee"), ("n01440764", "n02102040"), ("b", "a"), ("2", "10", "1")],
 )
-def test_an_order_that_is_no_question_needs_no_labels(names):
+def test_an_unambiguous_order_needs_no_labels(names):
     assert class_columns(names, (), len(names)) is None
 
 
 @pytest.mark.parametrize("names", [("class1", "class10", "class2"), ("v1.10", "v1.9")])
-def test_numbers_within_names_are_a_question_too(names):
+def test_numbers_within_names_are_ambiguous_too(names):
     with pytest.raises(UserError, match="do not name their classes"):
         class_columns(names, (), len(names))
 
 
-def test_the_assumed_order_is_said():
+def test_the_assumed_order_is_described():
     assert describe_order(["ant", "bee"]).endswith("their outputs are taken to be 0 'ant', 1 'bee'")
     assert describe_order([str(n) for n in range(9)]).endswith("3 '3', 4 '4', ...")
 
@@ -80,7 +80,7 @@ def test_what_is_left_out_is_counted_and_named(folder):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_link_that_leads_nowhere_is_an_error_or_a_counted_skip(folder, split):
+def test_a_broken_link_is_an_error_or_is_skipped_and_counted(folder, split):
     link = folder / split / "ant" / "01.png"
     link.symlink_to(folder / "gone.png")
     with pytest.raises(UserError, match=r"1 of \d+ images .*01\.png: cannot be read \(a broken link\)"):
@@ -90,7 +90,7 @@ def test_a_link_that_leads_nowhere_is_an_error_or_a_counted_skip(folder, split):
     assert source.bad_images() == (str(link),)
 
 
-def test_a_class_that_is_a_link_to_nowhere_is_an_error_or_counted(folder):
+def test_a_class_that_is_a_broken_link_is_an_error_or_is_counted(folder):
     (folder / "val" / "cat").symlink_to(folder / "gone")
     with pytest.raises(UserError, match=r"val/cat is a broken link"):
         open_folder(folder)
@@ -163,7 +163,7 @@ def labelled(tmp_path):
     return tmp_path
 
 
-def test_tables_may_begin_with_a_byte_order_mark_and_spell_names_otherwise(labelled):
+def test_tables_may_begin_with_a_byte_order_mark_and_have_another_form_of_unicode(labelled):
     source = open_folder(labelled)
     assert source.class_names == ("cat",)
     assert source.image_name(0) == str(labelled / f"{NFD}.jpg")
@@ -171,7 +171,7 @@ def test_tables_may_begin_with_a_byte_order_mark_and_spell_names_otherwise(label
     assert read_labels(str(labelled / "synset_words.txt")) == (("cat",),)
 
 
-def test_images_that_a_table_names_in_vain_are_found_at_the_start(labelled):
+def test_missing_images_of_a_table_are_an_error_of_the_check(labelled):
     with open(labelled / "labels.csv", "a") as table:
         table.write("gone.jpg,0\n")
     (labelled / "more.jpg").touch()
@@ -184,7 +184,7 @@ def test_images_that_a_table_names_in_vain_are_found_at_the_start(labelled):
 
 
 @pytest.mark.parametrize("kind", ["baseline, second half gone", "progressive, 512 bytes gone", "png, half of the rows"])
-def test_damage_in_the_middle_is_an_error_or_a_counted_skip(folder, kind):
+def test_damage_in_the_middle_is_an_error_or_is_skipped_and_counted(folder, kind):
     path = folder / "train" / "bee" / "00.jpg"
     path.write_bytes(unreadable()[kind])
     with pytest.raises(UserError, match=r"1 of 12 images .*bee/00\.jpg: truncated, damaged"):
@@ -194,7 +194,7 @@ def test_damage_in_the_middle_is_an_error_or_a_counted_skip(folder, kind):
     assert source.bad_images() == (str(path),)
 
 
-def test_a_set_too_large_to_decode_is_checked_by_its_ends(folder):
+def test_a_folder_too_large_to_decode_is_checked_by_the_ends_of_its_files(folder):
     (folder / "train" / "bee" / "00.jpg").write_bytes(unreadable()["baseline, second half gone"])
     assert check_images(open_folder(folder, "train"), decode_bytes=1000) == 12
     (folder / "train" / "bee" / "00.jpg").write_bytes(unreadable()["jpeg, no end marker"])
@@ -203,7 +203,7 @@ def test_a_set_too_large_to_decode_is_checked_by_its_ends(folder):
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_a_prepared_set_keeps_the_bytes_and_turns_the_image(tmp_path, orientation):
+def test_a_prepared_set_keeps_the_bytes_and_its_image_is_upright(tmp_path, orientation):
     for split in ("train", "val"):
         (tmp_path / "images" / split / "ant").mkdir(parents=True)
         (tmp_path / "images" / split / "ant" / "x.jpg").write_bytes(turned(orientation, "JPEG"))
@@ -214,7 +214,7 @@ def test_a_prepared_set_keeps_the_bytes_and_turns_the_image(tmp_path, orientatio
     assert np.abs(squares - UPRIGHT[orientation]).max() <= 2
 
 
-def test_preparing_says_what_it_leaves_out(folder, tmp_path, capsys):
+def test_preparing_prints_what_it_leaves_out(folder, tmp_path, capsys):
     (folder / "val" / "ant" / "notes.txt").touch()
     tfds_writer.write_folder_set(str(folder), "insects", data_dir=str(tmp_path / "data"))
     assert capsys.readouterr().err == "left out of val: 1 without an image's suffix, first ant/notes.txt\n"

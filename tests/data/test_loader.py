@@ -1,3 +1,5 @@
+"""Batches depend on source, seed, batch size and step alone; bad images and invalid arguments are one line."""
+
 import itertools
 
 import numpy as np
@@ -35,7 +37,7 @@ def val(folder):
     return open_source("folder", split="val", root=str(folder))
 
 
-def test_batches_have_the_promised_shapes_and_types(train, val):
+def test_batches_have_the_documented_shapes_and_types(train, val):
     (batch,) = take(train_batches(train, **TRAIN), 1)
     assert {key: (value.shape, value.dtype, type(value)) for key, value in batch.items()} == {
         "image": ((4, 24, 24, 3), np.uint8, np.ndarray),
@@ -83,11 +85,11 @@ def test_seeds_differ_in_order_and_crops(train):
     assert not any(np.array_equal(a["image"], b["image"]) for a, b in zip(ours, other, strict=True))
 
 
-def test_every_epoch_has_every_image_once_in_a_new_order():
+def test_every_epoch_has_every_image_once_in_another_order():
     source = open_source("digits", split="val")
     steps = steps_per_epoch(source, 71)
     assert steps * 71 == len(source)
-    # A crop of all of a square image is that image, so the images can be told apart.
+    # A crop of all of a square image is that image, so each image can be recognised.
     plain = {"batch_size": 71, "image_size": 32, "seed": 0, "crop_scale": (1.0, 1.0), "flip": False}
     batches = take(train_batches(source, **plain), 2 * steps)
     first, second = ([i.tobytes() for b in part for i in b["image"]] for part in (batches[:steps], batches[steps:]))
@@ -110,7 +112,7 @@ def test_shards_together_are_the_single_hosts_batches(train, val, shard_count):
         assert_same(joined, whole)
 
 
-def test_a_shard_decodes_only_its_own(train, monkeypatch):
+def test_a_shard_decodes_only_its_own_images(train, monkeypatch):
     read, original = [], type(train).read
     monkeypatch.setattr(type(train), "read", lambda self, index: read.append(index) or original(self, index))
     take(train_batches(train, **TRAIN, workers=0, shard_index=1, shard_count=4), 3)
@@ -131,7 +133,7 @@ def test_evaluation_stops_at_the_limit(val):
     assert sum(int(b["mask"].sum()) for b in eval_batches(val, **EVAL, limit=600)) == 10
 
 
-def test_more_processes_than_batches_are_harmless(val):
+def test_more_processes_than_batches_do_not_change_the_batches(val):
     options = dict(EVAL, limit=3)
     assert_same(
         list(eval_batches(val, **options, workers=2, worker_type="process")), list(eval_batches(val, **options))
@@ -159,13 +161,13 @@ def test_steps_drop_the_remainder(train):
         ({"image_size": 0}, "image_size 0"),
     ],
 )
-def test_bad_training_argument_is_quoted_at_once(train, change, message):
+def test_an_invalid_training_argument_is_quoted_at_the_call(train, change, message):
     with pytest.raises(UserError, match=message):
         train_batches(train, **{**TRAIN, **change})
 
 
 @pytest.mark.parametrize(("change", "message"), [({"limit": 0}, "limit 0"), ({"resize": 20}, "resize 20")])
-def test_bad_evaluation_argument_is_quoted_at_once(val, change, message):
+def test_an_invalid_evaluation_argument_is_quoted_at_the_call(val, change, message):
     with pytest.raises(UserError, match=message):
         eval_batches(val, **{**EVAL, **change})
 
@@ -191,7 +193,7 @@ def test_skipped_image_is_masked_and_counted(folder, where):
     assert_same(batches[1:], good[1:])
 
 
-def test_skipped_training_image_gives_way_to_the_next(folder):
+def test_the_next_image_replaces_a_skipped_training_image(folder):
     truncate(folder / "train" / "ant" / "05.png")
     source = open_source("folder", split="train", root=str(folder), on_bad_image="skip")
     options = {"batch_size": 12, "image_size": 24, "seed": 1}
@@ -204,7 +206,7 @@ def test_skipped_training_image_gives_way_to_the_next(folder):
     assert_same(take(train_batches(checked, **options), 2), first)
 
 
-def test_nothing_but_bad_images_is_an_error(tmp_path):
+def test_a_folder_of_bad_images_alone_is_an_error(tmp_path):
     folder = make_folder(tmp_path / "few", classes=("ant",), train=2, val=1)
     for file in (folder / "train" / "ant").iterdir():
         truncate(file)

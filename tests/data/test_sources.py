@@ -1,3 +1,5 @@
+"""Digits, folders and prepared sets as sources, and the check of their files."""
+
 import ast
 import pathlib
 import pickle
@@ -51,7 +53,7 @@ def test_folder_reads_every_suffix_and_ignores_the_rest(folder):
     assert len(open_source("folder", split="train", root=str(folder))) == 12 + 5
 
 
-def test_sources_survive_pickling(folder):
+def test_a_pickled_source_has_the_same_images(folder):
     for source in (open_source("digits", split="val"), open_source("folder", split="val", root=str(folder))):
         copy = pickle.loads(pickle.dumps(source))
         np.testing.assert_array_equal(copy[4]["image"], source[4]["image"])
@@ -87,7 +89,7 @@ def broken(folder, what):
         ("empty", "has no train/"),
     ],
 )
-def test_bad_folder_is_found_at_opening(folder, what, message):
+def test_an_invalid_folder_is_an_error_when_it_is_opened(folder, what, message):
     broken(folder, what)
     for split in ("train", "val"):
         with pytest.raises(UserError, match=message) as error:
@@ -103,12 +105,12 @@ def test_bad_folder_is_found_at_opening(folder, what, message):
         ({"split": "val"}, "needs a root"),
     ],
 )
-def test_bad_argument_is_quoted(arguments, message):
+def test_an_invalid_argument_is_quoted(arguments, message):
     with pytest.raises(UserError, match=message):
         open_source("folder", **arguments)
 
 
-def test_unprepared_set_says_the_command(tmp_path):
+def test_a_set_that_is_not_prepared_is_an_error_with_the_command(tmp_path):
     with pytest.raises(UserError, match=r"bottlefit_jax\.prepare --name imagenette/160px-v2 --data_dir ") as error:
         open_source("imagenette/160px-v2", split="train", root=str(tmp_path))
     assert "\n" not in str(error.value)
@@ -140,12 +142,12 @@ def test_check_accepts_trailing_bytes_and_other_formats(folder):
     assert check_images(open_source("folder", split="val", root=str(folder))) == 13
 
 
-def test_check_leaves_large_folders_to_the_loader(folder):
+def test_check_does_not_open_the_files_of_large_folders(folder):
     truncate(folder / "train" / "ant" / "00.jpg")
     assert check_images(open_source("folder", split="train", root=str(folder)), at_most=11) == 0
 
 
-def test_empty_file_is_named(folder):
+def test_an_empty_file_is_an_error_with_its_name(folder):
     (folder / "train" / "ant" / "00.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"00\.jpg"):
         check_images(open_source("folder", split="train", root=str(folder)))
@@ -158,7 +160,7 @@ def test_every_file_of_imagenette_is_checked():
     assert sum(check_images(open_source("folder", split=s, root=str(root))) for s in ("train", "val")) == 13385
 
 
-def test_room_imports_no_jax_of_its_own():
+def test_data_imports_no_jax_of_its_own():
     files = list(pathlib.Path(bottlefit_jax.data.__file__).parent.glob("*.py"))
     assert len(files) > 5
     for path in files:

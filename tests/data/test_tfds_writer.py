@@ -1,3 +1,5 @@
+"""A folder becomes a set in TFDS's layout with the same images, without TensorFlow."""
+
 import importlib.util
 import os
 import pathlib
@@ -35,7 +37,7 @@ print("equal")
 
 
 def run_without_tensorflow(tmp_path, arguments):
-    """Runs Python where importing TensorFlow is an error, whether or not it is installed."""
+    """Run Python with a package in place of TensorFlow whose import is an error."""
     fake = tmp_path / "fake" / "tensorflow"
     fake.mkdir(parents=True, exist_ok=True)
     (fake / "__init__.py").write_text("raise ImportError('TensorFlow must not be imported here')\n")
@@ -46,16 +48,7 @@ def run_without_tensorflow(tmp_path, arguments):
 
 def test_prepared_folder_equals_the_folder_without_tensorflow(folder, tmp_path):
     data_dir = tmp_path / "prepared"
-    command = [
-        "-m",
-        "bottlefit_jax.prepare",
-        "--name",
-        "insects",
-        "--folder",
-        str(folder),
-        "--data_dir",
-        str(data_dir),
-    ]
+    command = ["-m", "bottlefit_jax.prepare", "--name=insects", f"--folder={folder}", f"--data_dir={data_dir}"]
     done = run_without_tensorflow(tmp_path, command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(data_dir / "insects" / "1.0.0")
@@ -83,11 +76,11 @@ def test_several_shards_are_read_in_order(folder, tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours[index]["image"], files[index]["image"])
 
 
-def test_a_crash_leaves_nothing(folder, tmp_path, monkeypatch):
-    def crash(*args, **kwargs):
+def test_an_interrupted_write_leaves_nothing(folder, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tfds_writer.tfds.folder_dataset, "write_metadata", crash)
+    monkeypatch.setattr(tfds_writer.tfds.folder_dataset, "write_metadata", interrupt)
     with pytest.raises(KeyboardInterrupt):
         tfds_writer.write_folder_set(str(folder), "insects", data_dir=str(tmp_path / "data"))
     assert list((tmp_path / "data").iterdir()) == []
@@ -107,7 +100,7 @@ def test_existing_set_is_not_overwritten(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["digits", "folder", "My-Set", "", "a b", "../x"])
-def test_bad_name_is_quoted(folder, tmp_path, name):
+def test_an_invalid_name_is_quoted(folder, tmp_path, name):
     with pytest.raises(UserError, match="must be lower-case letters"):
         tfds_writer.write_folder_set(str(folder), name, data_dir=str(tmp_path))
 
@@ -120,7 +113,7 @@ def test_catalogue_set_without_tensorflow_says_what_to_install(tmp_path, capsys,
     assert error.count("\n") == 1
 
 
-def test_other_formats_and_other_features_are_refused(folder, tmp_path):
+def test_other_formats_and_other_features_are_errors(folder, tmp_path):
     path = pathlib.Path(tfds_writer.write_folder_set(str(folder), "insects", data_dir=str(tmp_path)))
     info, features = path / "dataset_info.json", path / "features.json"
     kept = info.read_text()
