@@ -1,11 +1,11 @@
-"""Whether the heads of a bundle give on an emulated Raspberry Pi 3, 4 and 5 the bits that they give on this machine.
+"""Checks that the heads of a bundle compute the same bits on an emulated Raspberry Pi 3, 4 and 5 as on this machine.
 
     python -m benchmarks.check_arm64 --bundle bundles/digits --emulator ../shared/arm64
     python -m benchmarks.check_arm64 --bundle bundles/digits --emulator ../shared/arm64 --images FOLDER
 
 `--emulator` (or ARM64_EMULATOR) is the folder with `setup.sh`, which builds an arm64 userland, and `run.sh`, which runs
-a script in it; the environment variables that they read, such as ARM64_CACHE, pass through. On the emulated side
-run NumPy, `bottlefit_jax.edge.interpreter` and nothing else. ai-edge-litert must give the same bits as here;
+a script in it; environment variables that they read, such as ARM64_CACHE, pass through. The emulated side runs
+NumPy and `bottlefit_jax.edge.interpreter`, nothing else. ai-edge-litert must give the same bits as here;
 tflite-runtime the same bits of a float head, and integers at most one step away of an int8 head. The emulator says
 nothing about speed. The exit code is 1 where a head differs.
 """
@@ -82,7 +82,7 @@ def check(bundle: Path, emulator: Path, images: Path | None, boards: Sequence[st
 
 
 def compare(want: np.ndarray, got: np.ndarray) -> tuple[float, str]:
-    """The largest difference, infinite for another shape, type or NaN, and two columns of the table."""
+    """Return the largest difference, infinite for another shape, type or NaN, and two columns of the table."""
     if want.shape != got.shape or want.dtype != got.dtype:
         return np.inf, f"{got.dtype} {got.shape} instead of {want.dtype} {want.shape}"
     differs = want.view(np.uint8).reshape(*want.shape, -1) != got.view(np.uint8).reshape(*want.shape, -1)
@@ -94,7 +94,7 @@ def compare(want: np.ndarray, got: np.ndarray) -> tuple[float, str]:
 
 
 def read_images(folder: Path | None, shape: tuple[int, ...]) -> np.ndarray:
-    """A few images, `[N, *shape]` uint8."""
+    """Return a few images, `[N, *shape]` uint8."""
     if not folder:
         rng = np.random.default_rng(0)
         noise = rng.integers(0, 256, (IMAGES, *shape), np.uint8)

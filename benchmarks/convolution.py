@@ -1,10 +1,10 @@
-"""The gradients of convolutions on a CPU: as `models.convolution` words them, against XLA's own.
+"""The gradients of convolutions on a CPU: those of `models.convolution` against XLA's own.
 
     taskset -c 0 python -m benchmarks.convolution            # batches of 32, float32, one core
 
-By the kernel for ordinary convolutions, by the image for depthwise ones: those are the gradients that are worded
-anew. Both sides run in turns in one process; what is reported is the median CPU time and the median of the ratios,
-which other load disturbs little. Before anything is timed, both must give the same gradient.
+The gradient is taken by the kernel for ordinary convolutions and by the image for depthwise ones, because those are the
+ones that we rewrite. Both sides run in turns in one process. Reported are the median CPU time and the median of the
+ratios, which other load disturbs little. Both must give the same gradient before they are timed.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(case: Case, batch: int, rounds: int) -> str:
-    """A row of the table.
+    """Return a row of the table.
 
     Raises:
         AssertionError: the two gradients differ.

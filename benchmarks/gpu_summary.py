@@ -1,8 +1,8 @@
-"""The end of `benchmarks/gpu.sh`: prints what came out, what was cut included, and writes reports.json.
+"""The end of `benchmarks/gpu.sh`: prints the results, unfinished ones included, and writes reports.json.
 
     python -m benchmarks.gpu_summary OUTPUT RUNS DEVICE
 
-Exit codes: 0 everything came to its end; 1 something was cut or failed; 2 an argument cannot be used.
+Exit codes: 0 everything finished; 1 something was cut off or failed; 2 an argument is invalid.
 """
 
 import json
@@ -65,7 +65,7 @@ def ended(runs: Path, name: str) -> str:
 
 
 def speed_rows(result: dict[str, Any]) -> list[str]:
-    """The table of `train_step.json`."""
+    """Return the table of `train_step.json`."""
     options, speed = result["options"], result["speed"]
     rows = [
         f"{options['model']}, {options['size']} px, batch {options['batch']}, {options['dtype']}; losses agree to "
@@ -83,7 +83,7 @@ def speed_rows(result: dict[str, Any]) -> list[str]:
 
 
 def read_report(workdir: Path) -> dict[str, Any] | None:
-    """The report of a training that came to its end."""
+    """Return the report of a finished training."""
     path = workdir / "report.json"
     return _read_json(path) if path.is_file() else None
 
@@ -96,7 +96,7 @@ def _read_json(path: Path) -> Any:
 
 
 def training_rows(workdir: Path, report: dict[str, Any] | None) -> list[str]:
-    """What a training came to: its report's figures, or how far each stage had come."""
+    """Return the figures of a training's report, or how far each stage had come."""
     rows = [
         f"- {record['stage']}: epoch {record['epoch']}, top-1 {record['top1']:.2f} %, "
         f"{record['images_per_second']:.0f} images/s"
@@ -114,7 +114,7 @@ def training_rows(workdir: Path, report: dict[str, Any] | None) -> list[str]:
 
 
 def last_epochs(path: Path) -> list[dict[str, Any]]:
-    """The last record of each stage that has one; a line that a killed process left half-written is none."""
+    """Return the last record of each stage that has one; a half-written line of a killed process is ignored."""
     last: dict[str, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:

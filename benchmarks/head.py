@@ -7,10 +7,10 @@
 The head of our own encoder, design `patch` with a latent of the same size, takes its turns among them.
 
 Weights are drawn by a fixed rule, a tenth of the batch norms' scales negative. Before anything is timed, all sides must
-give the same latent. Ours begin with a raw uint8 image; PyTorch and onnxruntime are spared that part and begin with a
-normalised float32 tensor. The process stays on one core, and what is measured is its CPU time, which other load
-on the machine disturbs little. A round gives one number per side, the median of a few runs; reported are medians over
-the rounds, and the ratios within each round.
+give the same latent. Ours take a raw uint8 image; PyTorch and onnxruntime take a normalised float32 tensor, which is
+less work. The process stays on one core and measures its CPU time, which other load on the machine disturbs little. A
+round gives one number per side, the median of a few runs. Reported are medians over the rounds, and the ratios within
+each round.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def create_encoder(design: str = "bottlefit") -> tuple[Network, dict[str, Any]]:
-    """The student and its encoder's variables."""
+    """Return the student and its encoder's variables."""
     module = models.create(MODEL, bottleneck={"channels": CHANNELS, "design": design, "bits": 8})
     init = functools.partial(module.init, method="encode")
     variables = jax.tree.map(np.array, jax.jit(init)(jax.random.key(0), jnp.zeros(SHAPE)))
@@ -136,7 +136,7 @@ def images(count: int) -> np.ndarray:
 
 
 def export_files(module: Network, variables: Mapping[str, Any]) -> dict[str, bytes]:
-    """The three LiteRT files, as a bundle has them."""
+    """Return the three LiteRT files, as a bundle has them."""
     folded = fold_encoder(module, variables, mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=(SIZE, SIZE))
     float32 = litert.to_tflite(float_head(folded), SHAPE)
     int8 = litert.to_int8(litert.to_tflite(integer_head(folded), SHAPE), list(images(CALIBRATION)))
@@ -146,7 +146,7 @@ def export_files(module: Network, variables: Mapping[str, Any]) -> dict[str, byt
 def create_sides(
     module: Network, variables: Mapping[str, Any], files: Mapping[str, bytes], *, with_torch: bool
 ) -> dict[str, Side]:
-    """A function for each side that makes the latent of the same image, after a check that it is the same latent."""
+    """Check that all sides make the same latent of an image, and return a function that makes it for each."""
     image = images(CALIBRATION + 1)[-1]
     normalised = np.asarray(normalise(jnp.asarray(image[None]), IMAGENET_MEAN, IMAGENET_STD))
     want = np.asarray(module.apply(variables, normalised, method="encode"))[0]
@@ -206,7 +206,7 @@ def start_onnx(function: Callable[..., Any], tensor: np.ndarray) -> Side:
 
 
 def start_torch(module: Network, variables: Mapping[str, Any], normalised: np.ndarray) -> dict[str, Side]:
-    """The encoder as one writes it in PyTorch, with these weights, in both of its layouts."""
+    """Return the encoder in plain PyTorch with these weights, in both memory layouts."""
     import torch  # pyright: ignore[reportMissingImports]
     from torch import nn  # pyright: ignore[reportMissingImports]
 
@@ -237,7 +237,7 @@ def start_torch(module: Network, variables: Mapping[str, Any], normalised: np.nd
 
 
 def whole_network() -> Side:
-    """The network that the head spares the device, by onnxruntime, which is faster at it than PyTorch."""
+    """Return the whole network by onnxruntime, which runs it faster than PyTorch."""
     module = models.create(MODEL)
     tensor = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros(SHAPE))
@@ -260,7 +260,7 @@ def take_turns(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]
 
 
 def cpu_milliseconds(run: Side) -> float:
-    """The CPU time that this process spends in `run()`."""
+    """Return the CPU time that this process spends in `run()`."""
     start = time.process_time_ns()
     run()
     return (time.process_time_ns() - start) / 1e6

@@ -7,7 +7,7 @@
 
 Both sides read files, decode them, draw RandomResizedCrop and flip to 224 px, and stack uint8 batches of 64, in one
 thread of this process (workers=0). torchvision has its fastest honest settings: PIL images, `PILToTensor`, no
-normalisation (ours is done on the device). They run in turns, a batch each; what is reported is the median over the
+normalisation (ours is done on the device). They run in turns, a batch each; reported is the median over the
 batches of images per second of the process's CPU time, which other load on the machine disturbs little.
 """
 
@@ -110,7 +110,7 @@ def compare(root: str, batches: int) -> dict[str, float]:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """The CPU time that this process spends in `work()`."""
+    """Return the CPU time that this process spends in `work()`."""
     start = time.process_time()
     work()
     return time.process_time() - start

@@ -59,7 +59,7 @@ class Ours:
         return cls(teacher, student, teacher_variables, variables, stage, mesh, train_step, tx, schedule, pixels)
 
     def start(self, batch: dict[str, np.ndarray]) -> "OurStep":
-        """The compiled step on this batch, which is put on the device now."""
+        """Return the compiled step on this batch, which is put on the device now."""
         state = sharding.put_replicated(self.mesh, step.initial_state(self.stage, self.variables, tx=self.tx))
         fixed = (
             sharding.put_replicated(self.mesh, self.teacher_variables),
@@ -91,7 +91,7 @@ class OurStep:
 
 
 def random_batch(options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """A batch of noise, the same on every call."""
+    """Return a batch of noise, the same on every call."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (options.batch, options.size, options.size, 3), np.uint8)
     return {"image": image, "label": rng.integers(0, CLASSES, options.batch).astype(np.int32)}
@@ -110,7 +110,7 @@ class Repeated(Protocol):
 
 
 def timed(side: Repeated, count: int) -> float:
-    """The wall time of `count` runs, from a device at rest to a device at rest."""
+    """Return the wall time of `count` runs, from a device at rest to a device at rest."""
     side.run()
     side.wait()
     start = time.perf_counter()

@@ -28,11 +28,13 @@ SIDE_ON_CPU, PRODUCTS_ON_CPU = 1024, 2
 def stage1_flops(
     teacher: Network, student: Network, teacher_variables: Any, variables: Any, image_size: int
 ) -> dict[str, int]:
-    """Operations of one step for one image.
+    """Return the operations of one step for one image.
 
     Args:
-        teacher, student: the networks of the stage.
-        teacher_variables, variables: theirs, arrays or shapes.
+        teacher: the network whose features are matched.
+        student: the network that is trained.
+        teacher_variables: of the teacher, arrays or shapes.
+        variables: of the student, arrays or shapes.
         image_size: side of the square images, pixels.
 
     Returns:
@@ -49,7 +51,7 @@ def stage1_flops(
 
 
 def share_of_peak(images_per_second: float, flops_per_image: float, peak: float) -> float:
-    """The operations of so many images a second, over those of the matrix product (`peak`, a second)."""
+    """Return the share of the matrix product's rate (`peak`, operations a second) that a step reaches."""
     return images_per_second * flops_per_image / peak
 
 
@@ -57,7 +59,7 @@ class MatrixProduct:
     """A product [n, n] · [n, n] on the first device, to be called, and waited for."""
 
     def __init__(self, dtype: str):
-        """Make the matrices, and compiles."""
+        """Make the matrices and compile."""
         device = jax.devices()[0]
         small = device.platform == "cpu"
         self.n, self.count = (SIDE_ON_CPU, PRODUCTS_ON_CPU) if small else (SIDE, PRODUCTS)

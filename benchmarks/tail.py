@@ -90,7 +90,7 @@ class Sides:
 
 
 def random_variables(module: Network) -> dict[str, Any]:
-    """A student's variables, drawn so that no layer's values vanish or overflow."""
+    """Return a student's variables, drawn so that no layer's values vanish or overflow."""
     rng = np.random.default_rng(0)
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     shapes: Any = traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image))
@@ -107,7 +107,7 @@ def random_variables(module: Network) -> dict[str, Any]:
 
 
 def session_of(model: bytes) -> onnxruntime.InferenceSession:
-    """A model on one thread."""
+    """Return a model on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -137,7 +137,7 @@ def compare(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
 
 
 def milliseconds(work: Callable[[], Any]) -> float:
-    """The wall time of `work()`."""
+    """Return the wall time of `work()`."""
     start = time.perf_counter()
     work()
     return 1e3 * (time.perf_counter() - start)

@@ -15,7 +15,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 def conv_norm(channels: int, out: int, kernel: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """A convolution without bias that keeps (or divides by `stride`) the image, and its batch norm."""
+    """Return a convolution without bias that keeps (or divides by `stride`) the image, and its batch norm."""
     return nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)
 
 
@@ -76,7 +76,7 @@ class ResNet(nn.Module):
 
 
 def half(layers: Sequence[Any], channels: int) -> nn.Sequential:
-    """Encoder or decoder from the rows of a `bottlefit_jax.models.bottleneck.Design` (versions 1 and 2)."""
+    """Return encoder or decoder from the rows of a `bottlefit_jax.models.bottleneck.Design` (versions 1 and 2)."""
     made: list[nn.Module] = []
     for layer in layers:
         if layer.kind == "conv":

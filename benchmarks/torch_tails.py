@@ -73,7 +73,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 def densenet_tail(depth: int, design: Any, state: Mapping[str, np.ndarray], scale: float, zero_point: int) -> Tail:
-    """The tail of a DenseNet that is cut after transition2, with the weights of a student's state dict."""
+    """Return the tail of a DenseNet that is cut after transition2, with the weights of a student's state dict."""
     (third, fourth), channels = DENSE_LAYERS[depth], design.decoder[-2].width
     rest = nn.Sequential()
     rest.add_module("denseblock3", DenseBlock(channels, third))
@@ -95,7 +95,7 @@ def densenet_tail(depth: int, design: Any, state: Mapping[str, np.ndarray], scal
 
 
 def resnet_tail(depth: int, design: Any, state: Mapping[str, np.ndarray], scale: float, zero_point: int) -> Tail:
-    """The tail of a ResNet of 50 or more layers that is cut after layer2."""
+    """Return the tail of a ResNet of 50 or more layers that is cut after layer2."""
     rest, channels = nn.Sequential(), design.decoder[-2].width
     for index in (3, 4):
         blocks = []
@@ -121,7 +121,7 @@ def export(tail: Tail, latent_shape: Sequence[int]) -> bytes:
 
 
 def _decoder(design: Any, stride: int) -> nn.Sequential:
-    """The rows of a design whose last average-pool is 2x2 with this stride."""
+    """Return the rows of a design whose last average-pool is 2x2 with this stride."""
     made: list[nn.Module] = []
     channels = next(row.width for row in reversed(design.encoder) if row.kind == "conv")
     for row in design.decoder:
@@ -136,7 +136,7 @@ def _decoder(design: Any, stride: int) -> nn.Sequential:
 
 
 def _load(tail: Tail, state: Mapping[str, np.ndarray], places: Mapping[str, str]) -> Tail:
-    """The tail in evaluation mode with these weights, without the encoder's; `places`: prefixes, theirs to ours."""
+    """Return the tail in evaluation mode with these weights; `places` maps their prefixes to ours."""
     renamed = {}
     for key, value in state.items():
         if ".encoder." not in key and not key.startswith("encoder."):

@@ -78,7 +78,7 @@ class TorchStep:
 
 
 def torch_device(jax_backend: str) -> str:
-    """The device that PyTorch has to compute on for a fair comparison, or "" where it has none."""
+    """Return the device that PyTorch has to compute on for a fair comparison, or "" where it has none."""
     if jax_backend != "gpu":
         return "cpu"
     return "cuda" if torch.cuda.is_available() else ""

@@ -1,17 +1,17 @@
-"""Stage 1, images per second: our compiled step against the same stage in PyTorch, in turns in one process.
+r"""Stage 1, images per second: our compiled step against the same stage in PyTorch, in turns in one process.
 
     pip install 'bottlefit-jax[bench]'
     python -m benchmarks.train_step                              # ResNet-18, 64 px, batch 32
     python -m benchmarks.train_step --data digits                # the second part on the digits
     python -m benchmarks.train_step --model resnet50 --size 96   # any ResNet
-    python -m benchmarks.train_step --model resnet152 --size 224 --batch 128 --dtype bfloat16 --torch compiled \\
+    python -m benchmarks.train_step --model resnet152 --size 224 --batch 128 --dtype bfloat16 --torch compiled \
         --steps 20 --rounds 7 --epochs 0                         # on a GPU
 
 Ours is `create_train_step` as the loop uses it: on a GPU, or one JAX device per core; PyTorch has the same GPU, or all
 cores. bfloat16 is PyTorch's autocast: parameters are float32 on both sides. Before anything is timed both must have the
 same number of trained parameters, and the same loss on the same weights and images before and after one update.
 
-What is reported is the median over the rounds, the ratio within each round, and the share of what a large matrix
+Reported are the median over the rounds, the ratio within each round, and the share of what a large matrix
 product reaches in the same round (`step_cost.py` says what is counted). Other load on the machine makes PyTorch's
 threads wait for each other more than ours, so give it a quiet one.
 
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description="Stage 1: ours against PyTorch, and the time around the step.")
     parser.add_argument("--model", default="resnet18", choices=[name for name in models.MODELS if "resnet" in name])
     parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
@@ -223,7 +223,7 @@ def measure_epochs(ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_images(workdir: Path, chosen: str) -> data.Source:
-    """The training images that `--data` names, or a folder of generated JPEGs."""
+    """Return the training images that `--data` names, or a folder of generated JPEGs."""
     if chosen == "digits":
         return data.open_source("digits", split="train")
     if not chosen:

@@ -1,8 +1,14 @@
 """Every test has 8 CPU devices, and a warning is an error (pyproject.toml)."""
 
+import fcntl
+import hashlib
+import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is compilation, often of the same program: workers and the commands under test share a cache.
@@ -10,6 +16,8 @@ CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# It takes less than half of the time without what makes large programs fast; ours are small and run a few times.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 # A shell's background job ignores SIGINT, and so would the commands that the tests start from it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -19,3 +27,28 @@ import jax  # noqa: E402  after its environment
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """Call it with flags: what the demo's command did with them, once for all workers of pytest-xdist.
+
+    `workdir` is to be left as it is; `code`, `out` and `err` are what the command ended with.
+    """
+    from tests.test_main import run
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def train(*flags):
+        workdir = folder / f"demo-{hashlib.sha256(repr(flags).encode()).hexdigest()[:16]}"
+        answer = workdir.with_suffix(".json")
+        with workdir.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not answer.exists():
+                answer.write_text(json.dumps(run(*flags, f"--workdir={workdir}")))
+        code, out, err = json.loads(answer.read_text())
+        return SimpleNamespace(workdir=workdir, code=code, out=out, err=err)
+
+    return train

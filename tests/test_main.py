@@ -141,13 +141,14 @@ def test_bad_images_are_told_before_any_compilation(tmp_path, images):
     assert re.fullmatch(r"error: .*dog.*\n", err), err
 
 
-def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(tmp_path):
-    workdir = tmp_path / "run"
-    code, out, err = run(*SMALL, f"--workdir={workdir}")
-    assert (code, err) == (0, ""), err
-    assert out.count("no GPU found") == 1
+def test_a_small_run_leaves_a_whole_report_and_belongs_to_its_config(demo):
+    trained = demo(*SMALL)
+    workdir = trained.workdir
+    assert (trained.code, trained.err) == (0, ""), trained.err
+    assert trained.out.count("no GPU found") == 1
     for stage in ("teacher", "stage1", "stage2"):
-        assert len(re.findall(rf"^{stage}  epoch 1/1  loss \S+  top-1 \S+ %  \d+ images/s$", out, re.M)) == 1
+        line = rf"^{stage}  epoch 1/1  loss \S+  top-1 \S+ %  \d+ images/s$"
+        assert len(re.findall(line, trained.out, re.M)) == 1
     report = json.loads((workdir / "report.json").read_text())
     keys = {"config", "dataset", "teacher", "student", "bytes_per_image", "encoder", "stages", "versions"}
     assert set(report) == keys | {"evaluation", "alternatives"}
@@ -264,12 +265,11 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, size):
 
 
 @pytest.mark.slow
-def test_what_a_run_left_is_evaluated_as_it_is(tmp_path):
+def test_what_a_run_left_is_evaluated_as_it_is(demo, tmp_path):
     """A teacher with its student, and the student alone, by a config that trains nothing."""
-    code, _, err = run(*SMALL, f"--workdir={tmp_path / 'run'}")
-    assert (code, err) == (0, ""), err
-    trained = json.loads((tmp_path / "run" / "report.json").read_text())
-    weights = {name: f"--config.{name}.weights={tmp_path / 'run' / name}" for name in ("teacher", "student")}
+    workdir = demo(*SMALL).workdir
+    trained = json.loads((workdir / "report.json").read_text())
+    weights = {name: f"--config.{name}.weights={workdir / name}" for name in ("teacher", "student")}
     digits = ("--config.dataset.name=digits", "--config.dataset.image_size=32", "--config.dataset.resize=32")
     for there in (("teacher", "student"), ("student",), ("teacher",)):
         workdir = tmp_path / "-".join(there)

@@ -1,29 +1,86 @@
-"""What the README promises: its code runs, its files are there, and the demo reaches its figures."""
+"""What README and docs promise: their files are there, their commands and flags exist, their code runs."""
 
+import contextlib
+import functools
+import importlib
+import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.test_main import run
+from bottlefit_jax.recipe import base_config
+from tests.edge.conftest import bundle, deadlines, image, server, tail  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+WITH_CONFIG = ("bottlefit_jax.main", "bottlefit_jax.compare")
 
 
-def test_every_file_and_command_it_names_is_there():
-    for path in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / path).exists(), path
-    for config in re.findall(r"--config=(\S+?\.py)", README):
-        assert (ROOT / config).exists(), config
-    for target in re.findall(r"^make (\w+)", README, re.M):
-        assert f"\n{target}: " in (ROOT / "Makefile").read_text(), target
-    for module in re.findall(r"python -m (bottlefit_jax[\w.]*)", README):
-        path = ROOT / module.replace(".", "/")
-        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+def blocks(text, *languages):
+    """The fenced blocks of a page in one of the languages; results.md indents its commands instead."""
+    fenced = re.findall(rf"^ *```(?:{'|'.join(languages)})\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return fenced or re.findall(r"((?:^    python .*\n)(?:^    .*\n)*)", text, re.MULTILINE)
+
+
+def commands():
+    """(page, module, its arguments) of every `python -m` in a block of shell commands."""
+    for page, text in DOCS.items():
+        for block in blocks(text, "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if "-m" in words and Path(words[words.index("-m") - 1]).name == "python":
+                    at = words.index("-m") + 1
+                    yield page, words[at], words[at + 1 :]
+
+
+COMMANDS = sorted({(page, module, tuple(arguments)) for page, module, arguments in commands()})
+
+
+@functools.cache
+def help_of(module):
+    """What `python -m MODULE --help` prints."""
+    name = f"{module}.__main__" if (ROOT / module.replace(".", "/")).is_dir() else module
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        importlib.import_module(name).main(["python", "--help"] if module in WITH_CONFIG else ["--help"])
+    return printed.getvalue()
+
+
+def test_every_file_and_target_it_names_is_there():
+    for page, text in DOCS.items():
+        for path in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert ((ROOT / page if page == "README.md" else ROOT / "docs" / page).parent / path).exists(), (page, path)
+        for config in re.findall(r"--config=(\S+?\.py)", text):
+            assert (ROOT / config).exists(), (page, config)
+        for target in re.findall(r"^ *make (\w+)", text, re.MULTILINE):
+            assert f"\n{target}: " in (ROOT / "Makefile").read_text(), (page, target)
+
+
+def test_commands_of_every_kind_are_found():
+    modules = {module for _, module, _ in COMMANDS}
+    assert {"export.bundle", "bottlefit_jax.main", "bottlefit_jax.serve", "benchmarks.head"} < modules
+    assert len(COMMANDS) > 30
+
+
+@pytest.mark.parametrize(("page", "module", "arguments"), COMMANDS, ids=lambda value: str(value)[:60])
+def test_every_command_has_the_flags_that_it_is_given(page, module, arguments):
+    path = ROOT / module.replace(".", "/")
+    assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), page
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--config."):
+            value = base_config()
+            for key in flag.removeprefix("--config.").split("."):
+                value = value[key]
+        elif flag.startswith("--") and module.partition(".")[0] != "benchmarks":
+            assert re.search(rf"{flag}\b", help_of(module)), (page, flag)
 
 
 def test_the_image_of_the_demo_says_how_many_channels_it_shows():
@@ -34,19 +91,36 @@ def test_the_image_of_the_demo_says_how_many_channels_it_shows():
     assert {"three": 3, "four": 4, "six": 6}[shown] == int(channels)
 
 
+def test_the_client_example_classifies(bundle, server, image, tmp_path, monkeypatch, capsys):  # noqa: F811
+    (code,) = blocks(README, "py")
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "digits").symlink_to(bundle)
+    Image.fromarray(image).save(tmp_path / "image.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert "localhost:8001" in code
+    exec(code.replace("localhost:8001", server).replace("deadline_ms=500", "deadline_ms=20_000"), {})
+    assert re.match(r"class \d 0\.\d+ Timings\(.*\) BytesSent\(.*\)\n", capsys.readouterr().out)
+
+
 @pytest.mark.slow
-def test_its_code_runs_and_prints_what_it_says():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def test_the_model_example_prints_what_it_says():
+    (code,) = blocks(README, "python")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == re.search(r"print\(.*\)  # (\(.*?\)):", code).group(1)
 
 
+def test_every_python_block_has_a_test():
+    assert {page: len(blocks(text, "python", "py")) for page, text in DOCS.items() if "```py" in text} == {
+        "README.md": 2
+    }
+
+
 @pytest.mark.slow
-def test_the_demo_reaches_its_figures(tmp_path):
-    code, _, err = run(f"--workdir={tmp_path / 'run'}")
-    assert (code, err) == (0, ""), err
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
+def test_the_demo_reaches_its_figures(demo):
+    trained = demo()
+    assert (trained.code, trained.err) == (0, ""), trained.err
+    report = json.loads((trained.workdir / "report.json").read_text())
     assert report["teacher"]["top1"] >= 98.5
     assert report["student"]["top1_drop_points"] <= 0.6
     assert report["student"]["bits"] == 8

@@ -268,7 +268,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_manifest_that_was_there(tmp_path
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room.os, "replace", full)
+    monkeypatch.setattr("bottlefit_jax.files.os.replace", full)
     with pytest.raises(UserError, match=r"cannot write .*: no space left on the disk"):
         write_manifest(tmp_path, example.manifest(version=9))
     assert (tmp_path / "manifest.json").read_bytes() == before

@@ -51,11 +51,10 @@ def start(main, *, cwd):
 
 
 def interrupted(process, signum=signal.SIGINT, times=1):
-    """Signals the whole group, as a terminal does, when the process is ready; its exit code and both outputs."""
-    assert process.stdout.readline() == "ready\n", process.communicate()
+    """Signals the whole group, as a terminal does, each time when it is ready; its exit code and both outputs."""
     for _ in range(times):
+        assert process.stdout.readline() == "ready\n", process.communicate()
         os.killpg(process.pid, signum)
-        time.sleep(0.1)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
@@ -137,7 +136,7 @@ return 130
 """
     code, out, err = interrupted(start(main.format(more="pass"), cwd=tmp_path))
     assert (code, out, err) == (130, "saved after 2\n", "")
-    code, out, err = interrupted(start(main.format(more="time.sleep(600)"), cwd=tmp_path), times=2)
+    code, out, err = interrupted(start(main.format(more="ready(); time.sleep(600)"), cwd=tmp_path), times=2)
     assert (code, out, err) == (130, "", "stopped by SIGINT\n")
 
 

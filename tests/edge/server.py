@@ -1,6 +1,6 @@
 """A small server of the Open Inference Protocol that speaks as ours or as Triton does, and fails as a test wants.
 
-python -m tests.edge.server BUNDLE PORT SECONDS      prints a line when it listens; an answer takes SECONDS
+python -m tests.edge.server BUNDLE PORT SILENCES      prints a line when it listens, another at the first request
 """
 
 # ruff: noqa: N802 - gRPC's names
@@ -34,6 +34,10 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.input_type, self.batch = TYPE_UINT8, 8
         self.ready = self.live = True
         self.seconds = 0.0  # an answer takes
+        self.gate = threading.Event()  # answers wait while it is not set
+        self.gate.set()
+        self.silences = 0  # requests from now on that are never answered
+        self.pinged = threading.Event()
         self.refusals = []  # status codes to answer with, one each
         self.words = "come back later"  # of a refusal
         self.token = None
@@ -41,6 +45,7 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.answer_version = None
         self.spoil = lambda response: response
         self.requests, self.proofs, self.peers = [], 0, set()
+        self.times_left = []  # seconds of each request's deadline
         self._lock = threading.Lock()
 
     def _admit(self, context):
@@ -59,6 +64,7 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ServerLive(self, request, context):
         self._admit(context)
+        self.pinged.set()
         return pb.ServerLiveResponse(live=self.live)
 
     def ModelReady(self, request, context):
@@ -82,9 +88,16 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelInfer(self, request, context):
         self._admit(context)
         self.requests.append(request)
+        self.times_left.append(context.time_remaining())
+        if self.silences:
+            self.silences -= 1
+            over = threading.Event()
+            if context.add_callback(over.set):
+                over.wait()
         if self.refusals:
             context.abort(self.refusals.pop(0), self.words)
         time.sleep(self.seconds)
+        self.gate.wait(60)
         version, head = self._version(request.model_version, context)
         latent = np.frombuffer(request.raw_input_contents[0], np.uint8)
         logits = np.zeros(self.classes, np.float32)
@@ -118,7 +131,10 @@ def serve(tail, *, port=0, credentials=None):
 
 if __name__ == "__main__":
     tail = Tail(json.loads((Path(sys.argv[1]) / "manifest.json").read_text()))
-    tail.seconds = float(sys.argv[3])
+    tail.silences = int(sys.argv[3])
     server, port = serve(tail, port=int(sys.argv[2]))
     print(port, flush=True)
+    while not tail.requests:
+        time.sleep(0.01)
+    print("asked", flush=True)
     server.wait_for_termination()

@@ -117,7 +117,7 @@ def test_a_camera_that_stops_giving_frames_ends_in_an_error(picamera, monkeypatc
         return take(self)
 
     monkeypatch.setattr(sys.modules["picamera2"].Picamera2, "capture_array", once)
-    monkeypatch.setattr(camera, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(camera, "READ_SECONDS", 0.1)  # the first frame may take OPEN_SECONDS
     monkeypatch.setattr(camera, "CLOSE_SECONDS", 0.1)
     frames = camera.frames(0)
     next(frames)

@@ -240,7 +240,7 @@ def test_a_full_disk_leaves_the_old_report_and_no_scraps(tmp_path, report, monke
     monkeypatch.setattr(os, "fsync", full)
     newer = copy.deepcopy(report)
     newer["dataset"] = "another"
-    with pytest.raises(UserError, match=r"cannot write .*report\.md: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*report\.md: no space left on the disk"):
         write_report(tmp_path, newer)
     assert (tmp_path / "report.json").read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]

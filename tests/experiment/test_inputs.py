@@ -1,6 +1,7 @@
 """What a run opens: classes that fit or do not, weights that are the config's or are not, workdirs."""
 
 import json
+import signal
 
 import cv2
 import jax
@@ -24,9 +25,9 @@ from bottlefit_jax.experiment.results import resolved
 from bottlefit_jax.recipe import BOTTLENECK, IMAGENET_MEAN, base_config
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
 from bottlefit_jax.training.sharding import to_host
+from tests import signalled
 from tests.data.images import make_folder
-from tests.test_main import ROOT, run, start
-from tests.training.test_resume import wait_for
+from tests.test_main import ROOT, run
 
 
 @pytest.fixture
@@ -297,10 +298,9 @@ def test_own_classes_are_learnt_on_a_given_body_and_resumed_to_the_bit(tmp_path)
         (3, [["my 3"], ["my 4"], ["my 8"]], 32)
     ] * 2
 
-    killed = start(*own, f"--workdir={tmp_path / 'killed'}", config="configs/own_classes.py")
-    wait_for(tmp_path / "killed" / "checkpoints" / "teacher" / "4", killed)
-    killed.kill()
-    killed.communicate()
+    flags = ("--config=configs/own_classes.py", *own, f"--workdir={tmp_path / 'killed'}")
+    path = tmp_path / "killed" / "checkpoints" / "teacher" / "4"
+    assert signalled.run("bottlefit_jax.main", *flags, signum=signal.SIGKILL, path=path)[0] == -signal.SIGKILL
     code, out, err = run(*own, f"--workdir={tmp_path / 'killed'}", config="configs/own_classes.py")
     assert code == 0, err
     assert "teacher: going on from step" in out

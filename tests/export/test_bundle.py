@@ -22,7 +22,7 @@ from bottlefit_jax.training.sharding import to_host
 from export import bundle, head, litert
 from export.parity import run_onnx, session_of
 from export.student import read_images, read_student
-from tests.test_main import ROOT, run
+from tests.test_main import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -250,10 +250,8 @@ def test_what_fails_leaves_the_old_bundle(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_readme_makes_an_int8_bundle_of_the_demo(tmp_path):
-    code, _, err = run(f"--workdir={tmp_path / 'run'}")
-    assert (code, err) == (0, ""), err
-    command = [sys.executable, "-m", "export.bundle", "--workdir", tmp_path / "run", "--output", tmp_path / "bundle"]
+def test_the_readme_makes_an_int8_bundle_of_the_demo(demo, tmp_path):
+    command = [sys.executable, "-m", "export.bundle", "--workdir", demo().workdir, "--output", tmp_path / "bundle"]
     flags = ["--head", "int8", "--triton", tmp_path / "triton"]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -265,11 +263,11 @@ def test_the_readme_makes_an_int8_bundle_of_the_demo(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "float16"])
-def test_a_trained_patch_student_makes_a_bundle(tmp_path, capsys, precision):
-    code, _, err = run(f"--workdir={tmp_path / 'run'}", "--config.student.bottleneck.design=patch")
-    assert (code, err) == (0, ""), err
-    flags = ("--head", precision, "--local")
-    assert export("--workdir", tmp_path / "run", "--output", tmp_path / "bundle", *flags) == 0, capsys.readouterr().err
+def test_a_trained_patch_student_makes_a_bundle(demo, tmp_path, capsys, precision):
+    trained = demo("--config.student.bottleneck.design=patch")
+    assert (trained.code, trained.err) == (0, ""), trained.err
+    flags = ("--head", precision, "--local", "--output", tmp_path / "bundle")
+    assert export("--workdir", trained.workdir, *flags) == 0, capsys.readouterr().err
     result = json.loads((tmp_path / "bundle" / "parity.json").read_text())
     assert result["flax"]["top1"] > 80
     assert result["flax"]["top1"] - result["bundle"]["top1"] <= 0.5

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -6,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.links.proxy import ProcessLink
+from bottlefit_jax.links import proxy
+from bottlefit_jax.links.proxy import Direction, ProcessLink
 from bottlefit_jax.links.shaper import open_link
 
 PEER = """
@@ -50,7 +53,7 @@ class Peer:
     def times(self, size):
         """Seconds in which `size` bytes went there and one came back, and the other way round."""
         if self.connection is None:
-            self.connection = socket.create_connection(self.address, timeout=30)
+            self.connection = socket.create_connection(self.address, timeout=60)
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         began = time.perf_counter()
         self.connection.sendall(size.to_bytes(8, "big") + bytes(size))
@@ -85,20 +88,27 @@ def peer_over():
         peer.close()
 
 
-def test_a_transfer_takes_what_rate_and_delay_say(peer_over):
+def test_a_byte_is_due_after_those_before_it_and_the_delay(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(proxy, "time", types.SimpleNamespace(monotonic=lambda: now))
+    direction = Direction()
+    direction.shape(8, 20)
+    assert direction.due(100_000) == pytest.approx(100 + 0.1 + 0.02)
+    assert direction.due(50_000) == pytest.approx(100 + 0.1 + 0.05 + 0.02)
+    now = 200.0
+    assert direction.due(1000) == pytest.approx(200 + 0.001 + 0.02)
+    direction.shape(10_000, 0)
+    now = 300.0
+    assert direction.due(1000) == pytest.approx(300 + 8e-7)
+    assert direction.sent == 152_000
+
+
+def test_no_transfer_is_faster_than_rate_and_delay_say(peer_over):
     with ProcessLink() as link:
         peer = peer_over(link)
         link.shape(8, 20)
-        for seconds in peer.times(100_000):
-            assert seconds == pytest.approx(0.1 + 2 * 0.02, rel=0.25)
+        assert min(peer.times(100_000)) >= 0.1 + 2 * 0.02
         assert link.sent() == 100_000 + 8 + 1
-
-
-def test_without_delay_a_fast_link_is_fast(peer_over):
-    with ProcessLink() as link:
-        peer = peer_over(link)
-        link.shape(10_000, 0)
-        assert min(peer.times(1000)) < 0.1
 
 
 def test_connections_share_one_link(peer_over):
@@ -118,12 +128,12 @@ def test_a_server_that_ends_closes_the_connection(peer_over):
     with ProcessLink() as link:
         peer = peer_over(link)
         link.shape(100, 1)
-        with socket.create_connection(peer.address, timeout=10) as one:
+        with socket.create_connection(peer.address, timeout=60) as one:
             one.sendall((10**9).to_bytes(8, "big"))
-            time.sleep(0.1)
+            until(lambda: link.sent() == 8)
             peer.process.kill()
             assert one.recv(1) == b""
-        with socket.create_connection(peer.address, timeout=10) as one:
+        with socket.create_connection(peer.address, timeout=60) as one:
             assert one.recv(1) == b""
 
 
@@ -132,14 +142,17 @@ def test_a_link_that_ends_leaves_no_thread(peer_over):
         peer = peer_over(link)
         link.shape(100, 0)
         before = threading.active_count()
-        with socket.create_connection(peer.address, timeout=10) as one:
+        with socket.create_connection(peer.address, timeout=60) as one:
             one.sendall((10**9).to_bytes(8, "big"))
-            time.sleep(0.1)
-            assert threading.active_count() > before
-    until = time.monotonic() + 10
-    while threading.active_count() >= before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert threading.active_count() < before
+            until(lambda: threading.active_count() > before)
+    until(lambda: threading.active_count() < before)
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize(("rate", "delay"), [(0, 5), (-1, 5), (float("nan"), 5), (1, -1), (1, float("inf"))])
@@ -161,13 +174,20 @@ def test_the_link_keeps_its_rate_and_delay_within_ten_percent(kind, rate, size, 
         peer = peer_over(link)
         link.shape(rate, delay)
         peer.times(size)  # opens TCP's window
-        wanted = size * 8e-6 / rate + 2 * delay / 1e3
-        # the median of three: another process may have the processor for a while
-        for found in zip(*(peer.times(size) for _ in range(3)), strict=True):
-            assert sorted(found)[1] == pytest.approx(wanted, rel=0.1)
+        assert_within_ten_percent(lambda: peer.times(size), size * 8e-6 / rate + 2 * delay / 1e3)
         link.shape(rate, 2 * delay)
-        round_trips = [peer.times(1)[1] for _ in range(5)]
-        assert sorted(round_trips)[2] == pytest.approx(4 * delay / 1e3 + 2 * 8e-6 / rate, rel=0.1)
+        assert_within_ten_percent(lambda: peer.times(1)[1:], 4 * delay / 1e3 + 2 * 8e-6 / rate)
+
+
+def assert_within_ten_percent(measure, wanted):
+    """No measurement is faster than the link, and of each kind one of many is not slower: others have the processor."""
+    fastest = [float("inf")]
+    for _ in range(40):
+        fastest = [min(pair) for pair in zip(itertools.cycle(fastest), measure())]
+        assert min(fastest) >= 0.9 * wanted
+        if max(fastest) <= 1.1 * wanted:
+            return
+    pytest.fail(f"the fastest of 40 took {fastest} s instead of {wanted} s")
 
 
 def needs_netem():

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import threading
+import time
 
 import grpc
 import numpy as np
@@ -102,6 +103,18 @@ def serving(*flags):
         on_loop(running.stop(10))
 
 
+def batcher_of(running, name="digits"):
+    """The queue in front of a running server's tail."""
+    return running._repository.get(name).batcher
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.0002)
+
+
 def raw_method(channel, method):
     """Bytes to bytes."""
     return channel.unary_unary(SERVICE + method)
@@ -117,7 +130,7 @@ def channel_to(address):
 def status_of(call, *arguments, **options):
     """(code, details) of a call."""
     try:
-        call(*arguments, timeout=20, **options)
+        call(*arguments, timeout=60, **options)
     except grpc.RpcError as error:
         return error.code(), error.details()
     return grpc.StatusCode.OK, ""

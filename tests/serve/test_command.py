@@ -44,12 +44,12 @@ def test_a_signal_ends_it_with_code_0_after_what_it_took(bundle, signum):
     with command("--bundle", bundle, "--port", 0) as (process, address), example.channel_to(address) as channel:
         method = example.raw_method(channel, "ModelInfer")
         data = infer_request(latents(), id="last").SerializeToString()
-        method(data, timeout=10)
-        calls = [method.future(data, timeout=10) for _ in range(20)]
+        method(data, timeout=60)
+        calls = [method.future(data, timeout=60) for _ in range(20)]
         process.send_signal(signum)
         codes = {call.code() for call in calls}
         assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0
         lines = [json.loads(line) for line in log.splitlines()]
         assert [line["event"] for line in lines if line["event"] != "call"] == ["started", "stopping", "stopped"]
@@ -60,9 +60,8 @@ def test_a_killed_server_is_a_status_for_its_clients_and_its_port_is_free_again(
     with command("--bundle", bundle, "--port", 0) as (process, address), example.channel_to(address) as channel:
         method = example.raw_method(channel, "ModelInfer")
         data = infer_request(latents()).SerializeToString()
-        method(data, timeout=10)
+        codes, end = {status_of(method, data)[0]}, time.monotonic() + 60
         threading.Timer(0.1, process.kill).start()
-        codes, end = set(), time.monotonic() + 10
         while grpc.StatusCode.UNAVAILABLE not in codes and time.monotonic() < end:
             codes.add(status_of(method, data)[0])
         assert codes == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
@@ -121,7 +120,7 @@ def test_the_line_and_the_log_say_what_is_left_out(tmp_path):
     example.write(tmp_path / ".copy")
     with command("--bundles", tmp_path, "--port", 0, "--metrics-port", 0) as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
     lines = [json.loads(line) for line in log.splitlines()]
     reasons = {line["folder"]: line["reason"] for line in lines if line["event"] == "left out"}
     assert reasons.keys() == {str(damaged), str(tmp_path / ".copy")}
@@ -133,7 +132,7 @@ def test_folders_that_are_left_out_are_counted_and_on_the_line(tmp_path):
     example.write(tmp_path / ".copy")
     with example.serving("--bundles", tmp_path, "--metrics-port", "0") as running:
         assert "digits:3; 1 left out, the log says why: .copy; metrics on" in running.line
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=60) as response:
             assert "bottlefit_bundles_left_out 1.0" in response.read().decode()
 
 
@@ -143,10 +142,10 @@ def test_the_log_level_leaves_out_what_is_below_it(bundle):
         example.channel_to(address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
-        method(infer_request(latents(), id="good").SerializeToString(), timeout=10)
+        method(infer_request(latents(), id="good").SerializeToString(), timeout=60)
         status_of(method, infer_request(latents(), name="nope").SerializeToString())
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
     lines = [json.loads(line) for line in log.splitlines()]
     assert [(line["level"], line["status"]) for line in lines] == [("warning", "NOT_FOUND")]
 

@@ -75,7 +75,7 @@ def wrong_typed(rng):
 
 def check_answers(address):
     with example.channel_to(address) as channel:
-        response = example.raw_method(channel, "ModelInfer")(infer_request(latents()).SerializeToString(), timeout=10)
+        response = example.raw_method(channel, "ModelInfer")(infer_request(latents()).SerializeToString(), timeout=60)
     logits = logits_of(pb.ModelInferResponse.FromString(response))
     np.testing.assert_allclose(logits, example.expected(latents()), rtol=1e-5, atol=1e-2)
 
@@ -86,7 +86,7 @@ def test_every_wrong_message_has_a_status(bundle, count):
     with example.serving("--bundle", bundle) as running, example.channel_to(running.address) as channel:
         pending = collections.deque()
         for method, message in frames(rng, count):
-            pending.append(example.raw_method(channel, method).future(message, timeout=30))
+            pending.append(example.raw_method(channel, method).future(message, timeout=60))
             if len(pending) == 16:
                 codes[pending.popleft().code()] += 1
         codes.update(call.code() for call in pending)
@@ -116,7 +116,7 @@ def test_bare_sockets_with_anything_on_them_do_not_stop_the_server(bundle):
     with example.serving("--bundle", bundle) as running:
         opened = collections.deque()
         for data in connections(random.Random(6), 2000):
-            connection = socket.create_connection(("127.0.0.1", running.port), timeout=10)
+            connection = socket.create_connection(("127.0.0.1", running.port), timeout=60)
             connection.sendall(data)
             opened.append(connection)
             if len(opened) == 50:  # some stay open for a while, and say no more

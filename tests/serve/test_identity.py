@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 def infer(folder):
     with example.serving("--bundles", folder) as running, example.channel_to(running.address) as channel:
         method = example.raw_method(channel, "ModelInfer")
-        yield lambda request: pb.ModelInferResponse.FromString(method(request.SerializeToString(), timeout=10))
+        yield lambda request: pb.ModelInferResponse.FromString(method(request.SerializeToString(), timeout=60))
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_another_training_loaded_in_place_does_not_answer_the_old_head(tmp_path)
         assert status_of(method, data)[0] == grpc.StatusCode.OK
         example.write(parent / "a", seed=7, **of_head(OTHER_HEAD, OTHER_TAIL))
         load = pb.RepositoryModelLoadRequest(model_name="digits").SerializeToString()
-        example.raw_method(loading, "RepositoryModelLoad")(load, timeout=10)
+        example.raw_method(loading, "RepositoryModelLoad")(load, timeout=60)
         assert status_of(method, data)[0] == grpc.StatusCode.FAILED_PRECONDITION
         assert status_of(method, of(OTHER_HEAD).SerializeToString())[0] == grpc.StatusCode.OK
 
 
 @pytest.fixture
 def held(tmp_path, monkeypatch):
-    """A server whose tail runs each batch when it is released."""
+    """ModelInfer of a server whose tail runs each batch when it is released, that, and its queue."""
     release = threading.Semaphore(0)
 
     def open_tail(bundle, **_):
         def tail(latent):
-            assert release.acquire(timeout=20)
+            assert release.acquire(timeout=60)
             return example.expected(latent)
 
         return tail
@@ -128,7 +128,7 @@ def held(tmp_path, monkeypatch):
         example.serving("--bundle", example.write(tmp_path / "slow")) as running,
         example.channel_to(running.address) as channel,
     ):
-        yield example.raw_method(channel, "ModelInfer"), release
+        yield example.raw_method(channel, "ModelInfer"), release, example.batcher_of(running)
 
 
 def with_timeout(parameter):
@@ -136,12 +136,13 @@ def with_timeout(parameter):
 
 
 def test_the_shorter_of_timeout_and_deadline_counts(held):
-    method, release = held
-    first = method.future(with_timeout(pb.InferParameter(int64_param=0)), timeout=20)  # 0: none
-    time.sleep(0.05)
-    second = method.future(with_timeout(pb.InferParameter(int64_param=20_000)), timeout=20)
-    third = method.future(with_timeout(pb.InferParameter(int64_param=20_000_000)), timeout=20)
-    time.sleep(0.1)
+    method, release, batcher = held
+    first = method.future(with_timeout(pb.InferParameter(int64_param=0)), timeout=60)  # 0: none
+    example.until(lambda: batcher._batch_ends is not None)
+    second = method.future(with_timeout(pb.InferParameter(int64_param=100_000)), timeout=60)
+    third = method.future(with_timeout(pb.InferParameter(int64_param=60_000_000)), timeout=60)
+    example.until(lambda: len(batcher) == 2)
+    time.sleep(0.15)  # longer than the second one's 0.1 s
     release.release(10)
     assert first.code() == grpc.StatusCode.OK
     assert second.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -150,7 +151,7 @@ def test_the_shorter_of_timeout_and_deadline_counts(held):
 
 @pytest.mark.parametrize("parameter", [pb.InferParameter(int64_param=-1), pb.InferParameter(string_param="5")])
 def test_a_timeout_that_is_no_time_is_an_invalid_argument(held, parameter):
-    method, _ = held
+    method, _, _ = held
     code, details = status_of(method, with_timeout(parameter))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert "it must be a whole number of microseconds, 0 for none" in details

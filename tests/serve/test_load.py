@@ -1,6 +1,8 @@
 """Full queues, deadlines, cancelled requests and an orderly end, with a tail that takes its time."""
 
+import asyncio
 import contextlib
+import functools
 import socket
 import subprocess
 import sys
@@ -12,8 +14,9 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from bottlefit_jax.serve import assembly, grpc_server
+from bottlefit_jax.serve.batching import Batcher
 from tests.serve import example
-from tests.serve.example import infer_request, latents, status_of
+from tests.serve.example import batcher_of, infer_request, latents, status_of, until
 
 
 @pytest.fixture
@@ -27,14 +30,13 @@ def hold():
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch, hold):
-    """A server whose tail takes 0.2 s a batch."""
+    """A server whose tail can be held."""
     ran = []
 
     def open_tail(bundle, **_):
         def tail(latent):
             ran.append(len(latent))
-            time.sleep(0.2)
-            hold.wait(30)
+            hold.wait(60)
             return example.expected(latent)
 
         return tail
@@ -50,39 +52,42 @@ def slow(tmp_path, monkeypatch, hold):
         yield running, example.raw_method(channel, "ModelInfer"), ran
 
 
-def test_a_request_past_its_deadline_is_not_run(slow):
+def test_a_request_past_its_deadline_is_not_run(slow, hold):
     _, method, ran = slow
     data = infer_request(latents()).SerializeToString()
-    first = method.future(data, timeout=10)
-    time.sleep(0.05)
+    hold.clear()
+    first = method.future(data, timeout=60)
+    until(lambda: ran)
     late = [method.future(data, timeout=0.05) for _ in range(5)]
     assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    hold.set()
     first.result()
-    method(data, timeout=10)
+    method(data, timeout=60)
     assert ran == [1, 1]
 
 
 def test_a_cancelled_request_is_not_run(slow, hold):
-    _, method, ran = slow
+    running, method, ran = slow
+    batcher = batcher_of(running)
     data = infer_request(latents()).SerializeToString()
     hold.clear()
-    first = method.future(data, timeout=30)
-    while not ran:
-        time.sleep(0.01)
-    others = [method.future(data, timeout=10) for _ in range(5)]
-    time.sleep(0.05)
+    first = method.future(data, timeout=60)
+    until(lambda: ran)
+    others = [method.future(data, timeout=60) for _ in range(5)]
+    until(lambda: len(batcher) == 5)
     for call in others:
         call.cancel()
-    time.sleep(0.5)  # the server hears of it while the first one runs
+    until(lambda: all(request.future.cancelled() for request in batcher._queue))  # the server hears of it meanwhile
     hold.set()
     first.result()
-    method(data, timeout=10)
+    method(data, timeout=60)
     assert ran == [1, 1]
 
 
-def test_a_full_queue_is_a_status_and_nothing_is_lost(slow):
+def test_a_full_queue_is_a_status_and_nothing_is_lost(slow, hold):
     running, _, ran = slow
     codes = []
+    hold.clear()
 
     def send():
         with example.channel_to(running.address) as channel:
@@ -92,6 +97,8 @@ def test_a_full_queue_is_a_status_and_nothing_is_lost(slow):
     threads = [threading.Thread(target=send) for _ in range(200)]
     for thread in threads:
         thread.start()
+    until(lambda: len(codes) >= 200 - 16 - 8)  # all but those in the queue and in the first batch
+    hold.set()
     for thread in threads:
         thread.join()
     assert len(codes) == 200
@@ -100,10 +107,20 @@ def test_a_full_queue_is_a_status_and_nothing_is_lost(slow):
 
 
 def test_stopping_finishes_what_was_taken_and_takes_no_more(tmp_path, monkeypatch):
+    go, stop_listening = threading.Event(), threading.Event()
+
     def tail(latent):
-        time.sleep(0.3)
+        assert go.wait(60)
         return example.expected(latent)
 
+    sleep = asyncio.sleep
+
+    async def as_long_as_the_test_needs(seconds, *result):
+        if seconds == grpc_server.LAST_CALLS:
+            await asyncio.to_thread(stop_listening.wait, 60)
+        await sleep(seconds, *result)
+
+    monkeypatch.setattr(asyncio, "sleep", as_long_as_the_test_needs)
     monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
     data = infer_request(latents()).SerializeToString()
     bundle = example.write(tmp_path / "slow")
@@ -112,18 +129,24 @@ def test_stopping_finishes_what_was_taken_and_takes_no_more(tmp_path, monkeypatc
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
-        taken = [method.future(data, timeout=20) for _ in range(4)]
-        time.sleep(0.15)
-        stopping = threading.Thread(target=lambda: example.on_loop(running.stop(30)))
+        ready = example.raw_method(channel, "ServerReady")
+        taken = [method.future(data, timeout=60) for _ in range(4)]
+        until(lambda: len(batcher_of(running)) == 3)
+        stopping = threading.Thread(target=lambda: example.on_loop(running.stop(60)))
         stopping.start()
-        time.sleep(0.1)
-        ready = example.raw_method(channel, "ServerReady")(b"", timeout=5)
-        assert not pb.ServerReadyResponse.FromString(ready).ready
-        for _ in range(2):  # while it says so, and when it no longer listens
-            assert status_of(method, data)[0] == grpc.StatusCode.UNAVAILABLE
-            time.sleep(0.4)
+        until(lambda: not pb.ServerReadyResponse.FromString(ready(b"", timeout=60)).ready)
+        assert status_of(method, data)[0] == grpc.StatusCode.UNAVAILABLE  # while it says so
+        stop_listening.set()
+        until(lambda: not listens(running.port))
+        assert status_of(method, data)[0] == grpc.StatusCode.UNAVAILABLE
+        go.set()
         assert [call.code() for call in taken] == [grpc.StatusCode.OK] * 4
         stopping.join()
+
+
+def listens(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_busy_server_refuses_before_it_reads(tmp_path):
@@ -134,12 +157,12 @@ def test_a_busy_server_refuses_before_it_reads(tmp_path):
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
-        method(data, timeout=10)
+        method(data, timeout=60)
         free = threading.Event()
-        example.loop().call_soon_threadsafe(free.wait, 20)
-        calls = [method.future(data, timeout=20) for _ in range(300)]
+        example.loop().call_soon_threadsafe(free.wait, 60)
+        calls = [method.future(data, timeout=60) for _ in range(300)]
         held = grpc_server.PENDING_AT_MOST + 2  # one is on its way to Python, one waits for it
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while sum(not call.done() for call in calls) > held and time.monotonic() < end:
             time.sleep(0.005)
         waiting = sum(not call.done() for call in calls)
@@ -151,28 +174,30 @@ def test_a_busy_server_refuses_before_it_reads(tmp_path):
 
 
 def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once(tmp_path, monkeypatch):
-    begun, go = threading.Semaphore(0), threading.Semaphore(0)
+    begun, go, ahead = threading.Semaphore(0), threading.Semaphore(0), [0.0]
 
     def tail(latent):
         begun.release()
-        assert go.acquire(timeout=20)
+        assert go.acquire(timeout=60)
         return example.expected(latent)
 
     monkeypatch.setattr(assembly, "open_tail", lambda bundle, **_: tail)
+    monkeypatch.setattr(assembly, "Batcher", functools.partial(Batcher, clock=lambda: time.monotonic() + ahead[0]))
     data = infer_request(latents()).SerializeToString()
     with (
         example.serving("--bundle", example.write(tmp_path / "slow")) as running,
         example.channel_to(running.address) as channel,
     ):
         method = example.raw_method(channel, "ModelInfer")
-        first = method.future(data, timeout=20)
+        first = method.future(data, timeout=60)
         begun.acquire()
-        time.sleep(0.5)  # so long it takes for an image
+        ahead[0] = 100.0  # seconds that it takes for an image
         go.release()
         first.result()
-        second = method.future(data, timeout=20)
+        ahead[0] = 0.0
+        second = method.future(data, timeout=60)
         begun.acquire()
-        third = method.future(data, timeout=0.6)
+        third = method.future(data, timeout=60)
         assert third.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "overloaded, try again later: an answer would take" in third.details()
         go.release()
@@ -183,7 +208,7 @@ def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(grpc_server, "SILENCE_MS", 300)
     with (
         example.serving("--bundle", example.write(tmp_path / "a")) as running,
-        socket.create_connection(("127.0.0.1", running.port), timeout=20) as silent,
+        socket.create_connection(("127.0.0.1", running.port), timeout=60) as silent,
     ):
         while silent.recv(1000):  # the server's own settings, then the end
             pass
@@ -207,7 +232,7 @@ def test_no_timeout_stops_the_server(answering, microseconds, seconds):
     codes |= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
     with contextlib.suppress(OverflowError, ValueError):  # gRPC's own client does not send it
         assert answering.future(request.SerializeToString(), timeout=seconds).code() in codes
-    answering(infer_request(latents()).SerializeToString(), timeout=20)
+    answering(infer_request(latents()).SerializeToString(), timeout=60)
 
 
 @pytest.fixture(scope="module")

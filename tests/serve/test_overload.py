@@ -5,13 +5,13 @@ import contextlib
 import math
 import random
 import threading
-import time
 from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
 
 from bottlefit_jax.serve.batching import Batcher, Expired, Inbox, QueueFull, Result
+from tests.serve.example import until
 
 
 class Clock:
@@ -31,19 +31,12 @@ class Tail:
 
     def __call__(self, latent):
         self.sizes.append(len(latent))
-        assert self._ends.acquire(timeout=10)
+        assert self._ends.acquire(timeout=60)
         self.clock.now += self.seconds * len(latent)
         return np.zeros((len(latent), 1), np.float32)
 
     def end(self, batches=1):
         self._ends.release(batches)
-
-
-def until(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.0002)
 
 
 LATENT = np.zeros((1, 1, 1, 1), np.uint8)
@@ -57,7 +50,7 @@ def batcher_of(tail, *, limit=1000, known=True):
         if known:
             future = batcher.submit(LATENT)
             tail.end()
-            future.result(10)
+            future.result(60)
             until(lambda: batcher._batch_ends is None)
         yield batcher
     finally:
@@ -108,9 +101,9 @@ def test_what_would_end_late_is_not_run(tail):
         soon = batcher.submit(LATENT, deadline=tail.clock.now + 9)
         tail.clock.now += 0.65  # and 0.1 for the first: of 0.8 s 0.05 are left, and an image takes 0.1
         tail.end(2)
-        assert first.result(10).batch == soon.result(10).batch == 1
+        assert first.result(60).batch == soon.result(60).batch == 1
         with pytest.raises(Expired):
-            late.result(10)
+            late.result(60)
 
 
 def test_a_batch_makes_no_request_in_it_late(tail):
@@ -119,8 +112,8 @@ def test_a_batch_makes_no_request_in_it_late(tail):
         hurried = batcher.submit(LATENT, deadline=tail.clock.now + 0.35)
         others = [batcher.submit(LATENT) for _ in range(3)]
         tail.end(3)
-        assert hurried.result(10).batch == 2  # 0.25 s are left, of which two images take 0.2
-        assert [other.result(10).batch for other in others] == [2, 2, 2]
+        assert hurried.result(60).batch == 2  # 0.25 s are left, of which two images take 0.2
+        assert [other.result(60).batch for other in others] == [2, 2, 2]
 
 
 def test_one_slow_batch_does_not_refuse_everyone_for_ever(tail):
@@ -128,13 +121,13 @@ def test_one_slow_batch_does_not_refuse_everyone_for_ever(tail):
         tail.seconds = 1000
         slow = run_one(batcher, tail)
         tail.end()
-        slow.result(10)
+        slow.result(60)
         tail.seconds = 0.1
         for _ in range(60):
             until(lambda: batcher._batch_ends is None)
             future = batcher.submit(LATENT, deadline=tail.clock.now + 1)
             tail.end()
-            future.result(10)
+            future.result(60)
         until(lambda: batcher._batch_ends is None)
         run_one(batcher, tail)
         batcher.submit(LATENT, deadline=tail.clock.now + 1)
@@ -145,7 +138,7 @@ def test_any_deadline_that_is_not_over_is_answered(tail, deadline):
     with batcher_of(tail) as batcher:
         future = batcher.submit(LATENT, deadline=deadline)
         tail.end()
-        assert future.result(10).batch == 1
+        assert future.result(60).batch == 1
 
 
 @pytest.mark.parametrize("times", [1.3, 2, 5])

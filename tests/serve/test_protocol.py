@@ -271,7 +271,7 @@ def logged(caplog, count):
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
         caplog.clear()
         yield found
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while len(found) < count and time.monotonic() < deadline:
             time.sleep(0.01)
             found[:] = [record for record in caplog.records if record.getMessage() == "call"]
@@ -338,7 +338,7 @@ def test_statistics_count_what_was_answered_and_what_was_not(client, infer):
 
 
 def metrics_of(server):
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=60) as response:
         return response.read().decode()
 
 

@@ -201,7 +201,7 @@ def test_calls_without_the_token_are_logged_and_counted(bundle, tmp_path, caplog
     ):
         for method in ("ModelInfer", "ModelInfer", "Made" + "Up" * 500):
             assert status_of(example.raw_method(channel, method), b"")[0] == grpc.StatusCode.UNAUTHENTICATED
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=60) as response:
             text = response.read().decode()
     assert 'bottlefit_refused_calls_total{method="ModelInfer",status="UNAUTHENTICATED"} 2.0' in text
     assert 'bottlefit_refused_calls_total{method="other",status="UNAUTHENTICATED"} 1.0' in text

@@ -58,9 +58,9 @@ def test_what_grpc_writes_is_json(tmp_path, monkeypatch):
         example.channel_to(address) as channel,
     ):
         data = example.infer_request(example.latents(), id="mine").SerializeToString()
-        example.raw_method(channel, "ModelInfer")(data, timeout=10)
+        example.raw_method(channel, "ModelInfer")(data, timeout=60)
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
     lines = [json.loads(line) for line in log.splitlines()]
     assert any(line.get("logger") == "grpc" for line in lines)
     assert any(line.get("request") == "mine" for line in lines)
@@ -84,7 +84,7 @@ def test_a_server_logs_one_line_for_so_many_calls(tmp_path, caplog):
     ):
         method = example.raw_method(channel, "ModelInfer")
         for number in range(9):
-            method(example.infer_request(example.latents(), id=f"{number}").SerializeToString(), timeout=10)
+            method(example.infer_request(example.latents(), id=f"{number}").SerializeToString(), timeout=60)
     calls = [record.fields["request"] for record in caplog.records if record.getMessage() == "call"]
     assert calls == ["0", "4", "8"]
 

@@ -2,13 +2,13 @@
 
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from bottlefit_jax.training.checkpoint import load_variables
-from tests.test_main import SMALL, run, start
+from tests import signalled
+from tests.test_main import SMALL, run
 
 ARGUMENTS = (*SMALL, "--config.checkpoint.every_steps=5")
 
@@ -18,28 +18,16 @@ def digests(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert run(*ARGUMENTS, f"--workdir={workdir}")[0] == 0
-    return digests(workdir)
-
-
-def wait_for(path, process, timeout=300):
-    """Until a checkpoint's folder is there."""
-    end = time.monotonic() + timeout
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+def whole(demo):
+    """Those of a run without a stop; how often it saves does not matter."""
+    return digests(demo(*SMALL).workdir)
 
 
 def stop(workdir, stage, step, signum):
-    """Starts the run, and signals it when `stage` has written its checkpoint of `step`."""
-    process = start(*ARGUMENTS, f"--workdir={workdir}")
-    wait_for(workdir / "checkpoints" / stage / str(step), process)
-    process.send_signal(signum)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    """Runs until `stage` has written its checkpoint of `step`: then comes the signal."""
+    path = workdir / "checkpoints" / stage / str(step)
+    flags = ("--config=configs/digits.py", *ARGUMENTS, f"--workdir={workdir}")
+    return signalled.run("bottlefit_jax.main", *flags, signum=signum, path=path)
 
 
 @pytest.mark.slow
