@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,6 +215,18 @@ def test_a_missing_camera_is_one_line(bundle, server, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", None)
     monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(VideoCapture=lambda _: Closed()))
     assert "no camera 5" in refused(capsys, "--bundle", bundle, "--server", server, "--camera", "5")
+
+
+def test_a_camera_that_gives_no_frame_ends_the_run_with_one_line(bundle, server, image, capsys, monkeypatch):
+    def frames(source):
+        yield image
+        raise Unavailable("camera 0 gave no frame for 10 seconds")
+
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", frames)
+    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in out.splitlines()] == ["camera 0 frame 1"]
+    assert err == "error: camera 0 gave no frame for 10 seconds\n"
 
 
 class Closed:

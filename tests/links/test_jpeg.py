@@ -13,6 +13,7 @@ from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.bundle.manifest import Image
 from bottlefit_jax.edge.image import preprocess
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
+from bottlefit_jax.links import jpeg_server
 from bottlefit_jax.links.jpeg import METHOD, SERVICE, Classifier, with_margin
 from bottlefit_jax.links.methods import Jpeg
 from tests.bundle import example
@@ -127,3 +128,13 @@ def test_an_answer_of_another_server_is_an_error_of_one_line(jpeg, answer):
     reply["answer"] = lambda context: answer
     with pytest.raises(ProtocolError, match="is not a JPEG server: it answered b'"):
         method.once(np.zeros((40, 50, 3), np.uint8))
+
+
+def test_an_invalid_flag_of_the_jpeg_server_is_one_line(tmp_path, capsys):
+    flags = ["--bundle", str(tmp_path / "none"), "--port", "0", "--tail", "localhost:1"]
+    for argv, problem in ((flags, "none"), (flags[2:], "--bundle")):
+        assert jpeg_server.main(argv) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert problem in err
+        assert err.count("\n") == 1
