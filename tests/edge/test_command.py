@@ -268,7 +268,6 @@ from bottlefit_jax.edge.client import EdgeClient
 with EdgeClient(sys.argv[1], sys.argv[2], deadline_ms=60_000) as client:
     client.infer(sys.argv[3])
 from bottlefit_jax.edge.__main__ import main
-from bottlefit_jax.errors import Unavailable
 code = main(["--bundle", sys.argv[1], "--server", sys.argv[2], sys.argv[3], "--deadline-ms", "60000"])
 heavy = [name for name in ("jax", "tensorflow", "pandas", "cv2", "scipy", "onnx") if name in sys.modules]
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
