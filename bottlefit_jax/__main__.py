@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from bottlefit_jax import interrupt
+from bottlefit_jax.cli import silence
 
 
 class Command(NamedTuple):
@@ -66,6 +67,7 @@ def run() -> NoReturn:
     """Run the command line of this process, and end the process with its exit code."""
     row = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     interrupt.watch(row.note if row else "")
+    silence.allow()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bottlefit_jax import __version__, interrupt
+from bottlefit_jax.cli import silence
 from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.paths import local_path
 
@@ -35,6 +36,7 @@ def run(main: Callable[[], int], *, extra: str) -> NoReturn:
         extra: the extra of this package that installs what `main` imports.
     """
     interrupt.watch()
+    silence.allow()
     sys.exit(outcome(main, arguments=sys.argv[1:], extra=extra))
 
 

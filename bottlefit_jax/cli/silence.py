@@ -1,6 +1,7 @@
 """Keeps the messages of C++ libraries out of a command's output.
 
-Only commands do this: file descriptors belong to the whole process, so a library call must not redirect them.
+File descriptors belong to the whole process. So they are redirected only in a process that is one of our commands, not
+in a user's program that calls the same functions.
 """
 
 import contextlib
@@ -9,13 +10,23 @@ import sys
 import threading
 from collections.abc import Iterator
 
-_redirected = threading.Lock()
+_lock = threading.Lock()
+_is_command = False
+
+
+def allow() -> None:
+    """Let `silenced` redirect from now on, because this process is one of our commands."""
+    global _is_command
+    _is_command = True
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Discard what is written to stdout and stderr meanwhile, by C++ libraries too. Exceptions pass."""
-    with _redirected, open(os.devnull, "w") as null, contextlib.ExitStack() as stack:
+    """Discard what is written to stdout and stderr meanwhile, by C++ libraries too; see `allow`. Exceptions pass."""
+    if not _is_command:
+        yield
+        return
+    with _lock, open(os.devnull, "w") as null, contextlib.ExitStack() as stack:
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):
             try:
                 copy = os.dup(number)

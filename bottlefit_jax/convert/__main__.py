@@ -130,7 +130,6 @@ def import_file(options: ImportOptions) -> None:
     file = files.read(options.input, options.weights)
     if options.model is None and file.about is None:
         raise UserError("--model is missing, and the file does not state it; an example: --model resnet152")
-    import bottlefit_jax.compare.designs  # noqa: F401  a student of the comparison has one of these
     from bottlefit_jax.convert import network
     from bottlefit_jax.training import checkpoint
 
@@ -158,7 +157,6 @@ def export_folder(options: ExportOptions) -> None:
     Raises:
         UserError: the folder holds no finished network, or the file cannot be written.
     """
-    import bottlefit_jax.compare.designs  # noqa: F401  a student of the comparison has one of these
     from bottlefit_jax.convert import about, files, network
     from bottlefit_jax.training import checkpoint
 

@@ -186,7 +186,7 @@ class Network(nn.Module):
         return self.encoder(x, "encoder" in active)
 
     def device_outputs(self, images: jax.Array) -> tuple[jax.Array, ...]:
-        """What a student's device computes of images `[B, H, W, 3]`: the latent, and the logits of an early exit."""
+        """Return what the device computes of images `[B, H, W, 3]`: the latent, and an early exit's logits."""
         latent = self.encode(images)
         return (latent,) if self.design.early_exit is None else (latent, self.exit(latent))
 

@@ -5,12 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from bottlefit_jax.cli import silence
 from bottlefit_jax.cli.silence import silenced
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_nothing_comes_through_meanwhile_and_all_comes_through_afterwards(capfd):
+@pytest.fixture
+def in_a_command(monkeypatch):
+    monkeypatch.setattr(silence, "_is_command", True)
+
+
+def test_in_a_users_program_nothing_is_redirected(capfd):
+    with silenced():
+        print("by Python")
+        os.write(2, b"by C++\n")
+    assert capfd.readouterr() == ("by Python\n", "by C++\n")
+
+
+def test_in_a_command_nothing_comes_through_meanwhile_and_all_comes_through_afterwards(in_a_command, capfd):
     with silenced():
         print("by Python")
         print("by Python", file=sys.stderr)
@@ -21,7 +34,7 @@ def test_nothing_comes_through_meanwhile_and_all_comes_through_afterwards(capfd)
     assert capfd.readouterr() == ("out\n", "err\n")
 
 
-def test_an_exception_passes_and_ends_the_silence(capfd):
+def test_an_exception_passes_and_ends_the_silence(in_a_command, capfd):
     with pytest.raises(ValueError, match="wrong"), silenced():
         raise ValueError("wrong")
     os.write(1, b"out\n")
@@ -30,7 +43,8 @@ def test_an_exception_passes_and_ends_the_silence(capfd):
 
 def test_closed_streams_stay_closed():
     code = (
-        "import os\nfrom bottlefit_jax.cli.silence import silenced\nos.close(1)\nwith silenced(): os.write(2, b'x')\n"
+        "import os\nfrom bottlefit_jax.cli.silence import allow, silenced\nallow()\n"
+        "os.close(1)\nwith silenced(): os.write(2, b'x')\n"
     )
     code += "os.write(2, b'open'); os.write(1, b'')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
