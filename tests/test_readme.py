@@ -16,6 +16,7 @@ from PIL import Image
 
 from bottlefit_jax.recipe import base_config
 from tests.edge.conftest import bundle, deadlines, image, server, tail  # noqa: F401  fixtures
+from tests.serve import example
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -101,6 +102,15 @@ def test_the_client_example_classifies(bundle, server, image, tmp_path, monkeypa
     assert re.match(r"class \d 0\.\d+ Timings\(.*\) BytesSent\(.*\)\n", capsys.readouterr().out)
 
 
+def test_the_server_example_serves(tmp_path, monkeypatch, capsys):
+    (code,) = blocks(DOCS["deployment.md"], "python")
+    example.write(tmp_path / "bundles" / "digits")
+    monkeypatch.chdir(tmp_path)
+    assert "port=8001" in code
+    exec(code.replace("port=8001", "port=0"), {})
+    assert re.fullmatch(r"127\.0\.0\.1:\d+\n", capsys.readouterr().out)
+
+
 @pytest.mark.slow
 def test_the_model_example_prints_what_it_says():
     (code,) = blocks(README, "python")
@@ -110,9 +120,8 @@ def test_the_model_example_prints_what_it_says():
 
 
 def test_every_python_block_has_a_test():
-    assert {page: len(blocks(text, "python", "py")) for page, text in DOCS.items() if "```py" in text} == {
-        "README.md": 2
-    }
+    found = {page: len(blocks(text, "python", "py")) for page, text in DOCS.items() if "```py" in text}
+    assert found == {"README.md": 2, "deployment.md": 1}
 
 
 @pytest.mark.slow
