@@ -26,7 +26,7 @@ def test_a_url_is_invalid_and_quoted(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "the path is empty"), ("~nobody-here/x", "home folder"), ("a\0b", "zero byte")]
+    ("text", "message"), [("", "the path is empty"), ("~no-such-user/x", "home folder"), ("a\0b", "zero byte")]
 )
 def test_an_invalid_path_is_an_error(text, message):
     with pytest.raises(UserError, match=message):

@@ -61,7 +61,7 @@ def write_manifest(folder: Path | str, manifest: Manifest) -> Bundle:
 
     Args:
         folder: with all files of the bundle.
-        manifest: its `files` are computed anew from the folder.
+        manifest: its `files` are computed from the folder.
 
     Returns:
         The bundle, whose manifest has the files.

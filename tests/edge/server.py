@@ -43,8 +43,8 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.token = None
         self.parameters = {}  # of every response
         self.answer_version = None
-        self.spoil = lambda response: response
-        self.requests, self.proofs, self.peers = [], 0, set()
+        self.alter = lambda response: response
+        self.requests, self.config_requests, self.peers = [], 0, set()
         self.times_left = []  # seconds of each request's deadline
         self._lock = threading.Lock()
 
@@ -74,7 +74,7 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ModelMetadataResponse(name=self.name, versions=[*self.others, self.version])
 
     def ModelConfig(self, request, context):
-        self.proofs += 1
+        self.config_requests += 1
         _, head = self._version(request.version, context)
         response = pb.ModelConfigResponse()
         config = response.config
@@ -113,7 +113,7 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         if self.identity == "output":
             response.outputs.add(name="identity", datatype="UINT8", shape=[1, 32])
             response.raw_output_contents.append(bytes.fromhex(head[:32] + self.tail[:32]))
-        return self.spoil(response) or response
+        return self.alter(response) or response
 
 
 def serve(tail, *, port=0, credentials=None):

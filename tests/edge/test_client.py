@@ -41,7 +41,7 @@ def test_an_image_is_classified_by_head_and_tail(bundle, server, tail, image, im
     assert 0 < request.parameters["timeout"].int64_param <= 60_000_000  # microseconds
     assert [(one.name, one.datatype, list(one.shape)) for one in request.inputs] == [("latent", "UINT8", [1, *LATENT])]
     assert list(request.raw_input_contents) == [latent_of(image).tobytes()]
-    assert tail.proofs == 1
+    assert tail.config_requests == 1
 
 
 def test_the_times_on_the_server_are_not_part_of_the_network(bundle, server, tail, image):
@@ -167,7 +167,7 @@ def _nan(response):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "problem"),
+    ("alter", "problem"),
     [
         (_no_output, "answered with nothing instead of logits"),
         (_short, "answered with FP32 [1, 10] in 39 raw bytes; one image's logits are FP32 [1, 10] in 40"),
@@ -176,8 +176,8 @@ def _nan(response):
         (_nan, "NaN"),
     ],
 )
-def test_an_invalid_answer_is_one_line(bundle, server, tail, image, spoil, problem):
-    tail.spoil = spoil
+def test_an_invalid_answer_is_one_line(bundle, server, tail, image, alter, problem):
+    tail.alter = alter
     with EdgeClient(bundle, server) as client:
         assert problem in refusal(client.infer, image)
 

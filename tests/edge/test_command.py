@@ -90,11 +90,11 @@ def test_one_bad_answer_does_not_end_the_run(bundle, server, tail, folder, capsy
 
 def test_an_invalid_answer_does_not_end_the_run(bundle, server, tail, folder, capsys):
     def once(response):
-        tail.spoil = lambda response: response
+        tail.alter = lambda response: response
         del response.outputs[:]
 
     (folder / "1a.png").unlink()
-    tail.spoil, tail.identity = once, "parameters"
+    tail.alter, tail.identity = once, "parameters"
     assert main(["--bundle", str(bundle), "--server", server, str(folder)]) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1 + 2
@@ -105,7 +105,7 @@ def test_a_permanent_answer_ends_the_run_with_the_answers_before_it(bundle, serv
     def replace(response):
         tail.head = "d" * 64
 
-    tail.spoil = replace
+    tail.alter = replace
     assert main(["--bundle", str(bundle), "--server", server, str(folder)]) == 2
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()[1:]] == [f"{folder}/0.png"]
@@ -193,7 +193,7 @@ def test_ctrl_c_keeps_the_lines_that_were_printed(bundle, server, tail, folder):
         tail.silences = 1
 
     (folder / "1a.png").unlink()
-    tail.spoil = fall_silent
+    tail.alter = fall_silent
     command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, folder, "--json"]
     command += ["--deadline-ms", "60000"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:

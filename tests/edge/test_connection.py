@@ -111,7 +111,7 @@ def test_an_answer_of_another_head_is_not_used_where_the_config_agrees(bundle, s
     def lie(response):
         response.parameters["head"].string_param = "d" * 32
 
-    tail.spoil = lie
+    tail.alter = lie
     words = r"answered with the tail of another head, dddddddddddd…; this bundle's"
     with EdgeClient(bundle, server) as client, pytest.raises(UserError, match=words):
         client.infer(image)
@@ -123,7 +123,7 @@ def test_an_answer_that_does_not_say_whose_it_is_is_refused(bundle, server, tail
         response.raw_output_contents[1] = response.raw_output_contents[1][:-1]
 
     tail.identity = identity and "output"
-    tail.spoil = shorten if identity else tail.spoil
+    tail.alter = shorten if identity else tail.alter
     with EdgeClient(bundle, server) as client:
         with pytest.raises(UserError, match="does not say which tail answered") as caught:
             client.infer(image)

@@ -40,7 +40,7 @@ while True:
 
 
 class Peer:
-    """A server on the far side that takes and gives as many bytes as it is told, over one connection."""
+    """A server on the far side that takes and gives as many bytes as the client asks for, over one connection."""
 
     def __init__(self, link):
         port = link.free_port()
