@@ -251,7 +251,15 @@ def test_what_fails_leaves_the_old_bundle(tmp_path):
 
 @pytest.mark.slow
 def test_the_readme_makes_an_int8_bundle_of_the_demo(demo, tmp_path):
-    command = [sys.executable, "-m", "export.bundle", "--workdir", demo().workdir, "--output", tmp_path / "bundle"]
+    command = [
+        sys.executable,
+        "-m",
+        "export.bundle",
+        "--workdir",
+        demo(whole=True).workdir,
+        "--output",
+        tmp_path / "bundle",
+    ]
     flags = ["--head", "int8", "--triton", tmp_path / "triton"]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -264,7 +272,7 @@ def test_the_readme_makes_an_int8_bundle_of_the_demo(demo, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_a_trained_patch_student_makes_a_bundle(demo, tmp_path, capsys, precision):
-    trained = demo("--config.student.bottleneck.design=patch")
+    trained = demo("--config.student.bottleneck.design=patch", whole=True)
     assert (trained.code, trained.err) == (0, ""), trained.err
     flags = ("--head", precision, "--local", "--output", tmp_path / "bundle")
     assert export("--workdir", trained.workdir, *flags) == 0, capsys.readouterr().err
