@@ -61,7 +61,8 @@ def pytest_collection_modifyitems(items):
 def demo(tmp_path_factory):
     """Call it with flags: what the demo's command did with them, once for all workers of pytest-xdist.
 
-    `workdir` is to be left as it is; `code`, `out` and `err` are what the command ended with.
+    `workdir` is to be left as it is; `code`, `out` and `err` are what the command ended with. A `whole` demo trains for
+    minutes, with the compiler's passes that a user has: they pay there.
     """
     from tests.test_main import run
 
@@ -69,13 +70,14 @@ def demo(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
 
-    def train(*flags):
-        workdir = folder / f"demo-{hashlib.sha256(repr(flags).encode()).hexdigest()[:16]}"
+    def train(*flags, whole=False):
+        workdir = folder / f"demo-{hashlib.sha256(repr((flags, whole)).encode()).hexdigest()[:16]}"
+        environment = {"XLA_FLAGS": ""} if whole else {}
         answer = workdir.with_suffix(".json")
         with workdir.with_suffix(".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not answer.exists():
-                answer.write_text(json.dumps(run(*flags, f"--workdir={workdir}")))
+                answer.write_text(json.dumps(run(*flags, f"--workdir={workdir}", **environment)))
         code, out, err = json.loads(answer.read_text())
         return SimpleNamespace(workdir=workdir, code=code, out=out, err=err)
 

@@ -126,7 +126,7 @@ def test_every_python_block_has_a_test():
 
 @pytest.mark.slow
 def test_the_demo_reaches_its_figures(demo):
-    trained = demo()
+    trained = demo(whole=True)
     assert (trained.code, trained.err) == (0, ""), trained.err
     report = json.loads((trained.workdir / "report.json").read_text())
     assert report["teacher"]["top1"] >= 98.5

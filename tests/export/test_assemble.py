@@ -140,7 +140,7 @@ def test_classes_with_the_same_name_get_their_wnids_as_well():
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_a_trained_patch_student_makes_a_bundle(demo, tmp_path, precision):
-    trained = demo("--config.student.bottleneck.design=patch")
+    trained = demo("--config.student.bottleneck.design=patch", whole=True)
     assert (trained.code, trained.err) == (0, ""), trained.err
     options = ExportOptions(trained.workdir, tmp_path / "bundle", head=precision, local=True)
     parity = export_bundle(options).parity

@@ -69,7 +69,15 @@ def test_the_result_is_printed(workdir, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_readme_makes_an_int8_bundle_of_the_demo(demo, tmp_path):
-    command = [sys.executable, "-m", "export.bundle", "--workdir", demo().workdir, "--output", tmp_path / "bundle"]
+    command = [
+        sys.executable,
+        "-m",
+        "export.bundle",
+        "--workdir",
+        demo(whole=True).workdir,
+        "--output",
+        tmp_path / "bundle",
+    ]
     flags = ["--head", "int8", "--triton", tmp_path / "triton"]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -44,9 +44,10 @@ def convolve(x, kernel, stride=1, padding="VALID", groups=1):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(2, 1), (0, 3)]])
 def test_a_convolution_absorbs_the_affine_maps_after_it_and_the_padding_before_it(stride, padding):
-    kernel, scale, shift = draw(3, 2, 6, 4), draw(4, seed=1), draw(4, seed=2)
+    kernel, vectors = draw(3, 2, 6, 4), [draw(4, seed=1), draw(4, seed=2)]
 
     def function(x):
+        scale, shift = (jnp.expand_dims(vector, (0, 1, 2)) for vector in vectors)
         x = jnp.pad(x, ((0, 0), (1, 0), (2, 2), (0, 0)))
         return 5.0 - (convolve(x, kernel, stride, padding) * scale + shift) / 3.0
 
@@ -116,7 +117,7 @@ def test_concatenation_is_of_channels():
 
 def test_average_and_linear():
     kernel, bias = draw(6, 10), draw(10, seed=1)
-    function = lambda x: global_average(x) @ kernel + bias  # noqa: E731
+    function = lambda x: global_average(x) @ kernel + jnp.expand_dims(bias, 0)  # noqa: E731
     model, x = export(function, (1, 4, 5, 6)), draw(3, 4, 5, 6)
     assert operators(model) == ["Transpose", "GlobalAveragePool", "Flatten", "Gemm"]
     assert relative(run(model, x=x)["y"], np.asarray(jax.jit(function)(x))) <= 1e-6
@@ -184,7 +185,7 @@ def test_an_unknown_primitive_is_named_with_its_place():
         (jax.jit(lambda x: jnp.tanh(x)), (1, 4), "tanh at the top level: there is no rule"),
         (lambda x: x * x, (1, 4), "mul .* only supported for a tensor and a constant"),
         (lambda x: 1.0 / x, (1, 4), "div .* only supported for a tensor and a constant"),
-        (lambda x: x * np.ones((4, 1), np.float32), (1, 4, 4, 2), r"constant of shape \(1, 1, 4, 1\)"),
+        (lambda x: x * np.ones((1, 1, 4, 1), np.float32), (1, 4, 4, 2), r"constant of shape \(1, 1, 4, 1\)"),
         (lambda x: nn.relu(x.astype(jnp.bfloat16)), (1, 4), "only supported in float32, not bfloat16"),
         (lambda x: x.reshape(-1, 8), (1, 2, 2, 2), r"reshape .* from \(batch, 2, 2, 2\) to \(.*, 8\)"),
         (lambda x: x.sum(3), (1, 2, 2, 2), "only supported over rows and columns"),

@@ -29,7 +29,9 @@ def models():
     shape, (height, width, channels) = (1, SIZE, SIZE, 3), example.SHAPE
     return {
         "head.tflite": litert.to_tflite(lambda x: x[:, :height, :width, :channels].astype(jnp.float32) / 64, shape),
-        "local.tflite": litert.to_tflite(lambda x: x.astype(jnp.float32).mean((1, 2, 3))[:, None] * jnp.ones(4), shape),
+        "local.tflite": litert.to_tflite(
+            lambda x: x.astype(jnp.float32).mean((1, 2, 3))[:, None] * jnp.ones((1, 4)), shape
+        ),
     }
 
 
