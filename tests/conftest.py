@@ -34,6 +34,7 @@ LONGEST = (
     "compare/test_command.py",
     "test_main.py",
     "training/test_resume.py",
+    "export/test_assemble.py",
     "export/test_bundle.py",
     "test_readme.py",
     "experiment/test_inputs.py",
@@ -47,13 +48,14 @@ LONGEST = (
     "export/test_tracing.py",
     "models/test_network.py",
     "convert/test_torch_names.py",
-    "evaluation/test_evaluate.py",
+    "evaluation/test_networks.py",
     "test_deployment.py",
 )
 
 
 def pytest_collection_modifyitems(items):
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    assert all(path.exists() for path in places), "LONGEST names a file that is not there"
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
