@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.cli import silence
 from bottlefit_jax.codec import quantizer
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
@@ -220,7 +221,8 @@ def test_tensors_do_not_have_the_names_of_jax_scopes(float32, int8):
         assert b"/" not in b"".join(tensor.name for tensor in model(blob).subgraphs[0].tensors)
 
 
-def test_nothing_is_printed(folded, capfd):
+def test_a_command_that_makes_the_files_prints_nothing(folded, capfd, monkeypatch):
+    monkeypatch.setattr(silence, "_is_command", True)
     blob = litert.to_tflite(integer_head(folded), SHAPE)
     litert.to_int8(blob, random_images(1, SIZE))
     litert.to_float16(blob)
