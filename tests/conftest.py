@@ -37,7 +37,7 @@ LONGEST = (
     "export/test_assemble.py",
     "export/test_bundle.py",
     "test_readme.py",
-    "experiment/test_inputs.py",
+    "experiment/test_whole_runs.py",
     "training/test_two_processes.py",
     "models/test_bottleneck.py",
     "links/test_proxy.py",
