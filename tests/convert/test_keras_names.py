@@ -124,7 +124,7 @@ def layer_by_layer(layers, arrays, x):
         x = jax.lax.conv_general_dilated(
             x, kernel, (layer["stride"], layer["stride"]), layer["padding"],
             dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=layer["groups"])  # fmt: skip
-        x = x + bias
+        x = x + np.expand_dims(bias, tuple(range(x.ndim - 1)))
         if layer["relu6"]:
             x = jnp.clip(x, 0, 6)
         if layer["residual"]:
