@@ -118,13 +118,13 @@ def layer_by_layer(layers, arrays, x):
     for layer in layers:
         kernel, bias = (jnp.asarray(arrays[layer[key]], jnp.float32) for key in ("kernel", "bias"))
         if layer["op"] == "dense":
-            return jnp.dot(x.mean((1, 2)), kernel, precision="highest") + bias
+            return jnp.dot(x.mean((1, 2)), kernel, precision="highest") + jnp.expand_dims(bias, 0)
         if layer["op"] == "depthwise":
             kernel = kernel.transpose(0, 1, 3, 2)
         x = jax.lax.conv_general_dilated(
             x, kernel, (layer["stride"], layer["stride"]), layer["padding"],
             dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=layer["groups"])  # fmt: skip
-        x = x + np.expand_dims(bias, tuple(range(x.ndim - 1)))
+        x = x + jnp.expand_dims(bias, (0, 1, 2))
         if layer["relu6"]:
             x = jnp.clip(x, 0, 6)
         if layer["residual"]:
