@@ -41,6 +41,7 @@ def test_a_run_that_is_killed_in_each_stage_ends_with_the_same_weights(tmp_path,
     assert digests(workdir) == whole
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_and_the_same_command_resumes(tmp_path, whole):
     workdir = tmp_path / "run"
     code, out, err = stop(workdir, "stage1", 5, signal.SIGTERM)

@@ -47,7 +47,7 @@ def test_the_teacher_stage_trains_every_part_with_parameters(pair):
     )
 
 
-@pytest.mark.parametrize("name", ["stage1", "stage2"])
+@pytest.mark.parametrize("name", [pytest.param("stage1", marks=pytest.mark.slow), "stage2"])
 def test_a_step_on_one_device_and_on_eight_agree(pair, name):
     tx = optax.sgd(1e-4)
     one, eight = (run_steps(pair, name, batches=make_batches(1), devices=n, tx=tx) for n in (1, 8))
