@@ -11,10 +11,12 @@ from flax import traverse_util
 
 import bottlefit_jax.compare.designs  # noqa: F401  registers them
 from bottlefit_jax import models
+from bottlefit_jax.convert.__main__ import main as convert
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import with_tail_of
 from bottlefit_jax.recipe import BOTTLENECK
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
+from bottlefit_jax.training.network_meta import NetworkMeta
 from tests.models.test_bottleneck import shapes
 from tests.test_main import ROOT
 
@@ -133,13 +135,20 @@ def test_a_student_of_the_comparison_is_converted_and_read_again(tmp_path, draw_
     plan = {**BOTTLENECK, "channels": 128, "design": "spinn", "image_size": 32}
     module = models.create("resnet18", num_classes=5, bottleneck=plan)
     variables = draw_variables(module, 32)
-    meta = {"name": "resnet18", "options": {}, "num_classes": 5, "bottleneck": plan, "image_size": 32}
-    names = {"labels": [[str(digit)] for digit in range(5)], "mean": [0.5] * 3, "std": [0.25] * 3}
-    save_variables(tmp_path / "student", variables, {**meta, **names})
+    labels = tuple((str(digit),) for digit in range(5))
+    meta = NetworkMeta(
+        name="resnet18",
+        num_classes=5,
+        bottleneck=plan,
+        labels=labels,
+        image_size=32,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    save_variables(tmp_path / "student", variables, meta)
     file, folder = tmp_path / "student.safetensors", tmp_path / "again"
-    convert = ("-m", "bottlefit_jax.convert")
-    assert python(*convert, "--to", "torch", "--input", tmp_path / "student", "--output", file)[::2] == (0, "")
-    assert python(*convert, "--input", file, "--output", folder)[::2] == (0, "")
+    assert convert(["--to", "torch", "--input", str(tmp_path / "student"), "--output", str(file)]) == 0
+    assert convert(["--input", str(file), "--output", str(folder)]) == 0
     again, _ = load_variables(folder)
     flat = traverse_util.flatten_dict(again, sep="/")
     assert "params/exit/1/kernel" in flat
