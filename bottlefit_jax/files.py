@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bottlefit_jax import interrupt, lock
-from bottlefit_jax.errors import UserError, is_disk_full, write_error
+from bottlefit_jax.errors import UserError, write_error
 
-__all__ = ["atomic_directory", "atomic_file", "is_disk_full", "write_error", "write_text"]
+__all__ = ["atomic_directory", "atomic_file", "write_text"]
 
 
 @contextlib.contextmanager

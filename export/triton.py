@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.files import atomic_directory, write_error, write_text
+from bottlefit_jax.errors import UserError, write_error
+from bottlefit_jax.files import atomic_directory, write_text
 from bottlefit_jax.protocol.names import FORMAT, HEAD, ID_DIGITS, IDENTITY, INPUT, OUTPUT, TAIL
 
 CONFIG = "config.pbtxt"

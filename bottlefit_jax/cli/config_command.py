@@ -12,8 +12,7 @@ from absl import logging as absl_logging
 
 from bottlefit_jax.cli.command import described, print_error, program
 from bottlefit_jax.cli.config_file import override, read_config
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.files import is_disk_full
+from bottlefit_jax.errors import UserError, is_disk_full
 from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, expand_paths, model_options
 from bottlefit_jax.training.network_meta import NetworkMeta

@@ -23,8 +23,8 @@ import numpy as np
 from bottlefit_jax.convert import weight_sets
 from bottlefit_jax.convert.about import KEY, About
 from bottlefit_jax.convert.about import read as read_about
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.files import atomic_file, write_error
+from bottlefit_jax.errors import UserError, write_error
+from bottlefit_jax.files import atomic_file
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 # What training scripts keep beside their weights, besides tensors and plain values.

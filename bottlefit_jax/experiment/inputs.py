@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 
 from bottlefit_jax import data, lock, models
 from bottlefit_jax.config_check import NO_TEACHER
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.files import write_error, write_text
+from bottlefit_jax.errors import UserError, write_error
+from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,

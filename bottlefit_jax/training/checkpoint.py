@@ -21,8 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.files import is_disk_full
+from bottlefit_jax.errors import UserError, is_disk_full
 from bottlefit_jax.training.network_meta import FORMAT, NetworkMeta
 from bottlefit_jax.training.sharding import to_host
 
