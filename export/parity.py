@@ -191,6 +191,7 @@ def measure(
         _update_largest(largest, "head.onnx", np.stack([files["head.onnx"](image) for image in images]), latents)
         answers, expected = files["tail.onnx"](sent), np.asarray(reference.decode(dequantize(sent, affine)))
         _update_largest(largest, "tail.onnx", answers, expected)
+        _update_largest(largest, "tail.onnx", probabilities(sent), np.asarray(jax.nn.softmax(expected)))
         _update_largest(largest, "tail.stablehlo", files["tail.stablehlo"](sent), expected)
         logits["flax"].append(np.asarray(reference.whole(images)))
         logits["flax_sent"].append(np.asarray(reference.decode(dequantize(wire(latents), affine))))
