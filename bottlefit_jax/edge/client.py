@@ -139,9 +139,9 @@ class EdgeClient:
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
             return
-        files = read_bundle(bundle, verify=lambda manifest: [manifest.head.litert])
+        files = read_bundle(bundle, verify=lambda manifest: manifest.device_files())
         self.manifest = files.manifest
-        self._head = Interpreter(files.path(self.manifest.head.litert), threads)
+        self._head = Interpreter(files.path(self.manifest.head_file("litert").file), threads)
         _check_head(self._head, self.manifest)
         self._affine = _affine(self.manifest)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
@@ -271,13 +271,13 @@ class EdgeClient:
 
 def _check_head(head: Interpreter, manifest: Manifest) -> None:
     """Raise UserError where the head's file does not match the manifest."""
-    latent = manifest.latent
-    _check_file(head, manifest.head.litert, manifest, latent.shape, (np.uint8, np.float32))
+    latent, name = manifest.latent, manifest.head_file("litert").file
+    _check_file(head, name, manifest, latent.shape, (np.uint8, np.float32))
     if head.scale is not None and (
         head.zero_point != latent.zero_point or not np.isclose(head.scale, latent.scale, rtol=1e-5, atol=0)
     ):
         raise UserError(
-            f"{manifest.head.litert} quantises with scale {head.scale:g} and zero point {head.zero_point}, "
+            f"{name} quantises with scale {head.scale:g} and zero point {head.zero_point}, "
             f"its manifest says {latent.scale:g} and {latent.zero_point}"
         )
 

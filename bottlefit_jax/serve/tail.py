@@ -81,7 +81,7 @@ def _onnx_session(bundle: Bundle, threads: int) -> Tail:
     options.log_severity_level = 4  # errors are raised; onnxruntime would print them as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        (latent,), (logits,) = session.get_inputs(), session.get_outputs()
+        (latent,), (logits, *_) = session.get_inputs(), session.get_outputs()
     except Exception as error:  # onnxruntime's errors have no common class below Exception
         raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
     return lambda batch: session.run([logits.name], {latent.name: batch})[0]  # pyright: ignore[reportReturnType]
