@@ -52,7 +52,7 @@ class Split:
     def once(self, image: np.ndarray) -> Sample:
         """Classify an image, as Method says."""
         prediction = self._client.infer(image)
-        return Sample(_steps(prediction), prediction.bytes_sent.latent)
+        return Sample(_steps(prediction), prediction.bytes_sent.payload)
 
 
 class Local:
@@ -139,8 +139,10 @@ def _steps(prediction: Prediction) -> dict[str, float]:
         "preprocess": timings.preprocess,
         "head": timings.head,
         "quantizer": timings.quantizer,
+        "encode": timings.encode,
         "network": timings.network,
         "queue": timings.queue,
+        "decode": timings.decode,
         "tail": timings.tail,
         "total": timings.total,
     }
