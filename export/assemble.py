@@ -9,15 +9,18 @@ import numpy as np
 
 import bottlefit_jax
 from bottlefit_jax.bundle import (
+    RAW,
     Bundle,
     Calibration,
     Head,
+    HeadFile,
     Image,
     Latent,
     Local,
     Manifest,
     Model,
     Tail,
+    Tensor,
     identity,
     write_manifest,
 )
@@ -169,7 +172,8 @@ def _manifest(
         labels=tuple(class_names(meta.labels)),
         image=Image(height=size, width=size, order="RGB", dtype="uint8", resize=resize),
         latent=Latent(shape=folded.latent_shape, dtype="uint8", bits=bits, scale=scale, zero_point=zero_point),
-        head=Head(id=head_id, precision=options.head, litert="head.tflite", onnx="head.onnx"),
+        head=Head(id=head_id),
+        heads=_head_files(options.head, folded),
         tail=Tail(
             id=identity(checkpoint.digest(student.variables), head_id),
             head=head_id,
@@ -177,11 +181,23 @@ def _manifest(
             stablehlo="tail.stablehlo",
         ),
         local=Local("local.tflite") if options.local else None,
+        rates=(),
+        default_rate=RAW,
         calibration=Calibration(split="train", count=len(calibration.names), sha256=identity(*calibration.names)),
         versions={
             "bottlefit_jax": bottlefit_jax.__version__,
             **{name: importlib.metadata.version(name) for name in LIBRARIES},
         },
+    )
+
+
+def _head_files(precision: str, folded: Folded) -> tuple[HeadFile, ...]:
+    """Describe head.tflite, which has that precision, and head.onnx."""
+    image, latent = (1, *folded.image_size, 3), (1, *folded.latent_shape)
+    sent = "uint8" if precision == "int8" else "float32"
+    return (
+        HeadFile("litert", "head.tflite", precision, Tensor("uint8", image), Tensor(sent, latent)),
+        HeadFile("onnx", "head.onnx", "float32", Tensor("float32", image), Tensor("float32", latent)),
     )
 
 

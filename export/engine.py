@@ -221,7 +221,7 @@ def check_version(version: tuple[int, int], job: Job) -> None:
 def _job(bundle: Bundle, options: EngineOptions) -> Job:
     manifest = bundle.manifest
     if options.part == "head":
-        return Job(bundle.path(manifest.head.onnx), options.plan, "head", options.precision)
+        return Job(bundle.path(manifest.head_file("onnx").file), options.plan, "head", options.precision)
     onnx, batch = bundle.path(manifest.tail.onnx), options.batch or DEFAULT_BATCH
     return Job(onnx, options.plan, "tail", options.precision, manifest.latent.shape, batch)
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 # room -> its __all__, without bottlefit_jax. in front of the room
 EXPORTS = {
     "bundle": (
-        "Bundle Calibration FORMAT File Head Image Latent Local Manifest Model Tail identity read_bundle write_manifest"
+        "Bundle Calibration FORMAT File Head HeadFile Image Latent Local Manifest Model RAW RateEntry Tail Tensor "
+        "identity read_bundle write_manifest"
     ),
     "cli": "Parser called_as print_error program read_config run run_command",
     "codec": (

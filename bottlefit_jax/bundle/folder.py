@@ -1,18 +1,25 @@
 """A bundle as a folder: the only code that reads or writes manifest.json, and that checks a bundle's files."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from bottlefit_jax.bundle.manifest import MANIFEST, File, Manifest, raise_problems, validate
+from bottlefit_jax.bundle.manifest import MANIFEST, File, Manifest
+from bottlefit_jax.bundle.validation import raise_problems, rates_problems, validate
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import write_text
 
+if TYPE_CHECKING:
+    from bottlefit_jax.codec.rates import Rates
+
 MAX_BYTES = 1 << 26  # of manifest.json: enough for a million labels, and small enough for a device's memory
+MAX_TABLES_BYTES = 1 << 22  # of the tables' file, which has about 64 kB
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Bundle:
     manifest: Manifest
 
     def path(self, name: str) -> Path:
-        """Return where the file `name` of the manifest is, as `bundle.path(bundle.manifest.head.litert)`.
+        """Return where the file `name` of the manifest is, as `bundle.path(bundle.manifest.tail.onnx)`.
 
         Raises:
             UserError: the bundle has no such file.
@@ -32,6 +39,33 @@ class Bundle:
             raise UserError(f"{self.folder} has no file {name!r}, only {', '.join(sorted(self.manifest.files))}")
         return self.folder / name
 
+    def read_rates(self) -> Rates | None:
+        """Read the code tables of the bundle's rates; None if it has no rates.
+
+        Raises:
+            UserError: the file is missing, changed, invalid, or belongs to another bundle.
+        """
+        from bottlefit_jax.codec.rates import parse_rates  # NumPy, which nothing else of a bundle needs
+
+        if self.manifest.tables is None:
+            return None
+        path, wanted = self.path(self.manifest.tables), self.manifest.files[self.manifest.tables]
+        try:
+            if path.stat().st_size > MAX_TABLES_BYTES:
+                raise UserError(f"{path} has {path.stat().st_size:,} bytes; tables have at most {MAX_TABLES_BYTES:,}")
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if (sha256 := hashlib.sha256(data).hexdigest()) != wanted.sha256:
+            raise UserError(f"{path} {_changed(sha256, wanted)}")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not a valid file of rates: {error}") from error
+        rates = parse_rates(text, str(path))
+        raise_problems(rates_problems(rates, self.manifest), f"{path} does not fit its bundle")
+        return rates
+
 
 def read_bundle(folder: Path | str, *, verify: bool | Callable[[Manifest], Collection[str]] = True) -> Bundle:
     """Read and check a bundle.
@@ -39,7 +73,7 @@ def read_bundle(folder: Path | str, *, verify: bool | Callable[[Manifest], Colle
     Args:
         folder: that of manifest.json.
         verify: True compares size and sha256 of every file; False only checks that every file exists. A function that
-            picks files by name, as `lambda manifest: [manifest.head.litert]`, compares those alone; the others may be
+            picks files by name, as `lambda manifest: manifest.device_files()`, compares those alone; the others may be
             missing, since a device does not need the tail.
 
     Raises:
@@ -128,9 +162,13 @@ def _file_problems(folder: Path, files: dict[str, File], verify: bool) -> Iterat
             elif verify and path.stat().st_size != wanted.bytes:
                 yield f"{name} has {path.stat().st_size:,} bytes instead of {wanted.bytes:,}"
             elif verify and (sha256 := _describe(path).sha256) != wanted.sha256:
-                yield f"{name} was changed or damaged: its sha256 is {sha256[:12]}… instead of {wanted.sha256[:12]}…"
+                yield f"{name} {_changed(sha256, wanted)}"
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             yield f"{name} cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _changed(sha256: str, wanted: File) -> str:
+    return f"was changed or damaged: its sha256 is {sha256[:12]}… instead of {wanted.sha256[:12]}…"
 
 
 def _describe(path: Path) -> File:

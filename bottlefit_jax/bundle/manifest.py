@@ -1,24 +1,18 @@
-"""The manifest of a bundle as dataclasses, and the checks that a valid manifest passes.
+"""The manifest of a bundle as dataclasses.
 
-manifest.schema.json describes the file. `folder` reads and writes it.
+manifest.schema.json describes the file, `validation` checks it, `folder` reads and writes it.
 """
 
 import dataclasses
-import functools
 import hashlib
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from bottlefit_jax import __version__
-from bottlefit_jax.bundle import schema
 from bottlefit_jax.errors import UserError
 
-FORMAT = 2  # format 1 listed the names of the calibration images; it is still read
+FORMAT = 3  # `older_formats` has what formats 1 and 2 were; they are still read
 MANIFEST = "manifest.json"
-MAX_PROBLEMS = 20  # in one message
+RAW = "raw"  # the name of what is sent without a rate: the latent itself
 
 
 @dataclass(frozen=True)
@@ -55,12 +49,57 @@ class Latent:
 
 @dataclass(frozen=True)
 class Head:
-    """`precision` is that of the LiteRT file: int8, float16 or float32. The ONNX file gives float32, unquantised."""
+    """`id` depends on the encoder, its preprocessing and its quantiser; tail and tables belong to one head."""
 
     id: str
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or an output of a file: uint8 or float32, with the batch in `shape`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HeadFile:
+    """The head for one runtime.
+
+    Attributes:
+        runtime: litert or onnx.
+        file: its name.
+        precision: int8, float16 or float32.
+        input: the image, [1, H, W, 3].
+        output: [1, h, w, c], the quantised latent if it is uint8, else the latent before the quantiser.
+    """
+
+    runtime: str
+    file: str
     precision: str
-    litert: str
-    onnx: str
+    input: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class RateEntry:
+    """A rate, as the export measured it on the evaluation images.
+
+    Attributes:
+        id: its name, not `raw`.
+        steps: of each channel.
+        tables: the name of the file with its code tables, which all rates share.
+        bytes_mean: of the payloads.
+        bytes_p95: of the payloads; 95 percent have at most so many.
+        top1: percent.
+    """
+
+    id: str
+    steps: tuple[int, ...]
+    tables: str
+    bytes_mean: float
+    bytes_p95: float
+    top1: float
 
 
 @dataclass(frozen=True)
@@ -109,10 +148,14 @@ class Manifest:
         image: what the head takes.
         latent: what is sent.
         head: what runs on the device.
+        heads: its files, one for each runtime.
         tail: what runs on the server.
         local: the whole network for a device without a link, if the bundle has it.
+        rates: the ways to make a payload, in the order of the tables' file; empty where raw latents alone are sent.
+        default_rate: the id of the one to use where nothing else is asked for, or RAW.
         calibration: the images that int8 was calibrated with.
         versions: of the software that wrote the bundle.
+        extensions: anything that other programs add; not read here.
         files: all files of the bundle but manifest.json; `write_manifest` fills it in.
         format: of the file that was read.
     """
@@ -124,10 +167,14 @@ class Manifest:
     image: Image
     latent: Latent
     head: Head
+    heads: tuple[HeadFile, ...]
     tail: Tail
     local: Local | None
+    rates: tuple[RateEntry, ...]
+    default_rate: str
     calibration: Calibration
     versions: dict[str, str]
+    extensions: dict[str, Any] = field(default_factory=dict)
     files: dict[str, File] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -135,7 +182,35 @@ class Manifest:
     def named(self) -> tuple[str, ...]:
         """The files that other fields name; `files` holds these and may hold more."""
         local = () if self.local is None else (self.local.litert,)
-        return (self.head.litert, self.head.onnx, self.tail.onnx, self.tail.stablehlo, *local)
+        tables = () if self.tables is None else (self.tables,)
+        return (*(head.file for head in self.heads), self.tail.onnx, self.tail.stablehlo, *local, *tables)
+
+    @property
+    def tables(self) -> str | None:
+        """The file of code tables; None in a bundle without rates."""
+        return self.rates[0].tables if self.rates else None
+
+    def head_file(self, runtime: str) -> HeadFile:
+        """Return the head for a runtime: litert or onnx.
+
+        Raises:
+            UserError: the bundle has none.
+        """
+        for head in self.heads:
+            if head.runtime == runtime:
+                return head
+        raise UserError(
+            f"the bundle has no head for {runtime}, only for {', '.join(each.runtime for each in self.heads)}"
+        )
+
+    def device_files(self, runtime: str = "litert") -> tuple[str, ...]:
+        """Return what a device needs to send: the head for its runtime, and the tables if there are rates.
+
+        Raises:
+            UserError: the bundle has no head for that runtime.
+        """
+        head = self.head_file(runtime).file
+        return (head,) if self.tables is None else (head, self.tables)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON values of manifest.json, in the newest format."""
@@ -143,7 +218,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Manifest":
-        """Make a manifest from JSON values that `manifest_schema` accepts, of any format."""
+        """Make a manifest from JSON values that the newest format's schema accepts."""
         model, image, latent = values["model"], values["image"], values["latent"]
         height, width, channels = map(int, latent["shape"])  # a valid integer may be a float such as 1.0
         return cls(
@@ -160,10 +235,14 @@ class Manifest:
                 zero_point=int(latent["zero_point"]),
             ),
             head=Head(**values["head"]),
+            heads=tuple(_head_file(head) for head in values["heads"]),
             tail=Tail(**values["tail"]),
             local=None if values["local"] is None else Local(**values["local"]),
-            calibration=_calibration(values["calibration"]),
+            rates=tuple(_rate_entry(rate) for rate in values["rates"]),
+            default_rate=values["default_rate"],
+            calibration=Calibration(**{**values["calibration"], "count": int(values["calibration"]["count"])}),
             versions=values["versions"],
+            extensions=values.get("extensions", {}),
             files={name: File(file["sha256"], int(file["bytes"])) for name, file in values["files"].items()},
             format=int(values["format"]),
         )
@@ -179,43 +258,6 @@ def identity(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
-@functools.cache
-def manifest_schema(of_format: int = FORMAT) -> dict[str, Any]:
-    """Return manifest.schema.json, for manifests of the given format."""
-    rules = json.loads(Path(__file__).with_name("manifest.schema.json").read_text(encoding="utf-8"))
-    if of_format == 1:
-        rules["properties"]["calibration"] = {"$ref": "#/$defs/calibration_of_format_1"}
-    schema.check(rules)
-    return rules
-
-
-def validate(values: Any, path: Path) -> Manifest:
-    """Check JSON values and return the manifest that they are.
-
-    Args:
-        values: as `json.loads` returns them.
-        path: of manifest.json, for the error.
-
-    Raises:
-        UserError: a newer format, values that the schema rejects, or values that contradict each other.
-    """
-    written = values.get("format") if isinstance(values, dict) else None
-    if isinstance(written, int) and written > FORMAT:
-        raise UserError(f"{path} has format {written}; {_who_reads(values)}")
-    raise_problems(schema.problems(values, manifest_schema(1 if written == 1 else FORMAT)), f"{path} is not valid")
-    manifest = Manifest.from_json(values)
-    raise_problems(_contradictions(manifest), f"{path} is not valid")
-    return manifest
-
-
-def raise_problems(problems: Iterable[str], beginning: str) -> None:
-    """Raise a UserError of one line with all problems, if there are any."""
-    lines = [" ".join(problem.split()) for problem in problems]
-    if lines:
-        rest = [f"and {len(lines) - MAX_PROBLEMS:,} more"] if len(lines) > MAX_PROBLEMS else []
-        raise UserError(f"{beginning}: {'; '.join(lines[:MAX_PROBLEMS] + rest)}")
-
-
 def _plain(value: Any) -> Any:
     """Return the value as JSON has it: dataclasses as objects, tuples as lists."""
     if dataclasses.is_dataclass(value):
@@ -225,32 +267,10 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _calibration(values: dict[str, Any]) -> Calibration:
-    if "pictures" in values:  # format 1
-        return Calibration(values["split"], len(values["pictures"]), identity(*values["pictures"]))
-    return Calibration(values["split"], int(values["count"]), values["sha256"])
+def _head_file(values: dict[str, Any]) -> HeadFile:
+    tensors = {key: Tensor(values[key]["dtype"], tuple(map(int, values[key]["shape"]))) for key in ("input", "output")}
+    return HeadFile(**{**values, **tensors})
 
 
-def _who_reads(values: dict[str, Any]) -> str:
-    """Say which formats this version reads, and which version wrote the manifest."""
-    versions = values.get("versions")
-    writer = versions.get("bottlefit_jax") if isinstance(versions, dict) else None
-    newer = f"bottlefit-jax {writer}, which wrote it, reads it" if isinstance(writer, str) else "a newer one is needed"
-    return f"this is bottlefit-jax {__version__}, which reads formats 1 to {FORMAT}; {newer}"
-
-
-def _contradictions(manifest: Manifest) -> Iterator[str]:
-    """Yield what a schema cannot express."""
-    image, latent, classes = manifest.image, manifest.latent, manifest.model.num_classes
-    if manifest.tail.head != manifest.head.id:
-        yield f"its tail belongs to head {manifest.tail.head[:12]}…, not to its head {manifest.head.id[:12]}…"
-    if manifest.labels and len(manifest.labels) != classes:
-        yield f"it has {len(manifest.labels):,} labels for {classes:,} classes"
-    if image.resize < max(image.height, image.width):
-        yield f"image.resize is {image.resize}, too small to cut {image.height} x {image.width} from it"
-    if latent.zero_point >= 2**latent.bits:
-        largest = 2**latent.bits - 1
-        yield f"latent.zero_point is {latent.zero_point}; the largest value of {latent.bits} bits is {largest}"
-    if MANIFEST in manifest.files:
-        yield f"files has {MANIFEST} itself"
-    yield from (f"files has no {name}" for name in sorted(set(manifest.named) - manifest.files.keys()))
+def _rate_entry(values: dict[str, Any]) -> RateEntry:
+    return RateEntry(**{**values, "steps": tuple(map(int, values["steps"]))})

@@ -162,9 +162,9 @@ class EdgeClient:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
             self._top = min(top, self.manifest.model.num_classes)
             return
-        files = read_bundle(bundle, verify=lambda manifest: [manifest.head.litert])
+        files = read_bundle(bundle, verify=lambda manifest: manifest.device_files())
         self.manifest = files.manifest
-        self._head = Interpreter(files.path(self.manifest.head.litert), threads)
+        self._head = Interpreter(files.path(self.manifest.head_file("litert").file), threads)
         _check_head(self._head, self.manifest)
         rates, self._rate = _choose_rate(files, rate)
         self._top = min(top, self.manifest.model.num_classes)
@@ -313,13 +313,13 @@ class EdgeClient:
 
 def _check_head(head: Interpreter, manifest: Manifest) -> None:
     """Raise UserError where the head's file does not match the manifest."""
-    latent = manifest.latent
-    _check_file(head, manifest.head.litert, manifest, latent.shape, (np.uint8, np.float32))
+    latent, name = manifest.latent, manifest.head_file("litert").file
+    _check_file(head, name, manifest, latent.shape, (np.uint8, np.float32))
     if head.scale is not None and (
         head.zero_point != latent.zero_point or not np.isclose(head.scale, latent.scale, rtol=1e-5, atol=0)
     ):
         raise UserError(
-            f"{manifest.head.litert} quantises with scale {head.scale:g} and zero point {head.zero_point}, "
+            f"{name} quantises with scale {head.scale:g} and zero point {head.zero_point}, "
             f"its manifest says {latent.scale:g} and {latent.zero_point}"
         )
 

@@ -223,10 +223,11 @@ def _notes(options: BenchOptions, manifest: "Manifest", hops: list[float] | None
             f"{options.device_slower:g} times, what the servers computed once."
         ]
     if hops is not None:
+        head = manifest.head_file("litert").file
         hop = f", which takes {statistics.median(hops):.1f} ms at p50 of its tail's time" if hops else ""
         notes.append(
             f"JPEG: the image at the network's input size, {manifest.image.width} x {manifest.image.height}, quality "
-            f"{options.jpeg_quality}. Its server runs the bundle's own student, {manifest.head.litert} and, beside "
+            f"{options.jpeg_quality}. Its server runs the bundle's own student, {head} and, beside "
             f"it{hop}, the edge server's {manifest.tail.onnx}: the same tail as split has, in the same process."
         )
     answers = "The link carries answers too: "

@@ -3,37 +3,116 @@
 import hashlib
 import json
 
+import numpy as np
+
+from bottlefit_jax.codec.huffman import code_lengths
+from bottlefit_jax.codec.rate import Group, Rate, symbols_of
+from bottlefit_jax.codec.rates import Rates, make_rates, rates_text
+
 HEAD, TAIL = "a" * 64, "b" * 64
 FILES = {"head.tflite": b"lite head", "head.onnx": b"head", "tail.onnx": b"tail", "tail.stablehlo": b"hlo"}
+TABLES = "rates.json"
+NEW_IN_3 = ("heads", "rates", "default_rate", "extensions")
+STEPS = {"lossless": 1, "coarse": 8}
+
+
+def heads(image, latent, precision="int8"):
+    """The entries of head.tflite, which has that precision, and of head.onnx."""
+    pixels, values = [1, image["height"], image["width"], 3], [1, *latent["shape"]]
+    sent = "uint8" if precision == "int8" else "float32"
+    tensors = {"litert": (precision, "uint8", sent), "onnx": ("float32", "float32", "float32")}
+    return [
+        {
+            "runtime": runtime,
+            "file": {"litert": "head.tflite", "onnx": "head.onnx"}[runtime],
+            "precision": each,
+            "input": {"dtype": taken, "shape": pixels},
+            "output": {"dtype": given, "shape": values},
+        }
+        for runtime, (each, taken, given) in tensors.items()
+    ]
+
+
+def describe(files):
+    """The entries of `files` in a manifest."""
+    return {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
 
 
 def manifest(**changes):
-    """A valid manifest of FILES, as JSON values."""
-    return {
-        "format": 2,
+    """A valid manifest of FILES, as JSON values, of the newest format; `heads` fits the image and the latent."""
+    values = {
+        "format": 3,
         "name": "digits",
         "version": 3,
         "model": {"name": "resnet18", "options": {"width": 16}, "bottleneck": {"channels": 3}, "num_classes": 4},
         "labels": ["zero", "one", "two", 'the "three"'],
         "image": {"height": 32, "width": 32, "order": "RGB", "dtype": "uint8", "resize": 32},
         "latent": {"shape": [5, 6, 3], "dtype": "uint8", "bits": 8, "scale": 0.02, "zero_point": 128},
-        "head": {"id": HEAD, "precision": "int8", "litert": "head.tflite", "onnx": "head.onnx"},
+        "head": {"id": HEAD},
+        "heads": None,
         "tail": {"id": TAIL, "head": HEAD, "onnx": "tail.onnx", "stablehlo": "tail.stablehlo"},
         "local": None,
+        "rates": [],
+        "default_rate": "raw",
         "calibration": {"split": "train", "count": 2, "sha256": "c" * 64},
         "versions": {"bottlefit_jax": "0.1.0"},
-        "files": {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in FILES.items()
-        },
+        "extensions": {},
+        "files": describe(FILES),
         **changes,
     }
+    if values["heads"] is None:
+        values["heads"] = heads(values["image"], values["latent"])
+    return values
+
+
+def manifest_of_format_2(**changes):
+    """The same manifest as version 0.3 wrote it."""
+    values = manifest(format=2, head={"id": HEAD, "precision": "int8", "litert": "head.tflite", "onnx": "head.onnx"})
+    return {key: item for key, item in values.items() if key not in NEW_IN_3} | changes
+
+
+def rates(shape=(5, 6, 3), *, head=HEAD, zero_point=128, steps=STEPS) -> Rates:
+    """Tables that have a code for every value: one group per channel, no contexts."""
+    return make_rates(
+        [_rate(id, step, shape[2], zero_point) for id, step in steps.items()], head=head, shape=tuple(shape)
+    )
+
+
+def _rate(id, step, channels, zero_point):
+    symbols = int(symbols_of(step, zero_point).max()) + 1
+    lengths = code_lengths(np.append(np.arange(symbols) + 1, 1))
+    groups = tuple(Group((channel,), (0,), (symbols,), ((),), (lengths,)) for channel in range(channels))
+    return Rate(id, zero_point, (step,) * channels, groups, lanes=2)
+
+
+def with_rates(tables=None, *, files=FILES, **changes):
+    """A bundle with rates as keyword arguments of `write`: `tables`, or what fits the manifest with these changes."""
+    latent = changes.get("latent", manifest()["latent"])
+    tables = tables or rates(latent["shape"], zero_point=latent["zero_point"])
+    files = {**files, TABLES: rates_text(tables).encode()}
+    entries = [
+        {"id": rate.id, "steps": list(rate.steps), "tables": TABLES, "bytes_mean": 60.5, "bytes_p95": 70, "top1": 74.8}
+        for rate in tables.rates
+    ]
+    return {"rates": entries, "default_rate": tables.rates[-1].id, **changes, "files": files}
+
+
+def manifest_with_rates(**changes):
+    """A valid manifest with rates, as JSON values."""
+    values = with_rates(**changes)
+    return manifest(**{**values, "files": describe(values["files"])})
 
 
 def write(folder, *, files=FILES, **changes):
-    """Write the files and the manifest with these changes, valid or not, and return the folder."""
+    """Write the files and the manifest with these changes, valid or not, and return the folder.
+
+    The manifest has FILES and, if `files` has them, the tables of rates.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
+    if TABLES in files:
+        changes["files"] = describe(files)
     (folder / "manifest.json").write_text(json.dumps(manifest(**changes)))
     return folder
 

@@ -58,10 +58,10 @@ def test_a_device_needs_and_checks_only_the_files_that_it_uses(tmp_path):
     folder = example.write(tmp_path)
     (folder / "tail.onnx").unlink()
     (folder / "tail.stablehlo").write_bytes(b"changed")
-    bundle = read_bundle(folder, verify=lambda manifest: [manifest.head.litert])
+    bundle = read_bundle(folder, verify=lambda manifest: manifest.device_files())
     assert bundle.path("head.tflite").read_bytes() == b"lite head"
     (folder / "head.tflite").write_bytes(b"lite heaD")
-    message = refusal(folder, verify=lambda manifest: [manifest.head.litert])
+    message = refusal(folder, verify=lambda manifest: manifest.device_files())
     assert "head.tflite was changed or damaged" in message
     assert "tail" not in message.replace(str(folder), "")
 

@@ -4,14 +4,32 @@ import os
 
 import pytest
 
-from bottlefit_jax.bundle import Calibration, Latent, Manifest, folder, identity, read_bundle
+from bottlefit_jax.bundle import (
+    Calibration,
+    HeadFile,
+    Latent,
+    Manifest,
+    Tensor,
+    folder,
+    identity,
+    read_bundle,
+    write_manifest,
+)
 from bottlefit_jax.errors import UserError
 from tests.bundle import example
 
-REQUIRED = [(key,) for key in example.manifest()]
+REQUIRED = [(key,) for key in example.manifest() if key != "extensions"]
 for _part in ("model", "image", "latent", "head", "tail", "calibration"):
     REQUIRED += [(_part, key) for key in example.manifest()[_part]]
 REQUIRED += [("files", "tail.onnx", "sha256"), ("files", "tail.onnx", "bytes"), ("versions", "bottlefit_jax")]
+REQUIRED += [("heads", 0, key) for key in example.manifest()["heads"][0]] + [("heads", 1, "output", "shape")]
+OLD_REQUIRED = [(key,) for key in example.manifest_of_format_2()]
+OLD_REQUIRED += [("head", key) for key in example.manifest_of_format_2()["head"]]
+RATE = example.with_rates()["rates"][0]
+
+
+def dotted(path):
+    return ".".join(map(str, path))
 
 
 def parent_of(value, path):
@@ -38,7 +56,7 @@ def test_a_valid_manifest_becomes_dataclasses(tmp_path):
 
 
 def test_json_values_survive_the_round_trip_in_their_order():
-    values = example.manifest(local={"litert": "local.tflite"})
+    values = example.manifest_with_rates(local={"litert": "local.tflite"})
     values["model"]["options"] = {"sizes": [1, [2, 3]], "none": None}
     written = Manifest.from_json(values).to_json()
     assert written == values
@@ -47,21 +65,23 @@ def test_json_values_survive_the_round_trip_in_their_order():
     assert dataclasses.replace(Manifest.from_json(values), model=tuples).to_json() == values
 
 
-@pytest.mark.parametrize("path", REQUIRED, ids=".".join)
+@pytest.mark.parametrize("path", REQUIRED, ids=dotted)
 def test_a_missing_field_is_named(tmp_path, path):
     values = example.manifest()
     del parent_of(values, path)[path[-1]]
     assert f"{path[-1]} is missing" in refusal(example.write_values(tmp_path, values))
 
 
-@pytest.mark.parametrize("path", REQUIRED, ids=".".join)
+@pytest.mark.parametrize("path", REQUIRED, ids=dotted)
 def test_a_field_of_another_type_is_named(tmp_path, path):
     values = example.manifest()
     parent_of(values, path)[path[-1]] = True
     assert f"{path[-1]} is True; it must be" in refusal(example.write_values(tmp_path, values))
 
 
-@pytest.mark.parametrize("path", [(), ("model",), ("image",), ("latent",), ("head",), ("tail",), ("calibration",)])
+@pytest.mark.parametrize(
+    "path", [(), ("model",), ("image",), ("latent",), ("head",), ("heads", 1), ("tail",), ("calibration",)]
+)
 def test_an_unknown_field_is_named(tmp_path, path):
     values = example.manifest()
     parent_of(values, (*path, "extra"))["extra"] = 1
@@ -88,15 +108,37 @@ def test_an_unknown_field_is_named(tmp_path, path):
         (("latent", "zero_point"), 256, "latent.zero_point is 256; it must be at most 255"),
         (("latent", "zero_point"), 1.5, "latent.zero_point is 1.5; it must be an integer"),
         (("head", "id"), "A" * 64, "head.id is 'AAAA"),
-        (("head", "precision"), "int4", "head.precision is 'int4'; it must be 'int8' or 'float16' or 'float32'"),
+        (("heads", 0, "precision"), "int4", "precision is 'int4'; it must be 'int8' or 'float16' or 'float32'"),
+        (("heads", 0, "runtime"), "tflite", "heads[0].runtime is 'tflite'; it must be 'litert' or 'onnx'"),
+        (("heads", 0, "runtime"), "onnx", "it has 2 heads for onnx"),
+        (("heads", 0, "input", "dtype"), "int8", "heads[0].input.dtype is 'int8'; it must be 'uint8' or 'float32'"),
+        (
+            ("heads", 0, "input", "shape"),
+            [1, 9, 32, 3],
+            "heads[0].input.shape is [1, 9, 32, 3]; it must be [1, 32, 32, 3]",
+        ),
+        (("heads", 1, "output", "shape"), [1, 5, 6, 4], "output.shape is [1, 5, 6, 4]; it must be [1, 5, 6, 3]"),
+        (("heads",), [], "heads is []; it must have at least 1 items"),
+        (("default_rate",), "4", "default_rate is '4'; it must be 'raw'"),
+        (("rates",), [{**RATE, "id": "raw"}], "rates[0].id is 'raw', which is the name of what is sent without a rate"),
+        (("rates",), [{**RATE, "id": "a b"}], "rates[0].id is 'a b'; it must match"),
+        (("rates",), [RATE, RATE], "it has 2 rates lossless"),
+        (("rates",), [{**RATE, "steps": [1, 1]}], "rates[0].steps has 2 steps for 3 channels"),
+        (("rates",), [{**RATE, "steps": [1, 0, 1]}], "rates[0].steps[1] is 0; it must be at least 1"),
+        (("rates",), [{**RATE, "top1": 101}], "rates[0].top1 is 101; it must be at most 100"),
+        (("rates",), [{**RATE, "top5": 1}], "rates[0].top5 is not known"),
+        (("rates",), [RATE], "files has no rates.json"),
+        (("rates",), [RATE, {**RATE, "id": "4", "tables": "head.onnx"}], "all rates share 'rates.json'"),
+        (("rates",), [RATE] * 17, "it must have at most 16 items"),
+        (("extensions",), [1], "extensions is [1]; it must be an object"),
         (("labels",), ["a\nb", "c", "d", "e"], "labels[0] is 'a\\nb'; it must match"),
         (("local",), {"litert": "local.tflite"}, "files has no local.tflite"),
         (("files",), {}, "files is {}; it must have at least 1 entries"),
         (("tail", "head"), "c" * 64, "its tail belongs to head cccccccccccc…, not to its head aaaaaaaaaaaa…"),
         (("tail", "onnx"), "../tail.onnx", "tail.onnx is '../tail.onnx'; it must match"),
-        (("head", "litert"), "/etc/passwd", "head.litert is '/etc/passwd'; it must match"),
-        (("head", "litert"), "a/../../b", "head.litert is 'a/../../b'; it must match"),
-        (("head", "litert"), "..\\b", "head.litert is '..\\\\b'; it must match"),
+        (("heads", 0, "file"), "/etc/passwd", "heads[0].file is '/etc/passwd'; it must match"),
+        (("heads", 0, "file"), "a/../../b", "heads[0].file is 'a/../../b'; it must match"),
+        (("heads", 0, "file"), "..\\b", "heads[0].file is '..\\\\b'; it must match"),
     ],
 )
 def test_a_value_out_of_range_is_quoted(tmp_path, path, wrong, message):
@@ -131,21 +173,32 @@ def test_a_manifest_that_is_too_large_is_not_read_into_memory(tmp_path):
 
 
 def test_a_newer_format_names_the_version_that_reads_it(tmp_path):
-    example.write(tmp_path, format=3, versions={"bottlefit_jax": "7.1"}, shape="unknown")
-    assert "has format 3; this is bottlefit-jax" in refusal(tmp_path)
-    assert refusal(tmp_path).endswith("which reads formats 1 to 2; bottlefit-jax 7.1, which wrote it, reads it")
-    example.write(tmp_path, format=3, versions=None)
+    example.write(tmp_path, format=4, versions={"bottlefit_jax": "7.1"}, shape="unknown")
+    assert "has format 4; this is bottlefit-jax" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("which reads formats 1 to 3; bottlefit-jax 7.1, which wrote it, reads it")
+    example.write(tmp_path, format=4, versions=None)
     assert refusal(tmp_path).endswith("a newer one is needed")
 
 
 FORMAT_1 = {"split": "train", "pictures": ["1.png", "2.png"]}
 
 
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_format_2_is_read_as_a_bundle_of_two_heads_without_rates(tmp_path, precision):
+    values = example.manifest_of_format_2()
+    values["head"]["precision"] = precision
+    old = read_bundle(example.write_values(tmp_path, values))
+    expected = example.manifest(heads=example.heads(values["image"], values["latent"], precision))
+    assert old.manifest.to_json() == expected
+    assert (old.manifest.format, old.manifest.default_rate, old.read_rates()) == (2, "raw", None)
+
+
 def test_format_1_is_read_with_the_digest_of_its_calibration_names(tmp_path):
-    old = read_bundle(example.write(tmp_path / "old", format=1, calibration=FORMAT_1)).manifest
+    values = example.manifest_of_format_2(format=1, calibration=FORMAT_1)
+    old = read_bundle(example.write_values(tmp_path / "old", values)).manifest
     assert old.calibration == Calibration("train", 2, identity("1.png", "2.png"))
     new = read_bundle(example.write(tmp_path / "new")).manifest
-    assert dataclasses.replace(old, format=2, calibration=new.calibration) == new
+    assert dataclasses.replace(old, format=3, calibration=new.calibration) == new
     assert old.to_json() == example.manifest(calibration=dataclasses.asdict(old.calibration))
 
 
@@ -158,7 +211,43 @@ def test_format_1_is_read_with_the_digest_of_its_calibration_names(tmp_path):
     ],
 )
 def test_a_calibration_of_another_format_is_refused(tmp_path, written, calibration, message):
-    assert message in refusal(example.write(tmp_path, format=written, calibration=calibration))
+    values = example.manifest_of_format_2(format=written, calibration=calibration)
+    assert message in refusal(example.write_values(tmp_path, values))
+
+
+@pytest.mark.parametrize("path", OLD_REQUIRED, ids=dotted)
+def test_a_missing_field_of_format_2_is_named(tmp_path, path):
+    values = example.manifest_of_format_2()
+    del parent_of(values, path)[path[-1]]
+    assert f"{path[-1]} is missing" in refusal(example.write_values(tmp_path, values))
+
+
+@pytest.mark.parametrize("key", example.NEW_IN_3)
+def test_fields_of_format_3_are_not_known_in_format_2(tmp_path, key):
+    values = example.manifest_of_format_2(**{key: example.manifest()[key]})
+    assert f"{key} is not known" in refusal(example.write_values(tmp_path, values))
+
+
+def test_extensions_may_be_missing_hold_anything_and_survive_a_rewrite(tmp_path):
+    values = example.manifest()
+    del values["extensions"]
+    assert read_bundle(example.write_values(tmp_path / "without", values)).manifest.extensions == {}
+    folder = example.write(tmp_path / "with", extensions={"org.example": {"deep": [1, None, {"a": 0.5}]}})
+    manifest = write_manifest(folder, read_bundle(folder).manifest).manifest
+    assert manifest == read_bundle(folder).manifest
+    assert manifest.extensions == {"org.example": {"deep": [1, None, {"a": 0.5}]}}
+
+
+def test_a_manifest_gives_the_head_of_a_runtime_and_the_files_of_a_device():
+    manifest = Manifest.from_json(example.manifest_with_rates())
+    assert manifest.head_file("onnx") == HeadFile(
+        "onnx", "head.onnx", "float32", Tensor("float32", (1, 32, 32, 3)), Tensor("float32", (1, 5, 6, 3))
+    )
+    assert manifest.device_files() == ("head.tflite", "rates.json")
+    assert dataclasses.replace(manifest, rates=()).device_files("onnx") == ("head.onnx",)
+    one = dataclasses.replace(manifest, heads=manifest.heads[1:])
+    with pytest.raises(UserError, match=r"^the bundle has no head for litert, only for onnx$"):
+        one.device_files()
 
 
 def test_an_identity_depends_on_every_byte_and_on_where_parts_end():

@@ -3,16 +3,20 @@ import json
 import random
 import subprocess
 import sys
+from typing import Any
 
 import jsonschema
 import pytest
 
 from bottlefit_jax.bundle import schema
-from bottlefit_jax.bundle.manifest import manifest_schema
+from bottlefit_jax.bundle.validation import manifest_schema
 from tests.bundle import example
 
 ODD = [None, True, False, 0, 1, 1.0, 2.5, -1, 256, 10**400, 1e300, "", "a", "../a", "A b", "a" * 64, "a" * 65, [], {}]
 ODD += ["a" * 64 + "\n", "digits\n", "line\nbreak", [1], ["a", "b"], {"sha256": "0"}, {"litert": "x.tflite"}, 0.0]
+
+
+MANIFEST = example.manifest_with_rates()
 
 
 def places(value, path=()):
@@ -24,7 +28,7 @@ def places(value, path=()):
 
 def mutated(rng):
     """A valid manifest with one to three values changed, removed or added."""
-    root = {"root": copy.deepcopy(example.manifest())}
+    root: Any = {"root": copy.deepcopy(MANIFEST)}
     for _ in range(rng.choice((1, 1, 2, 3))):
         *above, last = rng.choice([path for path in places(root) if path])
         parent = root

@@ -34,7 +34,7 @@ def manifest():
         latent={"shape": LATENT, "dtype": "uint8", "bits": 8, "scale": 0.0625, "zero_point": 128},
         local={"litert": "local.tflite"},
     )
-    return {**values, "head": {**values["head"], "precision": "float32"}}
+    return {**values, "heads": example.heads(values["image"], values["latent"], "float32")}
 
 
 @pytest.fixture(scope="session")

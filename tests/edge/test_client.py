@@ -8,6 +8,7 @@ from PIL import Image
 from bottlefit_jax.bundle import Manifest, write_manifest
 from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.errors import BottleFitError
+from tests.bundle import example
 from tests.edge.conftest import LATENT, manifest
 from tests.edge.server import TYPE_FP32
 
@@ -106,7 +107,8 @@ def test_a_device_needs_only_the_files_that_it_runs(bundle, server, image, tmp_p
 def test_a_head_that_does_not_match_the_manifest_is_refused(bundle, server, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / "b")
     wide = {**manifest()["latent"], "shape": [29, 29, 4]}
-    write_manifest(folder, Manifest.from_json({**manifest(), "latent": wide}))
+    heads = example.heads(manifest()["image"], wide, "float32")
+    write_manifest(folder, Manifest.from_json({**manifest(), "latent": wide, "heads": heads}))
     assert "head.tflite makes float32 [29, 29, 3] of an image" in refusal(EdgeClient, folder, server)
     write_manifest(folder, Manifest.from_json({**manifest(), "local": None}))
     assert "no network to run locally: export it with --local" in refusal(EdgeClient(folder, None).infer_local, None)

@@ -62,7 +62,7 @@ def test_the_repository_has_the_files_that_triton_loads(bundle, tmp_path):
     assert queue.default_timeout_microseconds == 10_000_000  # 0 would make Triton ignore a request's timeout
     assert queue.max_queue_size == 8 * 32
     parameters = {key: value.string_value for key, value in config.parameters.items()}
-    assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "2"}
+    assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "3"}
 
 
 def test_the_config_declares_the_tensors_of_the_graph(bundle, tmp_path):
