@@ -83,7 +83,10 @@ WRONG = {
     ),
     "no classes": (classes(int64_param=0), "classification of logits is 0; it must be a whole number from 1 to 4"),
     "negative classes": (classes(int64_param=-1), "classification of logits is -1"),
-    "too many classes": (classes(int64_param=5), "classification of logits is 5; it must be a whole number from 1 to 4"),
+    "too many classes": (
+        classes(int64_param=5),
+        "classification of logits is 5; it must be a whole number from 1 to 4",
+    ),
     "text as classes": (classes("probabilities", string_param="3"), "classification of probabilities is '3'"),
     "half a class": (classes(double_param=1.5), "classification of logits is 1.5"),
     "true as classes": (classes(bool_param=True), "classification of logits is True"),
