@@ -53,7 +53,7 @@ class Tail(MLModel):
 
     async def predict(self, payload):
         latent = NumpyCodec.decode_input(payload.inputs[0]).astype(np.uint8)
-        (logits,) = self.session.run(None, {"latent": latent})
+        (logits,) = self.session.run(["logits"], {"latent": latent})
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("logits", logits)])
 """
 DEVICE = """

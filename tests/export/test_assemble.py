@@ -15,7 +15,7 @@ from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from export import ExportOptions, assemble, export_bundle
 from export.images import read_images
-from export.parity import run_onnx, session_of
+from export.open_files import run_onnx, session_of
 from export.student import read_student
 from tests.export.finished_run import with_other_bottleneck
 
