@@ -1,6 +1,7 @@
 """One gRPC channel to the server, and what is known of the tail behind it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,13 @@ from tritonclient.grpc import service_pb2_grpc
 
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.edge.address import Address
+from bottlefit_jax.edge.asking import Asking, Encoded, Wishes, ask
 from bottlefit_jax.edge.statuses import THIS_IMAGE, NotYet, code_of
 from bottlefit_jax.edge.tcp_counters import Meter, Sent
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.protocol.model_config import check_config, head_of
-from bottlefit_jax.protocol.request import RequestMaker
+from bottlefit_jax.protocol.classification import Output
+from bottlefit_jax.protocol.model_config import Abilities, abilities_of, check_config, head_of, payload_problem
+from bottlefit_jax.protocol.names import PAYLOAD_SUFFIX
 from bottlefit_jax.protocol.response_checks import identity_problem
 from bottlefit_jax.protocol.stubs import pb
 from bottlefit_jax.protocol.text import status_line
@@ -29,12 +32,16 @@ class Answer:
         response: the message.
         seconds: from the request to the response.
         request_bytes: size of the serialised request.
+        content_bytes: of these, the payload or the raw latent.
+        output: the one that has the scores.
         before, after: TCP's counters before the request and after the response; None where they are unknown.
     """
 
     response: Any
     seconds: float
     request_bytes: int
+    content_bytes: int
+    output: Output
     before: Sent | None
     after: Sent | None
 
@@ -63,6 +70,8 @@ class ServerChannel:
         server: Address,
         *,
         version: str,
+        wishes: Wishes,
+        note: Callable[[str], None],
         metadata: tuple[tuple[str, str], ...],
         compression: grpc.Compression,
     ):
@@ -73,66 +82,75 @@ class ServerChannel:
             manifest: of the head.
             server: the address of the channel.
             version: of the tail to ask for; empty for the newest that belongs to this head.
+            wishes: of the device.
+            note: called with a line that says which wish the server cannot fulfil.
             metadata: of every call.
             compression: of ModelInfer.
         """
         self._channel, self._manifest, self._server = channel, manifest, server
-        self._pinned, self._metadata, self._compression = version, metadata, compression
+        self._pinned, self._wishes, self._note = version, wishes, note
+        self._metadata, self._compression = metadata, compression
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self._requests = RequestMaker(manifest)
         self._live_request = pb.ServerLiveRequest()
         self._meter = Meter(server.port)
-        self._version: str | None = None  # to ask for; None until the server has been asked which it has
+        self._asking: Asking | None = None  # None until the server has been asked what it has
 
-    def verify(self, deadline: Deadline) -> None:
+    def verify(self, deadline: Deadline) -> Asking:
         """Check that the server is live and has a tail of our head ready, unless that has been checked.
+
+        Returns:
+            What to ask of it.
 
         Raises:
             NotYet: it may have one later.
             UserError: it has none.
             grpc.RpcError: the server refused, or did not answer.
         """
-        if self._version is not None:
-            return
+        if self._asking is not None:
+            return self._asking
         try:
-            self._version = self._find_version(deadline)
+            asking = self._find(deadline)
         except grpc.RpcError as error:
             if code_of(error) not in THIS_IMAGE:
                 raise
             raise NotYet(status_line(error)) from None  # no image was sent, so no image is the reason
         self._meter.find()
+        self._asking = asking
+        return asking
 
-    def infer(self, latent: bytes, deadline: Deadline) -> Answer:
+    def infer(self, image: Encoded, deadline: Deadline) -> Answer:
         """Send a ModelInferRequest once, after `verify`.
 
         Args:
-            latent: the values of the manifest's latent, uint8.
+            image: made by the head.
             deadline: of the call.
 
         Raises:
             NotYet, UserError, grpc.RpcError: as in `verify`; also where another head's tail answered.
         """
-        self.verify(deadline)
-        version = self._version or ""
-        request = self._requests.request(latent, version, deadline.left())
+        asking = self.verify(deadline)
+        content = asking.content(image)
+        request = asking.requests.request(content, asking.version, deadline.left())
         before, start = self._meter.sent(), time.perf_counter()
         try:
             response = self._stub.ModelInfer(
                 request, timeout=deadline.left(), metadata=self._metadata, compression=self._compression
             )
         except grpc.RpcError as error:
-            if version != self._pinned or code_of(error) is grpc.StatusCode.NOT_FOUND:
-                self._version = None  # the version may have been replaced
+            if asking.version != self._pinned or code_of(error) is grpc.StatusCode.NOT_FOUND:
+                self._asking = None  # the version may have been replaced
+            if code_of(error) in THIS_IMAGE and not asking.plain:
+                self._ask_again(asking, status_line(error), deadline)
             raise
         seconds = time.perf_counter() - start
         after = self._meter.sent()
         if after is None:  # gRPC has reconnected
             self._meter.find()
             after = self._meter.sent()
-        answer = Answer(response, seconds, request.ByteSize(), before, after)
+        answer = Answer(response, seconds, request.ByteSize(), len(content), asking.output, before, after)
         problem = identity_problem(response, self._manifest, self._server.text, self._pinned)
         if problem is not None:
-            self._replace(version, problem, deadline)
+            self._replace(asking, problem, deadline)
         return answer
 
     def ping(self, seconds: float) -> bool:
@@ -150,21 +168,31 @@ class ServerChannel:
         self._channel.close()
         self._meter.close()
 
-    def _replace(self, version: str, problem: str, deadline: Deadline) -> None:
+    def _ask_again(self, before: Asking, problem: str, deadline: Deadline) -> None:
+        """After a refused image, look whether the server has become another one that takes and gives other things.
+
+        Raises:
+            NotYet: it has; the next attempt asks accordingly.
+            UserError, grpc.RpcError: as in `verify`.
+        """
+        self._asking = None
+        if self.verify(deadline) != before:
+            raise NotYet(problem)
+
+    def _replace(self, before: Asking, problem: str, deadline: Deadline) -> None:
         """After an answer of another head's tail, look for a version of ours, for the next attempt.
 
         Raises:
             NotYet: there is another version.
             UserError: there is none.
         """
-        self._version = None
-        self.verify(deadline)
-        if self._version == version:
+        self._asking = None
+        if self.verify(deadline).version == before.version:
             raise UserError(problem)
         raise NotYet(problem)
 
-    def _find_version(self, deadline: Deadline) -> str:
-        """Return the version to ask for: the pinned one, or "" (the newest) if the newest belongs to our head."""
+    def _find(self, deadline: Deadline) -> Asking:
+        """Return what to ask for: the pinned version, or "" (the newest) if the newest belongs to our head."""
         stub, options = self._stub, {"timeout": deadline.left(), "metadata": self._metadata}
         model = {"name": self._manifest.name, "version": self._pinned}
         # all three at once: one round trip on a slow link
@@ -176,16 +204,40 @@ class ServerChannel:
         if not ready.result().ready:
             version = f" version {self._pinned}" if self._pinned else ""
             raise NotYet(f"it does not have {self._manifest.name}{version} ready")
-        newest = config.result().config
-        if not self._pinned and head_of(newest) != self._manifest.head.id:
-            older = self._older_version(deadline)
-            if older is not None:
-                return older
-        check_config(newest, self._manifest, self._server.text)
-        return self._pinned
+        found, version = config.result().config, self._pinned
+        if not self._pinned and head_of(found) != self._manifest.head.id:
+            version, found = self._older_version(deadline) or (version, found)
+        check_config(found, self._manifest, self._server.text)
+        return self._how_to_ask(version, abilities_of(found), deadline)
 
-    def _older_version(self, deadline: Deadline) -> str | None:
-        """Return the newest version of our head among all that are served; None where there is none."""
+    def _how_to_ask(self, version: str, abilities: Abilities, deadline: Deadline) -> Asking:
+        """Return what to ask of a version of our tail: with payloads, if it or an ensemble before it takes ours."""
+        rates = self._wishes.rates
+        if rates is None:
+            return ask(self._manifest, version, abilities, self._wishes)
+        # a model with the output identity is Triton's: its tail takes raw latents, an ensemble before it payloads
+        taker = self._ensemble(version, deadline) if abilities.identity else abilities
+        problem = payload_problem(taker or Abilities(), rates, self._server.text)
+        if problem is None and taker is not None:
+            model = f"{self._manifest.name}{PAYLOAD_SUFFIX}" if abilities.identity else self._manifest.name
+            return ask(self._manifest, version, taker, self._wishes, payload_to=model)
+        self._note(f"raw latents are sent, which are larger: {problem}")
+        return ask(self._manifest, version, abilities, self._wishes)
+
+    def _ensemble(self, version: str, deadline: Deadline) -> Abilities | None:
+        """Return what the model takes and gives that decodes payloads before our tail on Triton; None without one."""
+        options = {"timeout": deadline.left(), "metadata": self._metadata}
+        model = {"name": f"{self._manifest.name}{PAYLOAD_SUFFIX}", "version": version}
+        ready = self._stub.ModelReady.future(pb.ModelReadyRequest(**model), **options)
+        config = self._stub.ModelConfig.future(pb.ModelConfigRequest(**model), **options)
+        if not ready.result().ready:
+            config.cancel()
+            return None
+        found = config.result().config
+        return abilities_of(found) if head_of(found) == self._manifest.head.id else None
+
+    def _older_version(self, deadline: Deadline) -> tuple[str, Any] | None:
+        """Return the newest version of our head among all that are served, and its ModelConfig; None without one."""
         name = self._manifest.name
         request = pb.ModelMetadataRequest(name=name)
         metadata = self._stub.ModelMetadata(request, timeout=deadline.left(), metadata=self._metadata)
@@ -194,6 +246,5 @@ class ServerChannel:
             request = pb.ModelConfigRequest(name=name, version=version)
             config = self._stub.ModelConfig(request, timeout=deadline.left(), metadata=self._metadata).config
             if head_of(config) == self._manifest.head.id:
-                check_config(config, self._manifest, self._server.text)
-                return version
+                return version, config
         return None

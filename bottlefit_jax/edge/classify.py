@@ -15,7 +15,8 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
-    from bottlefit_jax.edge.client import EdgeClient, Prediction
+    from bottlefit_jax.edge.client import EdgeClient
+    from bottlefit_jax.edge.prediction import Prediction
 
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1
@@ -42,7 +43,8 @@ class ClassifyOptions:
         server: HOST:PORT; None runs the whole network here.
         tail_version: None is the newest that belongs to the bundle's head.
         json: print a JSON object for each image, not a table.
-        top: how many of the likeliest classes to show.
+        top: how many of the likeliest classes to ask for and to show; None asks for 5, of which a table shows one.
+        rate: of the payloads, or "raw"; None is the manifest's default.
         deadline_ms: of an image, with retries.
         compress: compress requests by gRPC's gzip.
         tls, tls_ca, tls_cert, tls_key: as EdgeClient takes them.
@@ -57,7 +59,8 @@ class ClassifyOptions:
     server: str | None = None
     tail_version: int | None = None
     json: bool = False
-    top: int = 1
+    top: int | None = None
+    rate: str | None = None
     deadline_ms: float = 2000
     compress: bool = False
     tls: bool = False
@@ -92,10 +95,10 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     add(
         "--top",
         type=int,
-        default=ClassifyOptions.top,
         metavar="N",
-        help="show the N likeliest classes (default: %(default)s)",
+        help="ask for the N likeliest classes and show them (default: 5, of which the table shows one)",
     )
+    add("--rate", metavar="ID", help="the bundle's rate to send at, or raw: one byte a value (default: the bundle's)")
     add("--deadline-ms", type=float, default=ClassifyOptions.deadline_ms, help=DEADLINE_HELP)
     add("--compress", action="store_true", help="compress requests by gRPC's gzip")
     add("--tls", action="store_true", help="encrypt; implied by the next three flags")
@@ -137,7 +140,7 @@ def run(options: ClassifyOptions) -> int:
     with _client(options) as client:
         if options.server is not None:
             client.connect()
-        show = _as_json if options.json else _Table(files, client.manifest.labels)
+        show = _as_json if options.json else _Table(files, client.manifest.labels, options.top or 1)
         for name, image in _images(options, files):
             try:
                 prediction = client.infer_local(image) if options.server is None else client.infer(image)
@@ -145,14 +148,14 @@ def run(options: ClassifyOptions) -> int:
                 failed = True
                 print_error(error if name in str(error) else f"{name}: {error}")
             else:
-                print(show(name, prediction, client.top(prediction, options.top)), flush=True)
+                print(show(name, prediction), flush=True)
     return int(failed)
 
 
 def _client(options: ClassifyOptions) -> "EdgeClient":
     """Return the client, with its models open: LiteRT's message about that is kept out of the output."""
     from bottlefit_jax.cli.silence import silenced
-    from bottlefit_jax.edge.client import EdgeClient
+    from bottlefit_jax.edge.client import TOP, EdgeClient
 
     token = None if options.token_file is None else read_token(options.token_file)
     with silenced():
@@ -168,6 +171,8 @@ def _client(options: ClassifyOptions) -> "EdgeClient":
             token=token,
             threads=options.threads,
             version=options.tail_version,
+            rate=options.rate,
+            top=TOP if options.top is None else options.top,
         )
         if options.server is None:
             client.load_local()
@@ -196,7 +201,7 @@ def _images(options: ClassifyOptions, files: list[Path]) -> Iterator[tuple[str, 
         yield f"{name} frame {count}", frame
 
 
-def _as_json(name: str, prediction: "Prediction", top: list[tuple[str, int, float]]) -> str:
+def _as_json(name: str, prediction: "Prediction") -> str:
     r"""Return a JSON object in one line. Bytes of a name that are not UTF-8 are Python's surrogates, `\udc80` on."""
     line = {
         "file": name,
@@ -206,20 +211,22 @@ def _as_json(name: str, prediction: "Prediction", top: list[tuple[str, int, floa
         "timings": dataclasses.asdict(prediction.timings),
         "bytes_sent": dataclasses.asdict(prediction.bytes_sent),
     }
-    if len(top) > 1:
-        line["top"] = [dict(zip(("label", "index", "probability"), row, strict=True)) for row in top]
+    if len(prediction.top) > 1:
+        line["top"] = [dict(zip(("label", "index", "probability"), row, strict=True)) for row in prediction.top]
     return json.dumps(line)
 
 
 class _Table:
     """Aligned lines, whose columns fit all files and labels. The first line comes with the heading."""
 
-    def __init__(self, files: Sequence[Path], labels: Sequence[str]):
+    def __init__(self, files: Sequence[Path], labels: Sequence[str], count: int):
+        self._count = count  # classes of an image
         self._file_width = max((len(_shown(str(file))) for file in files), default=20)
         self._label_width = min(max([len(label) for label in labels] + [5]), LABEL_WIDTH)
         self._heading = self._line("file", "label", "probability", "ms", "bytes") + "\n"
 
-    def __call__(self, name: str, prediction: "Prediction", top: list[tuple[str, int, float]]) -> str:
+    def __call__(self, name: str, prediction: "Prediction") -> str:
+        top = prediction.top[: self._count]
         total, sent = f"{prediction.timings.total:.1f}", f"{prediction.bytes_sent.total:,}"
         lines = [self._line(_shown(name), top[0][0], f"{top[0][2]:.4f}", total, sent)]
         lines += [self._line("", label, f"{probability:.4f}", "", "").rstrip() for label, _, probability in top[1:]]

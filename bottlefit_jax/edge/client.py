@@ -5,89 +5,31 @@ with EdgeClient("bundles/digits", "localhost:8001") as client:
 """
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.bundle import Manifest, read_bundle
-from bottlefit_jax.codec import quantizer
+from bottlefit_jax.bundle import RAW, Bundle, Manifest, read_bundle
+from bottlefit_jax.codec import quantizer, wire
+from bottlefit_jax.codec.rate import Rate
+from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.edge import tls as tls_files
+from bottlefit_jax.edge.asking import Encoded, Wishes
 from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings, bytes_sent, likeliest, server_times
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
-from bottlefit_jax.protocol.response_checks import logits_of, microseconds
+from bottlefit_jax.protocol.names import OUTPUT
+from bottlefit_jax.protocol.response import softmax
+from bottlefit_jax.protocol.response_checks import classes_of, vector_of
 
-__all__ = ["BytesSent", "EdgeClient", "ImageError", "Prediction", "ProtocolError", "Timings", "Unavailable"]
+__all__ = ["EdgeClient", "ImageError", "ProtocolError", "Unavailable"]
 
 MAX_DEADLINE_MS, MAX_THREADS = 3_600_000, 1024
-
-
-@dataclass(frozen=True)
-class Timings:
-    """The time of each step, in milliseconds.
-
-    Attributes:
-        preprocess: decoding, and resizing to the network's input.
-        head: the head; the whole network in a local run.
-        quantizer: from the head's output to the latent; 0 for an int8 head, whose output is the latent.
-        network: from the request to the answer, with retries, without `queue` and `tail` where these are known.
-        queue, tail: on the server; None where the server does not report them.
-        total: all of it.
-    """
-
-    preprocess: float
-    head: float
-    quantizer: float
-    network: float
-    queue: float | None
-    tail: float | None
-    total: float
-
-
-@dataclass(frozen=True)
-class BytesSent:
-    """The bytes that the device sent for one image; `total` is the sum of the other three byte counts.
-
-    Attributes:
-        latent: the values themselves, one byte each.
-        protocol: the rest of the serialised request.
-        transport: all else that was written to TCP: HTTP/2, TLS, and what was sent again. Negative where gRPC's
-            compression saved more than that. None where the system does not count it.
-        total: of the image.
-        segments: TCP segments, acknowledgements included. Each also has about 52 bytes of TCP and IPv4 headers,
-            which are in none of these numbers. None where the system does not count them.
-    """
-
-    latent: int
-    protocol: int
-    transport: int | None
-    total: int
-    segments: int | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image.
-
-    Attributes:
-        label: the name of the likeliest class; its index where the bundle has no labels.
-        index: of the likeliest class.
-        probability: its softmax.
-        timings: of each step.
-        bytes_sent: by the device.
-        probabilities: [classes] float32, the softmax.
-    """
-
-    label: str
-    index: int
-    probability: float
-    timings: Timings
-    bytes_sent: BytesSent
-    probabilities: np.ndarray = field(repr=False, compare=False)
+TOP = 5  # classes of a prediction
 
 
 class EdgeClient:
@@ -107,11 +49,14 @@ class EdgeClient:
         token: str | None = None,
         threads: int = 1,
         version: int | None = None,
+        rate: str | None = None,
+        top: int = TOP,
+        full: bool = False,
     ):
         """Read manifest.json and the head; connect to nothing yet.
 
         Args:
-            bundle: the folder. Only manifest.json and the file that runs here need to be in it.
+            bundle: the folder. Only manifest.json, the rates' tables and the file that runs here need to be in it.
             server: HOST:PORT; None where only `infer_local` is called.
             deadline_ms: milliseconds that an image may take, with retries.
             compress: compress requests by gRPC's gzip.
@@ -122,6 +67,10 @@ class EdgeClient:
             token: sent as a bearer token.
             threads: that the head may use.
             version: of the tail; None is the newest that the server has for this head.
+            rate: the id of the rate that payloads are made at, or "raw"; None is the manifest's default. A server that
+                takes no payloads of these rates gets raw latents, and a warning is logged.
+            top: how many of the likeliest classes a prediction has, at most all.
+            full: ask for the probabilities of all classes, which are a larger answer.
 
         Raises:
             UserError: an argument is invalid, or a file of the bundle is missing or damaged.
@@ -132,22 +81,28 @@ class EdgeClient:
             raise UserError(f"threads is {threads}: give 1 to {MAX_THREADS:,}")
         if version is not None and version < 1:
             raise UserError(f"version is {version}: give 1 or more, or none for the newest tail")
+        if top < 1:
+            raise UserError(f"top is {top}: give 1 or more")
         self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
         self._network: Interpreter | None = None  # the whole network, once it runs here
         self._head: Interpreter | None = None
         self._connection: Connection | None = None
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
+            self._top = min(top, self.manifest.model.num_classes)
             return
         files = read_bundle(bundle, verify=lambda manifest: manifest.device_files())
         self.manifest = files.manifest
         self._head = Interpreter(files.path(self.manifest.head_file("litert").file), threads)
         _check_head(self._head, self.manifest)
+        rates, self._rate = _choose_rate(files, rate)
+        self._top = min(top, self.manifest.model.num_classes)
         self._affine = _affine(self.manifest)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
         self._connection = Connection(
             self.manifest,
             server,
+            wishes=Wishes(rates, 0 if full else self._top),
             files=tls_files.check_files(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None,
             token=token,
             compress=compress,
@@ -194,20 +149,24 @@ class EdgeClient:
         if self._head.scale is None:
             latent = quantizer.quantize(latent, self._affine, bits=self.manifest.latent.bits)
             quantized = time.perf_counter()
-        answer = connection.infer(latent.tobytes(), deadline)
-        probabilities = _softmax(logits_of(answer.response, self.manifest))
+        payload = None if self._rate is None else wire.encode(latent, self._rate)
+        encoded = time.perf_counter()
+        answer = connection.infer(Encoded(latent.tobytes(), payload), deadline)
+        top, probabilities = self._scores(answer)
         answered = time.perf_counter()
-        queue, tail = _server_times(answer)
+        queue, decode, tail = server_times(answer)
         timings = Timings(
             preprocess=1000 * (preprocessed - started),
             head=1000 * (ran - preprocessed),
             quantizer=1000 * (quantized - ran),
-            network=1000 * (answered - quantized) - (queue or 0) - (tail or 0),
+            encode=0.0 if payload is None else 1000 * (encoded - quantized),
+            network=1000 * (answered - encoded) - (queue or 0) - (decode or 0) - (tail or 0),
             queue=queue,
+            decode=decode,
             tail=tail,
             total=1000 * (answered - started),
         )
-        return self._prediction(probabilities, timings, _bytes_sent(answer, latent.nbytes))
+        return self._prediction(top, timings, bytes_sent(answer), probabilities)
 
     def infer_local(self, image: Any) -> Prediction:
         """Classify an image with the whole network on this device, from the bundle's file for local runs.
@@ -222,16 +181,13 @@ class EdgeClient:
         network, started = self._local_network(), time.perf_counter()
         pixels = preprocess(image, self.manifest.image)
         preprocessed = time.perf_counter()
-        probabilities = _softmax(network.run(pixels))
+        probabilities = softmax(network.run(pixels))
         ran = time.perf_counter()
         head, total = 1000 * (ran - preprocessed), 1000 * (ran - started)
-        timings = Timings(total - head, head, quantizer=0.0, network=0.0, queue=0.0, tail=0.0, total=total)
-        return self._prediction(probabilities, timings, BytesSent(0, 0, 0, 0, 0))
-
-    def top(self, prediction: Prediction, count: int) -> list[tuple[str, int, float]]:
-        """Return the `count` likeliest classes of a prediction as (label, index, probability), the likeliest first."""
-        best = np.argsort(-prediction.probabilities, kind="stable")[:count]
-        return [(self._label(int(index)), int(index), float(prediction.probabilities[index])) for index in best]
+        none = dict.fromkeys(("quantizer", "encode", "network", "queue", "decode", "tail"), 0.0)
+        timings = Timings(total - head, head, **none, total=total)
+        sent = BytesSent(0, 0, 0, 0, 0)
+        return self._prediction(likeliest(probabilities, self._top), timings, sent, probabilities)
 
     def close(self) -> None:
         """End the connection."""
@@ -264,9 +220,24 @@ class EdgeClient:
     def _label(self, index: int) -> str:
         return self.manifest.labels[index] if self.manifest.labels else str(index)
 
-    def _prediction(self, probabilities: np.ndarray, timings: Timings, bytes_sent: BytesSent) -> Prediction:
-        best = int(probabilities.argmax())
-        return Prediction(self._label(best), best, float(probabilities[best]), timings, bytes_sent, probabilities)
+    def _scores(self, answer: Answer) -> tuple[list[tuple[int, float]], np.ndarray | None]:
+        """Return the likeliest classes of an answer, and the probabilities of all if the answer has them."""
+        name, classes = answer.output
+        if classes:
+            return classes_of(answer.response, self.manifest, classes), None
+        values = vector_of(answer.response, self.manifest, name)
+        probabilities = softmax(values) if name == OUTPUT else values
+        return likeliest(probabilities, self._top), probabilities
+
+    def _prediction(
+        self,
+        best: list[tuple[int, float]],
+        timings: Timings,
+        bytes_sent: BytesSent,
+        probabilities: np.ndarray | None,
+    ) -> Prediction:
+        top = tuple((self._label(index), index, probability) for index, probability in best)
+        return Prediction(*top[0], timings, bytes_sent, top, probabilities)
 
 
 def _check_head(head: Interpreter, manifest: Manifest) -> None:
@@ -292,31 +263,18 @@ def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, 
         )
 
 
+def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | None]:
+    """Return the rates of a bundle and the one of this id, or of the manifest's default; None for raw latents."""
+    chosen = files.manifest.default_rate if rate is None else rate
+    if chosen == RAW:
+        return None, None
+    rates = files.read_rates()
+    if rates is None:
+        raise UserError(f"rate is {chosen!r}; this bundle has no rates: give {RAW!r}, or export it again")
+    return rates, rates.get(chosen)
+
+
 def _affine(manifest: Manifest) -> quantizer.Affine:
     """Return the manifest's quantisation of the latent, which the tail undoes."""
     latent = manifest.latent
     return quantizer.Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
-
-
-def _server_times(answer: Answer) -> tuple[float | None, float | None]:
-    """Return the milliseconds in queue and tail; None where the server reports none, or more than the answer took."""
-    queue, tail = (microseconds(answer.response, name) for name in ("queue_us", "tail_us"))
-    if tail is None or (queue or 0) + tail > 1e6 * answer.seconds:
-        return None, None
-    return None if queue is None else queue / 1000, tail / 1000
-
-
-def _bytes_sent(answer: Answer, latent: int) -> BytesSent:
-    """Return the bytes of an answer's request, from its size and from TCP's counters around it."""
-    request = answer.request_bytes
-    before, after = answer.before, answer.after
-    if before is None or after is None or before.connection != after.connection:
-        return BytesSent(latent, request - latent, None, request, None)
-    total = after.bytes - before.bytes
-    return BytesSent(latent, request - latent, total - request, total, after.segments - before.segments)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax of [classes] float32 logits."""
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()

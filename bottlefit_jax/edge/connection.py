@@ -6,6 +6,7 @@ first answer counts.
 """
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import grpc
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.edge import tls
 from bottlefit_jax.edge.address import parse_server
+from bottlefit_jax.edge.asking import Encoded, Wishes
 from bottlefit_jax.edge.channel import Answer, Deadline, ServerChannel
 from bottlefit_jax.edge.statuses import BROKEN, Kind, NotYet, kind_of
 from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, UserError
@@ -32,6 +34,7 @@ PING_SECONDS = 0.5  # the least time for the answer to a ping after UNAVAILABLE,
 # gRPC's messages where a connection is certainly lost
 LOST = ("failed to connect", "errors resolving", "Socket closed", "Stream removed", "Connection reset")
 T = TypeVar("T")
+logger = logging.getLogger("bottlefit_jax.edge")  # without a handler, Python prints warnings on standard error
 
 
 class Connection:
@@ -42,6 +45,7 @@ class Connection:
         manifest: Manifest,
         server: str,
         *,
+        wishes: Wishes | None = None,
         files: tls.Files | None = None,
         token: str | None = None,
         compress: bool = False,
@@ -52,6 +56,7 @@ class Connection:
         Args:
             manifest: of the head.
             server: HOST:PORT.
+            wishes: of the device; None sends raw latents and asks for all scores.
             files: of TLS; None is plaintext.
             token: sent as a bearer token with every call.
             compress: compress requests by gRPC's gzip.
@@ -69,6 +74,8 @@ class Connection:
         self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         self._compression = grpc.Compression.Gzip if compress else grpc.Compression.NoCompression
         self._version = "" if version is None else str(version)
+        self._wishes = Wishes() if wishes is None else wishes
+        self._noted: set[str] = set()
         self._channel: ServerChannel | None = None
         self._threads = ThreadPoolExecutor(3, "bottlefit-edge")  # a call on each of two channels, and a ping
         self._last_seconds = 0.0  # of the last answer
@@ -83,18 +90,18 @@ class Connection:
         """
         self._attempt(lambda channel: channel.verify(deadline), deadline)
 
-    def infer(self, latent: bytes, deadline: Deadline) -> Answer:
-        """Send a latent, again and again until there is an answer.
+    def infer(self, image: Encoded, deadline: Deadline) -> Answer:
+        """Send an image, again and again until there is an answer.
 
         Args:
-            latent: the values of the manifest's latent, uint8.
+            image: made by the head.
             deadline: of all attempts together.
 
         Raises:
             Unavailable, ProtocolError: the next image may be answered.
             UserError: the next image would fail too.
         """
-        answer = self._attempt(lambda channel: channel.infer(latent, deadline), deadline)
+        answer = self._attempt(lambda channel: channel.infer(image, deadline), deadline)
         self._last_seconds = answer.seconds
         return answer
 
@@ -122,9 +129,17 @@ class Connection:
             self._manifest,
             self._address,
             version=self._version,
+            wishes=self._wishes,
+            note=self._note,
             metadata=self._metadata,
             compression=self._compression,
         )
+
+    def _note(self, text: str) -> None:
+        """Log a warning, once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            logger.warning("warning: %s", text)
 
     def _attempt(self, once: Callable[[ServerChannel], T], deadline: Deadline) -> T:
         """Run `once` until it succeeds, with growing pauses, or raise by the deadline."""

@@ -10,8 +10,9 @@ import numpy as np
 import PIL.Image
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.edge.client import EdgeClient, Prediction
+from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.edge.image import preprocess
+from bottlefit_jax.edge.prediction import Prediction
 from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable
 from bottlefit_jax.links.jpeg import METHOD, SERVICE
 from bottlefit_jax.links.summary import Sample
@@ -52,7 +53,7 @@ class Split:
     def once(self, image: np.ndarray) -> Sample:
         """Classify an image, as Method says."""
         prediction = self._client.infer(image)
-        return Sample(_steps(prediction), prediction.bytes_sent.latent)
+        return Sample(_steps(prediction), prediction.bytes_sent.payload)
 
 
 class Local:
@@ -139,8 +140,10 @@ def _steps(prediction: Prediction) -> dict[str, float]:
         "preprocess": timings.preprocess,
         "head": timings.head,
         "quantizer": timings.quantizer,
+        "encode": timings.encode,
         "network": timings.network,
         "queue": timings.queue,
+        "decode": timings.decode,
         "tail": timings.tail,
         "total": timings.total,
     }

@@ -109,8 +109,8 @@ def _how(setting: Setting) -> Iterator[str]:
     yield f"Energy: {setting.energy or unknown}."
     if setting.slower != 1:
         yield (
-            f"**A model of a device that computes {setting.slower:g} times as long as this machine**: preprocess, head "
-            "and quantizer are measured times multiplied; network, queue and tail are as measured."
+            f"**A model of a device that computes {setting.slower:g} times as long as this machine**: preprocess, "
+            "head, quantizer and encode are measured times multiplied; the other steps are as measured."
         )
     shown = [f"p{p}" for p, fewest in PERCENTILES.items() if setting.count >= fewest]
     absent = [f"p{p} needs {fewest:,} images a row" for p, fewest in PERCENTILES.items() if setting.count < fewest]
@@ -120,8 +120,9 @@ def _how(setting: Setting) -> Iterator[str]:
     )
     yield (
         "preprocess: from a decoded image to the network's input size. head: what the device computes; for JPEG the "
-        "encoding, for local only the whole network. network: from the request to the answer, without the server's "
-        "queue and tail. tail: the rest of the network on the server; for JPEG all of it."
+        "encoding, for local only the whole network. encode: from the latent to the payload. network: from the request "
+        "to the answer, without the server's queue, decode and tail. decode: from the payloads of a batch to latents. "
+        "tail: the rest of the network on the server; for JPEG all of it."
     )
     yield from setting.notes
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 METHODS = ("split", "local", "jpeg")
-STEPS = ("preprocess", "head", "quantizer", "network", "queue", "tail", "total")
-NOT_COMPUTED = ("network", "queue", "tail", "total")  # in these steps the device itself computes nothing
+STEPS = ("preprocess", "head", "quantizer", "encode", "network", "queue", "decode", "tail", "total")
+NOT_COMPUTED = ("network", "queue", "decode", "tail", "total")  # in these steps the device itself computes nothing
 PERCENTILES = {50: 1, 95: 20, 99: 100}  # percentile -> the fewest images that have one beyond it
 MIN_IMAGES = 6  # of 5, even the interval from the smallest to the largest holds the median with 94 % only
 NOISY = 3.0  # a p95 of more times the p50 is a disturbance, not the method
@@ -25,7 +25,7 @@ class Sample:
 
     Attributes:
         ms: milliseconds of each step that the method has.
-        payload: bytes of its latent or JPEG.
+        payload: bytes of its payload or JPEG.
     """
 
     ms: dict[str, float]
@@ -51,7 +51,7 @@ class Row:
         rate_mbit, delay_ms: None on a link that is not shaped.
         images: the number that was measured.
         ms: step -> "p50", "p95", "p99" -> ms; without the percentiles that need more images.
-        payload: mean bytes of latent or JPEG.
+        payload: mean bytes of payload or JPEG.
         bytes_sent: mean of all bytes that the device sent; None where an image failed or the link does not count.
         energy_mj: mean energy of one image in mJ; None without meter and watts.
         error: why images are missing; None where none is.

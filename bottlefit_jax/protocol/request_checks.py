@@ -1,20 +1,30 @@
 """Checks of ModelInfer requests on the server: a bad request is refused here, before anything is allocated for it.
 
-Messages only, no sockets. Each function reads one part of a request and raises `Refused` where it is invalid.
+Messages only, no sockets. Each function reads one part of a request and raises `Refused` where it is invalid. The input
+is checked in `input_checks.py`.
 """
 
-import math
 import re
 import time
 from typing import Any
 
 import grpc
-import numpy as np
 
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.bundle.schema import quote
 from bottlefit_jax.errors import BottleFitError
-from bottlefit_jax.protocol.names import HEAD, ID_DIGITS, INPUT, OUTPUT, TIMEOUT
+from bottlefit_jax.protocol.classification import DEFAULT, Output
+from bottlefit_jax.protocol.names import (
+    CLASSIFICATION,
+    HEAD,
+    ID_DIGITS,
+    IDENTITY,
+    OUTPUT,
+    PROBABILITIES,
+    TIMEOUT,
+)
+
+OUTPUTS = (OUTPUT, PROBABILITIES, IDENTITY)
 
 
 class Refused(BottleFitError):
@@ -75,80 +85,45 @@ def deadline_of(request: Any, deadline: float) -> float:
     return min(deadline, time.monotonic() + value / 1e6) if value else deadline
 
 
-def latent_of(request: Any, manifest: Manifest, max_batch: int) -> np.ndarray:
-    """Return the latents of a ModelInferRequest.
-
-    Args:
-        request: with raw or typed contents.
-        manifest: of the tail that the request is for.
-        max_batch: the largest batch that the server takes.
-
-    Returns:
-        [b, h, w, c] uint8, 1 <= b <= max_batch.
+def outputs_of(request: Any, manifest: Manifest) -> tuple[Output, ...]:
+    """Return the outputs that a request asks for; the logits where it names none.
 
     Raises:
-        Refused: INVALID_ARGUMENT, with the first problem.
+        Refused: INVALID_ARGUMENT, an output is unknown, named twice, or has invalid parameters.
     """
-    if len(request.inputs) != 1:
-        raise invalid(f"the request has {len(request.inputs)} inputs; it must have one, {INPUT}")
-    tensor = request.inputs[0]
-    if tensor.name != INPUT:
-        raise invalid(f"the input is named {quote(tensor.name)}; it must be {INPUT}")
-    if tensor.datatype != "UINT8":
-        raise invalid(f"the input's datatype is {quote(tensor.datatype)}; it must be UINT8")
-    shape, latent_shape = tuple(tensor.shape), manifest.latent.shape
-    if len(shape) != 4 or shape[1:] != latent_shape or not 1 <= shape[0] <= max_batch:
-        raise invalid(
-            f"the input's shape is {quote(list(shape))}; it must be [batch, {', '.join(map(str, latent_shape))}] "
-            f"with a batch of 1 to {max_batch}"
-        )
-    for key in tensor.parameters:
-        if key.startswith("shared_memory"):
-            raise invalid("the input is in shared memory, which this server does not support: send its contents")
-    _check_outputs(request)
-    return _contents(request, math.prod(shape)).reshape(shape)
+    if not request.outputs:
+        return DEFAULT
+    outputs: list[Output] = []
+    for output in request.outputs:
+        if output.name not in OUTPUTS:
+            raise invalid(f"the requested output is {quote(output.name)}; it must be {', '.join(OUTPUTS)}")
+        if any(output.name == other.name for other in outputs):
+            raise invalid(f"the output {output.name} is requested twice; request it once")
+        outputs.append(Output(output.name, _classes_of(output, manifest.model.num_classes)))
+    return tuple(outputs)
 
 
-def _parameter(request: Any, name: str) -> tuple[str | None, Any]:
+def _classes_of(output: Any, classes: int) -> int:
+    """Return the parameter `classification` of a requested output, 0 where it has none."""
+    others = [key for key in output.parameters if key != CLASSIFICATION]
+    if others:
+        keys = ", ".join(sorted(map(quote, others[:3])))
+        raise invalid(f"the requested output {output.name} has the parameters {keys}; it may have {CLASSIFICATION}")
+    kind, value = _parameter(output, CLASSIFICATION)
+    if kind is None:
+        return 0
+    if output.name == IDENTITY:
+        raise invalid(f"{CLASSIFICATION} is requested of {IDENTITY}, which has no classes")
+    if kind != "int64_param" or not 1 <= value <= classes:
+        shown = quote(value)
+        raise invalid(f"{CLASSIFICATION} of {output.name} is {shown}; it must be a whole number from 1 to {classes:,}")
+    return value
+
+
+def _parameter(message: Any, name: str) -> tuple[str | None, Any]:
     """Return the kind and the value of a parameter: (None, None) without it, ("", None) where it is empty."""
-    if name not in request.parameters:
+    if name not in message.parameters:
         return None, None
-    parameter = request.parameters[name]
+    parameter = message.parameters[name]
     kind = parameter.WhichOneof("parameter_choice")
     return (kind, getattr(parameter, kind)) if kind else ("", None)
-
-
-def _check_outputs(request: Any) -> None:
-    for output in request.outputs:
-        if output.name != OUTPUT:
-            raise invalid(f"the requested output is {quote(output.name)}; it must be {OUTPUT}")
-        if output.parameters:
-            keys = ", ".join(sorted(map(quote, list(output.parameters)[:3])))
-            raise invalid(f"the requested output has the parameters {keys}; it must have none")
-    if len(request.outputs) > 1:
-        raise invalid(f"the output {OUTPUT} is requested {len(request.outputs)} times; request it once")
-
-
-def _contents(request: Any, size: int) -> np.ndarray:
-    """Return the raw or typed contents as [size] uint8."""
-    raw, tensor = request.raw_input_contents, request.inputs[0]
-    typed = [(field.name, len(value)) for field, value in tensor.contents.ListFields()]
-    if raw and typed:
-        raise invalid("the input has raw and typed contents; it must have one of them")
-    if raw:
-        if len(raw) != 1:
-            raise invalid(f"the request has {len(raw)} raw contents for one input")
-        if len(raw[0]) != size:
-            raise invalid(f"the raw contents have {len(raw[0]):,} bytes; the shape {list(tensor.shape)} has {size:,}")
-        return np.frombuffer(raw[0], np.uint8)
-    if not typed:
-        raise invalid("the input has no contents")
-    if [name for name, _ in typed] != ["uint_contents"]:
-        raise invalid(f"the contents are {', '.join(name for name, _ in typed)}; UINT8 goes into uint_contents")
-    ((_, count),) = typed
-    if count != size:
-        raise invalid(f"uint_contents has {count:,} numbers; the shape {list(tensor.shape)} has {size:,}")
-    values = np.fromiter(tensor.contents.uint_contents, np.uint32, count)
-    if values.max() > 255:
-        raise invalid(f"uint_contents has {values.max()}; the largest UINT8 is 255")
-    return values.astype(np.uint8)

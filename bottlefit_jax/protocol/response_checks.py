@@ -9,11 +9,13 @@ import numpy as np
 
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.errors import ProtocolError
-from bottlefit_jax.protocol.names import HEAD, ID_DIGITS, IDENTITY, OUTPUT, TAIL
+from bottlefit_jax.protocol import classification
+from bottlefit_jax.protocol.names import HEAD, ID_DIGITS, IDENTITY, OUTPUT, PROBABILITIES, TAIL
 from bottlefit_jax.protocol.text import one_line
 
-# Bytes for names, labels and parameters beside the logits; a response that has more does not come from our server.
+# Bytes for names, labels and parameters beside the numbers; a response that has more does not come from our server.
 LARGEST_REST = 1 << 20
+SUM_TOLERANCE = 1e-2  # of probabilities: a tail may compute in half precision
 
 
 def largest_response(manifest: Manifest) -> int:
@@ -68,30 +70,72 @@ def _raw_output(response: Any, name: str) -> tuple[Any, bytes] | None:
     return output, contents[index] if index < len(contents) else b""
 
 
-def logits_of(response: Any, manifest: Manifest) -> np.ndarray:
-    """Return the logits of a ModelInferResponse for one image.
+def vector_of(response: Any, manifest: Manifest, name: str = OUTPUT) -> np.ndarray:
+    """Return the logits or the probabilities of a ModelInferResponse for one image.
+
+    Args:
+        response: to a request without `classification`.
+        manifest: of our head.
+        name: OUTPUT or PROBABILITIES.
 
     Returns:
-        [classes] float32, finite.
+        [classes] float32, finite; probabilities are between 0 and 1 and sum to 1.
 
     Raises:
-        ProtocolError: there are none, or they have another type or shape, or are not finite.
+        ProtocolError: there are none, or they have another type or shape or other values.
     """
     classes = manifest.model.num_classes
-    logits = _raw_output(response, OUTPUT)
-    if logits is None:
-        names = ", ".join(one_line(output.name) for output in response.outputs) or "nothing"
-        raise ProtocolError(f"the server answered with {names} instead of {OUTPUT}")
-    output, raw = logits
+    output, raw = _output(response, name)
     if output.datatype != "FP32" or list(output.shape) not in ([1, classes], [classes]) or len(raw) != 4 * classes:
         raise ProtocolError(
             f"the server answered with {one_line(output.datatype)} {list(output.shape)} in {len(raw):,} raw bytes; "
-            f"one image's logits are FP32 [1, {classes}] in {4 * classes:,}"
+            f"one image's {name} are FP32 [1, {classes}] in {4 * classes:,}"
         )
     values = np.frombuffer(raw, "<f4").astype(np.float32)
     if not np.isfinite(values).all():
-        raise ProtocolError("the server answered with logits that are NaN or infinite")
+        raise ProtocolError(f"the server answered with {name} that are NaN or infinite")
+    if name == PROBABILITIES and not (values.min() >= 0 and abs(float(values.sum()) - 1) < SUM_TOLERANCE):
+        raise ProtocolError(f"the server answered with probabilities that sum to {float(values.sum()):g}")
     return values
+
+
+def classes_of(response: Any, manifest: Manifest, count: int) -> list[tuple[int, float]]:
+    """Return the likeliest classes of one image and their probabilities, from the output PROBABILITIES as texts.
+
+    Args:
+        response: to a request with `classification`.
+        manifest: of our head.
+        count: that was asked for.
+
+    Returns:
+        `count` pairs of index and probability, the likeliest first.
+
+    Raises:
+        ProtocolError: the answer is something else.
+    """
+    output, raw = _output(response, PROBABILITIES)
+    if output.datatype != "BYTES" or list(output.shape) not in ([1, count], [count]):
+        raise ProtocolError(
+            f"the server answered with {one_line(output.datatype)} {list(output.shape)[:8]}; the {count} likeliest "
+            f"classes are BYTES [1, {count}]"
+        )
+    try:
+        return classification.read(raw, count, manifest.model.num_classes)
+    except ValueError as error:
+        raise ProtocolError(f"the server answered with invalid classes: {one_line(str(error))}") from None
+
+
+def _output(response: Any, name: str) -> tuple[Any, bytes]:
+    """Return the output of that name and its raw bytes.
+
+    Raises:
+        ProtocolError: there is none, or there are several.
+    """
+    output = _raw_output(response, name)
+    if output is None:
+        names = ", ".join(one_line(other.name) for other in response.outputs) or "nothing"
+        raise ProtocolError(f"the server answered with {one_line(names)} instead of {name}")
+    return output
 
 
 def microseconds(response: Any, name: str) -> int | None:

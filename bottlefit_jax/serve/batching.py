@@ -1,5 +1,8 @@
 """Requests in, batches through the tail, results out: one bounded queue and one thread per tail.
 
+The thread decodes the payloads of a batch all at once, then runs the tail. A payload that cannot be decoded fails its
+own request alone.
+
 No sockets and no messages. A request that finds the tail idle and the queue empty is run at once. Otherwise it waits
 for others, at most `delay` seconds from its arrival. The batcher keeps a running average of the seconds that the tail
 takes for an image. With it a request is refused at once where the requests before it leave too little of its deadline,
@@ -12,7 +15,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -22,6 +25,7 @@ from bottlefit_jax.errors import BottleFitError, Unavailable
 from bottlefit_jax.serve.tail import Tail
 
 WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
+Decode = Callable[[Sequence[bytes]], tuple[np.ndarray, list[str | None]]]  # as wire.decode_batch, for some rates
 SHARE = 0.7  # of a deadline that the queue and the tail may take; the rest is for errors of the average and the answer
 LOOK_AGAIN = 0.01  # seconds between two searches of the queue for stale requests: each reads all of it
 
@@ -42,6 +46,10 @@ class TailFailed(BottleFitError):
     """The tail raised an exception."""
 
 
+class BadPayload(BottleFitError):
+    """A payload of the request cannot be decoded; the text says why."""
+
+
 @dataclass(frozen=True)
 class Result:
     """The result of a request.
@@ -51,17 +59,19 @@ class Result:
         queue_us: microseconds in the queue.
         tail_us: microseconds of the batch in the tail.
         batch: images that the tail ran at once.
+        decode_us: microseconds in which the payloads of the batch were decoded; None for a raw latent.
     """
 
     logits: np.ndarray
     queue_us: int
     tail_us: int
     batch: int
+    decode_us: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    latent: np.ndarray
+    images: np.ndarray | list[bytes]  # latents or payloads
     deadline: float  # math.inf: none
     arrived: float
     alone: bool  # nothing ran or waited when it arrived
@@ -76,6 +86,7 @@ class Batcher:
         max_batch: images that the tail runs at once; a request may have several.
         delay: seconds that a request may wait for others.
         limit: the largest number of requests in the queue, whatever their deadlines.
+        decode: of payloads; None where only latents are submitted. Called from the batcher's thread.
         ran: called with the size of each batch, from the batcher's thread.
         clock: that the deadlines are measured by, in seconds.
     """
@@ -87,11 +98,12 @@ class Batcher:
         max_batch: int,
         delay: float,
         limit: int,
+        decode: Decode | None = None,
         ran: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._tail, self._max_batch, self._delay, self._limit, self._ran = tail, max_batch, delay, limit, ran
-        self._clock = clock
+        self._decode, self._clock = decode, clock
         self._queue: deque[_Request] = deque()
         self._waiting = 0  # images in the queue
         self._image_seconds = 0.0  # running average; 0: not known yet
@@ -106,15 +118,15 @@ class Batcher:
         """Return the number of requests that wait."""
         return len(self._queue)
 
-    def submit(self, latent: np.ndarray, *, deadline: float = math.inf) -> Future[Result]:
+    def submit(self, images: np.ndarray | list[bytes], *, deadline: float = math.inf) -> Future[Result]:
         """Put a request into the queue; cancelling the future takes it out again.
 
         Args:
-            latent: [b, h, w, c] uint8, b <= max_batch.
+            images: latents [b, h, w, c] uint8, or b payloads; b <= max_batch.
             deadline: by the batcher's clock; a request that would end after it is not begun.
 
         Returns:
-            A future of the Result; its exception is Expired or TailFailed.
+            A future of the Result; its exception is Expired, BadPayload or TailFailed.
 
         Raises:
             QueueFull: the request was not taken; a later one may be.
@@ -123,18 +135,18 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed("the batcher is closed")
-            now, images = self._clock(), len(latent)
-            refusal = self._refusal(images, deadline, now)
+            now, count = self._clock(), len(images)
+            refusal = self._refusal(count, deadline, now)
             if refusal is not None and now >= self._look_again:
                 self._drop_stale(now)
                 self._look_again = now + LOOK_AGAIN
-                refusal = self._refusal(images, deadline, now)
+                refusal = self._refusal(count, deadline, now)
             if refusal is not None:
                 raise QueueFull(refusal)
             alone = self._batch_ends is None and not self._queue
-            request = _Request(latent, deadline, now, alone)
+            request = _Request(images, deadline, now, alone)
             self._queue.append(request)
-            self._waiting += images
+            self._waiting += count
             if len(self._queue) == 1 or self._waiting >= self._max_batch:
                 self._changed.notify()  # between these two the thread waits for more
         return request.future
@@ -196,7 +208,7 @@ class Batcher:
         """
         batch, images, deadline = [], 0, math.inf
         for request in self._queue:
-            images += len(request.latent)
+            images += len(request.images)
             deadline = min(deadline, request.deadline)
             late = now + images * self._image_seconds > deadline
             if images > self._max_batch or (late and batch):
@@ -215,43 +227,77 @@ class Batcher:
                 request.future.set_exception(Expired("the request would end after its deadline"))
 
     def _is_stale(self, request: _Request, now: float) -> bool:
-        ends = now if request.alone else now + len(request.latent) * self._image_seconds
+        ends = now if request.alone else now + len(request.images) * self._image_seconds
         return request.deadline <= ends or request.future.cancelled()
 
     def _run(self, batch: list[_Request]) -> None:
         # From here on no future can be cancelled. Those that were cancelled just before are left out; it may be all.
         batch = [request for request in batch if request.future.set_running_or_notify_cancel()]
-        images, started, error, logits = _images(batch), self._clock(), None, np.empty(0)
+        started, decoded, error, logits = self._clock(), 0.0, None, np.empty(0)
         try:
+            batch, latents = self._latents(batch)
+            decoded = self._clock()
             if batch:
-                latents = [request.latent for request in batch]
-                logits = self._tail(latents[0] if len(batch) == 1 else np.concatenate(latents))
+                logits = self._tail(latents)
         except Exception as raised:  # whatever a library raises, the next batch must run
             error = f"{type(raised).__name__}: {raised}"
-        seconds = self._clock() - started
+        ended, images = self._clock(), _images(batch)
         with self._changed:
             if batch and error is None:
-                self._learn(seconds / images)
+                self._learn((ended - started) / images)
             self._batch_ends = None
         start = 0
         for request in batch:
             if error is not None:
                 request.future.set_exception(TailFailed(error))  # one each: futures extend its traceback
                 continue
-            part = logits[start : start + len(request.latent)]
-            start += len(request.latent)
-            queue_us = round((started - request.arrived) * 1e6)
-            request.future.set_result(Result(part, queue_us, round(seconds * 1e6), images))
+            part = logits[start : start + len(request.images)]
+            start += len(request.images)
+            decode_us = None if isinstance(request.images, np.ndarray) else _us(decoded - started)
+            queue_us, tail_us = _us(started - request.arrived), _us(ended - decoded)
+            request.future.set_result(Result(part, queue_us, tail_us, images, decode_us))
         if batch and error is None:
             self._ran(images)
+
+    def _latents(self, batch: list[_Request]) -> tuple[list[_Request], np.ndarray]:
+        """Decode the payloads of a batch, and fail the requests whose payloads are invalid.
+
+        Returns:
+            The other requests, and their latents [B, h, w, c].
+        """
+        payloads = [payload for request in batch if isinstance(request.images, list) for payload in request.images]
+        if not payloads:
+            parts = [request.images for request in batch if isinstance(request.images, np.ndarray)]
+            return batch, parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0)
+        if self._decode is None:
+            raise TypeError("payloads were submitted to a batcher that has no decoder")
+        decoded, problems = self._decode(payloads)
+        good, parts, start = [], [], 0
+        for request in batch:
+            part = request.images
+            if isinstance(part, list):
+                part, found = decoded[start : start + len(part)], problems[start : start + len(part)]
+                start += len(part)
+                problem = next((problem for problem in found if problem is not None), None)
+                if problem is not None:
+                    request.future.set_exception(BadPayload(problem))
+                    continue
+            good.append(request)
+            parts.append(part)
+        whole = len(decoded) == _images(good)  # payloads alone, all of them valid
+        return good, decoded if whole or not parts else np.concatenate(parts)
 
     def _learn(self, image_seconds: float) -> None:
         known = self._image_seconds
         self._image_seconds = known + WEIGHT * (image_seconds - known) if known else image_seconds
 
 
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
 def _images(batch: Iterable[_Request]) -> int:
-    return sum(len(request.latent) for request in batch)
+    return sum(len(request.images) for request in batch)
 
 
 class Inbox:

@@ -17,17 +17,19 @@ from grpc import StatusCode
 
 from bottlefit_jax import __version__
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.classification import DEFAULT, Output
+from bottlefit_jax.protocol.input_checks import input_of
 from bottlefit_jax.protocol.model_config import make_config
-from bottlefit_jax.protocol.names import BATCH, INPUT, OUTPUT, QUEUE_US, TAIL_US
-from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, invalid, latent_of, version_of
+from bottlefit_jax.protocol.names import BATCH, DECODE_US, INPUT, OUTPUT, PROBABILITIES, QUEUE_US, TAIL_US
+from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, invalid, outputs_of, version_of
 from bottlefit_jax.protocol.stubs import pb
-from bottlefit_jax.serve.batching import Closed, Expired, Inbox, QueueFull, Result, TailFailed
+from bottlefit_jax.serve.batching import BadPayload, Closed, Expired, Inbox, QueueFull, Result, TailFailed
 from bottlefit_jax.serve.log import log
 from bottlefit_jax.serve.metrics import Metrics
 from bottlefit_jax.serve.repository import HeadMissing, Model, NoSuchModel, OtherHead, Repository
 from bottlefit_jax.serve.tail import BACKENDS
 
-EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
+EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 METHODS = frozenset(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name)  # of the protocol, not ours
 # an error of the repository -> the status of the call
 STATUSES = {
@@ -46,6 +48,7 @@ class Call:
         deadline: by time.monotonic(); math.inf without one.
         notes: fields of its line in the log.
         model: that a ModelInfer request was for; None before it is known.
+        outputs: that it asks for.
         caller: returns who calls. It takes time, so it is called only where the log shows the caller.
     """
 
@@ -53,6 +56,7 @@ class Call:
     deadline: float
     notes: dict[str, Any]
     model: Model | None = None
+    outputs: tuple[Output, ...] = DEFAULT
     caller: Callable[[], dict[str, str]] = dict
 
 
@@ -135,18 +139,22 @@ class InferenceService:
             versions=[str(model.manifest.version) for model in self._versions(request.name)],
             platform=BACKENDS[self._backend].platform,
             inputs=[tensor(name=INPUT, datatype="UINT8", shape=[-1, *manifest.latent.shape])],
-            outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, manifest.model.num_classes])],
+            outputs=[
+                tensor(name=name, datatype="FP32", shape=[-1, manifest.model.num_classes])
+                for name in (OUTPUT, PROBABILITIES)
+            ],
         )
 
     async def _model_config(self, request: Any, call: Call) -> Message:
-        manifest = self._model(request.name, request.version).manifest
+        model = self._model(request.name, request.version)
         backend = BACKENDS[self._backend]
         config = make_config(
-            manifest,
+            model.manifest,
             platform=backend.platform,
             backend=backend.library,
             max_batch=self._max_batch,
             delay=self._delay,
+            rates=model.rates,
         )
         return pb.ModelConfigResponse(config=config)
 
@@ -178,11 +186,15 @@ class InferenceService:
         call.model.statistics.succeed(result, time.monotonic_ns() - started)
         manifest = call.model.manifest
         numbers = {QUEUE_US: result.queue_us, TAIL_US: result.tail_us, BATCH: result.batch}
+        if result.decode_us is not None:
+            numbers[DECODE_US] = result.decode_us
         call.notes.update(numbers)
         metrics = self._metrics.of(manifest.name, manifest.version)
         metrics.queue.observe(result.queue_us / 1e6)
         metrics.tail.observe(result.tail_us / 1e6)
-        return call.model.responses.response(request.id, result.logits, numbers)
+        if result.decode_us is not None:
+            metrics.decode.observe(result.decode_us / 1e6)
+        return call.model.responses.response(request.id, result.logits, numbers, call.outputs)
 
     async def _run(self, request: Any, call: Call) -> Result:
         future = self._submit(request, call)
@@ -190,6 +202,8 @@ class InferenceService:
             return await self._inbox.result(future)  # cancelling this call cancels the future
         except Expired as error:
             raise Refused(StatusCode.DEADLINE_EXCEEDED, "the request would end after its deadline") from error
+        except BadPayload as error:
+            raise invalid(str(error)) from error
         except TailFailed as error:
             log("tail failed", level=40, error=str(error), **call.notes)
             raise Refused(StatusCode.INTERNAL, "the tail failed; the server's log says why") from error
@@ -198,9 +212,10 @@ class InferenceService:
         for _ in range(2):  # again where a load replaced the model between `_choose` and `submit`
             model = call.model = self._choose(request)
             call.notes.update(model=model.manifest.name, version=model.manifest.version)
-            latent = latent_of(request, model.manifest, self._max_batch)
+            call.outputs = outputs_of(request, model.manifest)
+            images = input_of(request, model.manifest, max_batch=self._max_batch, rates=model.rates)
             try:
-                return model.batcher.submit(latent, deadline=call.deadline)
+                return model.batcher.submit(images, deadline=call.deadline)
             except QueueFull as error:
                 message = f"{model.manifest.name} is overloaded, try again later: {error}"
                 raise Refused(StatusCode.RESOURCE_EXHAUSTED, message) from error

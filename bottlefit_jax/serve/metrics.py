@@ -19,6 +19,7 @@ class Metrics:
         self.requests = Counter("requests", "ModelInfer requests by status", (*MODEL, "status"), **common)
         self.queue_seconds = Histogram("queue_seconds", "Time in the queue", **times)
         self.tail_seconds = Histogram("tail_seconds", "Time of the batch in the tail", **times)
+        self.decode_seconds = Histogram("decode_seconds", "Time of the batch's payloads in the decoder", **times)
         self.total_seconds = Histogram("total_seconds", "Time from request to response", **times)
         self.batch = Histogram("batch_size", "Images run at once", MODEL, buckets=(1, 2, 4, 8, 16, 32, 64), **common)
         self.queue = Gauge("queue_length", "Requests that wait", MODEL, **common)
@@ -50,6 +51,7 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, *labels: str):
         self.queue = metrics.queue_seconds.labels(*labels)
         self.tail = metrics.tail_seconds.labels(*labels)
+        self.decode = metrics.decode_seconds.labels(*labels)
         self.total = metrics.total_seconds.labels(*labels)
         self.received, self.sent = metrics.received.labels(*labels), metrics.sent.labels(*labels)
         self._requests, self._labels = metrics.requests, labels

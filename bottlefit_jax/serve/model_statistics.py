@@ -1,4 +1,7 @@
-"""The counts and times of one model that ModelStatistics returns, defined as Triton's are."""
+"""The counts and times of one model that ModelStatistics returns, defined as Triton's are.
+
+`compute_input` is the time of decoding payloads.
+"""
 
 import time
 from collections import Counter
@@ -13,7 +16,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self._images = self._succeeded = self._failed = self._last_ms = 0
-        self._total_ns = self._failed_ns = self._queue_ns = self._tail_ns = 0
+        self._total_ns = self._failed_ns = self._queue_ns = self._decode_ns = self._tail_ns = 0
         self._batches: Counter[int] = Counter()  # size -> images that were run in batches of it
         self._batch_ns: Counter[int] = Counter()  # size -> the time of those batches, once for each image
 
@@ -25,6 +28,7 @@ class Statistics:
         self._last_ms = time.time_ns() // 1_000_000
         self._total_ns += total_ns
         self._queue_ns += 1000 * result.queue_us
+        self._decode_ns += 1000 * (result.decode_us or 0)
         self._tail_ns += tail_ns
         self._batches[result.batch] += images
         self._batch_ns[result.batch] += images * tail_ns
@@ -49,7 +53,7 @@ class Statistics:
                 success=duration(count=succeeded, ns=self._total_ns),
                 fail=duration(count=self._failed, ns=self._failed_ns),
                 queue=duration(count=succeeded, ns=self._queue_ns),
-                compute_input=duration(count=succeeded),
+                compute_input=duration(count=succeeded, ns=self._decode_ns),
                 compute_infer=duration(count=succeeded, ns=self._tail_ns),
                 compute_output=duration(count=succeeded),
             ),

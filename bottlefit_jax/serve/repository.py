@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle, Manifest, read_bundle
 from bottlefit_jax.bundle.schema import quote
+from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.names import ID_DIGITS
 from bottlefit_jax.protocol.response import ResponseMaker
@@ -32,11 +33,12 @@ class HeadMissing(UserError):
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle and its running tail."""
+    """A bundle, its running tail, and the rates of the payloads that it takes, if any."""
 
     bundle: Bundle
     batcher: Batcher
     responses: ResponseMaker
+    rates: Rates | None
     statistics: Statistics = field(default_factory=Statistics)
 
     @property
@@ -73,7 +75,7 @@ class Repository:
     Args:
         bundles: folders of one bundle each.
         parents: folders that hold bundles, PARENT/BUNDLE or PARENT/NAME/VERSION; they are read again at each load.
-        start: makes the Batcher of a verified bundle; may raise UserError.
+        start: makes the Batcher of a verified bundle and its rates; may raise UserError.
         max_batch: images in one request at most.
 
     Attributes:
@@ -86,7 +88,7 @@ class Repository:
         bundles: Sequence[Path],
         parents: Sequence[Path],
         *,
-        start: Callable[[Bundle], Batcher],
+        start: Callable[[Bundle, Rates | None], Batcher],
         max_batch: int,
     ):
         self._bundles, self._parents, self._start, self._max_batch = bundles, parents, start, max_batch
@@ -278,7 +280,8 @@ class Repository:
                 f"{folder} needs messages of {needed:,} bytes; this server was started for {self.message_limit:,} "
                 "at most: start it with this bundle"
             )
-        return Model(bundle, self._start(bundle), ResponseMaker(bundle.manifest))
+        rates = bundle.read_rates()
+        return Model(bundle, self._start(bundle, rates), ResponseMaker(bundle.manifest), rates)
 
     def _problems(self, on_disk: BundlesOnDisk) -> dict[Path, UserError]:
         """Return why folders on the disk are not served, from now or from when they were last verified."""

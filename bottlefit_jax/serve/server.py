@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 
 from bottlefit_jax.bundle import Bundle
+from bottlefit_jax.codec import wire
+from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.protocol.authorization import read_token
 from bottlefit_jax.protocol.names import SERVICE
 from bottlefit_jax.serve import security
-from bottlefit_jax.serve.batching import Batcher
+from bottlefit_jax.serve.batching import Batcher, Decode
 from bottlefit_jax.serve.grpc_server import GrpcServer
 from bottlefit_jax.serve.health import Health
 from bottlefit_jax.serve.http_server import HttpServer
@@ -174,8 +177,8 @@ def _credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
     return security.credentials(Path(options.tls_cert), Path(options.tls_key), client_ca)
 
 
-def _batcher(options: ServerOptions, metrics: Metrics, bundle: Bundle) -> Batcher:
-    """Start the tail of a bundle."""
+def _batcher(options: ServerOptions, metrics: Metrics, bundle: Bundle, rates: Rates | None) -> Batcher:
+    """Start the tail of a bundle, and its decoder if it has rates."""
     name, version = bundle.manifest.name, bundle.manifest.version
     tail = open_tail(bundle, backend=options.backend, threads=options.threads, max_batch=options.max_batch)
     sizes = metrics.batch.labels(name, str(version))
@@ -184,8 +187,16 @@ def _batcher(options: ServerOptions, metrics: Metrics, bundle: Bundle) -> Batche
         max_batch=options.max_batch,
         delay=options.batch_delay_ms / 1e3,
         limit=options.queue,
+        decode=None if rates is None else _decoder(rates),
         ran=sizes.observe,
     )
     waiting = weakref.ref(batcher)  # metrics outlive a model that is unloaded, and must not keep its tail
     metrics.watch_queue(name, version, lambda: len(waiting() or ()))
     return batcher
+
+
+def _decoder(rates: Rates) -> Decode:
+    """Return the decoder of a bundle's payloads, after it has decoded one of each rate: the first makes arrays."""
+    latent = np.full(rates.shape, rates.rates[0].zero_point, np.uint8)
+    wire.decode_batch([wire.encode(latent, rate) for rate in rates.rates], rates)
+    return functools.partial(wire.decode_batch, rates=rates)

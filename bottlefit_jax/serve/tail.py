@@ -9,6 +9,7 @@ import numpy as np
 
 from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.protocol.names import OUTPUT
 
 SMALL = 0.0005  # seconds; a faster tail takes longer, and more of the processor, on several threads than on one
 Tail = Callable[[np.ndarray], np.ndarray]
@@ -81,10 +82,19 @@ def _onnx_session(bundle: Bundle, threads: int) -> Tail:
     options.log_severity_level = 4  # errors are raised; onnxruntime would print them as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        (latent,), (logits, *_) = session.get_inputs(), session.get_outputs()
+        (latent,) = session.get_inputs()
+        logits = _logits_name([output.name for output in session.get_outputs()])
     except Exception as error:  # onnxruntime's errors have no common class below Exception
         raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
-    return lambda batch: session.run([logits.name], {latent.name: batch})[0]  # pyright: ignore[reportReturnType]
+    return lambda batch: session.run([logits], {latent.name: batch})[0]  # pyright: ignore[reportReturnType]
+
+
+def _logits_name(outputs: list[str]) -> str:
+    """Return the output to run; the server computes probabilities from it, as tails of older bundles have no others."""
+    if OUTPUT in outputs:
+        return OUTPUT
+    (only,) = outputs
+    return only
 
 
 def _jax(bundle: Bundle, threads: int, max_batch: int) -> Tail:

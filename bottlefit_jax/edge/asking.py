@@ -1,0 +1,85 @@
+"""How an image is sent to a server and what is asked about it: as the device wishes, as far as the server can."""
+
+from dataclasses import dataclass, field
+
+from bottlefit_jax.bundle import Manifest
+from bottlefit_jax.codec.rates import Rates
+from bottlefit_jax.protocol.classification import Output
+from bottlefit_jax.protocol.model_config import Abilities
+from bottlefit_jax.protocol.names import IDENTITY, OUTPUT, PROBABILITIES
+from bottlefit_jax.protocol.request import RequestMaker
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a device would like.
+
+    Attributes:
+        rates: that its payloads are made with; None where it sends raw latents.
+        classes: how many of the likeliest classes it wants; 0 is the probabilities of all.
+    """
+
+    rates: Rates | None = None
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as it can be sent.
+
+    Attributes:
+        latent: the values of [h, w, c] uint8.
+        payload: of the latent; None where the device sends raw latents.
+    """
+
+    latent: bytes
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a channel asks of the server behind it.
+
+    Attributes:
+        version: of the model; empty for the newest.
+        payload: whether it sends payloads, and not raw latents.
+        output: the one that has the scores.
+        model: the name to ask for.
+        requests: makes the messages.
+    """
+
+    version: str
+    payload: bool
+    output: Output
+    model: str
+    requests: RequestMaker = field(compare=False, repr=False)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a server that takes raw latents alone and gives logits alone understands it."""
+        return not self.payload and self.output == Output(OUTPUT)
+
+    def content(self, image: Encoded) -> bytes:
+        """Return what is sent of an image."""
+        return image.payload if self.payload and image.payload is not None else image.latent
+
+
+def ask(
+    manifest: Manifest, version: str, abilities: Abilities, wishes: Wishes, *, payload_to: str | None = None
+) -> Asking:
+    """Return what to ask of a model.
+
+    Args:
+        manifest: of the head.
+        version: of the model; empty for the newest.
+        abilities: of the model.
+        wishes: of the device. Without the output PROBABILITIES, the logits of all classes are asked for.
+        payload_to: the name of the model that payloads are sent to; None sends raw latents to the manifest's model.
+    """
+    model, payload = payload_to or manifest.name, payload_to is not None
+    output = Output(PROBABILITIES, wishes.classes) if abilities.probabilities else Output(OUTPUT)
+    named: tuple[Output, ...] = ()  # an older server does not know them
+    if abilities.probabilities:
+        named = (output, Output(IDENTITY)) if abilities.identity else (output,)
+    requests = RequestMaker(manifest, model=model, payload=payload, outputs=named)
+    return Asking(version, payload, output, model, requests)
