@@ -1,8 +1,7 @@
 """Writes the tail into a model repository of NVIDIA Triton, which KServe serves as well.
 
 FOLDER/NAME/config.pbtxt            input latent, outputs logits, probabilities and identity, all versions, dynamic
-                                    batching, a bounded queue; parameters head, tail (of the newest version) and format,
-                                    payload and rates where payloads are taken
+                                    batching; parameters head, tail (of the newest version) and format
 FOLDER/NAME/labels.txt              if the labels are known: Triton's classification extension shows them
 FOLDER/NAME/VERSION/model.onnx      the bundle's tail.onnx, with the outputs that it lacks
 
@@ -10,7 +9,8 @@ A bundle with rates adds two models, so that Triton takes payloads:
 
 FOLDER/NAME-decode                  payload -> latent, of the Python backend: VERSION/model.py, which needs NumPy alone,
                                     and VERSION/rates.json
-FOLDER/NAME-payload                 payload -> logits, probabilities and identity: an ensemble of the other two
+FOLDER/NAME-payload                 payload -> logits, probabilities and identity: an ensemble of the newest versions of
+                                    the others; parameters payload (the version of payloads) and rates (their key)
 
 All versions of a model belong to one head: devices do not name a version, and Triton answers with the newest.
 """
@@ -82,9 +82,8 @@ def write_repository(
     try:
         for model in models:
             _write(bundle, model, whole=replace)
-        if replace and len(models) == 1:  # what took payloads for the replaced tail
-            for place in _payload_models(folder, bundle.manifest.name):
-                shutil.rmtree(place, ignore_errors=True)
+        if replace and len(models) == 1:
+            _remove_payload_models(folder, bundle.manifest.name)
     except OSError as error:
         raise write_error(folder / bundle.manifest.name, error) from error
 
@@ -125,7 +124,7 @@ def _models(bundle: Bundle, folder: Path, *, max_batch_size: int = 1, delay_us: 
     """Return the bundle's models; the ensemble is last, since it needs the others."""
     name, rates = bundle.manifest.name, bundle.read_rates()
     labels = "".join(f"{label}\n" for label in bundle.manifest.labels)
-    config = tail_config(bundle, rates, max_batch_size=max_batch_size, delay_us=delay_us)
+    config = tail_config(bundle, max_batch_size=max_batch_size, delay_us=delay_us)
     tail = _Model(folder / name, config, labels, lambda version: _write_tail(bundle, version))
     if rates is None:
         return [tail]
@@ -161,9 +160,6 @@ def _mismatch(bundle: Bundle, model: _Model) -> str | None:
         return f"has the tail of head {head[2][:12]}…, and this bundle that of head {head_id[:12]}…"
     if model.config.tensors not in text or ("version_policy" in model.config.before and "version_policy" not in text):
         return "has other inputs and outputs, or was written by an older version"
-    takes, has = (RATES in _parameters(config) for config in (text, model.config.text))
-    if takes != has:
-        return f"takes {'' if takes else 'no '}payloads, and this bundle has {'' if has else 'no '}rates"
     if labels != model.labels:
         return "has other labels"
     return None
@@ -194,6 +190,14 @@ def _write(bundle: Bundle, model: _Model, *, whole: bool) -> None:
         for key, value in _parameters(model.config.text).items():
             text = re.sub(ID.format(key=key), rf"\g<1>{value}", text)
         write_text(place / CONFIG, text)
+
+
+def _remove_payload_models(folder: Path, name: str) -> None:
+    """Remove the models that took payloads for a replaced tail, unless they are somebody else's."""
+    for place in _payload_models(folder, name):
+        config = place / CONFIG
+        if config.exists() and HEAD in _parameters(config.read_text(encoding="utf-8", errors="replace")):
+            shutil.rmtree(place)
 
 
 def _write_tail(bundle: Bundle, version: Path) -> None:

@@ -45,12 +45,11 @@ class ModelConfig:
         return self.before + self.tensors + self.after
 
 
-def tail_config(bundle: Bundle, rates: Rates | None, *, max_batch_size: int, delay_us: int) -> ModelConfig:
+def tail_config(bundle: Bundle, *, max_batch_size: int, delay_us: int) -> ModelConfig:
     """Return the config of the tail: latent -> logits, probabilities, identity.
 
     Args:
         bundle: has the tail.
-        rates: of the bundle; None if it has none.
         max_batch_size: images that Triton runs at once.
         delay_us: microseconds that a request may wait for others although an instance is idle.
     """
@@ -58,16 +57,18 @@ def tail_config(bundle: Bundle, rates: Rates | None, *, max_batch_size: int, del
     return ModelConfig(
         f"{_header(bundle.manifest.name, kind, max_batch_size)}version_policy {{ all {{ }} }}\n",
         _tensors("input", [_latent(bundle)]) + _tensors("output", _answers(bundle)),
-        _batching(max_batch_size, delay_us) + _parameters(bundle, rates),
+        _batching(max_batch_size, delay_us) + _parameters(bundle, {TAIL: bundle.manifest.tail.id}),
     )
 
 
 def decode_config(bundle: Bundle, rates: Rates, *, max_batch_size: int, delay_us: int) -> ModelConfig:
-    """Return the config of the model that decodes: payload -> latent. Arguments as those of `tail_config`."""
+    """Return the config of the model that decodes: payload -> latent. Arguments as in `tail_config`."""
     return ModelConfig(
         _header(bundle.manifest.name + DECODE_SUFFIX, 'backend: "python"', max_batch_size),
         _tensors("input", [_PAYLOAD]) + _tensors("output", [_latent(bundle)]),
-        "instance_group [ { kind: KIND_CPU } ]\n" + _batching(max_batch_size, delay_us) + _parameters(bundle, rates),
+        "instance_group [ { kind: KIND_CPU } ]\n"
+        + _batching(max_batch_size, delay_us)
+        + _payload_parameters(bundle, rates),
     )
 
 
@@ -82,7 +83,7 @@ def payload_config(bundle: Bundle, rates: Rates, *, max_batch_size: int) -> Mode
         + "ensemble_scheduling {\n  step [\n"
         + ",\n".join(steps)
         + "\n  ]\n}\n",
-        _parameters(bundle, rates),
+        _payload_parameters(bundle, rates),
     )
 
 
@@ -141,11 +142,13 @@ dynamic_batching {{
 """
 
 
-def _parameters(bundle: Bundle, rates: Rates | None) -> str:
-    """Return the parameters by which a device sees whether it fits the model, and whether it may send payloads."""
-    manifest = bundle.manifest
-    values = {HEAD: manifest.head.id, TAIL: manifest.tail.id, FORMAT: manifest.format}
-    if rates is not None:
-        values |= {PAYLOAD: wire.VERSION, RATES: f"{rates.key:08x}"}
+def _parameters(bundle: Bundle, values: dict[str, str]) -> str:
+    """Return the parameters by which a device sees whether it fits the model: the head's id, the format, and others."""
+    values = {HEAD: bundle.manifest.head.id, FORMAT: str(bundle.manifest.format)} | values
     entries = (f'  key: "{key}"\n  value {{ string_value: "{value}" }}\n' for key, value in values.items())
     return "".join(f"parameters {{\n{entry}}}\n" for entry in entries)
+
+
+def _payload_parameters(bundle: Bundle, rates: Rates) -> str:
+    """Return the parameters of a model that takes payloads. The tail's id is not one: these models have no tail."""
+    return _parameters(bundle, {PAYLOAD: str(wire.VERSION), RATES: f"{rates.key:08x}"})

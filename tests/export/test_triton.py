@@ -158,9 +158,10 @@ def test_a_bundle_with_rates_gets_a_model_that_decodes_and_an_ensemble(with_rate
     assert (first.model_name, dict(first.input_map)) == ("digits-decode", {"payload": "payload"})
     assert (second.model_name, dict(second.input_map)) == ("digits", {key: key for key in first.output_map})
     assert dict(second.output_map) == {output.name: output.name for output in ensemble.output}
-    parameters = {key: value.string_value for key, value in tail.parameters.items()}
-    assert parameters["payload"] == str(wire.VERSION)
-    assert parameters["rates"] == f"{with_rates.read_rates().key:08x}"
+    assert set(tail.parameters) == {"head", "tail", "format"}  # it takes no payloads itself
+    parameters = {key: value.string_value for key, value in ensemble.parameters.items()}
+    key = f"{with_rates.read_rates().key:08x}"
+    assert parameters == {"head": example.HEAD, "format": "3", "payload": str(wire.VERSION), "rates": key}
     assert (
         parse_rates((models / "digits-decode" / "3" / "rates.json").read_text(), "it").key
         == with_rates.read_rates().key
@@ -173,22 +174,37 @@ def test_a_new_version_brings_its_rates_with_it(with_rates, tmp_path):
     tables = example.rates(steps={"one": 1})
     newer = read_bundle(example.write(tmp_path / "newer", **example.with_rates(tables, files=FILES, version=4)))
     triton.write_repository(newer, models)
-    for suffix in ("", "-decode", "-payload"):
+    assert before.key != newer.read_rates().key
+    for suffix in ("-decode", "-payload"):
         config = read_config(models / f"digits{suffix}")
-        assert config.parameters["rates"].string_value == f"{newer.read_rates().key:08x}" != f"{before.key:08x}"
+        assert config.parameters["rates"].string_value == f"{newer.read_rates().key:08x}"
         assert versions_in(models / f"digits{suffix}") >= {"3", "4"}
 
 
-def test_payloads_and_raw_latents_alone_are_two_kinds_of_model(bundle, with_rates, tmp_path):
+def test_a_tail_without_rates_replaces_those_before_it_for_payloads_too(bundle, with_rates, tmp_path):
+    models = tmp_path / "models"
+    triton.write_repository(bundle, models)
+    triton.write_repository(rewritten(with_rates, version=4, tail="d" * 64), models)
+    assert versions_in(models) == {"digits", "digits-decode", "digits-payload"}
+    triton.write_repository(rewritten(bundle, version=5, tail="e" * 64), models)
+    assert versions_in(models / "digits") == {"3", "4", "5", "config.pbtxt", "labels.txt"}
+    assert versions_in(models / "digits-payload") == {"4", "config.pbtxt", "labels.txt"}  # of the newest digits
+
+
+def test_a_model_of_another_head_takes_what_decodes_for_the_old_one_away(bundle, with_rates, tmp_path):
     models = tmp_path / "models"
     triton.write_repository(with_rates, models)
-    other = rewritten(bundle, version=4)
-    with pytest.raises(UserError, match="digits takes payloads, and this bundle has no rates: give another --name"):
+    other = rewritten(bundle, version=4, head="c" * 64)
+    with pytest.raises(UserError, match="has the tail of head aaaaaaaaaaaa…"):
         triton.write_repository(other, models)
+    assert versions_in(models) == {"digits", "digits-decode", "digits-payload"}
     triton.write_repository(other, models, overwrite=True)
-    assert versions_in(models) == {"digits"}  # an ensemble that the model does not mention is gone
-    with pytest.raises(UserError, match="digits takes no payloads, and this bundle has rates"):
-        triton.write_repository(with_rates, models)
+    assert versions_in(models) == {"digits"}
+    (models / "digits-payload").mkdir()
+    (models / "digits-payload" / "config.pbtxt").write_text('platform: "ensemble"')  # not ours
+    triton.write_repository(rewritten(bundle, version=4, head="d" * 64), models, overwrite=True)
+    assert versions_in(models) == {"digits", "digits-payload"}
+    assert versions_in(models / "digits") == {"4", "config.pbtxt", "labels.txt"}
     triton.write_repository(with_rates, models, overwrite=True)
     assert versions_in(models) == {"digits", "digits-decode", "digits-payload"}
     assert versions_in(models / "digits") == {"3", "config.pbtxt", "labels.txt"}
@@ -205,12 +221,13 @@ def test_another_folder_in_the_place_of_a_model_that_decodes_is_kept(with_rates,
 
 def rewritten(bundle, *, version=3, tail="b" * 64, head=example.HEAD, **changes):
     """The bundle with another manifest."""
-    manifest = example.manifest()
+    rates = bundle.manifest.rates
+    manifest = example.manifest_with_rates(files=FILES) if rates else example.manifest()
     ids = {
         "head": {**manifest["head"], "id": head},
         "tail": {**manifest["tail"], "id": tail, "head": head},
     }
-    return write_manifest(bundle.folder, Manifest.from_json(example.manifest(version=version, **ids, **changes)))
+    return write_manifest(bundle.folder, Manifest.from_json({**manifest, "version": version, **ids, **changes}))
 
 
 def versions_in(model):
