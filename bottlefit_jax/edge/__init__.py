@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING
 from bottlefit_jax.lazy import exports
 
 if TYPE_CHECKING:
-    from bottlefit_jax.edge.client import (
-        BytesSent,
-        EdgeClient,
-        ImageError,
-        Prediction,
-        ProtocolError,
-        Timings,
-        Unavailable,
-    )
+    from bottlefit_jax.edge.client import EdgeClient, ImageError, ProtocolError, Unavailable
     from bottlefit_jax.edge.interpreter import Interpreter
+    from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings
 
 # gRPC's default resolver asks DNS servers only and does not find mDNS names such as raspberrypi.local. No channel
 # option selects the resolver: gRPC reads this variable once, when it is imported. A value that is set stays.
@@ -41,15 +34,8 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
-        "client": (
-            "BytesSent",
-            "EdgeClient",
-            "ImageError",
-            "Prediction",
-            "ProtocolError",
-            "Timings",
-            "Unavailable",
-        ),
+        "client": ("EdgeClient", "ImageError", "ProtocolError", "Unavailable"),
         "interpreter": ("Interpreter",),
+        "prediction": ("BytesSent", "Prediction", "Timings"),
     },
 )

@@ -6,7 +6,7 @@ from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.protocol.classification import Output
 from bottlefit_jax.protocol.model_config import Abilities
-from bottlefit_jax.protocol.names import IDENTITY, OUTPUT, PAYLOAD_SUFFIX, PROBABILITIES
+from bottlefit_jax.protocol.names import IDENTITY, OUTPUT, PROBABILITIES
 from bottlefit_jax.protocol.request import RequestMaker
 
 
@@ -65,7 +65,7 @@ class Asking:
 
 
 def ask(
-    manifest: Manifest, version: str, abilities: Abilities, wishes: Wishes, *, payload: bool, ensemble: bool
+    manifest: Manifest, version: str, abilities: Abilities, wishes: Wishes, *, payload_to: str | None = None
 ) -> Asking:
     """Return what to ask of a model.
 
@@ -74,12 +74,11 @@ def ask(
         version: of the model; empty for the newest.
         abilities: of the model.
         wishes: of the device. Without the output PROBABILITIES, the logits of all classes are asked for.
-        payload: whether to send payloads.
-        ensemble: whether the model is the one beside the tail that takes payloads on Triton.
+        payload_to: the name of the model that payloads are sent to; None sends raw latents to the manifest's model.
     """
-    model = f"{manifest.name}{PAYLOAD_SUFFIX}" if ensemble else manifest.name
+    model, payload = payload_to or manifest.name, payload_to is not None
     output = Output(PROBABILITIES, wishes.classes) if abilities.probabilities else Output(OUTPUT)
-    named: tuple[Output, ...] = ()  # names none where the server may not know all of them
+    named: tuple[Output, ...] = ()  # an older server does not know them
     if abilities.probabilities:
         named = (output, Output(IDENTITY)) if abilities.identity else (output,)
     requests = RequestMaker(manifest, model=model, payload=payload, outputs=named)

@@ -212,21 +212,20 @@ class ServerChannel:
 
     def _how_to_ask(self, version: str, abilities: Abilities, deadline: Deadline) -> Asking:
         """Return what to ask of a version of our tail: with payloads, if it or an ensemble before it takes ours."""
-        rates, server, problem = self._wishes.rates, self._server.text, None
-        payload = ensemble = False
-        if rates is not None:
-            problem = payload_problem(abilities, rates, server)
-            payload = problem is None
-            if not abilities.payload and (other := self._ensemble(version, deadline)) is not None:
-                problem = payload_problem(other, rates, server)
-                payload = ensemble = problem is None
-                abilities = other if ensemble else abilities
-        if problem is not None:
-            self._note(f"raw latents are sent, which are larger: {problem}")
-        return ask(self._manifest, version, abilities, self._wishes, payload=payload, ensemble=ensemble)
+        rates = self._wishes.rates
+        if rates is None:
+            return ask(self._manifest, version, abilities, self._wishes)
+        # a model with the output identity is Triton's: its tail takes raw latents, an ensemble before it payloads
+        taker = self._ensemble(version, deadline) if abilities.identity else abilities
+        problem = payload_problem(taker or Abilities(), rates, self._server.text)
+        if problem is None and taker is not None:
+            model = f"{self._manifest.name}{PAYLOAD_SUFFIX}" if abilities.identity else self._manifest.name
+            return ask(self._manifest, version, taker, self._wishes, payload_to=model)
+        self._note(f"raw latents are sent, which are larger: {problem}")
+        return ask(self._manifest, version, abilities, self._wishes)
 
     def _ensemble(self, version: str, deadline: Deadline) -> Abilities | None:
-        """Return what the ensemble takes and gives that decodes payloads on Triton; None where there is none of ours."""
+        """Return what the model takes and gives that decodes payloads before our tail on Triton; None without one."""
         options = {"timeout": deadline.left(), "metadata": self._metadata}
         model = {"name": f"{self._manifest.name}{PAYLOAD_SUFFIX}", "version": version}
         ready = self._stub.ModelReady.future(pb.ModelReadyRequest(**model), **options)

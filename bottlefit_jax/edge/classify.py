@@ -15,7 +15,8 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
-    from bottlefit_jax.edge.client import EdgeClient, Prediction
+    from bottlefit_jax.edge.client import EdgeClient
+    from bottlefit_jax.edge.prediction import Prediction
 
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1

@@ -5,102 +5,31 @@ with EdgeClient("bundles/digits", "localhost:8001") as client:
 """
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.bundle import Bundle, Manifest, read_bundle
+from bottlefit_jax.bundle import RAW, Bundle, Manifest, read_bundle
 from bottlefit_jax.codec import quantizer, wire
 from bottlefit_jax.codec.rate import Rate
-from bottlefit_jax.codec.rates import Rates, parse_rates
+from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.edge import tls as tls_files
 from bottlefit_jax.edge.asking import Encoded, Wishes
 from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings, bytes_sent, likeliest, server_times
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
-from bottlefit_jax.protocol.names import DECODE_US, OUTPUT, QUEUE_US, TAIL_US
+from bottlefit_jax.protocol.names import OUTPUT
 from bottlefit_jax.protocol.response import softmax
-from bottlefit_jax.protocol.response_checks import classes_of, microseconds, vector_of
+from bottlefit_jax.protocol.response_checks import classes_of, vector_of
 
-__all__ = ["BytesSent", "EdgeClient", "ImageError", "Prediction", "ProtocolError", "Timings", "Unavailable"]
+__all__ = ["EdgeClient", "ImageError", "ProtocolError", "Unavailable"]
 
 MAX_DEADLINE_MS, MAX_THREADS = 3_600_000, 1024
 TOP = 5  # classes of a prediction
-RAW = "raw"  # as a rate: the latent itself, one byte a value
-
-
-@dataclass(frozen=True)
-class Timings:
-    """The time of each step, in milliseconds.
-
-    Attributes:
-        preprocess: decoding, and resizing to the network's input.
-        head: the head; the whole network in a local run.
-        quantizer: from the head's output to the latent; 0 for an int8 head, whose output is the latent.
-        encode: from the latent to the payload; 0 where raw latents are sent.
-        network: from the request to the answer, with retries, without the next three where these are known.
-        queue, tail: on the server; None where the server does not report them.
-        decode: of the batch's payloads on the server, before the tail; None where the server does not report it.
-        total: all of it.
-    """
-
-    preprocess: float
-    head: float
-    quantizer: float
-    encode: float
-    network: float
-    queue: float | None
-    decode: float | None
-    tail: float | None
-    total: float
-
-
-@dataclass(frozen=True)
-class BytesSent:
-    """The bytes that the device sent for one image; `total` is the sum of the other three byte counts.
-
-    Attributes:
-        payload: the coded latent, or its values themselves, one byte each.
-        protocol: the rest of the serialised request.
-        transport: all else that was written to TCP: HTTP/2, TLS, and what was sent again. Negative where gRPC's
-            compression saved more than that. None where the system does not count it.
-        total: of the image.
-        segments: TCP segments, acknowledgements included. Each also has about 52 bytes of TCP and IPv4 headers,
-            which are in none of these numbers. None where the system does not count them.
-    """
-
-    payload: int
-    protocol: int
-    transport: int | None
-    total: int
-    segments: int | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image.
-
-    Attributes:
-        label: the name of the likeliest class; its index where the bundle has no labels.
-        index: of the likeliest class.
-        probability: its softmax.
-        top: the likeliest classes as (label, index, probability), the likeliest first; as many as were asked for.
-        timings: of each step.
-        bytes_sent: by the device.
-        probabilities: [classes] float32, the softmax; None where the server sent the likeliest classes alone.
-    """
-
-    label: str
-    index: int
-    probability: float
-    timings: Timings
-    bytes_sent: BytesSent
-    top: tuple[tuple[str, int, float], ...] = field(repr=False)
-    probabilities: np.ndarray | None = field(repr=False, compare=False)
 
 
 class EdgeClient:
@@ -127,7 +56,7 @@ class EdgeClient:
         """Read manifest.json and the head; connect to nothing yet.
 
         Args:
-            bundle: the folder. Only manifest.json, the tables of the rates and the file that runs here need to be in it.
+            bundle: the folder. Only manifest.json, the rates' tables and the file that runs here need to be in it.
             server: HOST:PORT; None where only `infer_local` is called.
             deadline_ms: milliseconds that an image may take, with retries.
             compress: compress requests by gRPC's gzip.
@@ -225,7 +154,7 @@ class EdgeClient:
         answer = connection.infer(Encoded(latent.tobytes(), payload), deadline)
         top, probabilities = self._scores(answer)
         answered = time.perf_counter()
-        queue, decode, tail = _server_times(answer)
+        queue, decode, tail = server_times(answer)
         timings = Timings(
             preprocess=1000 * (preprocessed - started),
             head=1000 * (ran - preprocessed),
@@ -237,7 +166,7 @@ class EdgeClient:
             tail=tail,
             total=1000 * (answered - started),
         )
-        return self._prediction(top, timings, _bytes_sent(answer), probabilities)
+        return self._prediction(top, timings, bytes_sent(answer), probabilities)
 
     def infer_local(self, image: Any) -> Prediction:
         """Classify an image with the whole network on this device, from the bundle's file for local runs.
@@ -258,7 +187,7 @@ class EdgeClient:
         none = dict.fromkeys(("quantizer", "encode", "network", "queue", "decode", "tail"), 0.0)
         timings = Timings(total - head, head, **none, total=total)
         sent = BytesSent(0, 0, 0, 0, 0)
-        return self._prediction(_likeliest(probabilities, self._top), timings, sent, probabilities)
+        return self._prediction(likeliest(probabilities, self._top), timings, sent, probabilities)
 
     def close(self) -> None:
         """End the connection."""
@@ -298,7 +227,7 @@ class EdgeClient:
             return classes_of(answer.response, self.manifest, classes), None
         values = vector_of(answer.response, self.manifest, name)
         probabilities = softmax(values) if name == OUTPUT else values
-        return _likeliest(probabilities, self._top), probabilities
+        return likeliest(probabilities, self._top), probabilities
 
     def _prediction(
         self,
@@ -336,11 +265,10 @@ def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, 
 
 def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | None]:
     """Return the rates of a bundle and the one of this id, or of the manifest's default; None for raw latents."""
-    path = files.folder / "rates.json"
-    rates = parse_rates(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
-    chosen = rate or (RAW if rates is None else rates.rates[0].id)
+    chosen = files.manifest.default_rate if rate is None else rate
     if chosen == RAW:
         return None, None
+    rates = files.read_rates()
     if rates is None:
         raise UserError(f"rate is {chosen!r}; this bundle has no rates: give {RAW!r}, or export it again")
     return rates, rates.get(chosen)
@@ -350,26 +278,3 @@ def _affine(manifest: Manifest) -> quantizer.Affine:
     """Return the manifest's quantisation of the latent, which the tail undoes."""
     latent = manifest.latent
     return quantizer.Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
-
-
-def _likeliest(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
-    best = np.argsort(-probabilities, kind="stable")[:count]
-    return [(int(index), float(probabilities[index])) for index in best]
-
-
-def _server_times(answer: Answer) -> tuple[float | None, float | None, float | None]:
-    """Return the milliseconds in queue, decoder and tail; None where the server reports none, or more than all took."""
-    queue, decode, tail = (microseconds(answer.response, name) for name in (QUEUE_US, DECODE_US, TAIL_US))
-    if tail is None or (queue or 0) + (decode or 0) + tail > 1e6 * answer.seconds:
-        return None, None, None
-    return None if queue is None else queue / 1000, None if decode is None else decode / 1000, tail / 1000
-
-
-def _bytes_sent(answer: Answer) -> BytesSent:
-    """Return the bytes of an answer's request, from its size and from TCP's counters around it."""
-    request, payload = answer.request_bytes, answer.content_bytes
-    before, after = answer.before, answer.after
-    if before is None or after is None or before.connection != after.connection:
-        return BytesSent(payload, request - payload, None, request, None)
-    total = after.bytes - before.bytes
-    return BytesSent(payload, request - payload, total - request, total, after.segments - before.segments)

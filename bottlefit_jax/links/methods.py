@@ -10,8 +10,9 @@ import numpy as np
 import PIL.Image
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.edge.client import EdgeClient, Prediction
+from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.edge.image import preprocess
+from bottlefit_jax.edge.prediction import Prediction
 from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable
 from bottlefit_jax.links.jpeg import METHOD, SERVICE
 from bottlefit_jax.links.summary import Sample

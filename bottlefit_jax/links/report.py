@@ -109,8 +109,8 @@ def _how(setting: Setting) -> Iterator[str]:
     yield f"Energy: {setting.energy or unknown}."
     if setting.slower != 1:
         yield (
-            f"**A model of a device that computes {setting.slower:g} times as long as this machine**: preprocess, head, "
-            "quantizer and encode are measured times multiplied; the other steps are as measured."
+            f"**A model of a device that computes {setting.slower:g} times as long as this machine**: preprocess, "
+            "head, quantizer and encode are measured times multiplied; the other steps are as measured."
         )
     shown = [f"p{p}" for p, fewest in PERCENTILES.items() if setting.count >= fewest]
     absent = [f"p{p} needs {fewest:,} images a row" for p, fewest in PERCENTILES.items() if setting.count < fewest]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle, Manifest, read_bundle
 from bottlefit_jax.bundle.schema import quote
-from bottlefit_jax.codec.rates import Rates, parse_rates
+from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.names import ID_DIGITS
 from bottlefit_jax.protocol.response import ResponseMaker
@@ -280,7 +280,7 @@ class Repository:
                 f"{folder} needs messages of {needed:,} bytes; this server was started for {self.message_limit:,} "
                 "at most: start it with this bundle"
             )
-        rates = _rates_of(bundle)
+        rates = bundle.read_rates()
         return Model(bundle, self._start(bundle, rates), ResponseMaker(bundle.manifest), rates)
 
     def _problems(self, on_disk: BundlesOnDisk) -> dict[Path, UserError]:
@@ -302,11 +302,6 @@ def _check_alone(bundle: Bundle, bundles: list[Bundle]) -> None:
     same = [other.folder for other in bundles if other.manifest.version == version]
     if len(same) > 1:
         raise UserError(f"{' and '.join(map(str, same))} are both version {version} of {name!r}")
-
-
-def _rates_of(bundle: Bundle) -> Rates | None:
-    path = bundle.folder / "rates.json"
-    return parse_rates(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
 
 
 def _version(model: Model) -> int:

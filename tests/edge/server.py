@@ -16,6 +16,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from bottlefit_jax.codec import wire
+
 TYPE_UINT8, TYPE_FP32 = 2, 11
 
 
@@ -43,6 +45,9 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.token = None
         self.parameters = {}  # of every response
         self.answer_version = None
+        self.probabilities = False  # whether it has that output, and answers by the classification extension
+        self.rates = None  # of the payloads that it takes
+        self.triton = False  # whether payloads go to an ensemble beside it, and the ids are an output
         self.alter = lambda response: response
         self.requests, self.config_requests, self.peers = [], 0, set()
         self.times_left = []  # seconds of each request's deadline
@@ -68,7 +73,8 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerLiveResponse(live=self.live)
 
     def ModelReady(self, request, context):
-        return pb.ModelReadyResponse(ready=self.ready and request.name == self.name)
+        ensemble = [f"{self.name}-payload"] if self.triton and self.rates is not None else []
+        return pb.ModelReadyResponse(ready=self.ready and request.name in [self.name, *ensemble])
 
     def ModelMetadata(self, request, context):
         return pb.ModelMetadataResponse(name=self.name, versions=[*self.others, self.version])
@@ -78,9 +84,16 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         _, head = self._version(request.version, context)
         response = pb.ModelConfigResponse()
         config = response.config
-        config.name, config.max_batch_size = self.name, self.batch
+        config.name, config.max_batch_size = request.name, self.batch
         config.input.add(name="latent", data_type=self.input_type, dims=self.dims)
         config.output.add(name="logits", data_type=TYPE_FP32, dims=[-1, self.classes][self.batch > 0 :])
+        if self.probabilities:
+            config.output.add(name="probabilities", data_type=TYPE_FP32, dims=[self.classes])
+        if self.triton:
+            config.output.add(name="identity", data_type=TYPE_UINT8, dims=[32])
+        if self.rates is not None:
+            config.parameters["payload"].string_value = "1"
+            config.parameters["rates"].string_value = f"{self.rates.key:08x}"
         if head is not None:
             config.parameters["head"].string_value = head
         return response
@@ -99,21 +112,49 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
         time.sleep(self.seconds)
         self.gate.wait(60)
         version, head = self._version(request.model_version, context)
-        latent = np.frombuffer(request.raw_input_contents[0], np.uint8)
         logits = np.zeros(self.classes, np.float32)
-        logits[int(latent.sum()) % self.classes] = 5
-        response = pb.ModelInferResponse(model_name=self.name, model_version=self.answer_version or version)
-        response.outputs.add(name="logits", datatype="FP32", shape=[1, self.classes])
-        response.raw_output_contents.append(logits.tobytes())
+        logits[int(self._latent(request, context).sum()) % self.classes] = 5
+        response = pb.ModelInferResponse(model_name=request.model_name, model_version=self.answer_version or version)
+        asked = {output.name: output for output in request.outputs}
+        if not asked:
+            response.outputs.add(name="logits", datatype="FP32", shape=[1, self.classes])
+            response.raw_output_contents.append(logits.tobytes())
+        elif "probabilities" in asked and self.probabilities:
+            values = np.exp(logits) / np.exp(logits).sum()
+            count = asked["probabilities"].parameters["classification"].int64_param
+            datatype, width, raw = "FP32", self.classes, values.tobytes()
+            if count:
+                best = np.argsort(-values, kind="stable")[:count]
+                texts = [f"{values[index]:f}:{index}:server's {index}".encode() for index in best]
+                datatype, width = "BYTES", count
+                raw = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+            response.outputs.add(name="probabilities", datatype=datatype, shape=[1, width])
+            response.raw_output_contents.append(raw)
+        else:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unexpected inference output {[*asked]}")
         for name, value in self.parameters.items():
             response.parameters[name].int64_param = value
         if self.identity == "parameters":
             response.parameters["head"].string_param = head[:32]
             response.parameters["tail"].string_param = self.tail[:32]
-        if self.identity == "output":
+        if self.identity == "output" or "identity" in asked:
             response.outputs.add(name="identity", datatype="UINT8", shape=[1, 32])
             response.raw_output_contents.append(bytes.fromhex(head[:32] + self.tail[:32]))
         return self.alter(response) or response
+
+
+    def _latent(self, request, context):
+        """The raw latent, or what the payload decodes to."""
+        content = request.raw_input_contents[0]
+        takes_payloads = self.rates is not None and (request.model_name.endswith("-payload") or not self.triton)
+        if request.inputs[0].name == "payload" and takes_payloads:
+            latents, problems = wire.decode_batch([content[4:]], self.rates)
+            if problems[0] is None:
+                return latents[0]
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, problems[0])
+        if request.inputs[0].name != "latent" or request.model_name != self.name:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unexpected inference input {request.inputs[0].name}")
+        return np.frombuffer(content, np.uint8)
 
 
 def serve(tail, *, port=0, credentials=None):

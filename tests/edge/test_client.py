@@ -34,8 +34,8 @@ def test_an_image_is_classified_by_head_and_tail(bundle, server, tail, image, im
             assert prediction.label == f"class {prediction.index}"
             assert prediction.probability == pytest.approx(np.exp(5) / (np.exp(5) + 9))
             assert prediction.probabilities.sum() == pytest.approx(1)
-        assert client.top(prediction, 3)[0] == (prediction.label, prediction.index, prediction.probability)
-        assert len(client.top(prediction, 99)) == 10
+        assert prediction.top[0] == (prediction.label, prediction.index, prediction.probability)
+        assert len(prediction.top) == 5
     request = tail.requests[0]
     assert (request.model_name, request.model_version) == ("digits", "")
     assert request.parameters["head"].string_param == "a" * 32

@@ -58,7 +58,7 @@ def test_json_is_an_object_a_line(bundle, server, folder, capsys):
     assert [one["file"] for one in found] == [str(folder / f"{index}.png") for index in range(3)]
     assert set(found[0]) == {"file", "label", "index", "probability", "timings", "bytes_sent", "top"}
     assert found[0]["timings"]["tail"] is None
-    assert found[0]["bytes_sent"]["latent"] == 29 * 29 * 3
+    assert found[0]["bytes_sent"]["payload"] == 29 * 29 * 3
     assert len(found[0]["top"]) == 3
     assert found[0]["top"][0] == {key: found[0][key] for key in ("label", "index", "probability")}
 

@@ -287,12 +287,12 @@ def test_framing_costs_at_most_200_bytes_on_a_warm_connection(bundle, server, im
         framing = []
         for _ in range(20):
             sent = client.infer(image).bytes_sent
-            assert sent.latent == 29 * 29 * 3
+            assert sent.payload == 29 * 29 * 3
             assert 0 < sent.protocol < 120  # of which 55 name the head and the time left
             assert sent.transport is not None
             assert sent.transport > 0
-            assert sent.total == sent.latent + sent.protocol + sent.transport
-            framing.append(sent.total - sent.latent)
+            assert sent.total == sent.payload + sent.protocol + sent.transport
+            framing.append(sent.total - sent.payload)
             assert sent.segments is not None
             assert 1 <= sent.segments < 10
             other.infer(image)
@@ -305,11 +305,11 @@ def test_compression_is_grpcs_and_saves_bytes(bundle, server, tail, image):
     with EdgeClient(bundle, server, compress=True) as client:
         client.connect()
         sent = client.infer(image).bytes_sent
-        assert sent.latent == 29 * 29 * 3
+        assert sent.payload == 29 * 29 * 3
         if sent.transport is not None:
             assert sent.total < 500
             assert sent.transport < 0
-    assert tail.requests[0].raw_input_contents[0] == bytes([7]) * sent.latent
+    assert tail.requests[0].raw_input_contents[0] == bytes([7]) * sent.payload
 
 
 def test_bytes_that_the_system_does_not_count_are_none(bundle, server, image, monkeypatch):
@@ -317,7 +317,7 @@ def test_bytes_that_the_system_does_not_count_are_none(bundle, server, image, mo
     with EdgeClient(bundle, server) as client:
         sent = client.infer(image).bytes_sent
     assert (sent.transport, sent.segments) == (None, None)
-    assert sent.total == sent.latent + sent.protocol
+    assert sent.total == sent.payload + sent.protocol
 
 
 def test_no_socket_is_left_open(bundle, server, image):

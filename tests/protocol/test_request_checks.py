@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
+from bottlefit_jax.protocol.input_checks import input_of
 from bottlefit_jax.protocol.request import RequestMaker
-from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, latent_of, version_of
+from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, outputs_of, version_of
 from tests.protocol.conftest import SHAPE, latents
 
 MAX_BATCH = 4
@@ -42,9 +43,13 @@ def output(name="logits", **parameters):
     return pb.ModelInferRequest.InferRequestedOutputTensor(name=name, parameters=parameters)
 
 
+def classes(name="logits", **value):
+    return {"outputs": [output(name, classification=pb.InferParameter(**value))]}
+
+
 WRONG = {
     "no input": ({"inputs": []}, "the request has 0 inputs"),
-    "two inputs": ({"inputs": tensor() * 2}, "the request has 2 inputs"),
+    "two inputs": ({"inputs": tensor() * 2}, "the request has 2 inputs; it must have one, latent or payload"),
     "name": ({"inputs": tensor(name="x" * 1000)}, "the input is named 'xxxxx"),
     "dtype": ({"inputs": tensor(datatype="FP32")}, "the input's datatype is 'FP32'; it must be UINT8"),
     "flat": ({"inputs": tensor(shape=[90])}, r"shape is \[90\]; it must be \[batch, 5, 6, 3\] with a batch of 1 to 4"),
@@ -67,12 +72,23 @@ WRONG = {
         {"inputs": tensor(parameters={"shared_memory_region": pb.InferParameter(string_param="x")})},
         "shared memory",
     ),
-    "output": ({"outputs": [output("probabilities")]}, "the requested output is 'probabilities'; it must be logits"),
-    "classification": (
-        {"outputs": [output(classification=pb.InferParameter(int64_param=3))]},
-        "the requested output has the parameters 'classification'; it must have none",
+    "output": (
+        {"outputs": [output("scores")]},
+        "the requested output is 'scores'; it must be logits, probabilities, identity",
     ),
-    "output twice": ({"outputs": [output()] * 2}, "the output logits is requested 2 times"),
+    "output twice": ({"outputs": [output()] * 2}, "the output logits is requested twice"),
+    "output parameter": (
+        {"outputs": [output(shared_memory_region=pb.InferParameter(string_param="x"))]},
+        "the requested output logits has the parameters 'shared_memory_region'; it may have classification",
+    ),
+    "no classes": (classes(int64_param=0), "classification of logits is 0; it must be a whole number from 1 to 4"),
+    "negative classes": (classes(int64_param=-1), "classification of logits is -1"),
+    "too many classes": (classes(int64_param=5), "classification of logits is 5; it must be a whole number from 1 to 4"),
+    "text as classes": (classes("probabilities", string_param="3"), "classification of probabilities is '3'"),
+    "half a class": (classes(double_param=1.5), "classification of logits is 1.5"),
+    "true as classes": (classes(bool_param=True), "classification of logits is True"),
+    "empty classes": (classes(), "classification of logits is None"),
+    "classes of ids": (classes("identity", int64_param=1), "classification is requested of identity"),
     "version": ({"model_version": "newest"}, "the model's version is 'newest'; it must be a number"),
     "long version": ({"model_version": "9" * 500}, "it must be a number"),
     "short head": (parameter("head", string_param="a" * 31), "the first 32 digits of the head's id"),
@@ -93,7 +109,8 @@ def check(request, manifest):
     version_of(request.model_version)
     head_of(request)
     deadline_of(request, math.inf)
-    return latent_of(request, manifest, MAX_BATCH)
+    outputs_of(request, manifest)
+    return input_of(request, manifest, max_batch=MAX_BATCH)
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -6,7 +6,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from bottlefit_jax.errors import ProtocolError
 from bottlefit_jax.protocol.response import ResponseMaker
-from bottlefit_jax.protocol.response_checks import identity_problem, largest_response, logits_of, microseconds
+from bottlefit_jax.protocol.response_checks import identity_problem, largest_response, microseconds, vector_of
 from tests.protocol.conftest import CLASSES
 
 NUMBERS = {"queue_us": 7, "tail_us": 1234, "batch": 3}
@@ -29,7 +29,7 @@ def problem_of(response, manifest, version=""):
 def test_a_response_of_our_server_passes_every_check(response, manifest, logits):
     assert problem_of(response, manifest) is None
     assert problem_of(response, manifest, version="3") is None
-    np.testing.assert_array_equal(logits_of(response, manifest), logits[0])
+    np.testing.assert_array_equal(vector_of(response, manifest), logits[0])
     assert {name: microseconds(response, name) for name in NUMBERS} == NUMBERS
     assert (response.id, response.model_name, response.model_version) == ("mine", "digits", "3")
     assert response.ByteSize() < largest_response(manifest)
@@ -94,15 +94,15 @@ def test_unusable_logits_are_a_protocol_error(manifest, changes, message):
     response = pb.ModelInferResponse(raw_output_contents=[] if raw is None else [raw])
     response.outputs.add(**declared)
     with pytest.raises(ProtocolError, match=message):
-        logits_of(response, manifest)
+        vector_of(response, manifest)
 
 
 def test_no_output_or_two_of_that_name_are_a_protocol_error(response, manifest):
     with pytest.raises(ProtocolError, match="answered with nothing instead of logits"):
-        logits_of(pb.ModelInferResponse(), manifest)
+        vector_of(pb.ModelInferResponse(), manifest)
     response.outputs.add(name="logits", datatype="FP32", shape=[1, CLASSES])
     with pytest.raises(ProtocolError, match="answered with logits, logits instead of logits"):
-        logits_of(response, manifest)
+        vector_of(response, manifest)
 
 
 @pytest.mark.parametrize(("value", "expected"), [({"int64_param": -1}, None), ({"uint64_param": 5}, 5), ({}, 0)])

@@ -74,7 +74,7 @@ def test_tritonclient_gets_health_metadata_config_and_index(client):
         "versions": ["3", "12"],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "latent", "datatype": "UINT8", "shape": ["-1", "5", "6", "3"]}],
-        "outputs": [{"name": "logits", "datatype": "FP32", "shape": ["-1", "4"]}],
+        "outputs": [{"name": name, "datatype": "FP32", "shape": ["-1", "4"]} for name in ("logits", "probabilities")],
     }
     config = client.get_model_config("digits").config
     assert {key: value.string_value for key, value in config.parameters.items()} == {

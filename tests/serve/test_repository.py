@@ -13,7 +13,7 @@ from tests.serve import example
 class FakeBatcher:
     """Stands for a Batcher, and knows whether it was closed."""
 
-    def __init__(self, bundle):
+    def __init__(self, bundle, rates):
         self.bundle, self.closed = bundle, False
 
     def close(self):
@@ -98,7 +98,7 @@ def test_after_an_error_what_was_started_is_closed(tmp_path):
     example.write(tmp_path / "1", version=1)
     models = repository(parents=[tmp_path])
     started = []
-    models._start = lambda bundle: started.append(FakeBatcher(bundle)) or started[-1]
+    models._start = lambda bundle, rates: started.append(FakeBatcher(bundle, rates)) or started[-1]
     example.write(tmp_path / "2", version=2)
     flip(example.write(tmp_path / "3", version=3) / "tail.onnx")
     with pytest.raises(UserError, match="3 is not a valid bundle"):
