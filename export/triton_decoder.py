@@ -19,10 +19,11 @@ class TritonPythonModel:
     """What Triton's Python backend creates once for each instance."""
 
     def initialize(self, args):
-        """Read the code tables, and the names of the tensors."""
+        """Read the code tables, and the names of the tensors, and make what the first request would wait for."""
         config = json.loads(args["model_config"])
         self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
         self._rates = parse_rates(Path(__file__).with_name(TABLES).read_text(encoding="utf-8"), TABLES)
+        self._decoding = [rate.tables.decoding for rate in self._rates.rates]
 
     def execute(self, requests):
         """Return a response for each request: its latents, or an error if one of its payloads is invalid."""
