@@ -21,6 +21,7 @@ run=$(cd "$1" && pwd)
 shift
 images=()
 for image in "$@"; do images+=("$(realpath "$image")"); done
+cd "$here"
 work=$(mktemp -d)
 triton= server= device=
 stop_triton() { [ -z "$triton" ] || kill "-${1:-TERM}" -- "-$triton" 2>/dev/null || true; }
@@ -31,7 +32,7 @@ finish() {
 }
 trap finish EXIT
 fail() { echo "error: $1" >&2; [ -z "${2:-}" ] || tail -20 "$2" >&2; exit 1; }
-check() { timeout 300 "$python" "$here/benchmarks/triton_check.py" "$@"; }
+check() { timeout 300 "$python" -m benchmarks.triton_check "$@"; }
 
 # Triton in an environment of its own, since the wheel pins versions that are not ours
 venv=$cache/venv
@@ -53,7 +54,6 @@ if missing=$(with_libraries ldd "$work/backends/python/triton_python_backend_stu
   fail "Triton's Python backend lacks $(echo $missing | cut -d ' ' -f 1): take a TRITON_PYTHON that has it"
 fi
 
-cd "$here"
 timeout 600 "$python" -m export.bundle --workdir "$run" --output "$work/bundle" --triton "$work/models" --name tail > "$work/export" ||
   fail "the export failed" "$work/export"
 sed -n '/^rate/,/^bundle/p' "$work/export"

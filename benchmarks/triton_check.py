@@ -1,6 +1,6 @@
 """The steps of `triton.sh` that need messages or files: what a real Triton answers, against our server.
 
-python benchmarks/triton_check.py STEP ARGUMENT...; exit code 1 and a line on standard error where a check fails.
+python -m benchmarks.triton_check STEP ARGUMENT...; exit code 1 and a line on standard error where a check fails.
 """
 
 import concurrent.futures
