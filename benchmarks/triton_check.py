@@ -25,6 +25,7 @@ from bottlefit_jax.protocol.names import CLASSIFICATION, HEAD, ID_DIGITS, INPUT,
 pb: Any = service_pb2
 SECONDS = 20.0  # of a call
 TOLERANCE = 2e-6  # of a probability with six digits, computed by another softmax
+REFUSED = ("INVALID_ARGUMENT", "FAILED_PRECONDITION")  # Triton's models cannot answer with the second
 STALL_MS = 300.0
 ROUND_TRIPS = 400
 BATCH = 32
