@@ -49,8 +49,8 @@ mkdir -p "$work/backends/onnxruntime"
 cp -r "$packages/pytriton/tritonserver/backends/python" "$work/backends/"
 install -m 755 "$packages/pytriton/tritonserver/python_backend_stubs/$version/triton_python_backend_stub" "$work/backends/python/"
 cp "$here/benchmarks/triton_backend.py" "$work/backends/onnxruntime/model.py"
-with_libraries() { env LD_LIBRARY_PATH="$packages/nvidia_pytriton.libs" PATH="$venv/bin:$PATH" "$@"; }
-if missing=$(with_libraries ldd "$work/backends/python/triton_python_backend_stub" | grep 'not found'); then
+with_libraries=(env LD_LIBRARY_PATH="$packages/nvidia_pytriton.libs" PATH="$venv/bin:$PATH")
+if missing=$("${with_libraries[@]}" ldd "$work/backends/python/triton_python_backend_stub" | grep 'not found'); then
   fail "Triton's Python backend lacks $(echo $missing | cut -d ' ' -f 1): take a TRITON_PYTHON that has it"
 fi
 
@@ -61,7 +61,7 @@ sed -n '/^rate/,/^bundle/p' "$work/export"
 
 read -r grpc http < <(check ports)
 start_triton() {
-  with_libraries setsid "$packages/pytriton/tritonserver/bin/tritonserver" --model-repository "$work/models" \
+  "${with_libraries[@]}" setsid "$packages/pytriton/tritonserver/bin/tritonserver" --model-repository "$work/models" \
     --backend-directory "$work/backends" --disable-auto-complete-config --allow-metrics false \
     --grpc-address 127.0.0.1 --grpc-port "$grpc" --http-address 127.0.0.1 --http-port "$http" \
     --backend-config "python,shm-region-prefix-name=bottlefit-$$-" \
@@ -71,6 +71,7 @@ start_triton() {
 }
 start_triton
 echo "Triton $(sed -n 's/^| server_version *| \([0-9.]*\).*/\1/p' "$work/triton.log"), Python $version, cores: $(nproc)"
+: > "$work/line"
 "$python" -m bottlefit_jax.serve --bundle "$work/bundle" --port 0 --log-level warning > "$work/line" 2> "$work/log" &
 server=$!
 for _ in $(seq 150); do grep -q '^listening' "$work/line" && break; kill -0 "$server" || fail "our server did not start" "$work/log"; sleep 0.2; done

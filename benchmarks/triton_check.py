@@ -170,9 +170,7 @@ def messages(folder: str, triton: str, ours: str) -> None:
             ("another head", server.refusal(payload, head="c" * ID_DIGITS)),
             ("a damaged payload", server.refusal(payload[:-1] + bytes([payload[-1] ^ 1]), head=good)),
         ):
-            _require(
-                refusal.startswith("INVALID_ARGUMENT") and "\n" not in refusal, f"{server.name}, {what}: {refusal}"
-            )
+            _require(refusal.startswith(REFUSED) and "\n" not in refusal, f"{server.name}, {what}: {refusal}")
             print(f"{server.name}, {what}: {refusal}")
         _check_one_damaged(server, payload)
     for server in servers:
