@@ -28,6 +28,7 @@ stop_triton() { [ -z "$triton" ] || kill "-${1:-TERM}" -- "-$triton" 2>/dev/null
 finish() {
   for process in $server $device; do kill "$process" 2>/dev/null || true; done
   stop_triton KILL
+  wait 2>/dev/null || true
   rm -rf "$work" "/dev/shm/bottlefit-$$-"*
 }
 trap finish EXIT

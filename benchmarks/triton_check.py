@@ -26,7 +26,8 @@ pb: Any = service_pb2
 SECONDS = 20.0  # of a call
 TOLERANCE = 2e-6  # of a probability with six digits, computed by another softmax
 REFUSED = ("INVALID_ARGUMENT", "FAILED_PRECONDITION")  # Triton's models cannot answer with the second
-STALL_MS = 300.0
+STALL_MS = 300.0  # with a queue policy, Triton lets 1 to 10 % of requests wait 500 ms
+MOST_STALLS = 0.005  # of the round trips: a busy machine has some too
 ROUND_TRIPS = 400
 BATCH = 32
 
@@ -206,11 +207,11 @@ def _measure(name: str, send: Callable[[], bytes]) -> None:
         send()
         times.append(1000 * (time.perf_counter() - start))
     median, high = np.percentile(times, [50, 95])
-    stalls = sum(each > STALL_MS for each in times)
+    stalls = np.mean(np.array(times) > STALL_MS)
     print(
         f"{name}: {median:.2f} ms a round trip (p95 {high:.2f} ms, longest {max(times):.0f} ms, {ROUND_TRIPS} of them)"
     )
-    _require(stalls == 0, f"{name}: {stalls} of {ROUND_TRIPS} round trips took longer than {STALL_MS:.0f} ms")
+    _require(stalls <= MOST_STALLS, f"{name}: {stalls:.1%} of the round trips took longer than {STALL_MS:.0f} ms")
 
 
 def _require(holds: bool, problem: str) -> None:
