@@ -207,7 +207,7 @@ def _measure(name: str, send: Callable[[], bytes]) -> None:
         send()
         times.append(1000 * (time.perf_counter() - start))
     median, high = np.percentile(times, [50, 95])
-    stalls = np.mean(np.array(times) > STALL_MS)
+    stalls = float(np.mean(np.array(times) > STALL_MS))
     print(
         f"{name}: {median:.2f} ms a round trip (p95 {high:.2f} ms, longest {max(times):.0f} ms, {ROUND_TRIPS} of them)"
     )
