@@ -7,6 +7,8 @@ from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2
 
 from bottlefit_jax.bundle import Manifest, read_bundle, write_manifest
+from bottlefit_jax.codec import wire
+from bottlefit_jax.codec.rates import parse_rates
 from bottlefit_jax.errors import UserError
 from export import triton
 from tests.bundle import example
@@ -31,10 +33,18 @@ def tail():
     return helper.make_model(graph, ir_version=8, opset_imports=opset).SerializeToString()
 
 
+FILES = {**example.FILES, "tail.onnx": tail()}
+
+
 @pytest.fixture
 def bundle(tmp_path):
-    folder = example.write(tmp_path / "digits", files={**example.FILES, "tail.onnx": tail()})
+    folder = example.write(tmp_path / "digits", files=FILES)
     return write_manifest(folder, Manifest.from_json(example.manifest()))
+
+
+@pytest.fixture
+def with_rates(tmp_path):
+    return read_bundle(example.write(tmp_path / "rated", **example.with_rates(files=FILES)))
 
 
 def read_config(folder):
@@ -56,11 +66,7 @@ def test_the_repository_has_the_files_that_triton_loads(bundle, tmp_path):
     assert config.max_batch_size == 32
     assert list(config.dynamic_batching.preferred_batch_size) == [8, 16, 32]
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
-    queue = config.dynamic_batching.default_queue_policy
-    assert queue.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
-    assert queue.allow_timeout_override
-    assert queue.default_timeout_microseconds == 10_000_000  # 0 would make Triton ignore a request's timeout
-    assert queue.max_queue_size == 8 * 32
+    assert not config.dynamic_batching.HasField("default_queue_policy")  # with one, requests wait 500 ms at times
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "3"}
 
@@ -79,7 +85,7 @@ def test_the_config_declares_the_tensors_of_the_graph(bundle, tmp_path):
             tensor.shape[1:],
         )
         assert isinstance(tensor.shape[0], str)  # the batch, which Triton puts before dims
-    assert config.output[0].label_filename == "labels.txt"
+    assert [output.label_filename for output in config.output] == ["labels.txt", "labels.txt", ""]
 
 
 def test_without_labels_there_is_no_labels_file(bundle, tmp_path):
@@ -112,22 +118,116 @@ def test_the_model_has_the_ids_and_computes_what_the_tail_computes(bundle, tmp_p
     latent = np.random.default_rng(batch).integers(0, 256, (batch, 5, 6, 3), dtype=np.uint8)
     own = onnxruntime.InferenceSession(str(bundle.path("tail.onnx")))
     copy = onnxruntime.InferenceSession(str(tmp_path / "models" / "digits" / "3" / "model.onnx"))
-    logits, identity = copy.run(["logits", "identity"], {"latent": latent})
-    np.testing.assert_array_equal(logits, own.run(None, {"latent": latent})[0])
+    logits, probabilities, identity = copy.run(["logits", "probabilities", "identity"], {"latent": latent})
+    np.testing.assert_array_equal(logits, own.run(["logits"], {"latent": latent})[0])
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(probabilities, powers / powers.sum(1, keepdims=True), rtol=1e-5, atol=1e-30)
     assert (identity.dtype, identity.shape) == (np.uint8, (batch, 32))
     for row in identity:
         assert row[:16].tobytes().hex() == example.HEAD[:32]
         assert row[16:].tobytes().hex() == example.TAIL[:32]
 
 
+def test_a_bundle_with_rates_gets_a_model_that_decodes_and_an_ensemble(with_rates, tmp_path):
+    models = tmp_path / "models"
+    triton.write_repository(with_rates, models, max_batch_size=8)
+    assert everything_in(models) == {
+        "digits/config.pbtxt",
+        "digits/labels.txt",
+        "digits/3/model.onnx",
+        "digits-decode/config.pbtxt",
+        "digits-decode/3/model.py",
+        "digits-decode/3/rates.json",
+        "digits-payload/config.pbtxt",
+        "digits-payload/labels.txt",
+    }
+    assert (models / "digits-payload" / "3").is_dir()  # empty, and Triton does not load the ensemble without it
+    tail, decode, ensemble = (read_config(models / f"digits{suffix}") for suffix in ("", "-decode", "-payload"))
+    assert (decode.backend, decode.platform, ensemble.platform) == ("python", "", "ensemble")
+    assert {config.max_batch_size for config in (tail, decode, ensemble)} == {8}
+    assert decode.dynamic_batching == tail.dynamic_batching
+    assert [(each.name, each.data_type, [*each.dims]) for each in ensemble.input] == [
+        ("payload", model_config_pb2.TYPE_STRING, [1])
+    ]
+    assert ensemble.input == decode.input
+    assert ensemble.output == tail.output
+    assert [(each.name, each.data_type, each.dims) for each in decode.output] == [
+        (each.name, each.data_type, each.dims) for each in tail.input
+    ]
+    first, second = ensemble.ensemble_scheduling.step
+    assert (first.model_name, dict(first.input_map)) == ("digits-decode", {"payload": "payload"})
+    assert (second.model_name, dict(second.input_map)) == ("digits", {key: key for key in first.output_map})
+    assert dict(second.output_map) == {output.name: output.name for output in ensemble.output}
+    assert set(tail.parameters) == {"head", "tail", "format"}  # it takes no payloads itself
+    parameters = {key: value.string_value for key, value in ensemble.parameters.items()}
+    key = f"{with_rates.read_rates().key:08x}"
+    assert parameters == {"head": example.HEAD, "format": "3", "payload": str(wire.VERSION), "rates": key}
+    assert (
+        parse_rates((models / "digits-decode" / "3" / "rates.json").read_text(), "it").key
+        == with_rates.read_rates().key
+    )
+
+
+def test_a_new_version_brings_its_rates_with_it(with_rates, tmp_path):
+    models, before = tmp_path / "models", with_rates.read_rates()
+    triton.write_repository(with_rates, models)
+    tables = example.rates(steps={"one": 1})
+    newer = read_bundle(example.write(tmp_path / "newer", **example.with_rates(tables, files=FILES, version=4)))
+    triton.write_repository(newer, models)
+    assert before.key != newer.read_rates().key
+    for suffix in ("-decode", "-payload"):
+        config = read_config(models / f"digits{suffix}")
+        assert config.parameters["rates"].string_value == f"{newer.read_rates().key:08x}"
+        assert versions_in(models / f"digits{suffix}") >= {"3", "4"}
+
+
+def test_a_tail_without_rates_replaces_those_before_it_for_payloads_too(bundle, with_rates, tmp_path):
+    models = tmp_path / "models"
+    triton.write_repository(bundle, models)
+    triton.write_repository(rewritten(with_rates, version=4, tail="d" * 64), models)
+    assert versions_in(models) == {"digits", "digits-decode", "digits-payload"}
+    triton.write_repository(rewritten(bundle, version=5, tail="e" * 64), models)
+    assert versions_in(models / "digits") == {"3", "4", "5", "config.pbtxt", "labels.txt"}
+    assert versions_in(models / "digits-payload") == {"4", "config.pbtxt", "labels.txt"}  # of the newest digits
+
+
+def test_a_model_of_another_head_takes_what_decodes_for_the_old_one_away(bundle, with_rates, tmp_path):
+    models = tmp_path / "models"
+    triton.write_repository(with_rates, models)
+    other = rewritten(bundle, version=4, head="c" * 64)
+    with pytest.raises(UserError, match="has the tail of head aaaaaaaaaaaa…"):
+        triton.write_repository(other, models)
+    assert versions_in(models) == {"digits", "digits-decode", "digits-payload"}
+    triton.write_repository(other, models, overwrite=True)
+    assert versions_in(models) == {"digits"}
+    (models / "digits-payload").mkdir()
+    (models / "digits-payload" / "config.pbtxt").write_text('platform: "ensemble"')  # not ours
+    triton.write_repository(rewritten(bundle, version=4, head="d" * 64), models, overwrite=True)
+    assert versions_in(models) == {"digits", "digits-payload"}
+    assert versions_in(models / "digits") == {"4", "config.pbtxt", "labels.txt"}
+    triton.write_repository(with_rates, models, overwrite=True)
+    assert versions_in(models) == {"digits", "digits-decode", "digits-payload"}
+    assert versions_in(models / "digits") == {"3", "config.pbtxt", "labels.txt"}
+
+
+@pytest.mark.parametrize("suffix", ["-decode", "-payload"])
+def test_another_folder_in_the_place_of_a_model_that_decodes_is_kept(with_rates, tmp_path, suffix):
+    (tmp_path / "models" / f"digits{suffix}").mkdir(parents=True)
+    (tmp_path / "models" / f"digits{suffix}" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=f"digits{suffix} is not a model of a Triton repository"):
+        triton.write_repository(with_rates, tmp_path / "models", overwrite=True)
+    assert everything_in(tmp_path / "models") == {f"digits{suffix}/notes.txt"}
+
+
 def rewritten(bundle, *, version=3, tail="b" * 64, head=example.HEAD, **changes):
     """The bundle with another manifest."""
-    manifest = example.manifest()
+    rates = bundle.manifest.rates
+    manifest = example.manifest_with_rates(files=FILES) if rates else example.manifest()
     ids = {
         "head": {**manifest["head"], "id": head},
         "tail": {**manifest["tail"], "id": tail, "head": head},
     }
-    return write_manifest(bundle.folder, Manifest.from_json(example.manifest(version=version, **ids, **changes)))
+    return write_manifest(bundle.folder, Manifest.from_json({**manifest, "version": version, **ids, **changes}))
 
 
 def versions_in(model):
@@ -219,7 +319,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_model(bundle, tmp_path, monk
         raise OSError(28, "No space left on device")
 
     before = (tmp_path / "models" / "digits" / "config.pbtxt").read_text()
-    monkeypatch.setattr(triton, "_write_model", full)
+    monkeypatch.setattr(triton, "_write_tail", full)
     for newer, place in ((rewritten(bundle, version=4), "digits/4"), (rewritten(bundle, head="c" * 64), "digits")):
         with pytest.raises(UserError, match=rf"cannot write .*{place}: no space left on the disk"):
             triton.write_repository(newer, tmp_path / "models", overwrite=True)
