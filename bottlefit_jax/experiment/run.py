@@ -132,11 +132,16 @@ class _Experiment:
         """Return the student after its stages, its static range calibrated; append their rows to `summaries`."""
         on_mesh = {} if teacher is None else sharding.put_replicated(self.mesh, teacher)
         names = [name for name in stages_to_run(self.config) if self.stages[name].network is Role.STUDENT]
+        if not names and not needs_calibration(student):
+            return student
+        if not self.networks.bottleneck["quantize_training"]:
+            # Training does not use it, and checkpoints from before a static range was the default have none.
+            student = {key: value for key, value in student.items() if key != "ranges"}
         for name in names:
             result = self._train(name, student, on_mesh)
             student = result.variables
             summaries.append(result.summary)
-        return self._calibrated(student) if names or needs_calibration(student) else student
+        return self._calibrated(student)
 
     def _initial(self, role: Role) -> Variables:
         """Return a network's random initial weights, on the host."""
@@ -147,7 +152,7 @@ class _Experiment:
     def _train(self, name: str, variables: Variables, teacher_variables: Variables) -> loop.Result:
         """Run one stage."""
         config, settings, stage = self.config, self.config.stages[name], self.stages[name]
-        module = self.networks.module(stage.network)
+        module, student = self.networks.module(stage.network), stage.network is Role.STUDENT
         steps_per_epoch = data.steps_per_epoch(self.train_source, stage.batch_size)
         schedule = optimizer.create_schedule(
             settings.schedule,
@@ -171,7 +176,7 @@ class _Experiment:
             every_steps=config.checkpoint.every_steps,
             schedule=schedule,
             batches=lambda start: self._train_batches(stage, start),
-            evaluate=lambda new: self._evaluate(stage.network, self._calibrated(new)),
+            evaluate=lambda new: self._evaluate(stage.network, self._calibrated(new) if student else new),
             evaluate_every=config.evaluate_every,
             select=config.checkpoint.select,
         )
@@ -257,14 +262,15 @@ class _Experiment:
 
     def _calibrated(self, student: Variables) -> Variables:
         """Return the student with the measured range of its latents, where its quantiser has a static one."""
-        if "ranges" not in student:
+        bottleneck = self.networks.bottleneck
+        if bottleneck["range"] != "static" or not bottleneck["bits"]:
             return student
         ranges = calibrate(
             self.networks.student,
             student,
             # Every host reads the same images, so that all measure the same range.
             self._eval_batches(self.train_source, limit=self.config.student.calibration_images, all_hosts=True),
-            per_channel=self.networks.bottleneck["per"] == "channel",
+            per_channel=bottleneck["per"] == "channel",
             **self._pixels(),
         )
         return {**student, "ranges": sharding.put_replicated(self.mesh, {"quantizer": ranges})}
