@@ -181,7 +181,9 @@ def _group(values: dict[str, Any], counts: Sequence[int], rate: str) -> Group:
         raise _Invalid(f"{where} has {len(channels)} channels, and another number of low, count or thresholds")
     for channel, first, number, limits in zip(channels, low, count, thresholds, strict=True):
         if not (_is_int(first, 0, counts[channel] - 1) and _is_int(number, 1, counts[channel] - first)):
-            raise _Invalid(f"{where} has symbols {first!r} and {number!r} more; channel {channel} has {counts[channel]}")
+            raise _Invalid(
+                f"{where} has symbols {first!r} and {number!r} more; channel {channel} has {counts[channel]}"
+            )
         if not all(_is_int(limit, 1, MEANS - 1) for limit in limits) or sorted(set(limits)) != list(limits):
             raise _Invalid(f"{where} has the thresholds {list(limits)}; they must ascend, from 1 to {MEANS - 1}")
     group = Group(channels, low, count, thresholds, ())
@@ -196,7 +198,9 @@ def _group(values: dict[str, Any], counts: Sequence[int], rate: str) -> Group:
 def _lengths(text: str, symbols: int, where: str) -> np.ndarray:
     """Read the text of a code."""
     if not 1 <= len(text) <= symbols + 1 or not set(text) <= set(_DIGITS):
-        raise _Invalid(f"{where} has a code of {len(text)} digits; it must have 1 to {symbols + 1}, each 0 to 9 or a to c")
+        raise _Invalid(
+            f"{where} has a code of {len(text)} digits; it must have 1 to {symbols + 1}, each 0 to 9 or a to c"
+        )
     digits = [_DIGITS.index(digit) for digit in text]
     lengths = np.array(digits[:-1] + [0] * (symbols + 1 - len(digits)) + digits[-1:], np.uint8)
     total, whole = huffman.kraft_sum(lengths), 1 << huffman.MAX_BITS

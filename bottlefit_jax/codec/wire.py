@@ -55,16 +55,18 @@ def encode(latent: np.ndarray, rate: Rate) -> bytes:
     code = np.empty((h * w, len(tables.first)), np.intp)  # where it begins in tables.forward
     code[pixels.even] = tables.at[tables.first]
     code[pixels.odd] = tables.at.take(tables.first + _contexts(symbols, pixels, tables))
-    joint = _join(symbols[:-1], tables)
-    entries, raw = _look_up(code + joint, tables, deal(h, w, len(tables.first), rate.lanes)), b""
-    if np.count_nonzero(entries) < joint.size:
-        no_code = tables.forward[code + joint] == 0
-        joint[no_code] = np.broadcast_to(tables.escapes, joint.shape)[no_code]
-        entries = _look_up(code + joint, tables, deal(h, w, len(tables.first), rate.lanes))
+    order = deal(h, w, len(tables.first), rate.lanes)
+    joint, in_range = _join(symbols[:-1], tables)
+    entries, raw = _look_up(code + joint, tables, order), b""
+    if not in_range or np.count_nonzero(entries) < joint.size:
+        joint = np.where(tables.forward[code + joint] == 0, tables.escapes, joint)
+        entries = _look_up(code + joint, tables, order)
         flags = (joint == tables.escapes)[:, tables.group_of]
         raw = b"".join(symbols[chosen][flags[chosen]].tobytes() for chosen in (pixels.even, pixels.odd))
     stream, pairs = lanes.pack(entries)
-    mode, body = (ESCAPED if raw else CODED), bytes([len(raw)] if 0 < len(raw) <= MAX_RAW else []) + _pack_pairs(pairs) + stream + raw
+    mode, body = CODED, _pack_pairs(pairs) + stream
+    if 0 < len(raw) <= MAX_RAW:
+        mode, body = ESCAPED, bytes([len(raw)]) + body + raw
     if len(body) >= latent.size or len(raw) > MAX_RAW:
         mode, body = STORED, symbols[:-1].tobytes()
     first = bytes([VERSION << 6 | mode << 4 | rate.number])
@@ -193,7 +195,9 @@ class _Decoder:
                 numbers[:, chosen] += _contexts(symbols, pixels, tables)
             numbers[:, -1] = tables.last
             placed = (numbers << MAX_BITS).reshape(count, -1)[:, positions]  # [B, steps, lanes]
-            entries = lanes.read(windows, at, np.ascontiguousarray(placed.swapaxes(0, 1)).reshape(len(positions), -1), tables.decoding)
+            entries = lanes.read(
+                windows, at, np.ascontiguousarray(placed.swapaxes(0, 1)).reshape(len(positions), -1), tables.decoding
+            )
             joint = np.zeros((count, (h * w + 1) * groups), np.uint16)
             joint[:, positions] = (entries >> 4).reshape(len(positions), count, -1).swapaxes(0, 1)
             joint = joint.reshape(count, h * w + 1, groups)[:, chosen]
@@ -292,14 +296,25 @@ def _unpack_pairs(packed: bytes, width: int, pairs: int, total: int) -> list[int
     return lengths
 
 
-def _join(symbols: np.ndarray, tables: Tables) -> np.ndarray:
-    """Return the joint symbols [n, G] uint16 of symbols [n, c] uint8; the escape where one is out of range."""
+def _join(symbols: np.ndarray, tables: Tables) -> tuple[np.ndarray, bool]:
+    """Join the symbols of each group.
+
+    Args:
+        symbols: [n, c] uint8.
+        tables: of the rate.
+
+    Returns:
+        [n, G] uint16, the escape where a symbol is out of the group's range; and whether none is.
+    """
     inner = symbols - tables.low  # uint16: what is below wraps round
     outside = inner >= tables.count
-    joint = np.add.reduceat(inner * tables.strides, tables.starts, axis=1, dtype=np.uint16) if tables.joined else inner
-    if outside.any():
-        joint = np.where(np.logical_or.reduceat(outside, tables.starts, axis=1), tables.escapes, joint)
-    return joint
+    if tables.joined:
+        joint = np.add.reduceat(inner * tables.strides, tables.starts, axis=1, dtype=np.uint16)
+    else:
+        joint = inner
+    if not outside.any():
+        return joint, True
+    return np.where(np.logical_or.reduceat(outside, tables.starts, axis=1), tables.escapes, joint), False
 
 
 def _look_up(places: np.ndarray, tables: Tables, order: Deal) -> np.ndarray:
