@@ -47,8 +47,8 @@ def summarise(report: dict, workdir: Path) -> None:
     line, traffic = f"{', '.join(accuracies)} top-1", report["bytes_per_image"]
     if report["student"] is not None:
         line += (
-            f"; {traffic['latent_payload']:,} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG at quality 95 "
-            f"({traffic['saving_percent']:.1f} % less)"
+            f"; {traffic['latent_payload']:,.0f} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG at quality "
+            f"95 ({traffic['saving_percent']:.1f} % less)"
         )
     print(line)
     print(f"report: {workdir / 'report.md'}")

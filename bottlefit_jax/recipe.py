@@ -15,7 +15,8 @@ Config = Any  # a ConfigDict, whose keys a type checker cannot know
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# The reference's bottleneck: options that neither the config nor the student's weights set.
+# The bottleneck: options that neither the config nor the student's weights set. They are the reference's, but for the
+# range: it is fixed at the end of training, so that no payload pays for it.
 BOTTLENECK = {
     "channels": 12,
     "hidden": None,
@@ -24,7 +25,7 @@ BOTTLENECK = {
     "bits": 8,
     "cut": None,
     "per": "image",
-    "range": "dynamic",
+    "range": "static",
     "quantize_training": False,
 }
 
@@ -69,7 +70,7 @@ def base_config() -> Config:
                     "bits": config_dict.placeholder(int),  # 0: no quantiser
                     "cut": config_dict.placeholder(str),  # feature to cut after; empty: the model's own
                     "per": config_dict.placeholder(str),  # one range for each "image" (as a device), "batch", "channel"
-                    "range": config_dict.placeholder(str),  # "dynamic", or "static": calibrated once, after training
+                    "range": config_dict.placeholder(str),  # "static": calibrated once, after training; or "dynamic"
                     "quantize_training": config_dict.placeholder(bool),  # also in training, straight-through gradient
                 },
                 "calibration_images": 256,  # training images that set a static range

@@ -35,6 +35,7 @@ def get_config(arg="resnet152"):
     config.stages.teacher.epochs = 0
     config.checkpoint.select = "best"  # as the reference does
     config.student.stem = "random"  # likewise
+    bottleneck.range = "dynamic"  # likewise: a range for each image, which a payload pays for
     choices = {
         "ft": lambda: stage2.update(loss="cross_entropy"),
         "kd": lambda: stage2.update(loss="distillation"),

@@ -151,14 +151,18 @@ def test_a_small_run_writes_a_complete_report_and_its_workdir_is_its_configs(dem
         assert len(re.findall(line, trained.out, re.M)) == 1
     report = json.loads((workdir / "report.json").read_text())
     keys = {"config", "dataset", "teacher", "student", "bytes_per_image", "encoder", "stages", "versions"}
-    assert set(report) == keys | {"evaluation", "alternatives"}
-    assert report["bytes_per_image"]["latent_payload"] == 5 * 5 * 3 + 9  # 8 bits a value, and one range
+    assert set(report) == keys | {"evaluation", "alternatives", "rates", "default_rate"}
+    rates = {rate["id"]: rate for rate in report["rates"]}
+    assert rates["raw"]["bytes_mean"] == 5 * 5 * 3
+    assert report["bytes_per_image"]["latent_payload"] == rates[report["default_rate"]]["bytes_mean"]
+    assert report["student"]["top1"] == rates[report["default_rate"]]["top1"]
+    assert len(rates) >= 6
     norms, convolutions = 3 * 2 * 48, 48 * 3 * 16 + 48 * 9 + 48 * 48 + 48 * 4 * 3
     assert report["encoder"]["params"] == norms + convolutions
     assert report["evaluation"] == {"images": 355, "chance_percent": pytest.approx(100 * 36 / 355)}
     rows = {(row["method"], row["setting"]): row for row in report["alternatives"]}
     assert len(rows) == 2 + 2 * 4
-    assert rows["student", "3 channels"]["bytes"] == 84
+    assert rows["student", "3 channels"]["bytes"] == report["bytes_per_image"]["latent_payload"]
     assert rows["student", "3 channels"]["device_macs"] == report["encoder"]["macs"]
     assert rows["webp", "quality 5"]["bytes"] < rows["jpeg", "quality 5"]["bytes"] < report["bytes_per_image"]["jpeg"]
     assert rows["jpeg", "quality 95"]["bytes"] == pytest.approx(report["bytes_per_image"]["jpeg"])

@@ -21,8 +21,7 @@ EXPORTS = {
     ),
     "cli": "Parser called_as print_error program read_config run run_command",
     "codec": (
-        "Affine RANGE_BYTES dequantize dynamic_range levels_of pack_bits payload_bytes quantize static_range "
-        "unpack_bits"
+        "Affine RANGE_BYTES dequantize dynamic_range levels_of quantize static_range"
     ),
     "compare": "METHODS Method Options run_comparison",
     "convert": "from_keras from_torch to_torch",
@@ -37,7 +36,7 @@ EXPORTS = {
         "create_eval_step decode_images device_cost encode_images evaluate jpeg_bytes macs percentages "
         "saving_percent send_and_classify versions wilson_interval write_report"
     ),
-    "experiment": "Networks create_networks create_stages latent_payload run_experiment stage_settings",
+    "experiment": "Networks create_networks create_stages run_experiment stage_settings",
     "export": "EngineOptions ExportOptions Exported NotBuiltError Parity build_engine export_bundle write_repository",
     "files": "atomic_directory atomic_file write_text",
     "images": "MAX_PIXELS REDUCE_ABOVE SUFFIXES check_image decode_image is_hidden orientation_of to_rgb upright",

@@ -27,6 +27,7 @@ import numpy as np
 
 from bottlefit_jax.errors import UserError
 
+RANGE_BYTES = 4 + 1 + 4  # of one dynamic range: scale float32, zero_point uint8, offset float32
 TINY = np.finfo(np.float32).tiny  # the smallest normal float32: no device flushes it to 0
 
 
@@ -135,7 +136,7 @@ def quantize(x, affine: Affine, *, bits: int = 8, xp: Any = np):
         xp: `numpy` or `jax.numpy`.
 
     Returns:
-        uint8 of the shape of `x`, each in 0 .. 2**bits - 1; `packing` packs them densely.
+        uint8 of the shape of `x`, each in 0 .. 2**bits - 1.
 
     Raises:
         UserError: bits is out of range, or the tensor is empty; with NumPy also for NaN or infinity. Under `jax.jit` an

@@ -1,6 +1,5 @@
 """A student with an early exit: which images are classified on the device, and what is sent of the others."""
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,45 +7,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bottlefit_jax.codec.packing import RANGE_BYTES
-from bottlefit_jax.codec.quantizer import dequantize, dynamic_range, quantize
+from bottlefit_jax.codec import wire
+from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.compare.setting import Setting
 from bottlefit_jax.compare.teacher import mean_and_p95
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
+from bottlefit_jax.evaluation.payloads import RAW
+from bottlefit_jax.evaluation.split_student import TOGETHER, SplitStudent
 from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.training import sharding
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # of the exit's confidence
 NEVER = 1.01  # a threshold above every confidence: everything is sent
-LEVEL = 9  # of zlib
 
 
 def evaluate_exits(
-    setting: Setting, student: Any, variables: Any, bottleneck: dict[str, Any], thresholds: Sequence[float]
+    setting: Setting,
+    student: Any,
+    variables: Any,
+    bottleneck: dict[str, Any],
+    thresholds: Sequence[float],
+    *,
+    rates: Rates,
+    rate: str,
 ) -> list[dict[str, Any]]:
     """Measure accuracy and bytes for each threshold of the exit's confidence, its largest probability.
 
     Args:
         setting: of the comparison.
-        student: a network with an early exit.
+        student: a network with an early exit and a quantiser.
         variables: of the student, on the host.
-        bottleneck: its options; its feature is sent in `bits` bits a value with a range for each image, compressed with
-            zlib channel by channel.
+        bottleneck: its options.
         thresholds: an image whose confidence reaches it is classified on the device, and nothing is sent.
+        rates: of the feature that is sent.
+        rate: the id of one of them, or RAW.
 
     Returns:
         For each threshold {"threshold", "top1", "top5", "bytes", "sent"}; `sent` is the share of images sent, 0..1.
     """
-    run = _create_step(setting, student, bottleneck["bits"])
-    on_mesh = sharding.put_replicated(setting.mesh, variables)
+    indices = setting.networks.class_indices
+    halves = SplitStudent(
+        student, variables, bottleneck=bottleneck, mesh=setting.mesh, class_indices=indices, **setting.pixels
+    )
+    exit_logits, on_mesh = _create_exit(setting, student), sharding.put_replicated(setting.mesh, variables)
     device_logits, server_logits, labels, sizes = [], [], [], []
     for batch in setting.batches():
-        q, early, late = jax.device_get(run(on_mesh, sharding.put_batch(setting.mesh, batch)))
-        mask = batch["mask"]
-        device_logits.append(early[mask])
-        server_logits.append(late[mask])
+        mask, sent = batch["mask"], halves.send(batch)
+        device_logits.append(jax.device_get(exit_logits(on_mesh, sharding.put_batch(setting.mesh, batch)))[mask])
+        received, lengths = _through(sent.latents[mask], rates, rate)
+        sizes += [length + halves.range_bytes for length in lengths]
+        for start in range(0, len(received), TOGETHER):
+            chosen = np.flatnonzero(mask)[start : start + TOGETHER]
+            server_logits.append(halves.logits(received[start : start + TOGETHER], halves.affine_of(sent, chosen)))
         labels.append(batch["label"][mask])
-        sizes += [len(zlib.compress(feature.transpose(2, 0, 1).tobytes(), LEVEL)) + RANGE_BYTES for feature in q[mask]]
     early, late, label = np.concatenate(device_logits), np.concatenate(server_logits), np.concatenate(labels)
     confidence = np.asarray(jax.nn.softmax(jnp.asarray(early), axis=-1)).max(-1)
     everything = np.ones(len(label), bool)
@@ -65,19 +78,22 @@ def evaluate_exits(
     return rows
 
 
-def _create_step(setting: Setting, student: Any, bits: int) -> Any:
-    """Compile `f(variables, batch) -> (feature as sent, the exit's logits, the tail's logits)`."""
+def _through(latents: np.ndarray, rates: Rates, rate: str) -> tuple[np.ndarray, list[int]]:
+    """Return what arrives of latents [N, h, w, c] uint8, and the bytes of each payload."""
+    if rate == RAW:
+        return latents, [latent.size for latent in latents]
+    payloads = [wire.encode(latent, rates.get(rate)) for latent in latents]
+    return wire.decode_batch(payloads, rates)[0], [len(payload) for payload in payloads]
+
+
+def _create_exit(setting: Setting, student: Any) -> Any:
+    """Compile `f(variables, batch) -> the exit's logits`."""
     indices = setting.networks.class_indices
     columns = slice(None) if indices is None else np.asarray(indices)
 
     def run(variables, batch):
-        images = normalise(batch["image"], **setting.pixels)
-        latent, early = student.apply(variables, images, method="device_outputs")
-        wide = latent.astype(jnp.float32)
-        affine = dynamic_range(wide, bits=bits, axis=(1, 2, 3), xp=jnp)
-        q = quantize(wide, affine, bits=bits, xp=jnp)
-        late, _ = student.apply(variables, dequantize(q, affine, xp=jnp), method="decode")
-        return q, early[:, columns], late[:, columns]
+        _, early = student.apply(variables, normalise(batch["image"], **setting.pixels), method="device_outputs")
+        return early[:, columns]
 
     return jax.jit(
         run,

@@ -35,7 +35,7 @@ def title(axes: Axes, title: str) -> None:
 def decorate(axes: Axes) -> None:
     """Give a logarithmic x axis plain numbers, a light grid and no box."""
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)

@@ -102,7 +102,7 @@ def _by_method(rows: Sequence[dict]) -> dict[str, list[dict]]:
 def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float):
     """Set the axes up, with the teacher as a line and the paper's claim as a band."""
     teacher = comparison["teacher"]
-    sent = [row["bytes"]["mean"] / 1000 for row in rows if row["bytes"]["mean"] > 0]
+    sent = [row["bytes"]["mean"] for row in rows if row["bytes"]["mean"] > 0]
     axes.set_xscale("log")
     axes.set_xlim(min(sent) / 1.6, max(sent) * 1.6)
     highest = max([teacher["top1"], *(row["top1"]["mean"] + (row["top1"]["std"] or 0) for row in rows)])
@@ -122,7 +122,7 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
         **beside,
     )
     decorate(axes)
-    axes.set_xlabel("sent per image, kB (mean, logarithmic)")
+    axes.set_xlabel("sent per image, bytes (mean, logarithmic)")
     axes.set_ylabel("top-1, %")
     title(axes, f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left")
 
@@ -151,7 +151,7 @@ def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
     size += 5.0 * beneath
     sending = [row for row in rows if row["bytes"]["mean"] > 0]
     axes.errorbar(
-        [row["bytes"]["mean"] / 1000 for row in sending],
+        [row["bytes"]["mean"] for row in sending],
         [row["top1"]["mean"] for row in sending],
         [row["top1"]["std"] or 0 for row in sending],
         color=colour,
@@ -181,7 +181,7 @@ def _edge(row: dict, bottom: float) -> str:
 
 def _at(axes: Axes, row: dict, bottom: float) -> tuple[float, float]:
     """Return where a row is drawn: its place, or the nearest point of the frame."""
-    return max(row["bytes"]["mean"] / 1000, axes.get_xlim()[0]), max(row["top1"]["mean"], bottom)
+    return max(row["bytes"]["mean"], axes.get_xlim()[0]), max(row["top1"]["mean"], bottom)
 
 
 def _name_all(axes: Axes, methods: dict[str, list[dict]], teacher: float, bottom: float):
@@ -203,6 +203,8 @@ def _name_all(axes: Axes, methods: dict[str, list[dict]], teacher: float, bottom
         edge, words = _edge(row, bottom), row["setting"].replace("quality ", "q")
         beyond = ["0 bytes"] * (edge == "<") + [f"{row['top1']['mean']:.0f} %"] * (row["top1"]["mean"] < bottom)
         words = f"{words}: {', '.join(beyond)}" if beyond else words
+        if row.get("rate") and not edge:
+            continue  # a curve of rates: their targets would be as many labels as markers
         upright = edge == "v"
         text = label(axes, words, look(row["method"])[0], 7.5, upright=upright)
         labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, required=bool(edge))
@@ -216,7 +218,7 @@ def _avoid(labels: Labels, methods: dict[str, list[dict]], at: dict):
             std = row["top1"]["std"] or 0
             labels.avoid_point(at[id(row)], half, max(half, labels.pixel(1, std)[1] - labels.pixel(1, 0)[1]))
         labels.avoid_line(
-            labels.pixel(row["bytes"]["mean"] / 1000, row["top1"]["mean"]) for row in rows if row["bytes"]["mean"] > 0
+            labels.pixel(row["bytes"]["mean"], row["top1"]["mean"]) for row in rows if row["bytes"]["mean"] > 0
         )
 
 

@@ -81,7 +81,7 @@ def row_name(row: dict) -> str:
 def _markdown(comparison: dict, workdir: Path, command: str | None) -> str:
     """Write the whole text."""
     teacher, dataset = comparison["teacher"], comparison["dataset"]
-    rates = f"![Top-1 against bytes per image, a marker per method and setting]({RATE_ACCURACY})"
+    rates = f"![Top-1 against bytes per image, a marker per method and setting, a curve per method]({RATE_ACCURACY})"
     latencies = f"![Time for an image against the rate of the link, a line per method]({LATENCY})"
     blocks = [
         f"# {teacher['name']} on {dataset}: what else a user could do",

@@ -1,10 +1,16 @@
-"""The rows of the table: settings of a method in order, seeds as mean and spread."""
+"""The rows of the table: settings of a method in order, seeds as mean and spread.
+
+The seeds of a student have rates of their own, with steps and bytes that differ. A row takes from each seed the rate
+that meets one target: the cheapest one that loses at most so many points of top-1.
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bottlefit_jax.compare.items import Item
+from bottlefit_jax.evaluation.payloads import RAW
+from bottlefit_jax.evaluation.rates import LOSSLESS, TARGETS
 
 Result = Mapping[str, Any]
 Times = Mapping[str, Mapping[str, float]]
@@ -46,7 +52,10 @@ def _measured(group: Sequence[Item], results: Sequence[Result], times: Times, te
     ms = times.get(group[0].name, UNKNOWN)
     common = {"params": results[0]["params"], "macs": results[0]["macs"]}
     if "exits" not in results[0]:
-        return [_row(group, results, teacher, ms=dict(ms), **common)]
+        return [
+            _row(group, chosen, teacher, ms=dict(ms), setting=setting, rate=rate, **common)
+            for rate, setting, chosen in _by_target(results, teacher["top1"])
+        ]
     rows = []
     for number, first in enumerate(results[0]["exits"]):
         exits = [result["exits"][number] for result in results]
@@ -58,19 +67,60 @@ def _measured(group: Sequence[Item], results: Sequence[Result], times: Times, te
     return rows
 
 
+def _by_target(results: Sequence[Result], teacher: float) -> list[tuple[str | None, str | None, Sequence[Result]]]:
+    """Return for each target its name, the setting of its row, and the rate of each seed.
+
+    A target that has the same rate in all seeds as the one before is left out. Points are counted as they are where the
+    rates are chosen: from the teacher, or from the best of the seed's rates where that is lower.
+    """
+    if "latent" not in results[0]:  # nothing was trained
+        return [(None, None, results)]
+    channels = f"{results[0]['latent'][-1]} channels"
+    if not all(result.get("rates") for result in results):
+        measured_before = any("rates" not in result for result in results)
+        return [(None, f"{channels}, not coded" if measured_before else channels, results)]
+    rows = []
+    for target in (0.0, *TARGETS):
+        chosen = [_cheapest(result, teacher, target) for result in results]
+        if not rows or chosen != rows[-1][2]:
+            name = f"within-{target:g}" if target else LOSSLESS
+            words = f"within {target:g} points" if target else "lossless"
+            rows.append((name, f"{channels}, {words}", chosen))
+    return rows
+
+
+def _cheapest(result: Result, teacher: float, target: float) -> Result:
+    """Return the rate of one training that meets a target, as a result."""
+    rates = [rate for rate in result["rates"] if rate["id"] != RAW]
+    if not target:
+        rates = [rate for rate in rates if rate["id"] == LOSSLESS]
+    reference = min(teacher, max(rate["top1"] for rate in rates))
+    rate = min(
+        (rate for rate in rates if rate["top1"] >= reference - target - 1e-9), key=lambda rate: rate["bytes_mean"]
+    )
+    return {**rate, "bytes": {"mean": rate["bytes_mean"], "p95": rate["bytes_p95"]}}
+
+
 def _row(
-    group: Sequence[Item], results: Sequence[Result], teacher: Result, *, setting: str | None = None, **measured: Any
+    group: Sequence[Item],
+    results: Sequence[Result],
+    teacher: Result,
+    *,
+    setting: str | None = None,
+    rate: str | None = None,
+    **measured: Any,
 ) -> dict[str, Any]:
     top1 = _over_seeds([result["top1"] for result in results])
     return {
-        **_heading(group[0], results[0].get("latent") if setting is None else None, setting),
+        **_heading(group[0], setting),
+        "rate": rate,
         "top1": top1,
         "top5": _over_seeds([result["top5"] for result in results]),
         "drop_points": teacher["top1"] - top1["mean"],
         "bytes": {key: statistics.fmean(result["bytes"][key] for result in results) for key in ("mean", "p95")},
         **measured,
         "seeds": [
-            {"seed": item.seed, "top1": result["top1"], "top5": result["top5"]}
+            {"seed": item.seed, **{key: result[key] for key in ("top1", "top5", "bytes")}}
             for item, result in zip(group, results, strict=True)
         ],
         "error": None,
@@ -82,15 +132,13 @@ def _failed(item: Item, reason: str) -> dict[str, Any]:
     seed = "" if item.seed is None else f"seed {item.seed}"
     channels = "" if item.channels is None else f"{item.channels} channels"
     nothing = dict.fromkeys(("top1", "top5", "drop_points", "bytes", "params", "macs"))
-    heading = _heading(item, None, ", ".join(filter(None, (channels, seed))) or None)
-    return {**heading, **nothing, "ms": UNKNOWN, "seeds": [], "error": reason}
+    heading = _heading(item, ", ".join(filter(None, (channels, seed))) or None)
+    return {**heading, "rate": None, **nothing, "ms": UNKNOWN, "seeds": [], "error": reason}
 
 
-def _heading(item: Item, latent: Sequence[int] | None, setting: str | None) -> dict[str, Any]:
+def _heading(item: Item, setting: str | None) -> dict[str, Any]:
     if setting is None:
         setting = "" if item.quality is None else f"quality {item.quality}"
-        if latent is not None:
-            setting = f"{latent[-1]} channels"
     return {
         "method": item.method.name,
         "title": item.method.title,

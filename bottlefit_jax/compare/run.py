@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax import lock
+from bottlefit_jax.codec.rates import parse_rates
 from bottlefit_jax.compare import plots, timing
 from bottlefit_jax.compare.exits import NEVER, THRESHOLDS, evaluate_exits
 from bottlefit_jax.compare.items import Item, Options, to_measure
@@ -24,11 +25,17 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.cost import count_params, device_cost, macs
 from bottlefit_jax.evaluation.report import versions
 from bottlefit_jax.experiment.inputs import Variables, claim_workdir, create_networks
-from bottlefit_jax.experiment.results import latent_payload, resolved
+from bottlefit_jax.experiment.results import RATES, resolved
 from bottlefit_jax.experiment.run import run_experiment
 from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import Config, bottleneck_options
 from bottlefit_jax.training.loop import Stopped, StopSignal
+
+RATES_NOTE = (
+    "Every student sends payloads of the same codec, at rates that were chosen as for a report: a step for each "
+    "channel, tables from training images. The steps differ from seed to seed; a row takes from each seed the cheapest "
+    "rate that loses at most so many points of the teacher, or of the seed's own best rate where that is lower."
+)
 
 
 def run_comparison(config: Config, workdir: Path, options: Options, *, command: str | None = None) -> dict[str, Any]:
@@ -131,17 +138,22 @@ class _Comparison:
         folder = self.folder / "runs" / item.name
         report = run_experiment(self._config(item), folder, stop=self.stop)
         student, variables, bottleneck = self._student(item)
-        size = self.setting.image_size
-        shape = (*student.latent_size((size, size)), bottleneck["channels"])
-        payload = float(latent_payload(shape, bottleneck=bottleneck))
+        rates, rate = report["rates"], report["default_rate"]
+        payload = report["bytes_per_image"]["latent_payload"]
+        p95 = next((each["bytes_p95"] for each in rates if each["id"] == rate), payload)
         result = {
-            **{key: report["student"][key] for key in ("top1", "top5")},
-            "bytes": {"mean": payload, "p95": payload},
-            "latent": list(shape),
-            **device_cost(student, variables, size),
+            **{key: report["student"][key] for key in ("top1", "top5", "float_top1")},
+            "bytes": {"mean": payload, "p95": p95},
+            "latent": report["student"]["latent_shape"],
+            "rates": rates,
+            "default_rate": rate,
+            **device_cost(student, variables, self.setting.image_size),
         }
         if student.design.early_exit is not None:
-            result["exits"] = evaluate_exits(self.setting, student, variables, bottleneck, (*THRESHOLDS, NEVER))
+            tables = parse_rates((folder / RATES).read_text(), str(folder / RATES))
+            chosen = {"rates": tables, "rate": rate}
+            thresholds = (*THRESHOLDS, NEVER)
+            result["exits"] = evaluate_exits(self.setting, student, variables, bottleneck, thresholds, **chosen)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return result
 
@@ -198,6 +210,7 @@ class _Comparison:
             "notes": [
                 *self.notes,
                 self._epochs(),
+                RATES_NOTE,
                 *(f"{m.title}: {m.note}." for m in dict.fromkeys(item.method for item in items)),
             ],
             "versions": versions(),

@@ -96,12 +96,22 @@ def evaluate(
     if total is None:
         raise UserError("there are no images to evaluate on")
     sums = {name: int(value) for name, value in jax.device_get(total).items()}
+    require_finite(sums, name)
+    return percentages(sums)
+
+
+def require_finite(sums: Mapping[str, int], name: str) -> None:
+    """Raise UserError if some images' logits were not finite.
+
+    Args:
+        sums: over all batches: {"bad", "count"}.
+        name: "teacher" or "student".
+    """
     if sums["bad"]:
         raise UserError(
             f"the {name} diverged when it was trained: its output is not finite for {sums['bad']} of {sums['count']} "
             "evaluation images; a lower learning rate may help"
         )
-    return percentages(sums)
 
 
 def calibrate(
@@ -165,8 +175,9 @@ def send_and_classify(
     mean: Sequence[float],
     std: Sequence[float],
     class_indices: Sequence[int] | None = None,
+    arrive: Callable[[np.ndarray], np.ndarray] = lambda latents: latents,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the student would send for a few images, and the classes it predicts from that.
+    """Return what arrives of a few images' latents, and the classes that the student predicts from that.
 
     Args:
         module: a student.
@@ -176,6 +187,7 @@ def send_and_classify(
         mean: of the images' channels, for `normalise`.
         std: likewise.
         class_indices: as in `create_eval_step`.
+        arrive: what arrives of [N, h, w, c] uint8 that are sent.
 
     Returns:
         q [N, h, w, c] uint8, and predicted classes [N] int32.
@@ -188,9 +200,9 @@ def send_and_classify(
         ranges = jax.device_get(variables["ranges"]["quantizer"])
         affine = static_range(ranges["low"], ranges["high"], bits=bits)
     else:
-        axes = {"image": (1, 2, 3), "batch": None, "channel": (1, 2)}[bottleneck["per"]]
+        axes = (1, 2) if bottleneck["per"] == "channel" else (1, 2, 3)  # a device sends one image at a time
         affine = dynamic_range(latent, bits=bits, axis=axes)
-    q = quantize(latent, affine, bits=bits)
+    q = arrive(quantize(latent, affine, bits=bits))
     received = dequantize(q, affine) if bottleneck["bits"] else latent
     logits = np.asarray(jax.jit(functools.partial(module.apply, method="decode"))(variables, jnp.asarray(received))[0])
     if class_indices is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -57,6 +57,23 @@ class RatePoint:
         """Return the values as `report.json` and `parity.json` have them."""
         measured = {key: getattr(self, key) for key in ("bytes_mean", "bytes_p95", "top1", "top5")}
         return {"id": self.rate.id, "steps": list(self.rate.steps), **measured}
+
+
+class Measured(Protocol):
+    """What `default_rate` looks at."""
+
+    @property
+    def bytes_mean(self) -> float:
+        """Of a payload."""
+        ...
+
+    @property
+    def top1(self) -> float:
+        """In percent."""
+        ...
+
+
+Point = TypeVar("Point", bound=Measured)
 
 
 def channel_costs(training: np.ndarray, logits: Logits, *, zero_point: int) -> np.ndarray:
@@ -164,7 +181,7 @@ def choose(points: Sequence[RatePoint], *, teacher_top1: float | None) -> list[R
     return [dataclasses.replace(point, rate=dataclasses.replace(point.rate, id=name)) for name, point in ranked]
 
 
-def default_rate(points: Sequence[RatePoint], *, float_top1: float) -> RatePoint:
+def default_rate(points: Sequence[Point], *, float_top1: float) -> Point:
     """Return the cheapest rate within DEFAULT_POINTS of the student without a quantiser, or the best where none is."""
     within = [point for point in points if point.top1 >= float_top1 - DEFAULT_POINTS - 1e-9]
     return min(within, key=lambda point: point.bytes_mean) if within else max(points, key=lambda point: point.top1)

@@ -17,6 +17,7 @@ import jax
 import bottlefit_jax
 from bottlefit_jax.evaluation.alternatives import Alternative, interval
 from bottlefit_jax.evaluation.image_bytes import saving_percent
+from bottlefit_jax.evaluation.payloads import RateResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,13 +67,21 @@ class StudentResult(NetworkResult):
     Attributes:
         bits: per value of the latent; None where it is sent as float32.
         latent_shape: (h, w, c) of one image's latent.
-        payload: mean bytes of an image's payload.
+        payload: mean bytes of an image's payload, at the default rate; `top1` and `top5` are of the same payloads.
+        rates: all rates, from the most bytes to the fewest; empty where the latent is sent as float32.
+        default_rate: the id of one of them; None without rates.
+        tables_from: the split of the images from which the tables of the rates were made; None without rates.
+        float_top1: top-1 without a quantiser, percent.
         params: parameters of the encoder.
     """
 
     bits: int | None
     latent_shape: tuple[int, int, int]
     payload: float
+    rates: Sequence[RateResult]
+    default_rate: str | None
+    tables_from: str | None
+    float_top1: float
     params: int
 
 
@@ -167,6 +176,8 @@ class Report:
                     "jpeg": self.jpeg,
                     "saving_percent": self.saving_percent,
                 },
+                "default_rate": None if student is None else student.default_rate,
+                "rates": [] if student is None else [rate.to_json() for rate in student.rates],
                 "encoder": None if student is None else {"params": student.params, "macs": student.macs},
                 "evaluation": {"images": self.images, "chance_percent": self.chance_percent},
                 "alternatives": [row.to_json() for row in self.alternatives],
@@ -179,7 +190,13 @@ class Report:
         latent = {"bits": student.bits, "latent_shape": student.latent_shape, "top1_drop_points": self.drop_points}
         values = student.to_json()
         classes = values.pop("classes")
-        return {**values, **latent, "classes": classes}
+        return {
+            **values,
+            **latent,
+            "classes": classes,
+            "float_top1": student.float_top1,
+            "tables_from": student.tables_from,
+        }
 
 
 def versions() -> dict[str, Any]:

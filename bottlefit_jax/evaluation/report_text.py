@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from bottlefit_jax.evaluation.alternatives import FILES, Alternative, as_good
 from bottlefit_jax.evaluation.markdown import bytes_text, count_text, duration_text, markdown_table
+from bottlefit_jax.evaluation.payloads import RAW
+from bottlefit_jax.evaluation.rates import DEFAULT_POINTS
 from bottlefit_jax.evaluation.report import NetworkResult, Report
 
 DROP_GOAL = 0.6  # points of top-1: the largest loss on ImageNet in the abstract of BottleFit (Matsubara et al., 2022)
+NO_STEPS = "–"
 NEAR_WHOLE = 0.5  # an encoder with this share of the teacher's multiply-adds leaves little to split
 
 IMAGES = {
     "training_curves.png": "Loss and top-1 by epoch, one column per stage",
-    "latents.png": "Images, and beside each its latent as the device sends it",
+    "latents.png": "Images, and beside each its latent as it arrives at the default rate",
 }
 
 
@@ -32,6 +35,7 @@ def report_text(report: Report, images: Sequence[str], command: str | None) -> s
         _headline(report),
         *_remarks(report),
         _summary_table(report),
+        *_rates(report),
         *_alternatives(report),
         *(f"![{IMAGES[name]}]({name})" for name in images),
         "## Training",
@@ -112,6 +116,36 @@ def _near_chance(report: Report) -> list[str]:
     ]
 
 
+def _rates(report: Report) -> list[str]:
+    """List the rates at which the same student can send."""
+    student = report.student
+    if student is None or not student.rates:
+        return []
+    images = "training images" if student.tables_from == "train" else "these evaluation images, as there were no others"
+    rows = [("rate", "mean", "95th percentile", "top-1", "less than without a quantiser", "steps")]
+    for rate in student.rates:
+        name = f"**{rate.id}**" if rate.id == student.default_rate else rate.id
+        sizes = (bytes_text(rate.bytes_mean), bytes_text(rate.bytes_p95))
+        lost = f"{round(student.float_top1 - rate.top1, 2) + 0.0:.2f} points"  # + 0.0: there is no -0.00
+        rows.append((name, *sizes, f"{rate.top1:.2f} %", lost, _steps_text(rate.steps)))
+    return [
+        "## Rates",
+        markdown_table(rows, "lrrrrl"),
+        f"One head and one tail serve all rates. {RAW.capitalize()} is a byte for each value; the others divide the "
+        f"values of each channel by its step and code them, with tables from {images}. Without a quantiser the student "
+        f"has {student.float_top1:.2f} %. The default, **{student.default_rate}**, is the cheapest rate within "
+        f"{DEFAULT_POINTS} points of that, or the best where none is. Rates were chosen on evaluation images.",
+    ]
+
+
+def _steps_text(steps: Sequence[int] | None) -> str:
+    """Write the steps of the channels: 4, or 2 to 16."""
+    if steps is None:
+        return NO_STEPS
+    low, high = min(steps), max(steps)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def _alternatives(report: Report) -> list[str]:
     """Compare the student with the teacher on the device and with files, and conclude whether splitting pays."""
     rows = report.alternatives
@@ -178,7 +212,7 @@ def _summary_table(report: Report) -> str:
         rows.append([f"teacher: {teacher.name}", *_accuracies(teacher), sent, "nothing"])
     if (student := report.student) is not None:
         latent = ["latent", " × ".join(map(str, student.latent_shape))]
-        latent += [] if student.bits is None else [f"{student.bits} bits per value"]
+        latent += [] if student.bits is None else [f"{student.bits} bits per value, rate {student.default_rate}"]
         sent = f"{bytes_text(student.payload)} ({', '.join(latent)})"
         cost = f"{count_text(student.params)} parameters, {count_text(student.macs)} multiply-adds"
         rows.append([f"student: {student.name}", *_accuracies(student), sent, cost])

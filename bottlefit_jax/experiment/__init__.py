@@ -6,14 +6,12 @@ from bottlefit_jax.lazy import exports
 
 if TYPE_CHECKING:
     from bottlefit_jax.experiment.inputs import Networks, create_networks, create_stages, stage_settings
-    from bottlefit_jax.experiment.results import latent_payload
     from bottlefit_jax.experiment.run import run_experiment
 
 __all__ = [
     "Networks",
     "create_networks",
     "create_stages",
-    "latent_payload",
     "run_experiment",
     "stage_settings",
 ]
@@ -22,7 +20,6 @@ __getattr__ = exports(
     __name__,
     {
         "inputs": ("Networks", "create_networks", "create_stages", "stage_settings"),
-        "results": ("latent_payload",),
         "run": ("run_experiment",),
     },
 )

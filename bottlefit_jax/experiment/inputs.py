@@ -132,13 +132,21 @@ def open_source(config: Config, split: str) -> data.Source:
 
 
 def open_training(config: Config, networks: Networks, eval_source: data.Source) -> data.Source | None:
-    """Open the training images; None where nothing is trained or calibrated.
+    """Open the training images; None where nothing is trained, calibrated or sent as payloads.
+
+    Payloads can do without them: None too where they are needed for nothing else and there are none.
 
     Raises:
         UserError: see `open_source`; or their classes differ from those of the evaluation images.
     """
     if not stages_to_run(config) and not needs_calibration(networks.student_variables):
-        return None
+        if networks.student is None or not networks.bottleneck["bits"]:
+            return None
+        try:
+            source = open_source(config, "train")
+        except UserError:
+            return None
+        return source if source.class_names == eval_source.class_names else None
     source = open_source(config, "train")
     if source.class_names != eval_source.class_names:
         different = sorted({*source.class_names} ^ {*eval_source.class_names})

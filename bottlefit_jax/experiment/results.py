@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.codec.packing import payload_bytes
+from bottlefit_jax.codec import wire
+from bottlefit_jax.codec.rates import rates_text
 from bottlefit_jax.evaluation import plots
 from bottlefit_jax.evaluation.alternatives import Alternative, network_macs
 from bottlefit_jax.evaluation.cost import device_cost
 from bottlefit_jax.evaluation.image_bytes import jpeg_bytes
 from bottlefit_jax.evaluation.networks import send_and_classify
+from bottlefit_jax.evaluation.payloads import RAW, PayloadResult
 from bottlefit_jax.evaluation.report import NetworkResult, Report, StageSummary, StudentResult, versions
 from bottlefit_jax.evaluation.report_files import write_report
 from bottlefit_jax.experiment.inputs import Networks, Variables
+from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import Config
 
 SHOWN = 6  # images in latents.png
+RATES = "rates.json"  # the tables of the report's payloads; a bundle has its own, of its own head's latents
 
 
 def write_results(
@@ -28,6 +32,7 @@ def write_results(
     networks: Networks,
     student_variables: Variables | None,
     accuracy: dict[str, dict[str, float]],
+    payloads: PayloadResult | None,
     files: Sequence[Alternative],
     images: Iterable[dict[str, np.ndarray]],
     class_names: Sequence[str],
@@ -43,6 +48,7 @@ def write_results(
         networks: a teacher, a student or both.
         student_variables: on the host; None without a student.
         accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
+        payloads: of the student; None without one, or where it has no quantiser.
         files: the teacher on images sent as files, from `alternatives.sent_as_files`; [] without teacher or student.
         images: all evaluation batches, from the first.
         class_names: of the dataset.
@@ -58,9 +64,12 @@ def write_results(
         plots.training_curves(workdir / "training_curves.png", history)
     found = {"images": len(labels), "classes": len(class_names)}
     student = None
+    if payloads is not None:
+        write_text(workdir / RATES, rates_text(payloads.codec))
     if student_variables is not None:
-        _draw(workdir, networks, student_variables, shown, class_names)
-        student = _student(networks, student_variables, config.dataset.image_size, {**accuracy["student"], **found})
+        _draw(workdir, networks, student_variables, shown, class_names, payloads)
+        size = config.dataset.image_size
+        student = _student(networks, student_variables, size, payloads, {**accuracy["student"], **found})
     teacher = None
     if "teacher" in accuracy:
         cost = network_macs(networks.teacher, config.dataset.image_size)
@@ -100,8 +109,10 @@ def resolved(config: Config, networks: Networks) -> dict[str, Any]:
     return values
 
 
-def _student(networks: Networks, variables: Variables, size: int, accuracy: dict[str, Any]) -> StudentResult:
-    """Return the student's accuracy, its payload and its encoder's cost."""
+def _student(
+    networks: Networks, variables: Variables, size: int, payloads: PayloadResult | None, accuracy: dict[str, Any]
+) -> StudentResult:
+    """Return the student's accuracy, its payloads and its encoder's cost."""
     bottleneck = networks.bottleneck
     height, width = networks.student.latent_size((size, size))
     shape = (height, width, bottleneck["channels"])
@@ -109,7 +120,11 @@ def _student(networks: Networks, variables: Variables, size: int, accuracy: dict
         name=f"{networks.name} + {bottleneck['channels']}-channel bottleneck",
         bits=bottleneck["bits"],
         latent_shape=shape,
-        payload=latent_payload(shape, bottleneck=bottleneck),
+        payload=4.0 * math.prod(shape) if payloads is None else payloads.default.bytes_mean,  # float32 without one
+        rates=() if payloads is None else payloads.rates,
+        default_rate=None if payloads is None else payloads.default.id,
+        tables_from=None if payloads is None else payloads.tables_from,
+        float_top1=accuracy["top1"] if payloads is None else payloads.float_top1,
         **accuracy,
         **device_cost(networks.student, variables, size),
     )
@@ -133,29 +148,29 @@ def _read_images(
     return np.concatenate(jpeg), np.concatenate(every_label), every[:: max(1, len(every) // SHOWN)][:SHOWN]
 
 
-def latent_payload(shape: Sequence[int], *, bottleneck: dict[str, Any]) -> int:
-    """Return the bytes sent for one image: its packed latent, and its range where the receiver does not have it.
-
-    Args:
-        shape: (h, w, c) of the latent.
-        bottleneck: options of the student.
-    """
-    if bottleneck["bits"] is None:
-        return 4 * math.prod(shape)  # float32
-    ranges = 0 if bottleneck["range"] == "static" else shape[-1] if bottleneck["per"] == "channel" else 1
-    return payload_bytes(tuple(shape), bits=bottleneck["bits"], ranges=ranges)
-
-
 def _draw(
     workdir: Path,
     networks: Networks,
     variables: Variables,
     shown: Sequence[tuple[int, np.ndarray]],
     class_names: Sequence[str],
+    payloads: PayloadResult | None,
 ) -> None:
+    """Draw a few images beside what arrives of their latents."""
     images = np.stack([image for _, image in shown])
     bottleneck = networks.bottleneck
-    sent, predicted = send_and_classify(
+    sizes: list[int] = []
+
+    def arrive(latents: np.ndarray) -> np.ndarray:
+        if payloads is None or payloads.default.id == RAW:
+            sizes.extend([latents[0].size * (4 if payloads is None else 1)] * len(latents))
+            return latents
+        rate = payloads.codec.get(payloads.default.id)
+        sent = [wire.encode(latent, rate) for latent in latents]
+        sizes.extend(map(len, sent))
+        return wire.decode_batch(sent, payloads.codec)[0]
+
+    arrived, predicted = send_and_classify(
         networks.student,
         variables,
         images,
@@ -163,14 +178,15 @@ def _draw(
         mean=networks.mean,
         std=networks.std,
         class_indices=networks.class_indices,
+        arrive=arrive,
     )
     plots.latents(
         workdir / "latents.png",
         images,
-        sent,
+        arrived,
         [class_names[label] for label, _ in shown],
         [class_names[int(index)] for index in predicted],
-        latent_payload(sent.shape[1:], bottleneck=bottleneck),
+        np.asarray(sizes) + (0 if payloads is None else payloads.range_bytes),
         jpeg_bytes(images),
         bits=bottleneck["bits"] or 8,
     )

@@ -12,8 +12,6 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.config_check import check_config
-from bottlefit_jax.evaluation import alternatives
-from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate
 from bottlefit_jax.experiment.inputs import (
     Networks,
     Variables,
@@ -27,6 +25,7 @@ from bottlefit_jax.experiment.inputs import (
     open_training,
     stages_to_run,
 )
+from bottlefit_jax.experiment.measurements import Measurements
 from bottlefit_jax.experiment.results import write_results
 from bottlefit_jax.experiment.streams import stream_key, stream_seed
 from bottlefit_jax.models import folded_norms, with_body_of, with_measured_norms, with_stem_of, with_tail_of
@@ -65,7 +64,6 @@ def run_experiment(
     stages = create_stages(config, networks)
     train_source = open_training(config, networks, eval_source)
     mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages_to_run(config)))
-    eval_batch_size = -(-config.eval_batch_size // mesh.size) * mesh.size
     with hold_workdir(workdir):
         claim_workdir(workdir, config)
         log = RunLog(workdir, primary=jax.process_index() == 0)
@@ -79,8 +77,8 @@ def run_experiment(
             stages=stages,
             train_source=train_source,
             eval_source=eval_source,
+            measured=Measurements(config, networks, train_source, eval_source, mesh, log),
             mesh=mesh,
-            eval_batch_size=eval_batch_size,
             log=log,
             stop=stop or loop.StopRequest(),
         )
@@ -98,10 +96,10 @@ class _Experiment:
     workdir: Path
     networks: Networks
     stages: dict[str, Stage]
-    train_source: Any  # a data.Source, or None where nothing is trained or calibrated
+    train_source: Any  # a data.Source, or None where nothing needs training images
     eval_source: data.Source
+    measured: Measurements
     mesh: Mesh
-    eval_batch_size: int
     log: RunLog
     stop: loop.StopRequest
 
@@ -132,11 +130,16 @@ class _Experiment:
         """Return the student after its stages, its static range calibrated; append their rows to `summaries`."""
         on_mesh = {} if teacher is None else sharding.put_replicated(self.mesh, teacher)
         names = [name for name in stages_to_run(self.config) if self.stages[name].network is Role.STUDENT]
+        if not names and not needs_calibration(student):
+            return student
+        if not self.networks.bottleneck["quantize_training"]:
+            # Training does not use it, and checkpoints from before a static range was the default have none.
+            student = {key: value for key, value in student.items() if key != "ranges"}
         for name in names:
             result = self._train(name, student, on_mesh)
             student = result.variables
             summaries.append(result.summary)
-        return self._calibrated(student) if names or needs_calibration(student) else student
+        return self.measured.calibrated(student)
 
     def _initial(self, role: Role) -> Variables:
         """Return a network's random initial weights, on the host."""
@@ -147,7 +150,8 @@ class _Experiment:
     def _train(self, name: str, variables: Variables, teacher_variables: Variables) -> loop.Result:
         """Run one stage."""
         config, settings, stage = self.config, self.config.stages[name], self.stages[name]
-        module = self.networks.module(stage.network)
+        module, student = self.networks.module(stage.network), stage.network is Role.STUDENT
+        measured = self.measured
         steps_per_epoch = data.steps_per_epoch(self.train_source, stage.batch_size)
         schedule = optimizer.create_schedule(
             settings.schedule,
@@ -164,14 +168,14 @@ class _Experiment:
         variables = self._with_norms(stage, variables)
         teacher = self.networks.teacher if stage.needs_teacher else None
         train_step = step.create_train_step(
-            stage, module=module, teacher=teacher, tx=tx, mesh=self.mesh, **self._pixels()
+            stage, module=module, teacher=teacher, tx=tx, mesh=self.mesh, **self.measured.pixels()
         )
         plan = loop.Plan(
             steps_per_epoch=steps_per_epoch,
             every_steps=config.checkpoint.every_steps,
             schedule=schedule,
             batches=lambda start: self._train_batches(stage, start),
-            evaluate=lambda new: self._evaluate(stage.network, self._calibrated(new)),
+            evaluate=lambda new: measured.evaluate(stage.network, measured.calibrated(new) if student else new),
             evaluate_every=config.evaluate_every,
             select=config.checkpoint.select,
         )
@@ -196,8 +200,8 @@ class _Experiment:
         """Return variables in which the norms that a conversion folded into convolutions are there to be trained."""
         if not folded_norms(variables, stage.trained):
             return variables
-        limit, pixels = self.config.student.calibration_images, self._pixels()
-        batches = self._eval_batches(self.train_source, limit=limit, all_hosts=True)
+        limit, pixels = self.config.student.calibration_images, self.measured.pixels()
+        batches = self.measured.batches(self.train_source, limit=limit, all_hosts=True)
         images = ((normalise(jnp.asarray(batch["image"]), **pixels), batch["mask"]) for batch in batches)
         return with_measured_norms(self.networks.module(stage.network), variables, images, parts=stage.trained)
 
@@ -211,7 +215,7 @@ class _Experiment:
             start_step=start,
             crop_scale=tuple(chosen.crop_scale),
             flip=chosen.flip,
-            **self._workers(),
+            **self.measured.workers(),
         )
         return (self._relabelled(batch) for batch in batches)
 
@@ -220,54 +224,6 @@ class _Experiment:
         if self.networks.class_indices is None:
             return batch
         return {**batch, "label": np.asarray(self.networks.class_indices, np.int32)[batch["label"]]}
-
-    def _workers(self) -> dict[str, Any]:
-        return {
-            "workers": self.config.dataset.workers,
-            "worker_type": self.config.dataset.worker_type,
-            "shard_index": jax.process_index(),
-            "shard_count": jax.process_count(),
-        }
-
-    def _eval_batches(
-        self, source: data.Source, *, limit: int | None = None, all_hosts: bool = False
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Return this host's share of evenly spread images, or all hosts' images."""
-        chosen, workers = self.config.dataset, self._workers()
-        if all_hosts:
-            workers.update(shard_index=0, shard_count=1)
-        return data.eval_batches(
-            source,
-            batch_size=self.eval_batch_size,
-            image_size=chosen.image_size,
-            resize=chosen.resize or None,
-            limit=limit,
-            **workers,
-        )
-
-    def _pixels(self) -> dict[str, Any]:
-        return {"mean": self.networks.mean, "std": self.networks.std}
-
-    def _evaluate(self, role: Role, variables: Variables, batches: Any = None) -> dict[str, float]:
-        """Return top-1 and top-5 on `batches`, or on all evaluation images."""
-        module, indices = self.networks.module(role), self.networks.class_indices
-        eval_step = create_eval_step(module, mesh=self.mesh, class_indices=indices, **self._pixels())
-        batches = self._eval_batches(self.eval_source) if batches is None else batches
-        return evaluate(eval_step, variables, batches, mesh=self.mesh, name=role)
-
-    def _calibrated(self, student: Variables) -> Variables:
-        """Return the student with the measured range of its latents, where its quantiser has a static one."""
-        if "ranges" not in student:
-            return student
-        ranges = calibrate(
-            self.networks.student,
-            student,
-            # Every host reads the same images, so that all measure the same range.
-            self._eval_batches(self.train_source, limit=self.config.student.calibration_images, all_hosts=True),
-            per_channel=self.networks.bottleneck["per"] == "channel",
-            **self._pixels(),
-        )
-        return {**student, "ranges": sharding.put_replicated(self.mesh, {"quantizer": ranges})}
 
     def _save_network(self, role: Role, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
         """Write a finished network to `workdir/ROLE`, for other configs and the export."""
@@ -285,15 +241,6 @@ class _Experiment:
         )
         checkpoint.save_variables(self.workdir / role, variables, meta)
 
-    def _sent_as_files(self, teacher: Variables) -> list[alternatives.Alternative]:
-        """Evaluate the teacher on images that were sent as files."""
-        variables = sharding.put_replicated(self.mesh, teacher)
-        limit = alternatives.image_limit(self.config.dataset.image_size)
-        return alternatives.sent_as_files(
-            lambda batches: self._evaluate(Role.TEACHER, variables, batches),
-            self._eval_batches(self.eval_source, limit=limit),
-        )
-
     def _report(
         self,
         teacher: Variables | None,
@@ -301,13 +248,18 @@ class _Experiment:
         summaries: list[dict[str, Any]],
         command: str | None,
     ) -> dict[str, Any]:
-        accuracy: dict[str, dict[str, float]] = {
-            role: self._evaluate(role, variables)
-            for role, variables in ((Role.TEACHER, teacher), (Role.STUDENT, student))
-            if variables is not None
-        }
+        accuracy: dict[str, dict[str, float]] = {}
+        payloads = None
+        if teacher is not None:
+            accuracy[Role.TEACHER] = self.measured.evaluate(Role.TEACHER, teacher)
+        if student is not None:
+            if self.networks.bottleneck["bits"]:
+                payloads = self.measured.send(student, teacher)
+                accuracy[Role.STUDENT] = {"top1": payloads.default.top1, "top5": payloads.default.top5}
+            else:
+                accuracy[Role.STUDENT] = self.measured.evaluate(Role.STUDENT, student)
         # Without a student to compare with, eight more evaluations of the teacher would serve nothing.
-        files = [] if teacher is None or student is None else self._sent_as_files(teacher)
+        files = [] if teacher is None or student is None else self.measured.sent_as_files(teacher)
         for source in (self.train_source, self.eval_source):
             if source is not None and (bad := source.bad_images()):
                 self.log.say(f"skipped {len(bad)} of {len(source)} images of {source.split}, first {bad[0]}")
@@ -319,8 +271,9 @@ class _Experiment:
             networks=self.networks,
             student_variables=None if student is None else sharding.to_host(student),
             accuracy=accuracy,
+            payloads=payloads,
             files=files,
-            images=self._eval_batches(self.eval_source, all_hosts=True),
+            images=self.measured.batches(self.eval_source, all_hosts=True),
             class_names=self.eval_source.class_names,
             stages=summaries,
             history=self.log.records,

@@ -3,13 +3,14 @@
 TEACHER = 85.1
 
 
-def row(method, title, setting="", *, top1, std=None, sent, ms=(0.3, 2.2), trained=True):
+def row(method, title, setting="", *, top1, std=None, sent, ms=(0.3, 2.2), trained=True, rate=None):
     """A measured row."""
     return {
         "method": method,
         "title": title,
         "setting": setting,
         "trained": trained,
+        "rate": rate,
         "top1": {"mean": top1, "std": std},
         "top5": {"mean": 98.0, "std": None if std is None else std / 2},
         "drop_points": round(TEACHER - top1, 6),
@@ -32,6 +33,7 @@ def failed(method, title, setting, error):
         "title": title,
         "setting": setting,
         "trained": False,
+        "rate": None,
         **nothing,
         "seeds": [],
         "error": error,

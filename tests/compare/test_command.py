@@ -91,8 +91,9 @@ def test_the_table_has_every_method_and_the_reason_of_a_failure(compared):
     assert "rows failed, first autoencoder: images of 32 × 32 are too small" in out
     comparison = json.loads((workdir / "compare.json").read_text())
     rows = {(row["method"], row["setting"].split(",")[0]): row for row in comparison["rows"]}
+    assert len([row for row in comparison["rows"] if row["method"] == "bottlefit-patch"]) > 2
     patch = rows["bottlefit-patch", "6 channels"]
-    assert patch["bytes"]["mean"] == 5 * 5 * 6 + 9
+    assert 10 < patch["bytes"]["mean"] < 5 * 5 * 6
     assert patch["ms"]["device"] > 0
     assert patch["ms"]["server"] > 0
     assert patch["top1"]["mean"] > 20

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.codec.fit import fit_rate
+from bottlefit_jax.codec.rates import make_rates
 from bottlefit_jax.compare.exits import evaluate_exits
 from bottlefit_jax.compare.methods import METHODS
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
-from bottlefit_jax.evaluation.networks import create_eval_step, evaluate
+from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate
+from bottlefit_jax.evaluation.split_student import SplitStudent
 from bottlefit_jax.models import with_tail_of
 from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.recipe import bottleneck_options
@@ -23,7 +26,20 @@ def student(setting):
     module = models.create("resnet18", num_classes=10, bottleneck=plan, width=8)
     example = jnp.zeros((1, setting.image_size, setting.image_size, 3))
     new = jax.device_get(jax.jit(module.init)(jax.random.key(1, impl="unsafe_rbg"), example))
-    return module, with_tail_of(setting.networks.teacher_variables, new), plan
+    variables = with_tail_of(setting.networks.teacher_variables, new)
+    ranges = calibrate(module, variables, setting.batches(limit=50), per_channel=False, **setting.pixels)
+    return module, {**variables, "ranges": {"quantizer": ranges}}, plan
+
+
+@pytest.fixture(scope="module")
+def rates(setting, student):
+    """A lossless rate, and one that is not, of the feature that is sent."""
+    module, variables, plan = student
+    halves = SplitStudent(module, variables, bottleneck=plan, mesh=setting.mesh, **setting.pixels)
+    latents, affine = halves.training_latents(setting.batches(limit=100))
+    zero_point = int(affine.zero_point)
+    made = [fit_rate(latents, (step,) * 16, zero_point=zero_point, id=f"step-{step}") for step in (1, 40)]
+    return make_rates(made, head="", shape=latents.shape[1:])
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +53,10 @@ def alone(setting, student):
 
 
 @pytest.fixture(scope="module")
-def exits(setting, student, alone):
+def exits(setting, student, alone, rates):
     """At thresholds that send nothing, about a third, about two thirds, and everything."""
     middle = np.quantile(np.asarray(jax.nn.softmax(alone[0])).max(-1), (1 / 3, 2 / 3))
-    return evaluate_exits(setting, *student, thresholds=(0.0, *middle, 1.01))
+    return evaluate_exits(setting, *student, thresholds=(0.0, *middle, 1.01), rates=rates, rate="step-1")
 
 
 def test_above_every_confidence_the_accuracy_is_the_whole_students(setting, student, exits):
@@ -49,7 +65,7 @@ def test_above_every_confidence_the_accuracy_is_the_whole_students(setting, stud
     whole = evaluate(step, sharding.put_replicated(setting.mesh, variables), setting.batches(), mesh=setting.mesh)
     assert {key: exits[-1][key] for key in whole} == whole
     assert exits[-1]["sent"] == 1.0
-    assert 0 < exits[-1]["bytes"]["mean"] <= 5 * 5 * 16 + 9 + 11  # zlib adds 11 bytes at most
+    assert 0 < exits[-1]["bytes"]["mean"] <= 5 * 5 * 16 + 4  # what a payload adds at most
 
 
 def test_at_threshold_0_nothing_is_sent(alone, exits):
@@ -64,3 +80,16 @@ def test_a_higher_threshold_sends_more(exits):
     assert [each["bytes"]["mean"] for each in exits] == sorted(each["bytes"]["mean"] for each in exits)
     assert exits[1]["sent"] == pytest.approx(1 / 3, abs=0.02)
     assert exits[2]["sent"] == pytest.approx(2 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize(("range_", "rate", "extra"), [("static", "step-40", 0), ("dynamic", "raw", 9)])
+def test_bytes_are_those_of_the_rate_and_of_the_range(setting, student, exits, rates, range_, rate, extra):
+    module, variables, plan = student
+    plan = {**plan, "range": range_}
+    if range_ == "dynamic":
+        module = models.create("resnet18", num_classes=10, bottleneck=plan, width=8)
+    (found,) = evaluate_exits(setting, module, variables, plan, (1.01,), rates=rates, rate=rate)
+    if rate == "raw":
+        assert found["bytes"] == {"mean": 5 * 5 * 16 + extra, "p95": 5 * 5 * 16 + extra}
+    else:
+        assert found["bytes"]["mean"] < exits[-1]["bytes"]["mean"]

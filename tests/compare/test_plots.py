@@ -74,7 +74,7 @@ def test_a_codec_outside_the_frame_has_a_triangle_with_its_value():
     assert axes.get_ylim()[0] == pytest.approx(bottom)
     (edge,) = [line for line in axes.lines if line.get_gid() == "edge"]
     assert edge.get_marker() == "v"
-    assert (edge.get_xdata()[0], edge.get_ydata()[0]) == pytest.approx((0.69, bottom))
+    assert (edge.get_xdata()[0], edge.get_ydata()[0]) == pytest.approx((690, bottom))
     assert "q5: 15 %" in texts(axes)
 
 

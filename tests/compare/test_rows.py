@@ -26,7 +26,7 @@ def rows(items, results, failures=None, times=None):
 def test_seeds_are_one_row_with_mean_and_sample_standard_deviation():
     items = trained("kd", 0, 1, 2)
     times = {item.name: {"device": 0.5, "server": 1.5} for item in items}
-    results = {item.name: result(top1) for item, top1 in zip(items, (78.0, 79.0, 80.0), strict=True)}
+    results = {item.name: result(top1, rates=[]) for item, top1 in zip(items, (78.0, 79.0, 80.0), strict=True)}
     _, row = rows(items, results, times=times)
     assert row["top1"] == {"mean": pytest.approx(79.0), "std": pytest.approx(1.0)}
     assert row["drop_points"] == pytest.approx(1.0)
@@ -81,3 +81,36 @@ def test_an_early_exit_has_a_row_for_each_threshold_and_server_time_only_for_wha
     assert half["bytes"]["mean"] == pytest.approx(300.0)
     assert never["ms"]["server"] == 2.0
     assert never["drop_points"] == pytest.approx(-1.0)
+
+
+def rated(*points):
+    """A training whose rates are (id, bytes, top-1)."""
+    rates = [
+        {"id": name, "steps": [1], "bytes_mean": sent, "bytes_p95": sent + 9.0, "top1": top1, "top5": 98.0}
+        for name, sent, top1 in (("raw", 441.0, points[0][2]), *points)
+    ]
+    return result(points[0][2], rates=rates)
+
+
+def test_a_row_takes_from_each_seed_the_cheapest_rate_that_meets_a_target():
+    items = trained("kd", 0, 1)
+    results = {
+        items[0].name: rated(("lossless", 300.0, 78.0), ("within-0.1", 200.0, 77.9), ("90-bytes", 90.0, 76.0)),
+        items[1].name: rated(("lossless", 320.0, 82.0), ("within-0.3", 150.0, 79.8), ("within-3", 80.0, 77.5)),
+    }
+    found = rows(items, results)[1:]
+    assert [(row["rate"], row["setting"], row["bytes"]["mean"], row["top1"]["mean"]) for row in found] == [
+        ("lossless", "8 channels, lossless", 310.0, 80.0),  # no rate of the second seed is within 0.1 of the teacher
+        ("within-0.1", "8 channels, within 0.1 points", 260.0, pytest.approx(79.95)),
+        ("within-0.3", "8 channels, within 0.3 points", 175.0, pytest.approx(78.85)),
+        ("within-3", "8 channels, within 3 points", 85.0, 76.75),
+    ]
+    assert [each["bytes"]["mean"] for each in found[2]["seeds"]] == [200.0, 150.0]
+    assert found[3]["bytes"]["p95"] == 94.0
+
+
+@pytest.mark.parametrize(("more", "setting"), [({"rates": []}, "8 channels"), ({}, "8 channels, not coded")])
+def test_a_training_without_rates_is_one_row(more, setting):
+    """One that sends floats, and one that an earlier version measured."""
+    _, row = rows(trained("kd", 0), {"kd-8ch-seed0": result(78.0, **more)})
+    assert (row["rate"], row["setting"], row["bytes"]["mean"]) == (None, setting, 657.0)

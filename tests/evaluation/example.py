@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bottlefit_jax.evaluation.alternatives import Alternative
+from bottlefit_jax.evaluation.payloads import RateResult
 from bottlefit_jax.evaluation.report import NetworkResult, Report, StageSummary, StudentResult
 
 TEACHER = NetworkResult(name="resnet50", top1=98.5, top5=100.0, images=1000, classes=10, macs=1_000_000_000)
@@ -18,7 +19,15 @@ STUDENT = StudentResult(
     macs=118_013_952,
     bits=8,
     latent_shape=(9, 9, 3),
-    payload=252,
+    payload=143.5,
+    rates=(
+        RateResult(id="raw", steps=None, bytes_mean=243, bytes_p95=243, top1=98.3, top5=99.9),
+        RateResult(id="lossless", steps=(1, 1, 1), bytes_mean=201.25, bytes_p95=220, top1=98.3, top5=99.9),
+        RateResult(id="within-0.1", steps=(2, 4, 3), bytes_mean=143.5, bytes_p95=160, top1=98.2, top5=99.9),
+    ),
+    default_rate="within-0.1",
+    tables_from="train",
+    float_top1=98.4,
     params=np.int64(22123),  # pyright: ignore[reportArgumentType]
 )
 REPORT = Report(

@@ -32,8 +32,23 @@ def test_the_json_has_the_keys_and_values_of_the_interface():
             "latent_shape": [9, 9, 3],
             "top1_drop_points": 98.5 - 98.2,
             "classes": 10,
+            "float_top1": 98.4,
+            "tables_from": "train",
         },
-        "bytes_per_image": {"latent_payload": 252, "jpeg": 1008.0, "saving_percent": 75.0},
+        "bytes_per_image": {
+            "latent_payload": 143.5,
+            "jpeg": 1008.0,
+            "saving_percent": pytest.approx(85.7639, abs=1e-3),
+        },
+        "default_rate": "within-0.1",
+        "rates": [
+            {"id": id, "steps": steps, "bytes_mean": mean, "bytes_p95": p95, "top1": top1, "top5": 99.9}
+            for id, steps, mean, p95, top1 in (
+                ("raw", None, 243, 243, 98.3),
+                ("lossless", [1, 1, 1], 201.25, 220, 98.3),
+                ("within-0.1", [2, 4, 3], 143.5, 160, 98.2),
+            )
+        ],
         "encoder": {"params": 22123, "macs": 118013952},
         "evaluation": {"images": 1000, "chance_percent": 10.0},
         "alternatives": [
@@ -50,7 +65,7 @@ def test_the_json_has_the_keys_and_values_of_the_interface():
                 ("local", "", 0.0, 98.5, 1_000_000_000),
                 ("jpeg", "quality 5", 673.4, 60.0, 0),
                 ("webp", "quality 5", 315.0, 98.0, 0),
-                ("student", "3 channels", 252, 98.2, 118_013_952),
+                ("student", "3 channels", 143.5, 98.2, 118_013_952),
             )
         ],
         "stages": [
@@ -64,18 +79,19 @@ def test_the_json_has_the_keys_and_values_of_the_interface():
 def test_the_keys_stand_in_the_order_that_the_files_have_always_had():
     written = report().to_json()
     assert list(written) == [
-        *("config", "dataset", "teacher", "student", "bytes_per_image", "encoder", "evaluation", "alternatives"),
-        *("stages", "versions"),
+        *("config", "dataset", "teacher", "student", "bytes_per_image", "default_rate", "rates", "encoder"),
+        *("evaluation", "alternatives", "stages", "versions"),
     ]
     assert list(written["student"]) == [
         *("name", "top1", "top5", "images", "top1_interval95", "bits", "latent_shape", "top1_drop_points", "classes"),
+        *("float_top1", "tables_from"),
     ]
     assert list(written["teacher"]) == ["name", "top1", "top5", "images", "top1_interval95", "classes"]
 
 
 def test_without_a_student_what_it_adds_is_null():
     written = report(student=None, files=()).to_json()
-    assert (written["student"], written["encoder"]) == (None, None)
+    assert (written["student"], written["encoder"], written["default_rate"], written["rates"]) == (None, None, None, [])
     assert written["bytes_per_image"] == {"latent_payload": None, "jpeg": 1008.0, "saving_percent": None}
     assert [row["method"] for row in written["alternatives"]] == ["local"]
 

@@ -24,11 +24,11 @@ def test_the_text_has_the_numbers():
     text = text_of(report(), images=["latents.png"], command=command)
     assert text.startswith("# resnet50-3ch on digits\n")
     assert (
-        "The device sends **252 bytes** per image, 75.0 % less than a JPEG at quality 95 (1,008 bytes), and "
+        "The device sends **144 bytes** per image, 85.8 % less than a JPEG at quality 95 (1,008 bytes), and "
         "**98.20 %** of the images are classified correctly, 0.30 points less than its teacher (98.50 %)." in text
     )
     assert "| on the device | nothing | 22.1 k parameters, 118 M multiply-adds |" in text
-    assert "252 bytes (latent, 9 × 9 × 3, 8 bits per value)" in text
+    assert "144 bytes (latent, 9 × 9 × 3, 8 bits per value, rate within-0.1)" in text
     assert "| teacher | 12 | 6 min 12 s | 1,234 |" in text
     assert "| stage1 | 10 | 8.2 s | 3.2 |" in text
     assert "(latents.png)" in text
@@ -53,7 +53,11 @@ def test_the_drop_is_stated(points, sentence):
 
 
 def test_the_text_fits_an_unusual_run():
-    text = text_of(report(student={"bits": None, "payload": 1512}, stages=[], dataset="my|images"))
+    text = text_of(
+        report(
+            student={"bits": None, "payload": 1512, "rates": (), "default_rate": None}, stages=[], dataset="my|images"
+        )
+    )
     assert text.startswith("# resnet50-3ch on my|images\n")
     assert "50.0 % **more** than a JPEG at quality 95" in text
     assert "sending the image costs no more" in text
@@ -61,6 +65,17 @@ def test_the_text_fits_an_unusual_run():
     assert "latent, 9 × 9 × 3)" in text
     assert "The teacher, resnet50, was trained elsewhere" in text
     assert "Nothing was trained in this run." in text
+
+
+def test_every_rate_is_a_row_and_the_default_is_named():
+    text = text_of(report())
+    assert "| raw | 243 bytes | 243 bytes | 98.30 % | 0.10 points | – |" in text
+    assert "| lossless | 201 bytes | 220 bytes | 98.30 % | 0.10 points | 1 |" in text
+    assert "| **within-0.1** | 144 bytes | 160 bytes | 98.20 % | 0.20 points | 2 to 4 |" in text
+    assert "The default, **within-0.1**, is the cheapest rate within 0.3 points of that" in text
+    assert "with tables from training images." in text
+    assert "tables from these evaluation images" in text_of(report(student={"tables_from": "val"}))
+    assert "## Rates" not in text_of(report(student={"rates": (), "default_rate": None}))
 
 
 def test_a_teacher_alone_is_reported_without_what_a_student_adds():
@@ -88,15 +103,15 @@ def test_the_student_is_compared_with_the_teacher_on_the_device_and_with_files()
     text = text_of(report())
     assert "| teacher on the device | 0 bytes | 98.50 % | 97.54 to 99.09 % | 1,000 | 1 G |" in text
     assert "| JPEG, quality 5 | 673 bytes | 60.00 % | 56.93 to 62.99 % | 1,000 | 0 |" in text
-    assert "| student, 3 channels | 252 bytes | 98.20 % | 97.17 to 98.86 % | 1,000 | 118 M |" in text
-    assert "is WebP, quality 5, with 315 bytes; the student sends 20 % less." in text
+    assert "| student, 3 channels | 144 bytes | 98.20 % | 97.17 to 98.86 % | 1,000 | 118 M |" in text
+    assert "is WebP, quality 5, with 315 bytes; the student sends 54 % less." in text
     assert "The encoder has 12 % of the teacher's multiply-adds." in text
     assert "**" not in text.split("## What else")[1].split("##")[0]
 
 
 def test_a_file_that_beats_the_student_and_an_encoder_almost_as_large_as_the_teacher_are_named():
     text = text_of(with_webp(sent=120.0, top1=98.9, encoder=884_000_000))
-    assert "**Splitting saves no bytes here**: WebP, quality 5 sends 120 bytes, no more than the student's 252" in text
+    assert "**Splitting saves no bytes here**: WebP, quality 5 sends 120 bytes, no more than the student's 144" in text
     assert "98.90 % are classified correctly (student: 98.20 %)" in text
     assert "**Splitting saves little computing here**: the encoder has 88 % of the teacher's multiply-adds" in text
 
