@@ -80,7 +80,7 @@ def _others(train: np.ndarray, shape: tuple[int, ...]) -> dict[str, tuple[Callab
 
     coders = {"zlib 9": (lambda x: zlib.compress(planes(x), 9), lambda data: back(zlib.decompress(data)))}
     try:
-        import zstandard
+        import zstandard  # pyright: ignore[reportMissingImports]
     except ImportError:
         return coders
     plain, reader = zstandard.ZstdCompressor(19), zstandard.ZstdDecompressor()
