@@ -169,7 +169,7 @@ def _write_rates(
 ) -> Ladder:
     """Write rates.json and rates.png, and return what was measured."""
     report, evaluation, shape = read_report(options.workdir), measured.evaluation, manifest.latent.shape
-    teacher = report.get("teacher", {})
+    teacher = report.get("teacher") or {}
     teacher_top1 = teacher.get("top1") if teacher.get("images") == len(evaluation.images) else None
     if options.rates_from is None:
         training = files.send(read_images(student, "train", limit=images_for_tables(shape), root=options.data).images)
