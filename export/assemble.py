@@ -35,7 +35,7 @@ from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
 from export.head_onnx import head_onnx
 from export.images import ImageSet, read_images
-from export.ladder import PLOT, Ladder, images_for_tables, measure_ladder, read_report
+from export.ladder import PLOT, Ladder, images_for_tables, measure_ladder, read_earlier, read_report
 from export.latent_range import latent_range
 from export.open_files import OpenFiles
 from export.options import ExportOptions
@@ -171,10 +171,13 @@ def _write_rates(
     report, evaluation, shape = read_report(options.workdir), measured.evaluation, manifest.latent.shape
     teacher = report.get("teacher", {})
     teacher_top1 = teacher.get("top1") if teacher.get("images") == len(evaluation.images) else None
-    training = read_images(student, "train", limit=images_for_tables(shape), root=options.data)
+    if options.rates_from is None:
+        training = files.send(read_images(student, "train", limit=images_for_tables(shape), root=options.data).images)
+    else:
+        training = read_earlier(options.rates_from, manifest)
     ladder = measure_ladder(
         folder / "tail.onnx",
-        files.send(training.images),
+        training,
         measured.sent,
         evaluation.labels,
         columns=measured.columns,

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.bundle import RateEntry
+from bottlefit_jax.bundle import Manifest, RateEntry, read_bundle
 from bottlefit_jax.codec.rates import Rates, make_rates, rates_text
+from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.rates import RatePoint, choose, default_rate, fit_candidates, measure
 from export.open_files import run_onnx, session_of
 from export.tail import LOGITS
@@ -25,7 +26,7 @@ class Ladder:
 
     Attributes:
         rates: the code tables.
-        points: one for each rate, from the most bytes to the fewest.
+        points: one for each rate, in their order.
         candidates: what was tried, the points among them.
         default: the id of the default rate.
     """
@@ -57,9 +58,32 @@ def images_for_tables(shape: tuple[int, int, int]) -> int:
     return max(1, min(MOST_IMAGES, MOST_VALUES // int(np.prod(shape))))
 
 
+def read_earlier(folder: Path, manifest: Manifest) -> Rates:
+    """Return the code tables of an earlier bundle, for a bundle of the same head.
+
+    Args:
+        folder: of the earlier bundle.
+        manifest: of the new one.
+
+    Raises:
+        UserError: the earlier bundle is invalid, has no rates, or has another head.
+    """
+    bundle = read_bundle(folder, verify=lambda earlier: [earlier.tables] if earlier.tables else [])
+    earlier, head = bundle.manifest.head.id, manifest.head.id
+    if earlier != head:
+        raise UserError(
+            f"--rates-from {folder} has head {earlier[:12]}…, and this student's is {head[:12]}…: devices need a new "
+            "bundle anyway, so leave the flag out"
+        )
+    rates = bundle.read_rates()
+    if rates is None:
+        raise UserError(f"--rates-from {folder} has no rates: leave the flag out, and new ones are made")
+    return rates
+
+
 def measure_ladder(
     tail: Path,
-    training: np.ndarray,
+    training: np.ndarray | Rates,
     evaluation: np.ndarray,
     labels: np.ndarray,
     *,
@@ -69,11 +93,11 @@ def measure_ladder(
     float_top1: float,
     teacher_top1: float | None,
 ) -> Ladder:
-    """Make and choose rates, and measure them by real payloads through tail.onnx.
+    """Make and choose rates, or keep those of an earlier bundle; measure them by real payloads through tail.onnx.
 
     Args:
         tail: tail.onnx.
-        training: uint8 [N, h, w, c] latents of training images, as the bundle's head makes them.
+        training: uint8 [N, h, w, c] latents of training images, as the bundle's head makes them; or the rates to keep.
         evaluation: uint8 [M, h, w, c] latents of evaluation images.
         labels: int32 [M] of these.
         columns: the columns of the logits that are the dataset's classes; None for all.
@@ -87,10 +111,12 @@ def measure_ladder(
     def logits(latents: np.ndarray) -> np.ndarray:
         return run_onnx(session, latents, LOGITS)[0]
 
-    fitted = fit_candidates(training, logits, zero_point=zero_point)
+    keep = isinstance(training, Rates)
+    fitted = training.rates if keep else fit_candidates(training, logits, zero_point=zero_point)
     candidates = [measure(rate, evaluation, labels, logits, class_indices=columns) for rate in fitted]
-    points = choose(candidates, teacher_top1=teacher_top1)
-    rates = make_rates([point.rate for point in points], head=head, shape=evaluation.shape[1:])
+    points = candidates if keep else choose(candidates, teacher_top1=teacher_top1)
+    made = [point.rate for point in points]
+    rates = training if keep else make_rates(made, head=head, shape=evaluation.shape[1:])
     default = default_rate(points, float_top1=float_top1).rate.id
     return Ladder(rates, tuple(points), tuple(candidates), default)
 

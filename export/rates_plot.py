@@ -19,7 +19,8 @@ from export.ladder import Ladder
 
 FORMATS = {"jpeg": ("JPEG", "s", ORANGE), "webp": ("WebP", "^", RED)}  # label, marker, colour
 QUALITY, IMAGES = 50, 100  # of files whose accuracy is not known
-ROOM = 1.25  # beside the first and the last point, as a factor of bytes
+ROOM = 1.25  # right of the last point, as a factor of bytes
+APART = 1.12  # factor of bytes between files that both have a name
 LOWEST = 25.0  # points of top-1 below the best that are drawn
 
 
@@ -120,16 +121,11 @@ def _draw_files(axes: Axes, files: Sequence[ImageFile]) -> None:
             axes.plot(
                 sizes, values, color=colour, marker=marker, markersize=6, linewidth=1, label=f"teacher on {label}"
             )
+            named = 0.0
             for size, value, quality in measured:
-                axes.annotate(
-                    quality.replace("quality ", "q"),
-                    (size, value),
-                    xytext=(6, -10),
-                    textcoords="offset points",
-                    fontsize=7.5,
-                    color=colour,
-                    annotation_clip=True,
-                )
+                if size > APART * named:
+                    _write(axes, quality.replace("quality ", "q"), (size, value), (6, -10), colour)
+                    named = size
 
 
 def _limit(
@@ -142,9 +138,10 @@ def _limit(
     values = [value for _, value in points] + list(lines)
     lowest = max(min(values), max(values) - LOWEST)
     margin = max(0.08 * (max(values) - lowest), 0.4)
-    axes.set_ylim(lowest - 2 * margin, max(values) + margin)
+    axes.set_ylim(lowest - margin, max(values) + 2.5 * margin)  # the top is room for names
     axes.set_xscale("log")
-    axes.set_xlim(min(sizes) / ROOM, max(sizes) * ROOM)
+    least, most = min(sizes), max(sizes)
+    axes.set_xlim(least / (most / least) ** 0.18, most * ROOM)  # the left is room for a name
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -155,17 +152,25 @@ def _limit(
 
 
 def _name(axes: Axes, ladder: Ladder) -> None:
-    """Write the id of each rate, below the points and slanted, so that neighbours do not overlap."""
+    """Write the id of each rate to its upper left, where the curve is not; slanted, so that names do not overlap."""
     for point in ladder.points:
-        axes.annotate(
-            f"{point.rate.id} ({point.bytes_mean:,.0f})",
-            (point.bytes_mean, point.top1),
-            xytext=(0, -9),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=BLUE,
-            rotation=-35,
-            ha="left",
-            va="top",
-            rotation_mode="anchor",
-        )
+        text = f"{point.rate.id} ({point.bytes_mean:,.0f})"
+        _write(axes, text, (point.bytes_mean, point.top1), (-4, 6), BLUE, slanted=True)
+
+
+def _write(
+    axes: Axes, text: str, place: tuple[float, float], offset: tuple[int, int], colour: str, *, slanted: bool = False
+) -> None:
+    """Write a name beside a point."""
+    axes.annotate(
+        text,
+        place,
+        xytext=offset,
+        textcoords="offset points",
+        fontsize=7.5,
+        color=colour,
+        rotation=-35 if slanted else 0,
+        rotation_mode="anchor",
+        ha="right" if slanted else "left",
+        annotation_clip=True,
+    )
