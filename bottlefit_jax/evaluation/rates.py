@@ -29,6 +29,7 @@ TARGETS = (0.1, 0.3, 0.6, 1.5, 3.0)  # points of top-1 that a rate may lose
 LEAST = 5  # rates of a student, with `lossless`
 DEFAULT_POINTS = 0.3  # that the default rate may lose against the student without a quantiser
 LOSSLESS = "lossless"
+PIXELS = 250_000  # of training latents that codes are made of: more take longer and change little
 PROBED, PROBE_STEP = 256, 16  # images and step by which the cost of an error is measured
 BATCH = 32
 TINY = 1e-30
@@ -93,7 +94,10 @@ def fit_candidates(training: np.ndarray, logits: Logits, *, zero_point: int) -> 
         logits: of latents.
         zero_point: of the latents.
     """
-    ladder = _step_ladder(training, channel_costs(training, logits, zero_point=zero_point), zero_point)
+    costs = channel_costs(training, logits, zero_point=zero_point)
+    enough = max(1, PIXELS // (training.shape[1] * training.shape[2]))
+    training = training[:: -(-len(training) // enough)]
+    ladder = _step_ladder(training, costs, zero_point)
     return [
         fit_rate(training, steps, zero_point=zero_point, id=LOSSLESS if number == 0 else f"candidate-{number}")
         for number, steps in enumerate(ladder)
