@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from bottlefit_jax.codec.huffman import code_lengths
-from bottlefit_jax.codec.rate import Group, Rate, symbols_of
+from bottlefit_jax.codec.rate import Contexts, Group, Rate, symbols_of
 from bottlefit_jax.codec.rates import Rates, make_rates, rates_text
 
 HEAD, TAIL = "a" * 64, "b" * 64
@@ -81,7 +81,8 @@ def rates(shape=(5, 6, 3), *, head=HEAD, zero_point=128, steps=STEPS) -> Rates:
 def _rate(id, step, channels, zero_point):
     symbols = int(symbols_of(step, zero_point).max()) + 1
     lengths = code_lengths(np.append(np.arange(symbols) + 1, 1))
-    groups = tuple(Group((channel,), (0,), (symbols,), ((),), (lengths,)) for channel in range(channels))
+    none = Contexts(((),), ((0,),))
+    groups = tuple(Group((channel,), (0,), (symbols,), (none, none), True, (lengths,)) for channel in range(channels))
     return Rate(id, zero_point, (step,) * channels, groups, lanes=2)
 
 
