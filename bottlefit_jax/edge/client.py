@@ -269,8 +269,7 @@ def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | 
     chosen = files.manifest.default_rate if rate is None else rate
     if chosen not in known:
         raise UserError(f"rate is {chosen!r}; this bundle has {', '.join(known)}")
-    rates = files.read_rates()
-    if chosen == RAW or rates is None:
+    if chosen == RAW or (rates := files.read_rates()) is None:
         return None, None
     found = rates.get(chosen)
     wire.encode(np.full(rates.shape, found.zero_point, np.uint8), found)  # the first one makes arrays
