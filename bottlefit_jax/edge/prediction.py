@@ -79,12 +79,6 @@ class Prediction:
     probabilities: np.ndarray | None = field(repr=False, compare=False)
 
 
-def likeliest(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """Return the likeliest classes of [classes] probabilities as pairs of index and probability."""
-    best = np.argsort(-probabilities, kind="stable")[:count]
-    return [(int(index), float(probabilities[index])) for index in best]
-
-
 def server_times(answer: Answer) -> tuple[float | None, float | None, float | None]:
     """Return the milliseconds in queue, decoder and tail; None where the server reports none, or more than all took."""
     queue, decode, tail = (microseconds(answer.response, name) for name in (QUEUE_US, DECODE_US, TAIL_US))
