@@ -20,8 +20,9 @@ from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.interpreter import Interpreter
-from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings, bytes_sent, likeliest, server_times
+from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings, bytes_sent, server_times
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
+from bottlefit_jax.protocol.classification import likeliest
 from bottlefit_jax.protocol.names import OUTPUT
 from bottlefit_jax.protocol.response import softmax
 from bottlefit_jax.protocol.response_checks import classes_of, vector_of
@@ -187,7 +188,7 @@ class EdgeClient:
         none = dict.fromkeys(("quantizer", "encode", "network", "queue", "decode", "tail"), 0.0)
         timings = Timings(total - head, head, **none, total=total)
         sent = BytesSent(0, 0, 0, 0, 0)
-        return self._prediction(likeliest(probabilities, self._top), timings, sent, probabilities)
+        return self._prediction(_classes(probabilities, self._top), timings, sent, probabilities)
 
     def close(self) -> None:
         """End the connection."""
@@ -227,7 +228,7 @@ class EdgeClient:
             return classes_of(answer.response, self.manifest, classes), None
         values = vector_of(answer.response, self.manifest, name)
         probabilities = softmax(values) if name == OUTPUT else values
-        return likeliest(probabilities, self._top), probabilities
+        return _classes(probabilities, self._top), probabilities
 
     def _prediction(
         self,
@@ -265,13 +266,20 @@ def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, 
 
 def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | None]:
     """Return the rates of a bundle and the one of this id, or of the manifest's default; None for raw latents."""
+    known = [RAW, *(entry.id for entry in files.manifest.rates)]
     chosen = files.manifest.default_rate if rate is None else rate
-    if chosen == RAW:
+    if chosen not in known:
+        raise UserError(f"rate is {chosen!r}; this bundle has {', '.join(known)}")
+    if chosen == RAW or (rates := files.read_rates()) is None:
         return None, None
-    rates = files.read_rates()
-    if rates is None:
-        raise UserError(f"rate is {chosen!r}; this bundle has no rates: give {RAW!r}, or export it again")
-    return rates, rates.get(chosen)
+    found = rates.get(chosen)
+    wire.encode(np.full(rates.shape, found.zero_point, np.uint8), found)  # the first one makes arrays
+    return rates, found
+
+
+def _classes(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """Return the likeliest classes as pairs of index and probability."""
+    return [(index, float(probabilities[index])) for index in likeliest(probabilities, count).tolist()]
 
 
 def _affine(manifest: Manifest) -> quantizer.Affine:

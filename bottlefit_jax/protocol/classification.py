@@ -43,13 +43,22 @@ def write(values: np.ndarray, count: int, labels: Sequence[str]) -> bytes:
     Returns:
         The contents of BYTES [b, count], the likeliest class of an image first.
     """
-    best = np.argsort(-values, axis=1, kind="stable")[:, :count]
-    names = [f":{label}" for label in labels] if labels else None
     return pack(
-        f"{value:f}:{index}{names[index] if names else ''}".encode()
-        for row, indices in zip(values, best, strict=True)
-        for value, index in zip(row[indices].tolist(), indices.tolist(), strict=True)
+        f"{row[index]:f}:{index}{f':{labels[index]}' if labels else ''}".encode()
+        for row in values
+        for index in likeliest(row, count).tolist()
     )
+
+
+def likeliest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of the `count` largest of [classes] values, the largest first."""
+    last = len(values) - count
+    candidates = np.flatnonzero(
+        values >= np.partition(values, last)[last]
+    )  # sorting all would take several times longer
+    if len(candidates) < count:  # NaN
+        candidates = np.arange(len(values))
+    return candidates[np.argsort(-values[candidates], kind="stable")[:count]]
 
 
 def read(raw: bytes, count: int, classes: int) -> list[tuple[int, float]]:

@@ -33,6 +33,13 @@ def test_of_equal_values_the_lower_index_comes_first():
     ]
 
 
+@given(st.lists(st.integers(-2, 2) | st.floats(width=32), min_size=1, max_size=20), st.integers(1, 20))
+def test_the_likeliest_are_the_first_of_a_stable_order(values, count):
+    values, count = np.array(values, np.float32), min(count, len(values))
+    expected = np.argsort(-values, kind="stable")[:count]
+    assert classification.likeliest(values, count).tolist() == expected.tolist()
+
+
 @given(st.lists(st.binary(max_size=20), max_size=5))
 def test_a_tensor_of_bytes_comes_back(items):
     assert byte_tensors.unpack(byte_tensors.pack(items), len(items)) == items
