@@ -63,7 +63,7 @@ sed -n '/^rate/,/^bundle/p' "$work/export"
 read -r grpc http < <(check ports)
 start_triton() {
   "${with_libraries[@]}" setsid "$packages/pytriton/tritonserver/bin/tritonserver" --model-repository "$work/models" \
-    --backend-directory "$work/backends" --disable-auto-complete-config --allow-metrics false \
+    --backend-directory "$work/backends" --allow-metrics false \
     --grpc-address 127.0.0.1 --grpc-port "$grpc" --http-address 127.0.0.1 --http-port "$http" \
     --backend-config "python,shm-region-prefix-name=bottlefit-$$-" \
     --backend-config "onnxruntime,shm-region-prefix-name=bottlefit-$$-" > "$work/triton.log" 2>&1 &
