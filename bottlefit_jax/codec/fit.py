@@ -11,18 +11,23 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from bottlefit_jax.codec import huffman
-from bottlefit_jax.codec.lattice import lattice
-from bottlefit_jax.codec.rate import Group, Rate, symbols_of
+from bottlefit_jax.codec.lattice import MEANS, WEIGHT, passes
+from bottlefit_jax.codec.rate import Contexts, Group, Rate, symbols_of
+from bottlefit_jax.codec.rates import code_text
 from bottlefit_jax.errors import UserError
 
-LEVELS = (1, 3, 5, 9)  # of the mean of neighbours, for one channel; channels that are coded together have fewer
-MAX_JOINT = 1024  # joint symbols of a group: more have too few images each, and long tables
-ENOUGH_BITS = 5.0  # of a joint symbol: above, joining more channels saves less than 1 %
-DIGIT_PRICE = 0.004  # bits of a payload that a digit of a table must save
+LEVELS = (3, 5, 9)  # of a channel's mean of neighbours, for a channel alone
+PRODUCTS = {2: (3, 4), 3: (2, 3), 4: (2,), 5: (2,)}  # levels of each channel, by the number of channels of a group
+RARE = 1e-4  # share of a channel's symbols that have no code where channels are coded together
+MAX_JOINT = 4095  # joint symbols of a group: more have too few images each, and long tables
+ENOUGH_BITS = 6.0  # of a joint symbol: above, joining more channels saves less than 1 %
+PRICE = 0.004  # bits of a payload that a character of the tables must save, at first
+MAX_TEXT = 850  # characters of a rate's codes for each channel: six rates of 12 channels have less than 64 kB
 PRIOR = 8  # occurrences that a context's code takes from the code of all pixels
 UNITS = 1000  # that one occurrence counts, since counts are integers
 LANE_SYMBOLS, LANE_BYTES = 160, 40  # of a lane: more lanes are read faster, fewer have less to say about their lengths
@@ -47,9 +52,10 @@ def fit_rate(latents: np.ndarray, steps: Sequence[int], *, zero_point: int, id: 
     if len(steps) != latents.shape[3] or not all(1 <= step <= 255 for step in steps):
         raise UserError(f"the steps are {list(steps)}; give one of 1 to 255 for each of {latents.shape[3]} channels")
     training = _Training(latents, steps, zero_point)
-    fits = [training.best((channel,)) for channel in range(len(steps))]
-    while (merged := _merge(training, fits)) is not None:
-        fits = merged
+    for price in PRICE * 1.2 ** np.arange(50):
+        fits = training.choose(float(price))
+        if sum(fit.text for fit in fits) <= MAX_TEXT * len(steps):
+            break
     groups = tuple(training.with_codes(fit.outline) for fit in sorted(fits, key=lambda fit: fit.outline.channels))
     _, h, w, _ = latents.shape
     pairs = min(h * w * len(groups) // (2 * LANE_SYMBOLS), int(sum(fit.bits for fit in fits)) // (16 * LANE_BYTES))
@@ -64,13 +70,17 @@ class _Fit:
         outline: the group, without codes.
         entropy: bits of a joint symbol, without contexts.
         bits: of the group in an image's payload.
-        price: `bits`, and the price of the tables.
+        text: characters of its codes.
     """
 
     outline: Group
     entropy: float
     bits: float
-    price: float
+    text: int
+
+    def cost(self, price: float) -> float:
+        """Return the bits of a payload and of the codes, at this price of a character."""
+        return self.bits + price * self.text
 
 
 class _Training:
@@ -78,103 +88,154 @@ class _Training:
 
     def __init__(self, latents: np.ndarray, steps: Sequence[int], zero_point: int):
         count, h, w, c = latents.shape
-        flat, pixels = latents.reshape(count, h * w, c), lattice(h, w)
+        flat = latents.reshape(count, h * w, c)
         symbols = np.stack([symbols_of(step, zero_point)[flat[..., channel]] for channel, step in enumerate(steps)])
         outside = np.pad(symbols, ((0, 0), (0, 0), (0, 1))).astype(np.uint16)
-        self._means = sum(outside[..., each] for each in pixels.neighbours) * pixels.weights[:, 0]  # [c, N, o]
-        self._symbols, self._pixels = symbols, pixels  # [c, N, h * w]
-        self._low = symbols.min((1, 2)).tolist()
-        self._count = (symbols.max((1, 2)).astype(int) - symbols.min((1, 2)) + 1).tolist()
+        self._passes = passes(h, w)
+        self._symbols = symbols  # [c, N, h * w]
+        self._means = [  # [c, N, n] of each pass
+            sum(outside[..., each] for each in pixels.neighbours) * pixels.weights.ravel() for pixels in self._passes
+        ]
+        histograms = [np.bincount(channel.ravel()) for channel in symbols]
+        self._usual = [int(histogram.argmax()) for histogram in histograms]
+        self._all, self._frequent = ([_range(each, rare) for each in histograms] for rare in (0, RARE))
+        self._known: dict[tuple[int, ...], list[_Fit]] = {}
 
-    def best(self, channels: tuple[int, ...]) -> _Fit:
-        """Return the cheapest contexts of channels that are coded together."""
-        options = {1: LEVELS, 2: LEVELS[:3], 3: LEVELS[:2]}.get(len(channels), LEVELS[:1])
-        joint = self._joint(channels)
-        entropy = _entropy(np.bincount(joint.ravel()))
-        return min((self._fit(channels, joint, levels, entropy) for levels in options), key=lambda fit: fit.price)
+    def choose(self, price: float) -> list[_Fit]:
+        """Return groups that cost least at a price of a character; every channel is in one of them."""
+        fits = [self._best((channel,), price) for channel in range(len(self._symbols))]
+        while (merged := self._merge(fits, price)) is not None:
+            fits = merged
+        return fits
 
     def with_codes(self, group: Group) -> Group:
         """Return a group with codes from all images."""
-        counts = self._counts(group, self._joint(group.channels), slice(None))
+        counts = self._counts(group, self._joint(group), slice(None))
         return dataclasses.replace(group, lengths=tuple(_codes(counts)))
 
-    def size(self, channels: Sequence[int]) -> int:
-        """Return the number of joint symbols of channels."""
-        return math.prod(self._count[channel] for channel in channels)
+    def _merge(self, fits: Sequence[_Fit], price: float) -> list[_Fit] | None:
+        """Join two groups of little entropy where that saves something; None where it does not."""
+        ranked = sorted(fits, key=lambda fit: fit.entropy)
+        for first, second in itertools.combinations(ranked[:4], 2):
+            channels = first.outline.channels + second.outline.channels
+            joint_symbols = math.prod(self._frequent[channel][1] for channel in channels)
+            if first.entropy + second.entropy > ENOUGH_BITS or joint_symbols > MAX_JOINT:
+                continue
+            together = self._best(channels, price)
+            if together.cost(price) < first.cost(price) + second.cost(price):
+                return [together, *(fit for fit in fits if fit is not first and fit is not second)]
+        return None
 
-    def _fit(self, channels: tuple[int, ...], joint: np.ndarray, levels: int, entropy: float) -> _Fit:
+    def _best(self, channels: tuple[int, ...], price: float) -> _Fit:
+        """Return the cheapest contexts of channels that are coded together."""
+        if channels not in self._known:
+            ranges = self._all if len(channels) == 1 else self._frequent
+            low, count = zip(*(ranges[channel] for channel in channels), strict=True)
+            second, third = (self._options(channels, place) for place in (1, 2))
+            pairs = itertools.zip_longest(second, third, fillvalue=second[0])
+            groups = [Group(channels, low, count, pair, shared) for pair in pairs for shared in (True, False)]
+            joint = self._joint(groups[0])
+            entropy = _entropy(np.bincount(joint.ravel()))
+            self._known[channels] = [self._fit(group, joint, entropy) for group in groups]
+        return min(self._known[channels], key=lambda fit: fit.cost(price))
+
+    def _fit(self, group: Group, joint: np.ndarray, entropy: float) -> _Fit:
         """Measure the codes of one half of the images on the other."""
-        low, count = (tuple(values[channel] for channel in channels) for values in (self._low, self._count))
-        group = Group(channels, low, count, tuple(self._thresholds(channel, levels) for channel in channels), ())
-        if len(joint) == 1:
-            half = other = slice(None)
-        else:
-            half, other = slice(0, None, 2), slice(1, None, 2)
+        half, other = (slice(0, None, 2), slice(1, None, 2)) if len(joint) > 1 else (slice(None), slice(None))
         codes = _codes(self._counts(group, joint, half))
         tested = self._counts(group, joint, other)
-        bits = sum(_bits(lengths, row, 8 * len(channels)) for lengths, row in zip(codes, tested, strict=True))
-        bits /= len(joint[other])
-        digits = sum(np.flatnonzero(lengths[:-1]).max(initial=0) + 2 for lengths in codes)
-        return _Fit(group, entropy, bits, bits + DIGIT_PRICE * digits)
+        bits = sum(_bits(lengths, row, 8 * len(group.channels)) for lengths, row in zip(codes, tested, strict=True))
+        text = sum(len(code_text(lengths)) for lengths in codes)
+        return _Fit(group, entropy, bits / len(joint[other]), text)
 
-    def _joint(self, channels: Sequence[int]) -> np.ndarray:
-        """Return the joint symbols [N, h * w] of channels."""
-        joint = np.zeros(self._symbols.shape[1:], np.int64)
+    def _options(self, channels: tuple[int, ...], place: int) -> list[Contexts]:
+        """Return the contexts that channels may have in a pass, one of them none."""
+        none = Contexts(((),) * len(channels), ((0,),) * len(channels))
+        if not self._means[place].size:
+            return [none]
+        if len(channels) == 1:
+            return [none, *(self._ranked(channels, place, levels) for levels in LEVELS)]
+        activity = [self._activity(channels, place, shares) for shares in ((0.5,), (0.3, 0.7))]
+        products = [self._ranked(channels, place, levels) for levels in PRODUCTS.get(len(channels), ())]
+        return [none, *activity, *products]
+
+    def _ranked(self, channels: tuple[int, ...], place: int, levels: int) -> Contexts:
+        """Divide each channel's means into levels of equal frequency; a context is one combination of levels."""
+        thresholds, numbers, stride = [], [], 1
         for channel in channels:
-            joint = joint * self._count[channel] + self._symbols[channel] - self._low[channel]
-        return joint
+            cuts = np.quantile(self._means[place][channel], np.arange(1, levels) / levels, method="nearest")
+            thresholds.append(tuple(sorted({int(cut) for cut in cuts if cut > 0})))
+            numbers.append(tuple(stride * level for level in range(len(thresholds[-1]) + 1)))
+            stride *= len(numbers[-1])
+        return Contexts(tuple(thresholds), tuple(numbers))
 
-    def _thresholds(self, channel: int, levels: int) -> tuple[int, ...]:
-        """Return thresholds that divide the means of neighbours into levels of equal frequency."""
-        means = self._means[channel]
-        if levels == 1 or not means.size:
-            return ()
-        cuts = np.quantile(means, np.arange(1, levels) / levels, method="nearest")
-        return tuple(sorted({int(cut) for cut in cuts if cut > means.min()}))
+    def _activity(self, channels: tuple[int, ...], place: int, shares: Sequence[float]) -> Contexts:
+        """Count how many channels have means far from their usual symbol, and how far; so many contexts are few."""
+        thresholds, numbers = [], []
+        for channel in channels:
+            usual = WEIGHT * self._usual[channel]
+            away = np.abs(self._means[place][channel].astype(int) - usual)
+            cuts = sorted({int(cut) for cut in np.quantile(away, shares, method="nearest") if cut > 0} or {1})
+            below = [usual - cut + 1 for cut in reversed(cuts) if usual - cut + 1 > 0]
+            above = [usual + cut for cut in cuts if usual + cut < MEANS]
+            thresholds.append((*below, *above))
+            numbers.append((*range(len(below), 0, -1), *range(len(above) + 1)))
+        return Contexts(tuple(thresholds), tuple(numbers))
+
+    def _joint(self, group: Group) -> np.ndarray:
+        """Return the joint symbols [N, h * w] of a group; the escape where a symbol is out of range."""
+        joint, outside = np.zeros(self._symbols.shape[1:], np.int64), np.zeros(self._symbols.shape[1:], bool)
+        for channel, low, count in zip(group.channels, group.low, group.count, strict=True):
+            inner = self._symbols[channel] - np.int64(low)
+            outside |= (inner < 0) | (inner >= count)
+            joint = joint * count + inner
+        return np.where(outside, group.symbols, joint)
 
     def _counts(self, group: Group, joint: np.ndarray, images: slice) -> np.ndarray:
-        """Count the joint symbols of some images for each code, [codes, symbols]."""
-        if group.contexts == 1:
-            return np.bincount(joint[images].ravel(), minlength=group.symbols)[None]
-        context = np.zeros(self._means.shape[1:], np.int64)
-        for channel, thresholds in zip(group.channels, group.thresholds, strict=True):
-            context = context * (len(thresholds) + 1) + np.searchsorted(thresholds, self._means[channel], side="right")
-        even = np.bincount(joint[images][:, self._pixels.even].ravel(), minlength=group.symbols)
-        cells = (context * group.symbols + joint[:, self._pixels.odd])[images]
-        odd = np.bincount(cells.ravel(), minlength=group.contexts * group.symbols)
-        return np.concatenate([even[None], odd.reshape(group.contexts, group.symbols)])
+        """Count the joint symbols of some images, and the escapes, for each code, [codes, symbols + 1]."""
+        counts = np.zeros((group.codes, group.symbols + 1), np.int64)
+        for place, pixels in enumerate(self._passes):
+            code = 0 if place == 0 else self._context(group, place)[images]
+            cells = code * counts.shape[1] + joint[images][:, pixels.pixels]
+            counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
+        return counts
 
-
-def _merge(training: _Training, fits: Sequence[_Fit]) -> list[_Fit] | None:
-    """Join the group of the least entropy with another one, where that saves bits; None where it does not."""
-    ranked = sorted(fits, key=lambda fit: fit.entropy)
-    for first, second in itertools.combinations(ranked[:4], 2):
-        channels = first.outline.channels + second.outline.channels
-        if first.entropy + second.entropy > ENOUGH_BITS or training.size(channels) > MAX_JOINT:
-            continue
-        together = training.best(channels)
-        if together.price < first.price + second.price:
-            return [together, *(fit for fit in fits if fit is not first and fit is not second)]
-    return None
+    def _context(self, group: Group, place: int) -> Any:
+        """Return the place of the code of each image and pixel in a later pass, [N, n]."""
+        contexts, means = group.contexts[place - 1], self._means[place]
+        number = np.full(means.shape[1:], group.first_codes[place - 1], np.int64)
+        for channel, thresholds, each in zip(group.channels, contexts.thresholds, contexts.numbers, strict=True):
+            number += np.array(each)[np.searchsorted(thresholds, means[channel], side="right")]
+        return number
 
 
 def _codes(counts: np.ndarray) -> list[np.ndarray]:
-    """Return the lengths of a code for each row of counts; a context's borrows from the code of all pixels.
+    """Return the lengths of a code for each row of counts, [symbols + 1] with the escape at the end.
 
-    The escape counts as often as there are symbols that occurred once: as many new ones are to be expected as symbols
-    that have been new a moment ago (Good and Turing).
+    A context's code borrows from the counts of all. To the escapes that were seen come as many as there are symbols
+    that occurred once: so many new ones are to be expected (Good, 1953).
     """
     pooled = counts.sum(0)
     prior = 0 if len(counts) == 1 else UNITS * PRIOR * pooled // max(1, pooled.sum())
-    return [
-        huffman.code_lengths(np.append(UNITS * row + prior, UNITS * max(1, np.count_nonzero(row == 1))))
-        for row in counts
-    ]
+    weighed = UNITS * counts + prior
+    weighed[:, -1] += UNITS * np.maximum(1, (counts[:, :-1] == 1).sum(1))
+    weighed[:, 0] += weighed[:, :-1].sum(1) == 0  # a code has two symbols at least
+    return [huffman.code_lengths(row) for row in weighed]
 
 
 def _bits(lengths: np.ndarray, counts: np.ndarray, raw: int) -> int:
     """Return the bits of symbols that occur `counts` times; those without a code have the escape and `raw` bits."""
-    return int(np.where(lengths[:-1] > 0, lengths[:-1], lengths[-1].astype(np.int64) + raw) @ counts)
+    bits = np.where(lengths > 0, lengths, lengths[-1]).astype(np.int64) + raw * (lengths == 0)
+    bits[-1] += raw
+    return int(bits @ counts)
+
+
+def _range(histogram: np.ndarray, rare: float) -> tuple[int, int]:
+    """Return the first symbol, and how many there are from it on, without the share `rare` at both ends together."""
+    shares = np.cumsum(histogram) / histogram.sum()
+    low = int(np.argmax(shares > rare / 2))
+    high = int(np.argmax(shares >= 1 - rare / 2 - 1e-12))
+    return low, high - low + 1
 
 
 def _entropy(counts: np.ndarray) -> float:

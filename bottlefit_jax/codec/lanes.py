@@ -55,32 +55,38 @@ def windows(streams: np.ndarray, steps: int) -> np.ndarray:
     """
     count, n = streams.shape
     size = n + (steps * MAX_BITS + 7) // 8
-    both = np.zeros((count, 2, size + 2), np.uint32)
+    both = np.zeros((count, 2, size + 2), np.uint16)
     both[:, 0, :n] = streams
     both[:, 1, :n] = _REVERSED[streams[:, ::-1]]
-    three = both[..., :-2] << np.uint32(16) | both[..., 1:-1] << np.uint32(8) | both[..., 2:]
-    shifts = np.arange(24 - MAX_BITS, 16 - MAX_BITS, -1, dtype=np.uint32)
-    cut = (three[..., None] >> shifts) & np.uint32((1 << MAX_BITS) - 1)
-    return cut.astype(np.uint16).reshape(count, 2, size * 8)
+    two = both[..., :-2] << 8 | both[..., 1:-1]
+    cut = np.empty((count, 2, size, 8), np.uint16)
+    for bit in range(8):
+        if bit <= 16 - MAX_BITS:
+            np.right_shift(two, 16 - MAX_BITS - bit, out=cut[..., bit])
+        else:  # the window reaches into a third byte
+            np.bitwise_or(two << bit - (16 - MAX_BITS), both[..., 2:] >> 24 - MAX_BITS - bit, out=cut[..., bit])
+    cut &= (1 << MAX_BITS) - 1
+    return cut.reshape(count, 2, size * 8)
 
 
-def read(windows: np.ndarray, at: np.ndarray, tables: np.ndarray, decoding: np.ndarray) -> np.ndarray:
+def read(windows: np.ndarray, at: np.ndarray, codes: np.ndarray, decoding: np.ndarray) -> np.ndarray:
     """Read a code of every lane at each step.
 
     Args:
         windows: flat.
         at: [lanes] intp, where in `windows` each lane is; moved behind its last code.
-        tables: [steps, lanes] intp, where in `decoding` the table of each code begins.
+        codes: [steps, lanes] uint16, the number of each code.
         decoding: as in rate.Tables.
 
     Returns:
         [steps, lanes] uint16: entries of `decoding`.
     """
-    entries = np.empty(tables.shape, np.uint16)
+    entries = np.empty(codes.shape, np.uint16)
     window, index, length = (np.empty(at.shape, dtype) for dtype in (np.uint16, np.intp, np.uint16))
-    for table, entry in zip(tables, entries, strict=True):
+    for code, entry in zip(codes, entries, strict=True):
         np.take(windows, at, out=window, mode="clip")
-        np.add(table, window, out=index)
+        np.left_shift(code, MAX_BITS, out=index, dtype=np.intp)
+        np.add(index, window, out=index)
         np.take(decoding, index, out=entry, mode="clip")
         np.bitwise_and(entry, 15, out=length)
         np.add(at, length, out=at)

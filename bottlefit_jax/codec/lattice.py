@@ -1,4 +1,9 @@
-"""The order in which the symbols of a latent are coded, and the neighbours of its pixels."""
+"""The order in which the pixels of a latent are coded, and the neighbours that are known by then.
+
+First come the pixels whose row and column are even, then those whose row and column are odd, between four of the first
+on the diagonals, then all others, between four that are known by then. A decoder has three passes, and in each of them
+all pixels are read at once.
+"""
 
 from __future__ import annotations
 
@@ -7,66 +12,67 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bottlefit_jax.codec.rate import WEIGHT
+WEIGHT = 12  # what a mean of neighbours is multiplied by: an integer for one to four neighbours
+MEANS = 255 * WEIGHT + 1  # values that WEIGHT times a mean of symbols can have
+_DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+_DIRECT = ((-1, 0), (0, -1), (0, 1), (1, 0))
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
-    """The pixels of a latent, as positions in [h * w]. A pixel is even where its row and column add up to an even number.
+class Pass:
+    """Pixels that are coded together, as positions in [h * w].
 
     Attributes:
-        even: [e] the even pixels.
-        odd: [o] the others.
-        neighbours: [4, o] the pixels above, left, right and below of each odd pixel; h * w where there is none.
-        weights: [o, 1] uint16, WEIGHT / number of neighbours.
+        pixels: [n].
+        neighbours: [4, n] pixels of earlier passes; h * w where there is none.
+        weights: [n, 1, 1] uint16, WEIGHT / number of neighbours; 0 in the first pass, which has none.
     """
 
-    even: np.ndarray
-    odd: np.ndarray
+    pixels: np.ndarray
     neighbours: np.ndarray
     weights: np.ndarray
 
 
 @functools.lru_cache(maxsize=32)
-def lattice(h: int, w: int) -> Lattice:
-    """Return the pixels of a latent of h rows and w columns."""
+def passes(h: int, w: int) -> tuple[Pass, Pass, Pass]:
+    """Return the passes over a latent of h rows and w columns."""
     row, column = np.divmod(np.arange(h * w), w)
-    is_odd = (row + column) % 2 == 1
-    odd = np.flatnonzero(is_odd)
-    row, column = row[odd], column[odd]
-    inside = np.stack([row > 0, column > 0, column < w - 1, row < h - 1])
-    neighbours = np.where(inside, odd + np.array([[-w], [-1], [1], [w]]), h * w)
-    weights = (WEIGHT // inside.sum(0)).astype(np.uint16)
-    return Lattice(np.flatnonzero(~is_odd), odd, neighbours, weights[:, None])
+    first, second = (row % 2 == 0) & (column % 2 == 0), (row % 2 == 1) & (column % 2 == 1)
+    return (
+        Pass(np.flatnonzero(first), np.empty((4, 0), np.intp), np.zeros((0, 1, 1), np.uint16)),
+        _pass(h, w, np.flatnonzero(second), _DIAGONAL),
+        _pass(h, w, np.flatnonzero(~first & ~second), _DIRECT),
+    )
+
+
+def _pass(h: int, w: int, pixels: np.ndarray, offsets: tuple[tuple[int, int], ...]) -> Pass:
+    row, column = np.stack(np.divmod(pixels, w))[:, None] + np.array(offsets).T[..., None]  # [4, n]
+    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
+    neighbours = np.where(inside, row * w + column, h * w)
+    return Pass(pixels, neighbours, (WEIGHT // inside.sum(0)).astype(np.uint16)[:, None, None])
 
 
 @dataclass(frozen=True, eq=False)
 class Deal:
-    """Which lane has which joint symbol, at which step: first those of even pixels, then those of odd ones.
+    """Which lane has which joint symbol at which step.
 
     Attributes:
-        even: [steps, lanes] positions in [h * w * G] joint symbols, h * w * G where a lane has none.
-        odd: the same for odd pixels.
-        order: [lanes, steps] both, as a payload has them: the odd lanes from the last step to the first.
+        passes: [steps, lanes] for each pass: positions in [h * w * G] joint symbols, h * w * G where a lane has none.
+        order: [lanes, steps] all of it, as a payload has it: the odd lanes from the last step to the first.
     """
 
-    even: np.ndarray
-    odd: np.ndarray
+    passes: tuple[np.ndarray, ...]
     order: np.ndarray
 
 
 @functools.lru_cache(maxsize=32)
 def deal(h: int, w: int, groups: int, lanes: int) -> Deal:
     """Deal out the joint symbols of a latent: group by group, so that all lanes have as much of every group."""
-    pixels = lattice(h, w)
-    even, odd = (
-        _dealt((pixels * groups + np.arange(groups)[:, None]).ravel(), lanes, h * w * groups)
-        for pixels in (pixels.even, pixels.odd)
-    )
-    order = np.concatenate([even, odd]).T.copy()
+    dealt = []
+    for each in passes(h, w):
+        positions = (each.pixels * groups + np.arange(groups)[:, None]).ravel()
+        filled = np.pad(positions, (0, -len(positions) % lanes), constant_values=h * w * groups)
+        dealt.append(filled.reshape(-1, lanes))
+    order = np.concatenate(dealt).T.copy()
     order[1::2] = order[1::2, ::-1]
-    return Deal(even, odd, order)
-
-
-def _dealt(positions: np.ndarray, lanes: int, nothing: int) -> np.ndarray:
-    return np.pad(positions, (0, -len(positions) % lanes), constant_values=nothing).reshape(-1, lanes)
+    return Deal(tuple(dealt), order)

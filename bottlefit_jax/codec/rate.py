@@ -4,9 +4,8 @@ An 8-bit value v of a channel becomes the symbol floor((v - zero_point + step //
 v = 0, and is restored as the middle of the symbol's values. Channels are coded in groups: the symbols of a group at one
 pixel make one joint symbol, since no code spends less than a bit on a symbol.
 
-Even pixels, whose row and column add up to an even number, come first, each group with one code. The others, the odd
-pixels, have up to four even neighbours. The mean of a channel's neighbours is compared with thresholds; the results of
-a group's channels make the context, and each context has a code of its own.
+A group has one code for pixels of which no neighbour is known yet. In a later pass (lattice.py) each channel's mean of
+the neighbours says, by thresholds, which context a pixel has, and each context has a code of its own.
 """
 
 from __future__ import annotations
@@ -19,10 +18,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottlefit_jax.codec import huffman
+from bottlefit_jax.codec.lattice import MEANS
 
-WEIGHT = 12  # thresholds are on WEIGHT times a mean: an integer for one to four neighbours
 MAX_SYMBOLS = 4095  # of a group: the escape has the next number, and 12 bits hold both
-MEANS = 255 * WEIGHT + 1  # values that WEIGHT times a mean of symbols can have
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """How a group's contexts are told apart in one pass.
+
+    A context is the sum, over the group's channels, of the number that belongs to the channel's mean of neighbours.
+
+    Attributes:
+        thresholds: for each channel, ascending, of WEIGHT times a mean.
+        numbers: for each channel, one more than thresholds: that of means below the first threshold, and so on.
+    """
+
+    thresholds: tuple[tuple[int, ...], ...]
+    numbers: tuple[tuple[int, ...], ...]
+
+    @property
+    def count(self) -> int:
+        """The number of contexts."""
+        return 1 + sum(max(each) for each in self.numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +51,18 @@ class Group:
         channels: in the order in which they make a joint symbol; the last one changes fastest.
         low: of each channel, the first symbol that has a code.
         count: of each channel, how many symbols have a code, from `low` on.
-        thresholds: for each channel, ascending, of WEIGHT times the mean of a pixel's neighbours.
-        lengths: the codes: that of even pixels, then one for each context. [n + 1] uint8 each: the bits of each joint
-            symbol, 0 for none, and of the escape. Without thresholds there is one code, for all pixels.
+        contexts: of the second and the third pass. In a pass with a single context pixels have the first code.
+        shared: whether both passes have the same codes for their contexts.
+        lengths: the first code, then those of the contexts of the second pass, and of the third where they are not
+            shared. [symbols + 1] uint8 each: the bits of each joint symbol, 0 for none, and of the escape.
     """
 
     channels: tuple[int, ...]
     low: tuple[int, ...]
     count: tuple[int, ...]
-    thresholds: tuple[tuple[int, ...], ...]
-    lengths: tuple[np.ndarray, ...]
+    contexts: tuple[Contexts, Contexts]
+    shared: bool
+    lengths: tuple[np.ndarray, ...] = ()
 
     @property
     def symbols(self) -> int:
@@ -55,9 +75,16 @@ class Group:
         return tuple(math.prod(self.count[place + 1 :]) for place in range(len(self.count)))
 
     @property
-    def contexts(self) -> int:
-        """The number of contexts, 1 without thresholds."""
-        return math.prod(len(each) + 1 for each in self.thresholds)
+    def first_codes(self) -> tuple[int, int]:
+        """The place in `lengths` of the first code of each pass's contexts."""
+        second, third = (0 if each.count == 1 else each.count for each in self.contexts)
+        return (1 if second else 0, 0 if not third else 1 if self.shared else 1 + second)
+
+    @property
+    def codes(self) -> int:
+        """The number of codes."""
+        second, third = (0 if each.count == 1 else each.count for each in self.contexts)
+        return 1 + (max(second, third) if self.shared else second + third)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +124,8 @@ class Tables:
         to_symbol, to_value: [c * 256] uint8, the symbol of each value and back; a symbol that is not in use has 255.
         low, count, strides: [c] uint16: of each channel as in Group, and what its symbol counts in the joint symbol.
         values_at, contexts_at: [c] int32, where a channel begins in `to_symbol` and `to_value`, and in `contexts`.
-        contexts: [c * MEANS] uint8: what WEIGHT times a mean of neighbours adds to the number of the code, which is the
-            sum over a group's channels.
+        contexts: for each pass but the first, [c * MEANS] uint8: what WEIGHT times a mean of neighbours adds to the
+            place of the code among those of the group.
         first: [G] the number of each group's first code.
         escapes: [G] uint16, each group's escape.
         joined: whether a group has more than one channel.
@@ -123,7 +150,9 @@ class Tables:
         self.low = np.array([low for group in groups for low in group.low], np.uint16)
         self.count = np.array([count for group in groups for count in group.count], np.uint16)
         self.strides = np.array([stride for group in groups for stride in group.strides], np.uint16)
-        self.contexts = np.concatenate([_context_levels(group) for group in groups])
+        self.contexts = tuple(
+            np.concatenate([_context_numbers(group, place) for group in groups]) for place in range(2)
+        )
         self.first = np.cumsum([0, *(len(group.lengths) for group in groups[:-1])])
         self.escapes = np.array([group.symbols for group in groups], np.uint16)
         self.at = np.cumsum([0, *sizes[:-1]])
@@ -161,16 +190,15 @@ def _padded_values(step: int, zero_point: int) -> np.ndarray:
     return np.pad(restored, (0, 256 - len(restored)), constant_values=255)
 
 
-def _context_levels(group: Group) -> np.ndarray:
+def _context_numbers(group: Group, place: int) -> np.ndarray:
     """Return the part of `Tables.contexts` of a group's channels, [channels * MEANS] uint8."""
-    if group.contexts == 1:
-        return np.zeros(len(group.channels) * MEANS, np.uint8)
-    levels, stride = [], group.contexts
-    for thresholds in group.thresholds:
-        stride //= len(thresholds) + 1
-        levels.append(stride * np.searchsorted(thresholds, np.arange(MEANS), side="right"))
-    levels[0] += 1  # code 0 is that of even pixels
-    return np.concatenate(levels).astype(np.uint8)
+    contexts = group.contexts[place]
+    numbers = [
+        np.array(each, np.uint8)[np.searchsorted(thresholds, np.arange(MEANS), side="right")]
+        for thresholds, each in zip(contexts.thresholds, contexts.numbers, strict=True)
+    ]
+    numbers[0] += np.uint8(group.first_codes[place])
+    return np.concatenate(numbers)
 
 
 def _entries(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """The rates of a bundle, and the file that holds their code tables.
 
 The file is JSON: {"format", "head", "shape", "zero_point", "rates": [{"id", "steps", "lanes", "groups": [{"channels",
-"low", "count", "thresholds", "codes"}]}]}. A code is a text with a digit of base 13 for each joint symbol and, at the
-end, for the escape: the bits of its code, 0 for none. Zeros at the end but one are left out.
+"low", "count", "contexts": [{"thresholds", "numbers"}, {…}], "shared", "codes"}]}]}, as in rate.py. A code is a text:
+for each joint symbol and the escape the bits of its code in base 13, 0 for none. A letter from d to z repeats the digit
+before it 2 to 24 times.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.codec import huffman
-from bottlefit_jax.codec.rate import MAX_SYMBOLS, MEANS, Group, Rate, symbols_of
+from bottlefit_jax.codec.lattice import MEANS
+from bottlefit_jax.codec.rate import MAX_SYMBOLS, Contexts, Group, Rate, symbols_of
 from bottlefit_jax.errors import UserError
 
 FORMAT = 1
@@ -138,8 +141,9 @@ def _text(head: str, shape: tuple[int, int, int], rates: Sequence[Rate]) -> str:
                         "channels": list(group.channels),
                         "low": list(group.low),
                         "count": list(group.count),
-                        "thresholds": [list(each) for each in group.thresholds],
-                        "codes": [_code_text(lengths) for lengths in group.lengths],
+                        "contexts": [dataclasses.asdict(each) for each in group.contexts],
+                        "shared": group.shared,
+                        "codes": [code_text(lengths) for lengths in group.lengths],
                     }
                     for group in rate.groups
                 ],
@@ -150,8 +154,10 @@ def _text(head: str, shape: tuple[int, int, int], rates: Sequence[Rate]) -> str:
     return json.dumps(values, separators=(",", ":")) + "\n"
 
 
-def _code_text(lengths: np.ndarray) -> str:
-    return "".join(_DIGITS[length] for length in lengths[:-1]).rstrip("0") + _DIGITS[lengths[-1]]
+def code_text(lengths: np.ndarray) -> str:
+    """Return the text of a code, [symbols + 1] uint8."""
+    digits = np.frombuffer(_DIGITS.encode(), np.uint8)[lengths].tobytes().decode()
+    return re.sub(r"(.)(\1{2,24})", lambda run: run[1] + chr(ord("d") + len(run[2]) - 2), digits)
 
 
 def _rate(values: dict[str, Any], channels: int, zero_point: int) -> Rate:
@@ -174,40 +180,64 @@ def _group(values: dict[str, Any], counts: Sequence[int], rate: str) -> Group:
     """Read a group of a rate whose channels have `counts` symbols."""
     where = f"a group of rate {rate}"
     channels, low, count = (tuple(values[key]) for key in ("channels", "low", "count"))
-    thresholds = tuple(tuple(each) for each in values["thresholds"])
     if not channels or not all(_is_int(channel, 0, len(counts) - 1) for channel in channels):
-        raise _Invalid(f"{where} has the channels {list(channels)}; they must be 0 to {len(counts) - 1}")
-    if not len(channels) == len(low) == len(count) == len(thresholds):
-        raise _Invalid(f"{where} has {len(channels)} channels, and another number of low, count or thresholds")
-    for channel, first, number, limits in zip(channels, low, count, thresholds, strict=True):
+        raise _Invalid(f"{where} has the channels {quote(channels)}; they must be 0 to {len(counts) - 1}")
+    if not len(channels) == len(low) == len(count) or len(values["contexts"]) != 2:
+        raise _Invalid(f"{where} has {len(channels)} channels, and another number of low or count, or not 2 contexts")
+    for channel, first, number in zip(channels, low, count, strict=True):
         if not (_is_int(first, 0, counts[channel] - 1) and _is_int(number, 1, counts[channel] - first)):
             raise _Invalid(
-                f"{where} has symbols {first!r} and {number!r} more; channel {channel} has {counts[channel]}"
+                f"{where} has {quote(number)} symbols from {quote(first)} on; channel {channel} has {counts[channel]}"
             )
-        if not all(_is_int(limit, 1, MEANS - 1) for limit in limits) or sorted(set(limits)) != list(limits):
-            raise _Invalid(f"{where} has the thresholds {list(limits)}; they must ascend, from 1 to {MEANS - 1}")
-    group = Group(channels, low, count, thresholds, ())
-    if group.symbols > MAX_SYMBOLS or group.contexts > MAX_CONTEXTS:
-        raise _Invalid(f"{where} has {group.symbols:,} joint symbols and {group.contexts:,} contexts, too many")
-    expected = 1 if group.contexts == 1 else 1 + group.contexts
-    if len(values["codes"]) != expected:
-        raise _Invalid(f"{where} has {len(values['codes'])} codes; its thresholds need {expected}")
+    second, third = (_contexts(each, len(channels), where) for each in values["contexts"])
+    if not isinstance(values["shared"], bool):
+        raise _Invalid(f"{where} has {quote(values['shared'])} as shared; it must be true or false")
+    group = Group(channels, low, count, (second, third), values["shared"])
+    if group.symbols > MAX_SYMBOLS:
+        raise _Invalid(f"{where} has {group.symbols:,} joint symbols; {MAX_SYMBOLS:,} are the most")
+    if len(values["codes"]) != group.codes:
+        raise _Invalid(f"{where} has {len(values['codes'])} codes; its contexts need {group.codes}")
     return dataclasses.replace(group, lengths=tuple(_lengths(each, group.symbols, where) for each in values["codes"]))
+
+
+def _contexts(values: dict[str, Any], channels: int, where: str) -> Contexts:
+    thresholds, numbers = (tuple(tuple(each) for each in values[key]) for key in ("thresholds", "numbers"))
+    if not len(thresholds) == len(numbers) == channels:
+        raise _Invalid(f"{where} has contexts for another number of channels than {channels}")
+    for limits, each in zip(thresholds, numbers, strict=True):
+        if not all(_is_int(limit, 1, MEANS - 1) for limit in limits) or sorted(set(limits)) != list(limits):
+            raise _Invalid(f"{where} has the thresholds {quote(limits)}; they must ascend, from 1 to {MEANS - 1}")
+        if len(each) != len(limits) + 1 or not all(_is_int(number, 0, MAX_CONTEXTS - 1) for number in each):
+            raise _Invalid(
+                f"{where} has the numbers {quote(each)}; {len(limits)} thresholds need {len(limits) + 1}, "
+                f"of 0 to {MAX_CONTEXTS - 1}"
+            )
+    contexts = Contexts(thresholds, numbers)
+    if contexts.count > MAX_CONTEXTS:
+        raise _Invalid(f"{where} has {contexts.count:,} contexts; {MAX_CONTEXTS} are the most")
+    return contexts
 
 
 def _lengths(text: str, symbols: int, where: str) -> np.ndarray:
     """Read the text of a code."""
-    if not 1 <= len(text) <= symbols + 1 or not set(text) <= set(_DIGITS):
-        raise _Invalid(
-            f"{where} has a code of {len(text)} digits; it must have 1 to {symbols + 1}, each 0 to 9 or a to c"
-        )
-    digits = [_DIGITS.index(digit) for digit in text]
-    lengths = np.array(digits[:-1] + [0] * (symbols + 1 - len(digits)) + digits[-1:], np.uint8)
+    if not isinstance(text, str) or len(text) > symbols + 1 or not re.fullmatch("([0-9a-c][d-z]?)+", text):
+        raise _Invalid(f"a code of {where} is {quote(text)}; it must be at most {symbols + 1} digits and letters")
+    digits = re.sub("([0-9a-c])([d-z])", lambda run: run[1] * (ord(run[2]) - ord("d") + 3), text)
+    if len(digits) != symbols + 1:
+        raise _Invalid(f"a code of {where} has {len(digits)} symbols; the group has {symbols} and the escape")
+    lengths = np.array([_DIGITS.index(digit) for digit in digits], np.uint8)
     total, whole = huffman.kraft_sum(lengths), 1 << huffman.MAX_BITS
-    if total != whole or not lengths[-1]:
-        problem = "has no escape" if not lengths[-1] else "overlaps" if total > whole else "does not sum to 1"
-        raise _Invalid(f"a code of {where} {problem}")
+    if not lengths[-1]:
+        raise _Invalid(f"a code of {where} has no escape")
+    if total != whole:
+        raise _Invalid(f"a code of {where} {'overlaps' if total > whole else 'does not sum to 1'}")
     return lengths
+
+
+def quote(value: Any) -> str:
+    """Return a value as an error shows it, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_int(value: Any, least: int, most: int) -> bool:

@@ -21,16 +21,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottlefit_jax.codec import lanes
-from bottlefit_jax.codec.huffman import MAX_BITS
-from bottlefit_jax.codec.lattice import Deal, Lattice, deal, lattice
+from bottlefit_jax.codec.lattice import deal, passes
 from bottlefit_jax.codec.rate import Rate, Tables
 from bottlefit_jax.codec.rates import Rates
+from bottlefit_jax.codec.symbols import code_numbers, join, look_up, split
 from bottlefit_jax.errors import ProtocolError, UserError
 
 VERSION = 1
 CODED, ESCAPED, STORED = 0, 1, 2  # modes
 HEADER = 4  # bytes
 MAX_RAW = 255  # bytes of symbols without a code; more are not worth it
+MISSING = b"?"  # instead of symbols that a payload should have
 MAX_WIDTH = 24  # bits of a number in `_pack_pairs`
 
 
@@ -50,19 +51,19 @@ def encode(latent: np.ndarray, rate: Rate) -> bytes:
             f"cannot encode {latent.dtype} {list(latent.shape)}; the rate is for uint8 [h, w, {len(rate.steps)}]"
         )
     (h, w, c), tables = latent.shape, rate.tables
-    pixels, symbols = lattice(h, w), np.zeros((h * w + 1, c), np.uint8)  # the last row is that of pixels outside
+    symbols = np.zeros((h * w + 1, c), np.uint8)  # the last row is that of pixels outside
     tables.to_symbol.take(latent.reshape(h * w, c)[:, tables.order] + tables.values_at, out=symbols[:-1], mode="clip")
     code = np.empty((h * w, len(tables.first)), np.intp)  # where it begins in tables.forward
-    code[pixels.even] = tables.at[tables.first]
-    code[pixels.odd] = tables.at.take(tables.first + _contexts(symbols, pixels, tables))
+    for place, each in enumerate(passes(h, w)):
+        code[each.pixels] = tables.at.take(code_numbers(symbols[..., None], each, place, tables)[..., 0])
     order = deal(h, w, len(tables.first), rate.lanes)
-    joint, in_range = _join(symbols[:-1], tables)
-    entries, raw = _look_up(code + joint, tables, order), b""
+    joint, in_range = join(symbols[:-1], tables)
+    entries, raw = look_up(code + joint, tables, order), b""
     if not in_range or np.count_nonzero(entries) < joint.size:
         joint = np.where(tables.forward[code + joint] == 0, tables.escapes, joint)
-        entries = _look_up(code + joint, tables, order)
+        entries = look_up(code + joint, tables, order)
         flags = (joint == tables.escapes)[:, tables.group_of]
-        raw = b"".join(symbols[chosen][flags[chosen]].tobytes() for chosen in (pixels.even, pixels.odd))
+        raw = b"".join(symbols[each.pixels][flags[each.pixels]].tobytes() for each in passes(h, w))
     stream, pairs = lanes.pack(entries)
     mode, body = CODED, _pack_pairs(pairs) + stream
     if 0 < len(raw) <= MAX_RAW:
@@ -145,92 +146,95 @@ class _Damaged(Exception):
 
 
 class _Decoder:
-    """Decodes payloads of one rate and of one shape side by side."""
+    """Decodes payloads of one rate side by side. The payload is the last axis of arrays, so that rows lie together."""
 
     def __init__(self, rate: Rate, shape: tuple[int, int, int]):
         h, w, _ = shape
         self._tables, self._shape, self._lanes = rate.tables, shape, rate.lanes
-        self._pixels, self._deal = lattice(h, w), deal(h, w, len(self._tables.first), rate.lanes)
+        self._passes, self._deal = passes(h, w), deal(h, w, len(self._tables.first), rate.lanes)
 
     def run(self, payloads: Sequence[bytes]) -> tuple[np.ndarray, list[str | None]]:
         """Return [B, h, w, c] uint8 and, for each payload, why it is invalid or None."""
-        (h, w, c), tables = self._shape, self._tables
-        problems: list[str | None] = [None] * len(payloads)
-        latents, symbols = np.zeros((len(payloads), h, w, c), np.uint8), np.zeros((len(payloads), h * w, c), np.uint8)
+        (h, w, c), tables, count = self._shape, self._tables, len(payloads)
+        problems: list[str | None] = [None] * count
+        symbols = np.zeros((h * w + 1, c, count), np.uint8)  # the last row is that of pixels outside
         coded: list[tuple[int, _Body]] = []
         for index, payload in enumerate(payloads):
             try:
                 if payload[0] >> 4 & 3 == STORED:
-                    symbols[index] = _stored(payload, (h * w, c))
+                    symbols[:-1, :, index] = _stored(payload, (h * w, c))
                 else:
                     coded.append((index, _body(payload, self._lanes // 2)))
             except _Damaged as error:
                 problems[index] = str(error)
         if coded:
-            chosen = [index for index, _ in coded]
-            symbols[chosen], found = self._read([body for _, body in coded])
-            for index, problem in zip(chosen, found, strict=True):
+            places = [index for index, _ in coded]
+            symbols[..., places], found = self._read([body for _, body in coded])
+            for index, problem in zip(places, found, strict=True):
                 problems[index] = problem
-        values = tables.to_value.take(symbols + tables.values_at, mode="clip")
-        values[[problem is not None for problem in problems]] = 0
-        latents.reshape(len(payloads), h * w, c)[..., tables.order] = values
-        return latents, problems
+        values = tables.to_value.take(symbols[:-1] + tables.values_at[:, None], mode="clip")
+        values[..., [problem is not None for problem in problems]] = 0
+        latents = np.empty((count, h * w, c), np.uint8)
+        latents[..., tables.order] = np.moveaxis(values, 2, 0)
+        return latents.reshape(count, h, w, c), problems
 
     def _read(self, bodies: Sequence[_Body]) -> tuple[np.ndarray, list[str | None]]:
-        """Return the symbols [B, h * w, c] of coded payloads, and the problems."""
-        (h, w, c), tables, pixels, order = self._shape, self._tables, self._pixels, self._deal
-        count, groups, steps = len(bodies), len(tables.first), len(order.even) + len(order.odd)
+        """Return the symbols [h * w + 1, c, B] of coded payloads, and the problems."""
+        (h, w, c), tables, dealt = self._shape, self._tables, self._deal.passes
         longest = max(len(body.stream) for body in bodies)
-        streams = np.zeros((count, longest), np.uint8)
+        streams = np.zeros((len(bodies), longest), np.uint8)
         for row, body in zip(streams, bodies, strict=True):
             row[: len(body.stream)] = np.frombuffer(body.stream, np.uint8)
-        windows = lanes.windows(streams, steps)
-        begin = self._begin(bodies, longest, windows.shape[2])
-        at, windows = begin.copy(), windows.ravel()
-        symbols = np.zeros((count, h * w + 1, c), np.uint8)
-        raw = [body.raw for body in bodies]
-        for positions, chosen in ((order.even, pixels.even), (order.odd, pixels.odd)):
-            numbers = np.zeros((count, h * w + 1, groups), np.intp) + tables.first
-            if chosen is pixels.odd:
-                numbers[:, chosen] += _contexts(symbols, pixels, tables)
-            numbers[:, -1] = tables.last
-            placed = (numbers << MAX_BITS).reshape(count, -1)[:, positions]  # [B, steps, lanes]
-            entries = lanes.read(
-                windows, at, np.ascontiguousarray(placed.swapaxes(0, 1)).reshape(len(positions), -1), tables.decoding
+        windows = lanes.windows(streams, sum(map(len, dealt)))
+        begin = _begin(bodies, longest, windows.shape[2])
+        at, windows, raw = begin.copy(), windows.ravel(), [body.raw for body in bodies]
+        symbols = np.zeros((h * w + 1, c, len(bodies)), np.uint8)
+        codes = np.empty((h * w + 1, len(tables.first), len(bodies)), np.uint16)
+        codes[-1] = tables.last
+        for place, (each, positions) in enumerate(zip(self._passes, dealt, strict=True)):
+            codes[each.pixels] = code_numbers(symbols, each, place, tables)
+            chosen = codes.reshape(-1, len(bodies))[positions].reshape(len(positions), at.size)
+            joint = np.empty((codes.shape[0] * codes.shape[1], len(bodies)), np.uint16)
+            joint[positions] = (lanes.read(windows, at, chosen, tables.decoding) >> 4).reshape(
+                *positions.shape, len(bodies)
             )
-            joint = np.zeros((count, (h * w + 1) * groups), np.uint16)
-            joint[:, positions] = (entries >> 4).reshape(len(positions), count, -1).swapaxes(0, 1)
-            joint = joint.reshape(count, h * w + 1, groups)[:, chosen]
-            parts = _split(joint, tables)
-            escaped = joint == tables.escapes
-            if escaped.any():
-                for index in np.flatnonzero(escaped.any((1, 2))):
-                    flags = escaped[index][:, tables.group_of]
-                    needed = int(np.count_nonzero(flags))
-                    given, raw[index] = raw[index][:needed], raw[index][needed:]
-                    if len(given) == needed:
-                        parts[index][flags] = np.frombuffer(given, np.uint8)
-                    else:
-                        raw[index] = b"?"
-            symbols[:, chosen] = parts
-        problems = self._problems(bodies, (at - begin).reshape(count, -1, 2), raw)
-        return symbols[:, :-1], problems
+            joint = joint.reshape(codes.shape)[each.pixels]
+            part = split(joint, tables)
+            _fill_escapes(part, joint == tables.escapes[:, None], raw, tables)
+            symbols[each.pixels] = part
+        return symbols, _problems(bodies, (at - begin).reshape(-1, 2, len(bodies)), raw)
 
-    def _begin(self, bodies: Sequence[_Body], longest: int, bits: int) -> np.ndarray:
-        """Return where each lane begins in flat windows of `bits` bits a direction, [B * lanes] intp."""
-        ends = np.cumsum([body.pairs for body in bodies], axis=1)
-        starts = ends - [body.pairs for body in bodies]
-        offset = np.arange(len(bodies))[:, None] * 2 * bits
-        return np.stack([offset + starts, offset + bits + 8 * longest - ends], axis=2).astype(np.intp).ravel()
 
-    def _problems(self, bodies: Sequence[_Body], used: np.ndarray, raw: list[bytes]) -> list[str | None]:
-        """Compare the bits that the pairs of lanes have used, [B, pairs, 2], with what they have."""
-        gaps = np.array([body.pairs for body in bodies]) - used.sum(2)
-        right = (gaps[:, :-1] == 0).all(1) & (gaps[:, -1] >= 0) & (gaps[:, -1] < 8)
-        return [
-            None if fits and not rest else "the payload is damaged: its codes do not fill it"
-            for fits, rest in zip(right, raw, strict=True)
-        ]
+def _begin(bodies: Sequence[_Body], longest: int, bits: int) -> np.ndarray:
+    """Return where each lane begins in flat windows of `bits` bits a direction, [lanes * B] intp."""
+    pairs = np.array([body.pairs for body in bodies]).T  # [pairs, B]
+    ends = np.cumsum(pairs, axis=0)
+    offset = np.arange(len(bodies)) * 2 * bits
+    return np.stack([offset + ends - pairs, offset + bits + 8 * longest - ends], axis=1).astype(np.intp).ravel()
+
+
+def _fill_escapes(symbols: np.ndarray, escaped: np.ndarray, raw: list[bytes], tables: Tables) -> None:
+    """Put the symbols without a code [n, c, B] where the escapes [n, G, B] are, and take them out of `raw`."""
+    if not escaped.any():
+        return
+    for index in np.flatnonzero(escaped.any((0, 1))):
+        flags = escaped[:, tables.group_of, index]
+        needed = int(np.count_nonzero(flags))
+        if len(raw[index]) < needed:
+            raw[index] = MISSING
+            continue
+        symbols[..., index][flags] = np.frombuffer(raw[index][:needed], np.uint8)
+        raw[index] = raw[index][needed:]
+
+
+def _problems(bodies: Sequence[_Body], used: np.ndarray, raw: Sequence[bytes]) -> list[str | None]:
+    """Return the payloads whose pairs of lanes have not used [pairs, 2, B] all bits, or that have `raw` left."""
+    gaps = np.array([body.pairs for body in bodies]).T - used.sum(1)
+    whole = (gaps[:-1] == 0).all(0) & (gaps[-1] >= 0) & (gaps[-1] < 8)
+    return [
+        None if fits and not rest else "the payload is damaged: its codes do not fill it"
+        for fits, rest in zip(whole, raw, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -294,63 +298,6 @@ def _unpack_pairs(packed: bytes, width: int, pairs: int, total: int) -> list[int
     if min(lengths) < 0:
         raise _Damaged("the payload is damaged: a lane begins outside")
     return lengths
-
-
-def _join(symbols: np.ndarray, tables: Tables) -> tuple[np.ndarray, bool]:
-    """Join the symbols of each group.
-
-    Args:
-        symbols: [n, c] uint8.
-        tables: of the rate.
-
-    Returns:
-        [n, G] uint16, the escape where a symbol is out of the group's range; and whether none is.
-    """
-    inner = symbols - tables.low  # uint16: what is below wraps round
-    outside = inner >= tables.count
-    if tables.joined:
-        joint = np.add.reduceat(inner * tables.strides, tables.starts, axis=1, dtype=np.uint16)
-    else:
-        joint = inner
-    if not outside.any():
-        return joint, True
-    return np.where(np.logical_or.reduceat(outside, tables.starts, axis=1), tables.escapes, joint), False
-
-
-def _look_up(places: np.ndarray, tables: Tables, order: Deal) -> np.ndarray:
-    """Return the entries at places [h * w, G] of the codes as `lanes.pack` takes them."""
-    dealt = np.append(places, tables.nothing).take(order.order)
-    entries = np.empty(dealt.shape, np.uint16)
-    tables.forward.take(dealt[::2], out=entries[::2], mode="clip")
-    tables.backward.take(dealt[1::2], out=entries[1::2], mode="clip")
-    return entries
-
-
-def _split(joint: np.ndarray, tables: Tables) -> np.ndarray:
-    """Split [..., G] joint symbols into [..., c] symbols, uint8; those of an escape are meaningless."""
-    if tables.joined:
-        joint = joint[..., tables.group_of] // tables.strides % tables.count
-    return (joint + tables.low).astype(np.uint8)
-
-
-def _contexts(symbols: np.ndarray, pixels: Lattice, tables: Tables) -> np.ndarray:
-    """Return the number of each odd pixel's code among those of its group.
-
-    Args:
-        symbols: [..., h * w + 1, c] uint8, of which the even pixels' are known.
-        pixels: of the latent.
-        tables: of the rate.
-
-    Returns:
-        [..., o, G] uint8.
-    """
-    above, left, right, below = (symbols.take(each, axis=-2) for each in pixels.neighbours)
-    means = np.add(above, left, dtype=np.uint16)
-    means += right
-    means += below
-    means *= pixels.weights
-    levels = tables.contexts.take(means + tables.contexts_at, mode="clip")
-    return np.add.reduceat(levels, tables.starts, axis=-1, dtype=np.uint8) if tables.joined else levels
 
 
 def _check(first: bytes, body: bytes, key: int) -> bytes:
