@@ -7,22 +7,20 @@
 One machine of two cores runs both ends. Our server is the command with its defaults. "The tail alone" is the same
 function in this process, called in a loop, in turns with the server. Every client is tritonclient's. Other load on the
 machine distorts the numbers: the load before the run is printed.
-MLServer needs an environment of its own (pip install mlserver onnxruntime). It serves the same tail.onnx with a runtime
-of ten lines, without its worker processes and its batching: that is its fastest setting for one client.
+Images go out as payloads at the bundle's default rate, or at --rate, and come back as the five likeliest classes;
+`--rate raw` sends raw latents and gets logits. serve_mlserver.py has the comparison with MLServer.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,32 +28,17 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 
+from benchmarks.serve_input import Images, caller, device_request, make_images, seconds_of, timed
+from benchmarks.serve_mlserver import against_mlserver
 from bottlefit_jax.bundle import Bundle, read_bundle
+from bottlefit_jax.codec import wire
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.serve.options import cores
 from bottlefit_jax.serve.tail import open_tail
 
 BATCH, CLIENTS = 8, 32
 PERCENTILES = (50, 95, 99)
-ADDED_MS, THROUGHPUT, LOAD_S, MEMORY_MB = 2.0, 0.9, 0.5, 120  # the limits to keep
-RUNTIME = """
-import numpy as np, onnxruntime
-from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
-from mlserver.types import InferenceResponse
-
-class Tail(MLModel):
-    async def load(self):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = THREADS
-        self.session = onnxruntime.InferenceSession(PATH, options, providers=["CPUExecutionProvider"])
-        return True
-
-    async def predict(self, payload):
-        latent = NumpyCodec.decode_input(payload.inputs[0]).astype(np.uint8)
-        (logits,) = self.session.run(None, {"latent": latent})
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("logits", logits)])
-"""
+ADDED_MS, THROUGHPUT, FRAMING, LOAD_S, MEMORY_MB = 2.0, 0.9, 200, 0.5, 120  # the limits to keep
 DEVICE = """
 import sys, time
 start = time.perf_counter()
@@ -71,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the comparison and print it as a table and a line of JSON; return the exit code."""
     parser = argparse.ArgumentParser(description="The server against its own tail, and against MLServer.")
     parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--rate", help="an id, or raw (default: the bundle's)")
     parser.add_argument("--mlserver", default="", help="the Python of an environment with mlserver and onnxruntime")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each side")
     parser.add_argument("--requests", type=int, default=30, help="by one client in a turn")
@@ -78,11 +62,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         load = os.getloadavg()[0]
         bundle = read_bundle(options.bundle)
+        images = make_images(bundle, CLIENTS, options.rate)
         with ours(bundle) as address:
             results = {
                 "load_before": load,
-                **one_client(bundle, address, options.rounds, options.requests),
-                **many_clients(bundle, address, options.rounds),
+                "rate": images.rate,
+                "framing": device_request(bundle, images, 2.0)[1],
+                **decoding(bundle, images),
+                **one_client(bundle, images, address, options.rounds, options.requests),
+                **many_clients(bundle, images, address, options.rounds),
                 **device(bundle, address),
             }
             results |= against_mlserver(bundle, address, options.mlserver, options.rounds, options.requests)
@@ -120,12 +108,25 @@ def own_tail(bundle: Bundle) -> Callable[[np.ndarray], float]:
     return lambda latent: seconds_of(lambda: tail(latent))
 
 
-def one_client(bundle: Bundle, address: str, rounds: int, requests: int) -> dict[str, Any]:
+def decoding(bundle: Bundle, images: Images, times: int = 30) -> dict[str, Any]:
+    """Measure the milliseconds in which 1 and 8 payloads are decoded in this process, and the mean payload."""
+    rates = bundle.read_rates()
+    if images.payloads is None or rates is None:
+        return {"sent_bytes": images.latents[0].size}
+    result: dict[str, Any] = {"sent_bytes": statistics.mean(map(len, images.payloads))}
+    decode = functools.partial(wire.decode_batch, rates=rates)
+    for count in (1, BATCH):
+        work = functools.partial(decode, images.payloads[:count])
+        result[f"decode{count}_ms"] = 1e3 * statistics.median(seconds_of(work) for _ in range(times))
+    return result
+
+
+def one_client(bundle: Bundle, images: Images, address: str, rounds: int, requests: int) -> dict[str, Any]:
     """Measure the tail alone and round trips, in turns, in milliseconds; `added` is the difference of percentiles."""
-    tail, latent = own_tail(bundle), latents(bundle, 1)
+    tail, latent = own_tail(bundle), images.latents[:1]
     alone, trips, around = [], [], []
     with triton.InferenceServerClient(address) as client:
-        call = caller(client, bundle, latent)
+        call = caller(client, bundle, images)
         for _ in range(5):
             tail(latent)
             call()
@@ -144,9 +145,9 @@ def one_client(bundle: Bundle, address: str, rounds: int, requests: int) -> dict
     }
 
 
-def many_clients(bundle: Bundle, address: str, rounds: int) -> dict[str, Any]:
+def many_clients(bundle: Bundle, images: Images, address: str, rounds: int) -> dict[str, Any]:
     """Measure images per second: the tail alone with batches of 8, and 32 clients that send one image at a time."""
-    tail, latent = own_tail(bundle), latents(bundle, BATCH)
+    tail, latent = own_tail(bundle), images.latents[:BATCH]
     tail(latent)
     alone, served, lost, sent, batches = [], [], 0, 0, []
     for _ in range(rounds):
@@ -154,14 +155,14 @@ def many_clients(bundle: Bundle, address: str, rounds: int) -> dict[str, Any]:
         answers: list[Any] = []
         each = 5
 
-        def send(answers: list[Any] = answers, each: int = each) -> None:
+        def send(number: int, answers: list[Any] = answers, each: int = each) -> None:
             with triton.InferenceServerClient(address) as client:
-                call = caller(client, bundle, latents(bundle, 1))
+                call = caller(client, bundle, images, number)
                 for _ in range(each):
                     with contextlib.suppress(triton.InferenceServerException):
                         answers.append(call().parameters["batch"].int64_param)
 
-        threads = [threading.Thread(target=send) for _ in range(CLIENTS)]
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(CLIENTS)]
 
         def run(threads: list[threading.Thread] = threads) -> None:
             for thread in threads:
@@ -200,109 +201,14 @@ def device(bundle: Bundle, address: str, times: int = 5) -> dict[str, Any]:
     }
 
 
-def against_mlserver(bundle: Bundle, address: str, python: str, rounds: int, requests: int) -> dict[str, Any]:
-    """Measure round trips per second of one client, in turns with MLServer."""
-    if not python:
-        return {"mlserver": "not measured: --mlserver was not given"}
-    latent = latents(bundle, 1)
-    with mlserver(bundle, python) as other, contextlib.ExitStack() as stack:
-        calls = {
-            name: caller(stack.enter_context(triton.InferenceServerClient(where)), bundle, latent)
-            for name, where in (("mlserver", other), ("ours", address))
-        }
-        logits = {name: np.asarray(logits_of(call())) for name, call in calls.items()}
-        if not np.allclose(logits["ours"], logits["mlserver"], rtol=1e-3, atol=1e-3):
-            raise UserError("MLServer's logits differ from ours, so the two cannot be compared")
-        rates: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(rounds):
-            for name, call in calls.items():
-                rates[name].append(1 / statistics.median(seconds_of(call) for _ in range(requests)))
-    medians = {f"{name}_trips_per_s": statistics.median(values) for name, values in rates.items()}
-    ratios = [ours / theirs for ours, theirs in zip(rates["ours"], rates["mlserver"], strict=True)]
-    return {**medians, "trips_ratio": statistics.median(ratios)}
-
-
-@contextlib.contextmanager
-def mlserver(bundle: Bundle, python: str) -> Iterator[str]:
-    """Start MLServer as a process; yield its gRPC address once the model is ready."""
-    ports = [free_port() for _ in range(3)]
-    settings = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
-    path = str(bundle.path(bundle.manifest.tail.onnx).resolve())
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        (place / "tail_runtime.py").write_text(RUNTIME.replace("PATH", repr(path)).replace("THREADS", str(cores())))
-        (place / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0, "host": "127.0.0.1"}))
-        model = {"name": bundle.manifest.name, "implementation": "tail_runtime.Tail"}
-        (place / "model-settings.json").write_text(json.dumps(model))
-        with (place / "log").open("w") as log:
-            words = [str(Path(python).with_name("mlserver")), "start", folder]
-            environment = {**os.environ, "PYTHONPATH": folder}
-            process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder, env=environment)
-            try:
-                address = f"127.0.0.1:{settings['grpc_port']}"
-                if not ready(address, bundle.manifest.name, process):
-                    raise UserError(f"MLServer did not start: {(place / 'log').read_text()[-500:]}")
-                yield address
-            finally:
-                process.terminate()
-                process.wait()
-
-
-def ready(address: str, name: str, process: subprocess.Popen[bytes]) -> bool:
-    """Return whether the model is ready within a minute."""
-    end = time.monotonic() + 60
-    with triton.InferenceServerClient(address) as client:
-        while time.monotonic() < end and process.poll() is None:
-            with contextlib.suppress(triton.InferenceServerException):
-                if client.is_model_ready(name):
-                    return True
-            time.sleep(0.5)
-    return False
-
-
-def caller(client: Any, bundle: Bundle, latent: np.ndarray) -> Callable[[], Any]:
-    """Return a function that sends `latent` and returns the response message."""
-    tensor = triton.InferInput("latent", latent.shape, "UINT8")
-    tensor.set_data_from_numpy(latent)
-    return lambda: client.infer(bundle.manifest.name, [tensor], client_timeout=60).get_response()
-
-
-def logits_of(response: Any) -> list[float]:
-    """Return the logits from raw or typed contents: MLServer answers as it is asked."""
-    if response.raw_output_contents:
-        return np.frombuffer(response.raw_output_contents[0], np.float32).tolist()
-    return list(response.outputs[0].contents.fp32_contents)
-
-
-def latents(bundle: Bundle, batch: int) -> np.ndarray:
-    """Return random latents, [batch, h, w, c] uint8."""
-    return np.random.default_rng(0).integers(0, 256, (batch, *bundle.manifest.latent.shape), dtype=np.uint8)
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Return the seconds that `work()` takes."""
-    return timed(work)[0]
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds that `work()` takes, and its result."""
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def free_port() -> int:
-    """Return a port that is free at the moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def report(bundle: Bundle, results: dict[str, Any]) -> None:
     """Print the results as a table, then as one line of JSON."""
     manifest = bundle.manifest
     load = results["load_before"]
     print(f"{manifest.model.name}, latent {list(manifest.latent.shape)}, {cores()} cores, load {load:.1f}")
+    print(f"{'rate ' + results['rate']:<28} {results['sent_bytes']:8.0f} bytes")
+    if "decode1_ms" in results:
+        print(f"{'decoding 1 and 8, ms':<28} {results['decode1_ms']:8.2f} {results['decode8_ms']:8.2f}")
     for name, title in (
         ("tail_ms", "tail alone"),
         ("trip_ms", "round trip, one client"),
@@ -317,6 +223,7 @@ def report(bundle: Bundle, results: dict[str, Any]) -> None:
     ratio, lost = results["throughput_ratio"], results["lost"]
     rows += [("32 clients / batch 8", ratio, f">= {THROUGHPUT}", ratio >= THROUGHPUT)]
     rows += [(f"lost of {results['sent']:,}", lost, "0", lost == 0)]
+    rows += [("framing, bytes", results["framing"], f"<= {FRAMING}", results["framing"] <= FRAMING)]
     if "device_load_s" in results:
         seconds, peak = results["device_load_s"], results["device_peak_mb"]
         rows += [("device loads, s", seconds, f"< {LOAD_S}", seconds < LOAD_S)]

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serve import BATCH, cores, latents, serving
+from benchmarks.serve import BATCH, cores, serving
+from benchmarks.serve_input import device_request, make_images
 from bottlefit_jax.bundle import Bundle, read_bundle
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.protocol.request import RequestMaker
 
 TIMES = (1.3, 2.0, 5.0)  # of the capacity
 IN_TIME, REFUSED_MS = 0.9, 20.0  # the limits to keep
@@ -75,8 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def request(bundle: Bundle, deadline_ms: int) -> bytes:
     """Make the message that a device sends for one image."""
-    maker = RequestMaker(bundle.manifest)
-    return maker.request(latents(bundle, 1).tobytes(), "", deadline_ms / 1000).SerializeToString()
+    return device_request(bundle, make_images(bundle, 1), deadline_ms / 1000)[0]
 
 
 def overload(bundle: Bundle, message: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -35,8 +35,11 @@ from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
 from export.head_onnx import head_onnx
 from export.images import ImageSet, read_images
+from export.ladder import PLOT, Ladder, images_for_tables, measure_ladder, read_earlier, read_report
 from export.latent_range import latent_range
+from export.open_files import OpenFiles
 from export.options import ExportOptions
+from export.rates_plot import draw_rates, image_files
 from export.student import Student, read_student
 from export.tail import tail_function, tail_onnx, tail_stablehlo
 from export.triton import check_fits, write_repository
@@ -92,15 +95,19 @@ def _export(options: ExportOptions, folder: Path) -> Exported:
     _write_tail(folder, student, affine, folded.latent_shape)
     if options.local:
         _write_local(folder, student, folded, half=options.head != "float32")
-    result = parity.measure(folder, student, reference, evaluation, affine=affine, bits=bits, head=options.head)
+    files = OpenFiles(folder, affine=affine, bits=bits, head=options.head)
+    measured = parity.measure(files, student, reference, evaluation, affine=affine)
+    manifest = _manifest(options, student, folded, calibration, affine, bits)
+    ladder = _write_rates(options, folder, student, files, measured, manifest)
+    result = parity.summarise(folder, files, measured, ladder, head=options.head)
     if failures := result.failures():
         layer = first_divergence(
             student, reference, folded, images=evaluation.images, calibration=calibration, precision=options.head
         )
         raise ParityError(f"{'; '.join(failures)}; {layer}")
     result.write(folder / "parity.json")
-    bundle = write_manifest(folder, _manifest(options, student, folded, calibration, affine, bits))
-    return Exported(bundle, result)
+    manifest = dataclasses.replace(manifest, rates=ladder.entries(), default_rate=ladder.default)
+    return Exported(write_manifest(folder, manifest), result)
 
 
 def _pixels(student: Student) -> dict:
@@ -152,10 +159,49 @@ def _write_local(folder: Path, student: Student, folded: Folded, *, half: bool) 
     (folder / "local.tflite").write_bytes(litert.to_float16(blob) if half else blob)
 
 
+def _write_rates(
+    options: ExportOptions,
+    folder: Path,
+    student: Student,
+    files: OpenFiles,
+    measured: parity.Measured,
+    manifest: Manifest,
+) -> Ladder:
+    """Write rates.json and rates.png, and return what was measured."""
+    report, evaluation, shape = read_report(options.workdir), measured.evaluation, manifest.latent.shape
+    teacher = report.get("teacher", {})
+    teacher_top1 = teacher.get("top1") if teacher.get("images") == len(evaluation.images) else None
+    if options.rates_from is None:
+        training = files.send(read_images(student, "train", limit=images_for_tables(shape), root=options.data).images)
+    else:
+        training = read_earlier(options.rates_from, manifest)
+    ladder = measure_ladder(
+        folder / "tail.onnx",
+        training,
+        measured.sent,
+        evaluation.labels,
+        columns=measured.columns,
+        head=manifest.head.id,
+        zero_point=manifest.latent.zero_point,
+        float_top1=measured.accuracies["flax_float"]["top1"],
+        teacher_top1=teacher_top1,
+    )
+    ladder.write(folder)
+    draw_rates(
+        folder / PLOT,
+        ladder,
+        raw=(measured.sent[0].size, measured.accuracies["raw"]["top1"]),
+        float_top1=measured.accuracies["flax_float"]["top1"],
+        teacher_top1=teacher_top1,
+        files=image_files(report, evaluation.images),
+    )
+    return ladder
+
+
 def _manifest(
     options: ExportOptions, student: Student, folded: Folded, calibration: ImageSet, affine: Affine, bits: int
 ) -> Manifest:
-    """Describe the files for device and server; `write_manifest` adds their digests."""
+    """Describe the files for device and server, but for the rates; `write_manifest` adds their digests."""
     meta, size = student.meta, student.image_size
     resize = student.dataset["resize"] or default_resize(size)
     scale, zero_point = float(affine.scale), int(affine.zero_point)

@@ -2,9 +2,9 @@
 
     python -m export.bundle --workdir runs/digits --output bundles/digits [--head float32|float16|int8]
 
-A bundle is a folder: head.tflite and head.onnx for the device, tail.onnx and tail.stablehlo for the server,
-manifest.json with everything that the two need to know, and parity.json, the result of the parity check: what the
-files compute, compared with the network.
+A bundle is a folder: head.tflite and head.onnx for the device, tail.onnx and tail.stablehlo for the server, rates.json
+with the code tables of its rates, manifest.json with everything that the two need to know, and parity.json, the result
+of the parity check: what the files compute, compared with the network, and what each rate costs. rates.png draws that.
 Exit codes: 0 the bundle was written; 1 the files diverge from the network, and nothing was written; 2 an argument, the
 run or its data is invalid (one line on standard error), and nothing was written.
 """
@@ -62,6 +62,9 @@ def parse(argv: Sequence[str]) -> ExportOptions:
     parser.add_argument("--data", type=Path, help="where the run's images are now, if they were moved")
     parser.add_argument("--calibration", type=int, default=200, help="training images that set the ranges (200)")
     parser.add_argument("--images", type=int, default=1000, help="most evaluation images for the parity check (1000)")
+    parser.add_argument(
+        "--rates-from", type=Path, metavar="BUNDLE", help="keep the rates of an earlier bundle of the same head"
+    )
     parser.add_argument("--name", help="of the model on a server; otherwise the folder's name")
     parser.add_argument("--version", type=int, default=1, help="of the model on a server (1)")
     parser.add_argument(

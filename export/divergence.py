@@ -9,7 +9,8 @@ from export import litert
 from export.folding import Folded
 from export.head import float_head, integer_head
 from export.images import ImageSet
-from export.parity import Reference, run_onnx, session_of
+from export.open_files import run_onnx, session_of
+from export.parity import Reference
 from export.student import Student
 from export.tail import tail_function, tail_onnx
 

@@ -27,6 +27,7 @@ class ExportOptions:
         images: number of evaluation images in the parity check, at most.
         name: of the model on a server; None: the name of the output folder.
         version: of the model on a server.
+        rates_from: an earlier bundle of the same head, whose rates are kept; None: new ones are made.
         overwrite: replace the output, and what the Triton repository has of that version or name.
 
     Raises:
@@ -43,6 +44,7 @@ class ExportOptions:
     images: int = 1000
     name: str | None = None
     version: int = 1
+    rates_from: Path | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -67,10 +69,13 @@ class ExportOptions:
         """Check that the run exists and that the output can be written.
 
         Raises:
-            UserError: there is no such run, or the output or the Triton repository holds something else already.
+            UserError: there is no such run or earlier bundle, or the output or the Triton repository holds something
+                else already.
         """
         if not self.workdir.is_dir():
             raise UserError(f"no run at {self.workdir}")
+        if self.rates_from is not None and not (self.rates_from / MANIFEST).is_file():
+            raise UserError(f"--rates-from {self.rates_from} is not a bundle: it has no {MANIFEST}")
         if self.output.exists():
             if not self.overwrite:
                 raise UserError(f"{self.output} exists: give another --output, or --overwrite to replace it")

@@ -12,24 +12,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnxruntime
 
 from bottlefit_jax import data
-from bottlefit_jax.codec.quantizer import Affine, dequantize, quantize
+from bottlefit_jax.codec.quantizer import Affine, dequantize
 from bottlefit_jax.evaluation.accuracy import correct_counts, percentages
 from bottlefit_jax.models.normalise import normalise
 from export.images import ImageSet
-from export.litert import open_model
+from export.ladder import Ladder
+from export.open_files import BATCH, OpenFiles, Run
 from export.student import Student
 
 MIN_AGREEMENT = 99.0  # percent of the images to which a float bundle must give the class that Flax gives
 MAX_TOP1_LOSS = 0.5  # points of top-1 that an int8 bundle may lose against Flax
 MAX_DIFFERENCE = {"float32": 1e-3, "float16": 3e-2}  # of a float file, relative to the largest value
-BATCH = 32
 TIMED_CALLS = 30  # for a median
-
-# A head or local file: uint8 [H, W, 3] -> values of that image. A tail: uint8 [B, h, w, c] -> logits [B, classes].
-Run = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,22 +66,30 @@ class Parity:
         images: how many.
         head: precision of head.tflite.
         flax: accuracy of the network as it was trained.
+        flax_float: accuracy of the network without a quantiser.
         flax_sent: accuracy of the network with the latents quantised as they are sent.
-        bundle: accuracy of head and tail.
-        agreement_percent: images to which the bundle gives the class of `flax_sent`.
-        agreement_with_training_percent: images to which the bundle gives the class of `flax`.
+        raw: accuracy of head and tail with raw latents, and their `bytes`.
+        bundle: accuracy of head and tail with payloads of the default rate.
+        agreement_percent: images to which head and tail, with raw latents, give the class of `flax_sent`.
+        agreement_with_training_percent: images to which they give the class of `flax`.
         files: by name.
+        rates: what was measured of each rate, from the most bytes to the fewest.
+        default_rate: the id of one of them.
         local: accuracy of local.tflite, and `agreement_percent` with Flax without a quantiser; None without the file.
     """
 
     images: int
     head: str
     flax: dict[str, float]
+    flax_float: dict[str, float]
     flax_sent: dict[str, float]
+    raw: dict[str, float]
     bundle: dict[str, float]
     agreement_percent: float
     agreement_with_training_percent: float
     files: dict[str, FileParity]
+    rates: list[dict[str, Any]]
+    default_rate: str
     local: dict[str, float] | None
 
     def failures(self) -> list[str]:
@@ -100,7 +104,7 @@ class Parity:
             precision = {"head.tflite": self.head, "local.tflite": "float16"}.get(name, "float32")
             if precision in MAX_DIFFERENCE and file.largest_difference > MAX_DIFFERENCE[precision]:
                 messages.append(f"{name} is off by {file.largest_difference:.1e} of the largest value")
-        loss = self.flax["top1"] - self.bundle["top1"]
+        loss = self.flax["top1"] - self.raw["top1"]
         if self.head == "int8" and loss > MAX_TOP1_LOSS:
             messages.append(f"the int8 head loses {loss:.2f} points of top-1 on {self.images} images")
         if self.local is not None and self.local["agreement_percent"] < MIN_AGREEMENT:
@@ -118,13 +122,25 @@ class Parity:
             lines.append(f"{name:<16}{file.bytes:>12,}{file.milliseconds:>9.2f}  {difference}")
         lines += [
             f"top-1 of {self.images} images: Flax {self.flax['top1']:.2f} %, with the latents as they are sent "
-            f"{self.flax_sent['top1']:.2f} %, the bundle {self.bundle['top1']:.2f} %",
-            f"the bundle gives Flax's class for {self.agreement_percent:.2f} % of them "
+            f"{self.flax_sent['top1']:.2f} %, head and tail {self.raw['top1']:.2f} %",
+            f"head and tail give Flax's class for {self.agreement_percent:.2f} % of them "
             f"({self.agreement_with_training_percent:.2f} % against Flax with the quantiser of the training)",
         ]
         if self.local is not None:
             lines.append(f"local.tflite: top-1 {self.local['top1']:.2f} %")
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *self._rate_lines()])
+
+    def _rate_lines(self) -> list[str]:
+        """Return the table of rates."""
+        lines = [f"{'rate':<16}{'bytes':>12}{'p95':>9}{'top-1':>9}  steps"]
+        raw = {**self.raw, "id": "raw", "bytes_mean": self.raw["bytes"], "bytes_p95": self.raw["bytes"], "steps": []}
+        for rate in [raw, *self.rates]:
+            values = f"{rate['bytes_mean']:>12,.1f}{rate['bytes_p95']:>9,.0f}{rate['top1']:>9.2f}"
+            steps = " ".join(map(str, rate["steps"]))
+            lines.append(
+                f"{rate['id']:<16}{values}  {steps}{' (default)' * (rate['id'] == self.default_rate)}".rstrip()
+            )
+        return lines
 
     def write(self, path: Path) -> None:
         """Write parity.json."""
@@ -149,106 +165,119 @@ def create_reference(student: Student) -> Reference:
     )
 
 
-def session_of(model: Path | bytes) -> onnxruntime.InferenceSession:
-    """Open an ONNX file, or its content, on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What images give, sent through the files of a bundle and through Flax.
 
+    Attributes:
+        evaluation: the images.
+        columns: the columns of the logits that are the dataset's classes; None for all.
+        sent: uint8 [N, h, w, c], the latents of head.tflite.
+        logits: [N, classes] by name: `flax`, `flax_float`, `flax_sent`, `raw`, and `local` if there is that file.
+        largest: the largest difference of each file.
+    """
 
-def run_onnx(session: onnxruntime.InferenceSession, value: np.ndarray) -> Any:
-    """Return all outputs of a model with one input."""
-    return session.run(None, {session.get_inputs()[0].name: value})
+    evaluation: ImageSet
+    columns: Any
+    sent: np.ndarray
+    logits: dict[str, np.ndarray]
+    largest: dict[str, float]
+
+    @functools.cached_property
+    def accuracies(self) -> dict[str, dict[str, float]]:
+        """The accuracy of each of `logits`: `{"top1", "top5"}` in percent."""
+        labels = self.evaluation.labels
+        everything = np.ones(len(labels), bool)
+        return {
+            name: percentages(correct_counts(scores, labels, everything, class_indices=self.columns))
+            for name, scores in self.logits.items()
+        }
+
+    def agreement(self, name: str, other: str) -> float:
+        """Return the percentage of images to which two of `logits` give the same class."""
+        chosen = slice(None) if self.columns is None else np.asarray(self.columns)
+        first, second = (self.logits[each][:, chosen].argmax(-1) for each in (name, other))
+        return float(100 * np.mean(first == second))
 
 
 def measure(
-    folder: Path, student: Student, reference: Reference, evaluation: ImageSet, *, affine: Affine, bits: int, head: str
-) -> Parity:
+    files: OpenFiles, student: Student, reference: Reference, evaluation: ImageSet, *, affine: Affine
+) -> Measured:
     """Send every image through the files of a bundle, and through Flax.
 
     Args:
-        folder: with head.tflite, head.onnx, tail.onnx, tail.stablehlo, and local.tflite if there is one.
-        student: that the files were made from.
+        files: of the bundle.
+        student: that they were made from.
         reference: of the student.
         evaluation: images with labels.
         affine: of the latents as they are sent.
-        bits: of the same.
-        head: precision of head.tflite.
     """
-    files = _open_files(folder)
-    wire = functools.partial(quantize, affine=affine, bits=bits)
     logits: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    largest: dict[str, float] = dict.fromkeys(files, 0.0)
+    largest, all_sent = dict.fromkeys(files.runs, 0.0), []
     for images in evaluation.batches(BATCH):
-        latents = np.asarray(reference.encode(images), np.float32)
-        encoded = np.stack([files["head.tflite"](image) for image in images])
-        sent = encoded if head == "int8" else wire(encoded)
-        if head == "int8":
-            steps = np.abs(sent.astype(int) - wire(latents).astype(int)).max()
+        latents, encoded = np.asarray(reference.encode(images), np.float32), files.encode(images)
+        sent, ideal = files.sent(encoded), files.quantise(latents)
+        if files.is_int8:
+            steps = np.abs(sent.astype(int) - ideal.astype(int)).max()
             largest["head.tflite"] = max(largest["head.tflite"], float(steps))
         else:
             _update_largest(largest, "head.tflite", encoded, latents)
-        _update_largest(largest, "head.onnx", np.stack([files["head.onnx"](image) for image in images]), latents)
-        answers, expected = files["tail.onnx"](sent), np.asarray(reference.decode(dequantize(sent, affine)))
+        jetson = np.stack([files.runs["head.onnx"](image) for image in images])
+        _update_largest(largest, "head.onnx", jetson, latents)
+        answers, expected = files.runs["tail.onnx"](sent), np.asarray(reference.decode(dequantize(sent, affine)))
         _update_largest(largest, "tail.onnx", answers, expected)
-        _update_largest(largest, "tail.stablehlo", files["tail.stablehlo"](sent), expected)
+        _update_largest(largest, "tail.onnx", files.probabilities(sent), np.asarray(jax.nn.softmax(expected)))
+        _update_largest(largest, "tail.stablehlo", files.runs["tail.stablehlo"](sent), expected)
+        all_sent.append(sent)
         logits["flax"].append(np.asarray(reference.whole(images)))
-        logits["flax_sent"].append(np.asarray(reference.decode(dequantize(wire(latents), affine))))
-        logits["bundle"].append(answers)
-        if "local.tflite" in files:
-            logits["flax_unquantised"].append(np.asarray(reference.decode(latents)))
-            logits["local"].append(np.stack([files["local.tflite"](image) for image in images]))
-    joined = {name: np.concatenate(parts) for name, parts in logits.items()}
+        logits["flax_float"].append(np.asarray(reference.decode(latents)))
+        logits["flax_sent"].append(np.asarray(reference.decode(dequantize(ideal, affine))))
+        logits["raw"].append(answers)
+        if "local.tflite" in files.runs:
+            local = np.stack([files.runs["local.tflite"](image) for image in images])
+            _update_largest(largest, "local.tflite", local, logits["flax_float"][-1])
+            logits["local"].append(local)
     columns = data.class_columns(evaluation.class_names, student.meta.labels, student.meta.num_classes)
-    accuracies = {name: _accuracy(scores, evaluation.labels, columns) for name, scores in joined.items()}
+    joined = {name: np.concatenate(parts) for name, parts in logits.items()}
+    return Measured(evaluation, columns, np.concatenate(all_sent), joined, largest)
+
+
+def summarise(folder: Path, files: OpenFiles, measured: Measured, ladder: Ladder, *, head: str) -> Parity:
+    """Return the content of parity.json.
+
+    Args:
+        folder: of the files.
+        files: of the bundle.
+        measured: with them.
+        ladder: of the bundle's rates.
+        head: precision of head.tflite.
+    """
+    image, accuracies, default = measured.evaluation.images[0], measured.accuracies, ladder.default_point
     local = None
-    if "local" in joined:
-        _update_largest(largest, "local.tflite", joined["local"], joined["flax_unquantised"])
-        agreement = _agreement(joined["local"], joined["flax_unquantised"], columns)
-        local = {**accuracies["local"], "agreement_percent": agreement}
-    inputs = {name: sent[:1] if name.startswith("tail") else evaluation.images[0] for name in files}
+    if "local" in accuracies:
+        local = {**accuracies["local"], "agreement_percent": measured.agreement("local", "flax_float")}
+    inputs = {name: measured.sent[:1] if name.startswith("tail") else image for name in files.runs}
     return Parity(
-        images=len(evaluation.images),
+        images=len(measured.evaluation.images),
         head=head,
-        **{name: accuracies[name] for name in ("flax", "flax_sent", "bundle")},
-        agreement_percent=_agreement(joined["bundle"], joined["flax_sent"], columns),
-        agreement_with_training_percent=_agreement(joined["bundle"], joined["flax"], columns),
+        **{name: accuracies[name] for name in ("flax", "flax_float", "flax_sent")},
+        raw={"bytes": measured.sent[0].size, **accuracies["raw"]},
+        bundle={"top1": default.top1, "top5": default.top5},
+        agreement_percent=measured.agreement("raw", "flax_sent"),
+        agreement_with_training_percent=measured.agreement("raw", "flax"),
         files={
-            name: FileParity((folder / name).stat().st_size, _milliseconds(run, inputs[name]), largest[name])
-            for name, run in files.items()
+            name: FileParity((folder / name).stat().st_size, _milliseconds(run, inputs[name]), measured.largest[name])
+            for name, run in files.runs.items()
         },
+        rates=[point.to_json() for point in ladder.points],
+        default_rate=ladder.default,
         local=local,
     )
-
-
-def _open_files(folder: Path) -> dict[str, Run]:
-    """Open each file of the bundle once."""
-    device = open_model(folder / "head.tflite")
-    jetson, tail = session_of(folder / "head.onnx"), session_of(folder / "tail.onnx")
-    stablehlo = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
-    files: dict[str, Run] = {
-        "head.tflite": device.run,
-        "head.onnx": lambda image: run_onnx(jetson, image[None].astype(np.float32))[0][0],
-        "tail.onnx": lambda latents: run_onnx(tail, latents)[0],
-        "tail.stablehlo": lambda latents: np.asarray(stablehlo.call(latents)),
-    }
-    if (folder / "local.tflite").exists():
-        files["local.tflite"] = open_model(folder / "local.tflite").run
-    return files
 
 
 def _update_largest(largest: dict[str, float], name: str, values: np.ndarray, expected: np.ndarray) -> None:
     scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
     largest[name] = max(largest[name], float(np.abs(values - expected).max()) / scale)
-
-
-def _accuracy(logits: np.ndarray, labels: np.ndarray, columns: Any) -> dict[str, float]:
-    return percentages(correct_counts(logits, labels, np.ones(len(labels), bool), class_indices=columns))
-
-
-def _agreement(logits: np.ndarray, others: np.ndarray, columns: Any) -> float:
-    chosen = slice(None) if columns is None else np.asarray(columns)
-    return float(100 * np.mean(logits[:, chosen].argmax(-1) == others[:, chosen].argmax(-1)))
 
 
 def _milliseconds(run: Run, value: np.ndarray) -> float:

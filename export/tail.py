@@ -1,18 +1,22 @@
 """The tail of a student as a JAX function, as ONNX and as StableHLO."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
+from onnx import TensorProto, helper
 
 from bottlefit_jax.codec.quantizer import Affine, dequantize
 from bottlefit_jax.models.designs import Size
 from bottlefit_jax.models.network import Network
-from export.onnx_graph import to_onnx
+from export.onnx_graph import BATCH, to_onnx
+from export.tensorrt_operators import check_operators
 
+LOGITS, PROBABILITIES = "logits", "probabilities"  # outputs of tail.onnx
 PLATFORMS = ("cpu", "cuda")  # of the StableHLO
 
 
@@ -54,7 +58,7 @@ def tail_onnx(
     latent_shape: Sequence[int],
     *,
     latent_dtype: str = "uint8",
-    outputs: Sequence[str] = ("logits",),
+    outputs: Sequence[str] = (LOGITS, PROBABILITIES),
 ) -> onnx.ModelProto:
     """Export a tail as ONNX, with the input `latent` and any batch size.
 
@@ -62,24 +66,26 @@ def tail_onnx(
         function: from `tail_function`.
         latent_shape: (h, w, c).
         latent_dtype: uint8; or float32 for TensorRT 8.2, which has no uint8.
-        outputs: `logits` and, of a function with features, names of features.
+        outputs: `logits`; `probabilities`, which are their softmax; of a function with features, names of features.
 
     Raises:
         UserError: a layer needs an operator that TensorRT 8.2 or 10 does not parse.
     """
+    traced = [name for name in outputs if name != PROBABILITIES]
 
     def chosen(latent: jax.Array) -> list[jax.Array]:
         result = function(latent)
         logits, features = result if isinstance(result, tuple) else (result, {})
-        named = {"logits": logits, **features}
-        return [named[name] for name in outputs]
+        named = {LOGITS: logits, **features}
+        return [named[name] for name in traced]
 
     latent = jax.ShapeDtypeStruct((1, *latent_shape), np.dtype(latent_dtype))
-    return to_onnx(chosen, {"latent": latent}, outputs, name="tail", dynamic_batch=True)
+    model = to_onnx(chosen, {"latent": latent}, traced, name="tail", dynamic_batch=True)
+    return _with_probabilities(model) if PROBABILITIES in outputs else model
 
 
 def tail_stablehlo(function: Callable[[jax.Array], jax.Array], latent_shape: Sequence[int]) -> bytes:
-    """Export a tail as StableHLO, with any batch size, for CPU and CUDA.
+    """Export a tail as StableHLO, with any batch size, for CPU and CUDA. It gives the logits alone.
 
     `jax.export.deserialize(bytearray(blob)).call(latent)` runs it.
 
@@ -89,4 +95,28 @@ def tail_stablehlo(function: Callable[[jax.Array], jax.Array], latent_shape: Seq
     """
     (batch,) = jax.export.symbolic_shape("batch")
     latent = jax.ShapeDtypeStruct((batch, *latent_shape), np.uint8)
-    return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(latent).serialize())
+    with _no_source_paths():
+        return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(latent).serialize())
+
+
+def _with_probabilities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Add the softmax of the logits as an output. Triton's classification gives the values of one output."""
+    logits = next(output for output in model.graph.output if output.name == LOGITS)
+    classes = logits.type.tensor_type.shape.dim[1].dim_value
+    model.graph.node.append(helper.make_node("Softmax", [LOGITS], [PROBABILITIES], name=PROBABILITIES, axis=1))
+    model.graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH, classes]))
+    check_operators(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@contextlib.contextmanager
+def _no_source_paths() -> Iterator[None]:
+    """Keep the paths of Python files out of what JAX lowers: they are those of this machine."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)

@@ -48,19 +48,33 @@ def test_the_device_prints_the_classes_that_flax_gives(bundle, workdir, server, 
     for index, image in enumerate(images.images):
         Image.fromarray(image).save(tmp_path / f"{index:02d}.png")
     command = [sys.executable, "-m", "bottlefit_jax.edge", "--bundle", bundle, "--server", server, tmp_path, "--json"]
-    command += ["--deadline-ms", "60000"]
+    command += ["--deadline-ms", "60000", "--rate", "lossless"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["label"] for answer in answers] == [str(index) for index in logits.argmax(-1)]
-    assert {answer["bytes_sent"]["latent"] for answer in answers} == {75}
+    assert all(len(answer["top"]) == 5 for answer in answers)
     warm = [answer["bytes_sent"] for answer in answers[1:]]
-    assert min(sent["total"] - sent["latent"] for sent in warm) <= 200
+    assert max(sent["payload"] for sent in warm) < 75  # bytes of a raw latent
+    assert min(sent["total"] - sent["payload"] for sent in warm) <= 200
 
 
 def test_the_server_and_the_local_network_agree(bundle, workdir, server):
     image = read_images(read_student(workdir), "val", limit=1).images[0]
-    with EdgeClient(bundle, server, deadline_ms=60_000) as client:
+    with EdgeClient(bundle, server, deadline_ms=60_000, rate="raw") as client:
         there, here = client.infer(image), client.infer_local(image)
     assert there.label == here.label
     assert there.probability == pytest.approx(here.probability, abs=0.05)
+    assert there.bytes_sent.payload == 75
+
+
+def test_the_default_rate_is_what_a_device_sends_without_a_flag(bundle, workdir, server):
+    image = read_images(read_student(workdir), "val", limit=1).images[0]
+    with EdgeClient(bundle, server, deadline_ms=60_000) as client:
+        default = client.infer(image)
+        rates = client.manifest.rates
+        assert client.manifest.default_rate in [rate.id for rate in rates]
+    with EdgeClient(bundle, server, deadline_ms=60_000, rate=client.manifest.default_rate) as client:
+        assert client.infer(image).top == default.top
+    assert default.bytes_sent.payload < 75
+    assert default.timings.decode is not None

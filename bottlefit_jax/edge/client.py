@@ -271,7 +271,9 @@ def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | 
     rates = files.read_rates()
     if rates is None:
         raise UserError(f"rate is {chosen!r}; this bundle has no rates: give {RAW!r}, or export it again")
-    return rates, rates.get(chosen)
+    found = rates.get(chosen)
+    wire.encode(np.full(rates.shape, found.zero_point, np.uint8), found)  # the first one makes arrays
+    return rates, found
 
 
 def _affine(manifest: Manifest) -> quantizer.Affine:

@@ -17,7 +17,7 @@ class Timings:
         preprocess: decoding, and resizing to the network's input.
         head: the head; the whole network in a local run.
         quantizer: from the head's output to the latent; 0 for an int8 head, whose output is the latent.
-        encode: from the latent to the payload; 0 where raw latents are sent.
+        encode: from the latent to the payload; 0 at the rate "raw".
         network: from the request to the answer, with retries, without the next three where these are known.
         queue, tail: on the server; None where the server does not report them.
         decode: of the batch's payloads on the server, before the tail; None where the server does not report it.

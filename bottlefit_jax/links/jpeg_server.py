@@ -49,6 +49,7 @@ def serve_until_signal(bundle: Path, address: str, *, tail: str) -> None:
     Raises:
         BottleFitError: the bundle or an address is invalid, or the edge server does not answer.
     """
+    from bottlefit_jax.bundle import RAW
     from bottlefit_jax.cli.silence import silenced
     from bottlefit_jax.edge.client import EdgeClient
     from bottlefit_jax.links.jpeg import serve
@@ -57,7 +58,7 @@ def serve_until_signal(bundle: Path, address: str, *, tail: str) -> None:
     stop = threading.Event()
     with interrupt.asked(lambda signum: stop.set()):
         with silenced():
-            client = EdgeClient(bundle, tail, deadline_ms=TAIL_DEADLINE_MS, threads=cores())
+            client = EdgeClient(bundle, tail, deadline_ms=TAIL_DEADLINE_MS, threads=cores(), rate=RAW)
         with client:
             client.connect()
             server = serve(client, address)

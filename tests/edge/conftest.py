@@ -50,6 +50,16 @@ def bundle(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def rated(bundle, tmp_path_factory):
+    """The same bundle with rates; payloads go out at "coarse"."""
+    folder = tmp_path_factory.mktemp("rated")
+    files = {name: (bundle / name).read_bytes() for name in ("head.tflite", "local.tflite")}
+    values = {key: value for key, value in manifest().items() if key not in ("files", "rates", "default_rate")}
+    example.write(folder, **example.with_rates(files={**example.FILES, **files}, **values))
+    return folder
+
+
 @pytest.fixture
 def tail(bundle):
     return Tail(json.loads((bundle / "manifest.json").read_text()))

@@ -121,7 +121,8 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
             response.raw_output_contents.append(logits.tobytes())
         elif "probabilities" in asked and self.probabilities:
             values = np.exp(logits) / np.exp(logits).sum()
-            count = asked["probabilities"].parameters["classification"].int64_param
+            parameters = asked["probabilities"].parameters
+            count = parameters["classification"].int64_param if "classification" in parameters else 0
             datatype, width, raw = "FP32", self.classes, values.tobytes()
             if count:
                 best = np.argsort(-values, kind="stable")[:count]
@@ -141,7 +142,6 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
             response.outputs.add(name="identity", datatype="UINT8", shape=[1, 32])
             response.raw_output_contents.append(bytes.fromhex(head[:32] + self.tail[:32]))
         return self.alter(response) or response
-
 
     def _latent(self, request, context):
         """The raw latent, or what the payload decodes to."""

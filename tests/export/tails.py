@@ -1,5 +1,7 @@
 """Whole students with random weights and batch statistics, and ONNX graphs in onnxruntime."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,7 @@ def session_of(model):
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run(model, **inputs):
+def run(model, **inputs) -> dict[str, Any]:
     """The model's outputs by name."""
     names = [output.name for output in model.graph.output]
     return dict(zip(names, session_of(model).run(names, inputs), strict=True))

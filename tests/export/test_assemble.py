@@ -2,20 +2,24 @@
 
 import dataclasses
 import json
+import re
 import subprocess
+import sys
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax.bundle import identity, read_bundle
-from bottlefit_jax.codec import Affine, quantize
+from bottlefit_jax.codec import Affine, quantize, wire
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from export import ExportOptions, assemble, export_bundle
 from export.images import read_images
-from export.parity import run_onnx, session_of
+from export.open_files import run_onnx, session_of
 from export.student import read_student
 from tests.export.finished_run import with_other_bottleneck
 
@@ -35,6 +39,8 @@ def test_the_bundle_holds_the_files_of_its_manifest(exported, workdir):
         "local.tflite",
         "manifest.json",
         "parity.json",
+        "rates.json",
+        "rates.png",
         "tail.onnx",
         "tail.stablehlo",
     ]
@@ -61,7 +67,8 @@ def test_the_files_compute_what_the_network_computes(exported, workdir):
     affine = Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
     device, tail = Interpreter(folder / "head.tflite"), session_of(folder / "tail.onnx")
     sent = np.stack([quantize(device.run(image), affine) for image in images.images])
-    (logits,) = run_onnx(tail, sent)
+    logits, probabilities = run_onnx(tail, sent)
+    np.testing.assert_allclose(probabilities, jax.nn.softmax(jnp.asarray(logits)), atol=1e-6)
     local = Interpreter(folder / "local.tflite")
     np.testing.assert_allclose(logits, [local.run(image) for image in images.images], atol=0.3)
     restored = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
@@ -69,11 +76,60 @@ def test_the_files_compute_what_the_network_computes(exported, workdir):
 
 
 def test_the_same_student_gives_the_same_bytes(exported, workdir, tmp_path):
-    options = ExportOptions(workdir, tmp_path / "again", head="float32", local=True, images=10, calibration=20)
+    options = ExportOptions(workdir, tmp_path / "again", head="float32", local=True, images=60, calibration=20)
     again = export_bundle(options).bundle
-    for name in ("head.tflite", "head.onnx", "local.tflite", "tail.onnx"):
+    for name in ("head.tflite", "head.onnx", "local.tflite", "tail.onnx", "tail.stablehlo", "rates.json"):
         assert again.path(name).read_bytes() == exported.bundle.path(name).read_bytes(), name
     assert again.manifest.head == exported.bundle.manifest.head
+
+
+def test_the_rates_of_a_bundle_are_what_it_sends(exported, workdir):
+    """From the files alone: head, payload, tables, tail; the figures are those of manifest and parity."""
+    bundle = read_bundle(exported.bundle.folder)
+    rates, manifest = bundle.read_rates(), bundle.manifest
+    assert rates is not None
+    assert len(manifest.rates) >= 5
+    assert manifest.rates[0].id == "lossless"
+    assert manifest.default_rate in {rate.id for rate in manifest.rates}
+    evaluation = read_images(read_student(workdir), "val", limit=60)
+    device, latent = Interpreter(bundle.path(manifest.head_file("litert").file)), manifest.latent
+    affine = Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
+    sent = [quantize(device.run(image), affine) for image in evaluation.images]
+    tail = session_of(bundle.path(manifest.tail.onnx))
+    for entry, measured in zip(manifest.rates, exported.parity.rates, strict=True):
+        payloads = [wire.encode(each, rates.get(entry.id)) for each in sent]
+        assert entry.bytes_mean == np.mean([len(payload) for payload in payloads])
+        received, problems = wire.decode_batch(payloads, rates)
+        assert not any(problems)
+        if entry.id == "lossless":
+            np.testing.assert_array_equal(received, sent)
+        (logits,) = run_onnx(tail, received, "logits")
+        top1 = 100 * np.mean(logits.argmax(1) == evaluation.labels)
+        assert (entry.top1, measured["top1"]) == pytest.approx((top1, top1))
+        assert (measured["id"], tuple(measured["steps"])) == (entry.id, entry.steps)
+    assert exported.parity.raw["bytes"] == 75
+    assert (bundle.folder / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bundle_can_keep_the_rates_of_an_earlier_one(exported, workdir, tmp_path):
+    options = ExportOptions(
+        workdir, tmp_path / "x", head="float32", images=10, calibration=20, rates_from=exported.bundle.folder
+    )
+    again = export_bundle(options).bundle
+    assert again.path("rates.json").read_bytes() == exported.bundle.path("rates.json").read_bytes()
+    assert [rate.id for rate in again.manifest.rates] == [rate.id for rate in exported.bundle.manifest.rates]
+    rates = again.read_rates()
+    assert rates is not None
+    assert rates.key == exported.bundle.read_rates().key
+
+
+def test_no_file_has_a_path_of_the_machine_that_wrote_it(exported, workdir):
+    package = Path(assemble.__file__).parents[1]
+    places = {str(place).encode() for place in (workdir, exported.bundle.folder, package, Path(sys.prefix))}
+    for path in exported.bundle.folder.iterdir():
+        data = path.read_bytes()
+        assert not [place for place in places if place in data], path.name
+        assert not re.search(rb"[\w./-]{4,}\.py", data), path.name
 
 
 def test_a_patch_student_exports_like_any_other(patch_workdir, tmp_path):
@@ -145,7 +201,9 @@ def test_a_trained_patch_student_makes_a_bundle(demo, tmp_path, precision):
     options = ExportOptions(trained.workdir, tmp_path / "bundle", head=precision, local=True)
     parity = export_bundle(options).parity
     assert parity.flax["top1"] > 80
-    assert parity.flax["top1"] - parity.bundle["top1"] <= 0.5
+    assert parity.flax["top1"] - parity.raw["top1"] <= 0.5
+    assert parity.flax_float["top1"] - parity.bundle["top1"] <= 0.6
+    assert next(rate for rate in parity.rates if rate["id"] == parity.default_rate)["bytes_mean"] < 90
     if precision == "int8":
         assert parity.files["head.tflite"].largest_difference <= 8
 

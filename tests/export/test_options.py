@@ -51,3 +51,13 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path):
 def test_a_missing_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no run at .*nowhere"):
         options(workdir=tmp_path / "nowhere").check_folders()
+
+
+def test_rates_can_only_be_kept_from_a_bundle(tmp_path):
+    (tmp_path / "run").mkdir()
+    given = options(workdir=tmp_path / "run", output=tmp_path / "b", rates_from=tmp_path / "old")
+    with pytest.raises(UserError, match=r"--rates-from .*old is not a bundle: it has no manifest\.json$"):
+        given.check_folders()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "manifest.json").touch()
+    given.check_folders()

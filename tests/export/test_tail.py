@@ -1,5 +1,7 @@
 """Tails as ONNX and StableHLO, against Flax."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +104,15 @@ def test_the_tail_for_tensorrt_8_takes_a_float32_latent(small):
     np.testing.assert_array_equal(got, run(whole, latent=latent)["logits"])
 
 
+def test_the_probabilities_are_the_softmax_of_the_logits(small):
+    function, shape = small
+    got = run(tail_onnx(function, shape), latent=random_latents(4, shape))
+    assert list(got) == ["logits", "probabilities"]
+    np.testing.assert_allclose(got["probabilities"], jax.nn.softmax(jnp.asarray(got["logits"])), atol=1e-6)
+    np.testing.assert_allclose(np.sum(got["probabilities"], axis=1), 1, atol=1e-5)
+    assert list(run(tail_onnx(function, shape, outputs=["logits"]), latent=random_latents(1, shape))) == ["logits"]
+
+
 def test_features_can_be_outputs(small):
     _, shape = small
     function, _ = random_tail("resnet18", 64, width=8, with_features=True)
@@ -118,6 +129,18 @@ def test_the_same_student_gives_the_same_bytes(small):
     function, shape = small
     again, _ = random_tail("resnet18", 64, width=8)
     assert tail_onnx(function, shape).SerializeToString() == tail_onnx(again, shape).SerializeToString()
+
+
+def test_stablehlo_has_no_path_and_the_same_bytes_from_anywhere(small):
+    function, shape = small
+
+    def from_elsewhere():
+        return tail_stablehlo(function, shape)
+
+    blob = tail_stablehlo(function, shape)
+    assert not re.search(rb"[\w./-]{4,}\.py", blob)
+    assert from_elsewhere() == blob
+    assert b".py" in jax.export.export(jax.jit(function))(random_latents(1, shape)).mlir_module_serialized
 
 
 def test_stablehlo_tail_has_the_bits_of_the_compiled_function(small):

@@ -12,6 +12,12 @@ def latents(batch=1, seed=1):
 
 
 @pytest.fixture(scope="session")
+def rates():
+    """Of the bundle: "lossless" and "coarse"."""
+    return example.rates(SHAPE)
+
+
+@pytest.fixture(scope="session")
 def manifest(tmp_path_factory):
     """Of a bundle with latents of SHAPE and CLASSES classes."""
     return read_bundle(example.write(tmp_path_factory.mktemp("bundle") / "a")).manifest

@@ -1,4 +1,5 @@
 from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.protocol.classification import Output
 from bottlefit_jax.protocol.request import RequestMaker
 from tests.bundle import example
 
@@ -24,3 +25,23 @@ def test_the_next_request_is_the_same_message_with_other_values(tmp_path):
     assert second is first
     assert (list(second.raw_input_contents), second.model_version) == ([b"second"], "")
     assert second.parameters["timeout"].int64_param == 1  # 0 would be no timeout
+
+
+def test_a_payload_goes_to_the_model_that_takes_it_and_names_the_outputs(tmp_path):
+    example.write(tmp_path)
+    outputs = (Output("probabilities", 5), Output("identity"))
+    maker = RequestMaker(read_bundle(tmp_path).manifest, model="digits-payload", payload=True, outputs=outputs)
+    request = maker.request(b"payload", "", 0.25)
+    (tensor,) = request.inputs
+    assert (request.model_name, tensor.name, tensor.datatype, list(tensor.shape)) == (
+        "digits-payload",
+        "payload",
+        "BYTES",
+        [1, 1],
+    )
+    assert list(request.raw_input_contents) == [b"\x07\0\0\0payload"]
+    assert [(output.name, output.parameters["classification"].int64_param) for output in request.outputs] == [
+        ("probabilities", 5),
+        ("identity", 0),
+    ]
+    assert request.ByteSize() - len(b"payload") <= 200

@@ -6,12 +6,14 @@ import time
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from bottlefit_jax.protocol.input_checks import input_of
 from bottlefit_jax.protocol.request import RequestMaker
 from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, outputs_of, version_of
-from tests.protocol.conftest import SHAPE, latents
+from tests.protocol.conftest import CLASSES, SHAPE, latents
 
 MAX_BATCH = 4
 
@@ -83,7 +85,10 @@ WRONG = {
     ),
     "no classes": (classes(int64_param=0), "classification of logits is 0; it must be a whole number from 1 to 4"),
     "negative classes": (classes(int64_param=-1), "classification of logits is -1"),
-    "too many classes": (classes(int64_param=5), "classification of logits is 5; it must be a whole number from 1 to 4"),
+    "too many classes": (
+        classes(int64_param=5),
+        "classification of logits is 5; it must be a whole number from 1 to 4",
+    ),
     "text as classes": (classes("probabilities", string_param="3"), "classification of probabilities is '3'"),
     "half a class": (classes(double_param=1.5), "classification of logits is 1.5"),
     "true as classes": (classes(bool_param=True), "classification of logits is True"),
@@ -163,3 +168,42 @@ def test_the_earlier_one_of_deadline_and_timeout_counts(manifest):
     assert deadline_of(request, now + 5) == now + 5
     request.parameters["timeout"].uint64_param = 2**64 - 1
     assert deadline_of(request, now + 5) == now + 5
+
+
+def values():
+    """Parameters of any kind."""
+    numbers = st.integers(-(2**63), 2**63 - 1)
+    return st.one_of(
+        numbers.map(lambda value: pb.InferParameter(int64_param=value)),
+        st.integers(0, 4).map(lambda value: pb.InferParameter(int64_param=value)),
+        st.text(max_size=5).map(lambda value: pb.InferParameter(string_param=value)),
+        st.floats().map(lambda value: pb.InferParameter(double_param=value)),
+        st.booleans().map(lambda value: pb.InferParameter(bool_param=value)),
+        st.just(pb.InferParameter()),
+    )
+
+
+def named(*names):
+    return st.sampled_from(names) | st.text(max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            named("logits", "probabilities", "identity"),
+            st.dictionaries(named("classification"), values(), max_size=2),
+        ),
+        max_size=3,
+    )
+)
+def test_any_outputs_are_outputs_or_refused(manifest, outputs):
+    request = pb.ModelInferRequest(outputs=[output(name, **parameters) for name, parameters in outputs])
+    try:
+        asked = outputs_of(request, manifest)
+    except Refused as refused:
+        problem = str(refused)
+        assert problem.isprintable()
+        return
+    assert [one.name for one in asked] == ([name for name, _ in outputs] or ["logits"])
+    assert all(0 <= one.classes <= CLASSES for one in asked)

@@ -5,10 +5,18 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from bottlefit_jax.errors import ProtocolError
-from bottlefit_jax.protocol.response import ResponseMaker
-from bottlefit_jax.protocol.response_checks import identity_problem, largest_response, microseconds, vector_of
+from bottlefit_jax.protocol.classification import Output
+from bottlefit_jax.protocol.response import ResponseMaker, softmax
+from bottlefit_jax.protocol.response_checks import (
+    classes_of,
+    identity_problem,
+    largest_response,
+    microseconds,
+    vector_of,
+)
 from tests.protocol.conftest import CLASSES
 
+LIKELIEST = Output("probabilities", 3)
 NUMBERS = {"queue_us": 7, "tail_us": 1234, "batch": 3}
 
 
@@ -109,3 +117,71 @@ def test_no_output_or_two_of_that_name_are_a_protocol_error(response, manifest):
 def test_microseconds_are_not_negative(response, value, expected):
     response.parameters["tail_us"].CopyFrom(pb.InferParameter(**value))
     assert microseconds(response, "tail_us") == expected
+
+
+def answer(manifest, logits, *outputs):
+    return ResponseMaker(manifest).response("", logits, NUMBERS, outputs)
+
+
+def test_each_output_is_what_was_asked_for(manifest, logits):
+    both = np.concatenate([logits, -logits])
+    response = answer(manifest, both, LIKELIEST, Output("identity"), Output("logits", 1))
+    shapes = [(output.name, output.datatype, list(output.shape)) for output in response.outputs]
+    assert shapes == [("probabilities", "BYTES", [2, 3]), ("identity", "UINT8", [2, 32]), ("logits", "BYTES", [2, 1])]
+    assert response.raw_output_contents[1] == 2 * bytes.fromhex(manifest.head.id[:32] + manifest.tail.id[:32])
+    assert response.raw_output_contents[2] == b'\x16\0\0\x003.000000:3:the "three"\x10\0\0\x00-0.000000:0:zero'
+
+
+def test_the_likeliest_classes_pass_every_check(manifest, logits):
+    response = answer(manifest, logits, LIKELIEST)
+    assert problem_of(response, manifest) is None
+    probabilities = softmax(logits)[0]
+    found = classes_of(response, manifest, 3)
+    assert [index for index, _ in found] == [3, 2, 1]
+    np.testing.assert_allclose([value for _, value in found], probabilities[[3, 2, 1]], atol=1e-6)
+
+
+def test_all_probabilities_pass_every_check(manifest, logits):
+    response = answer(manifest, logits, Output("probabilities"))
+    np.testing.assert_array_equal(vector_of(response, manifest, "probabilities"), softmax(logits)[0])
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.5, 0.5, 0.5], [-0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0]])
+def test_probabilities_that_are_none_are_a_protocol_error(manifest, logits, values):
+    response = answer(manifest, logits, Output("probabilities"))
+    response.raw_output_contents[0] = np.array(values, np.float32).tobytes()
+    with pytest.raises(ProtocolError, match="probabilities that sum to"):
+        vector_of(response, manifest, "probabilities")
+
+
+def other_type(response):
+    response.outputs[0].datatype = "FP32"
+
+
+def other_count(response):
+    response.outputs[0].shape[1] = 4
+
+
+def no_raw(response):
+    response.raw_output_contents.pop()
+
+
+def without(response):
+    response.outputs[0].name = "logits\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_type, r"answered with FP32 \[1, 3\]; the 3 likeliest classes are BYTES \[1, 3\]"),
+        (other_count, r"answered with BYTES \[1, 4\]"),
+        (no_raw, "invalid classes: 0 raw bytes are not 3 elements"),
+        (without, "answered with logits instead of probabilities"),
+    ],
+)
+def test_classes_that_were_not_asked_for_are_a_protocol_error(manifest, logits, change, message):
+    response = answer(manifest, logits, LIKELIEST)
+    change(response)
+    with pytest.raises(ProtocolError, match=message) as caught:
+        classes_of(response, manifest, 3)
+    assert str(caught.value).isprintable()
