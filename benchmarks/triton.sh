@@ -101,8 +101,7 @@ timeout 300 "$python" -m bottlefit_jax.edge --bundle "$work/bundle" --server "12
 device=$!
 for _ in $(seq 300); do [ "$(wc -l < "$work/restart")" -ge 20 ] && break; sleep 0.1; done
 lines=$(wc -l < "$work/restart")
-stop_triton KILL
-wait "$triton" 2>/dev/null || true
+{ stop_triton KILL; wait "$triton" || true; } 2>/dev/null
 kill -0 "$device" 2>/dev/null || fail "the device was done before Triton was killed: give more images"
 echo "Triton was killed after $lines answers"
 start_triton
