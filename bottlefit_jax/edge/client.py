@@ -265,12 +265,12 @@ def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, 
 
 def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | None]:
     """Return the rates of a bundle and the one of this id, or of the manifest's default; None for raw latents."""
+    known = [RAW, *(entry.id for entry in files.manifest.rates)]
     chosen = files.manifest.default_rate if rate is None else rate
-    if chosen == RAW:
+    if chosen not in known:
+        raise UserError(f"rate is {chosen!r}; this bundle has {', '.join(known)}")
+    if chosen == RAW or (rates := files.read_rates()) is None:
         return None, None
-    rates = files.read_rates()
-    if rates is None:
-        raise UserError(f"rate is {chosen!r}; this bundle has no rates: give {RAW!r}, or export it again")
     found = rates.get(chosen)
     wire.encode(np.full(rates.shape, found.zero_point, np.uint8), found)  # the first one makes arrays
     return rates, found

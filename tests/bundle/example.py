@@ -1,12 +1,12 @@
 """A small valid bundle whose files hold no networks."""
 
+import functools
 import hashlib
 import json
 
 import numpy as np
 
-from bottlefit_jax.codec.huffman import code_lengths
-from bottlefit_jax.codec.rate import Group, Rate, symbols_of
+from bottlefit_jax.codec.fit import fit_rate
 from bottlefit_jax.codec.rates import Rates, make_rates, rates_text
 
 HEAD, TAIL = "a" * 64, "b" * 64
@@ -71,18 +71,18 @@ def manifest_of_format_2(**changes):
     return {key: item for key, item in values.items() if key not in NEW_IN_3} | changes
 
 
-def rates(shape=(5, 6, 3), *, head=HEAD, zero_point=128, steps=STEPS) -> Rates:
-    """Tables that have a code for every value: one group per channel, no contexts."""
-    return make_rates(
-        [_rate(id, step, shape[2], zero_point) for id, step in steps.items()], head=head, shape=tuple(shape)
+@functools.cache
+def _rate(id, steps, shape, zero_point):
+    return fit_rate(
+        np.random.default_rng(0).integers(0, 256, (32, *shape), np.uint8), steps, zero_point=zero_point, id=id
     )
 
 
-def _rate(id, step, channels, zero_point):
-    symbols = int(symbols_of(step, zero_point).max()) + 1
-    lengths = code_lengths(np.append(np.arange(symbols) + 1, 1))
-    groups = tuple(Group((channel,), (0,), (symbols,), ((),), (lengths,)) for channel in range(channels))
-    return Rate(id, zero_point, (step,) * channels, groups, lanes=2)
+def rates(shape=(5, 6, 3), *, head=HEAD, zero_point=128, steps=STEPS) -> Rates:
+    """Tables for values that are all equally frequent; `steps` has one for each id."""
+    shape = tuple(shape)
+    fitted = [_rate(id, (step,) * shape[2], shape, zero_point) for id, step in steps.items()]
+    return make_rates(fitted, head=head, shape=shape)
 
 
 def with_rates(tables=None, *, files=FILES, **changes):

@@ -3,13 +3,15 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from bottlefit_jax.bundle import schema
-from bottlefit_jax.bundle.validation import manifest_schema
+from bottlefit_jax.bundle.validation import manifest_schema, validate
+from bottlefit_jax.errors import UserError
 from tests.bundle import example
 
 ODD = [None, True, False, 0, 1, 1.0, 2.5, -1, 256, 10**400, 1e300, "", "a", "../a", "A b", "a" * 64, "a" * 65, [], {}]
@@ -26,9 +28,9 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
-def mutated(rng):
+def mutated(rng, base=MANIFEST):
     """A valid manifest with one to three values changed, removed or added."""
-    root: Any = {"root": copy.deepcopy(MANIFEST)}
+    root: Any = {"root": copy.deepcopy(base)}
     for _ in range(rng.choice((1, 1, 2, 3))):
         *above, last = rng.choice([path for path in places(root) if path])
         parent = root
@@ -38,11 +40,13 @@ def mutated(rng):
             case "remove" if above:
                 del parent[last]
             case "add" if isinstance(parent[last], dict):
-                parent[last][rng.choice(("extra", "../out", "b/c.onnx", ".x", "manifest.json"))] = rng.choice(ODD)
+                parent[last][rng.choice(("extra", "../out", "b/c.onnx", ".x", "manifest.json"))] = copy.deepcopy(
+                    rng.choice(ODD)
+                )
             case "add" if isinstance(parent[last], list):
-                parent[last].append(rng.choice(ODD))
+                parent[last].append(copy.deepcopy(rng.choice(ODD)))
             case _:
-                parent[last] = rng.choice(ODD)
+                parent[last] = copy.deepcopy(rng.choice(ODD))
     return root["root"]
 
 
@@ -60,6 +64,20 @@ def test_a_thousand_changed_manifests_get_the_verdict_of_jsonschema():
         problems = list(schema.problems(value, manifest_schema()))
         assert (not problems) == verdicts[-1], (value, problems)
     assert 50 < sum(verdicts) < 950
+
+
+@pytest.mark.parametrize("of_format", [2, 3])
+def test_changed_manifests_are_read_or_refused_in_one_line(of_format):
+    rng, path = random.Random(1), Path("manifest.json")
+    base = MANIFEST if of_format == 3 else example.manifest_of_format_2()
+    messages = []
+    for _ in range(400):
+        try:
+            validate(mutated(rng, base), path)
+        except UserError as error:
+            messages.append(str(error))
+    assert 100 < len(messages) < 400
+    assert not [message for message in messages if "\n" in message or len(message) > 2000]
 
 
 def test_every_problem_is_reported_as_often_as_jsonschema_reports_it():

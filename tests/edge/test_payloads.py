@@ -1,5 +1,6 @@
 """Payloads, the likeliest classes, and what the device does where a server does not know them."""
 
+import json
 import logging
 import shutil
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.codec import wire
+from bottlefit_jax.edge.__main__ import main
 from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.errors import ProtocolError, UserError
 from tests.bundle import example
@@ -111,12 +113,8 @@ def test_raw_needs_neither_rates_nor_a_warning(rated, bundle, server, new, image
 
 
 def test_an_unknown_rate_is_refused(rated, bundle, server):
-    assert "there is no rate 'fine'; this bundle has lossless, coarse" in refusal(
-        EdgeClient, rated, server, rate="fine"
-    )
-    assert "rate is 'coarse'; this bundle has no rates: give 'raw'" in refusal(
-        EdgeClient, bundle, server, rate="coarse"
-    )
+    assert "rate is 'fine'; this bundle has raw, lossless, coarse" in refusal(EdgeClient, rated, server, rate="fine")
+    assert "rate is 'coarse'; this bundle has raw" in refusal(EdgeClient, bundle, server, rate="coarse")
     assert "top is 0: give 1 or more" in refusal(EdgeClient, bundle, server, top=0)
 
 
@@ -206,3 +204,19 @@ def test_a_payload_costs_at_most_200_bytes_of_framing(rated, server, new, image)
     assert max(one.protocol for one in sent) <= 200
     # on a warm connection, with HTTP/2; the median, since now and then there is a ping
     assert sorted(one.total - one.payload for one in sent)[4] <= 200
+
+
+def test_the_command_sends_at_a_rate_and_shows_as_many_classes_as_it_asks_for(
+    rated, server, new, rates, image, image_file, capsys
+):
+    command = ["--bundle", str(rated), "--server", server, str(image_file)]
+    assert main([*command, "--rate", "lossless", "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["bytes_sent"]["payload"] == len(wire.encode(latent_of(image), rates.get("lossless")))
+    assert len(line["top"]) == 5
+    for flags, count in (((), 1), (("--top", "3"), 3)):
+        assert main([*command, *flags]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1 + count
+    assert [request.outputs[0].parameters["classification"].int64_param for request in new.requests] == [5, 5, 3]
+    assert main([*command, "--rate", "fine"]) == 2
+    assert capsys.readouterr().err == "error: rate is 'fine'; this bundle has raw, lossless, coarse\n"
