@@ -63,7 +63,7 @@ sed -n '/^rate/,/^bundle/p' "$work/export"
 read -r grpc http < <(check ports)
 start_triton() {
   "${with_libraries[@]}" setsid "$packages/pytriton/tritonserver/bin/tritonserver" --model-repository "$work/models" \
-    --backend-directory "$work/backends" --disable-auto-complete-config --allow-metrics false \
+    --backend-directory "$work/backends" --allow-metrics false \
     --grpc-address 127.0.0.1 --grpc-port "$grpc" --http-address 127.0.0.1 --http-port "$http" \
     --backend-config "python,shm-region-prefix-name=bottlefit-$$-" \
     --backend-config "onnxruntime,shm-region-prefix-name=bottlefit-$$-" > "$work/triton.log" 2>&1 &
@@ -101,8 +101,7 @@ timeout 300 "$python" -m bottlefit_jax.edge --bundle "$work/bundle" --server "12
 device=$!
 for _ in $(seq 300); do [ "$(wc -l < "$work/restart")" -ge 20 ] && break; sleep 0.1; done
 lines=$(wc -l < "$work/restart")
-stop_triton KILL
-wait "$triton" 2>/dev/null || true
+{ stop_triton KILL; wait "$triton" || true; } 2>/dev/null
 kill -0 "$device" 2>/dev/null || fail "the device was done before Triton was killed: give more images"
 echo "Triton was killed after $lines answers"
 start_triton

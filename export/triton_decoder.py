@@ -41,10 +41,10 @@ class TritonPythonModel:
 
     def _problem(self, request):
         """Return why a request is not for this model; None if it is, or does not name its head."""
-        head = json.loads(request.parameters() or "{}").get("head")
-        if head is None or (head and self._rates.head.startswith(head)):
+        head, own = json.loads(request.parameters() or "{}").get("head"), self._rates.head
+        if head is None or (head and own.startswith(str(head))):
             return None
-        return f"the request is from head {head[:12]}…, and this model decodes the latents of {self._rates.head[:12]}…"
+        return f"the request is from head {str(head)[:12]!r}, and this model decodes the latents of {own[:12]!r}"
 
     def _response(self, latents, problem):
         if problem is None:

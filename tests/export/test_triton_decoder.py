@@ -103,13 +103,11 @@ def test_an_invalid_payload_fails_its_own_request_alone(model, rates):
 
 def test_a_request_of_another_head_is_refused(model, rates):
     good = wire.encode(latents(1)[0], rates.rates[0])
-    responses = model.execute([Request(good, head="c" * 32), Request(good, head=""), Request(good, timeout=5)])
-    begin = rates.head[:12]
-    assert (
-        responses[0].error == f"the request is from head cccccccccccc…, and this model decodes the latents of {begin}…"
-    )
-    assert responses[1].error is not None
-    assert responses[2].error is None
+    heads = [{"head": "c" * 32}, {"head": ""}, {"head": 5}, {"head": "c\n"}, {"head": rates.head[:32]}, {"timeout": 5}]
+    errors = [response.error for response in model.execute([Request(good, **head) for head in heads])]
+    assert errors[0] == "the request is from head 'cccccccccccc', and this model decodes the latents of 'aaaaaaaaaaaa'"
+    assert [error is None for error in errors] == [False, False, False, False, True, True]
+    assert "\n" not in errors[3]
 
 
 def test_the_file_imports_the_standard_library_and_numpy_alone():
