@@ -1,13 +1,14 @@
-"""Checks that the heads of a bundle compute the same bits on an emulated Raspberry Pi 3, 4 and 5 as on this machine.
+"""Checks that a bundle's heads and payloads are the same bits on an emulated Raspberry Pi 3, 4 and 5 as here.
 
     python -m benchmarks.check_arm64 --bundle bundles/digits --emulator ../shared/arm64
     python -m benchmarks.check_arm64 --bundle bundles/digits --emulator ../shared/arm64 --images FOLDER
 
 `--emulator` (or ARM64_EMULATOR) is the folder with `setup.sh`, which builds an arm64 userland, and `run.sh`, which runs
 a script in it; environment variables that they read, such as ARM64_CACHE, pass through. The emulated side runs
-NumPy and `bottlefit_jax.edge.interpreter`, nothing else. ai-edge-litert must give the same bits as here;
-tflite-runtime the same bits of a float head, and integers at most one step away of an int8 head. The emulator says
-nothing about speed. The exit code is 1 where a head differs.
+NumPy, `bottlefit_jax.edge.interpreter` and `bottlefit_jax.codec`, nothing else. ai-edge-litert must give the same bits
+as here; tflite-runtime the same bits of a float head, and integers at most one step away of an int8 head. Payloads of
+latents that this machine makes, at every rate of the bundle, must be the same bytes and decode to the same latents. The
+emulator says nothing about speed. The exit code is 1 where something differs.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bottlefit_jax.codec import wire
+from bottlefit_jax.codec.rates import parse_rates
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import local_path
@@ -27,6 +30,7 @@ from bottlefit_jax.paths import local_path
 BOARDS = ("pi3", "pi4", "pi5")
 SITES = {"litert": "ai-edge-litert", "tflr": "tflite-runtime"}
 IMAGES = 4
+LATENTS, PAYLOADS = "latents.npy", "payloads.npy"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -64,6 +68,10 @@ def check(bundle: Path, emulator: Path, images: Path | None, boards: Sequence[st
         for head in heads:
             (given / head.name).write_bytes(head.read_bytes())
             np.save(given / f"{head.stem}.npy", read_images(images, Interpreter(head).input_shape))
+        rates = bundle / "rates.json"
+        if rates.exists():
+            (given / rates.name).write_bytes(rates.read_bytes())
+            np.save(given / LATENTS, latents_of(rates))
         answer(given, here)
         print(f"{'board':<6} {'interpreter':<16} {'head':<22} {'largest difference':>20} {'values that differ':>20}")
         for board in boards:
@@ -78,6 +86,10 @@ def check(bundle: Path, emulator: Path, images: Path | None, boards: Sequence[st
                     verdict = "" if difference <= allowed else "  DIFFERENT"
                     different |= difference > allowed
                     print(f"{board:<6} {package:<16} {head.name:<22} {line}{verdict}", flush=True)
+                if rates.exists():
+                    difference, line = compare(np.load(here / PAYLOADS), np.load(there / PAYLOADS))
+                    different |= difference > 0
+                    print(f"{board:<6} {package:<16} {rates.name:<22} {line}", flush=True)
     return int(different)
 
 
@@ -116,6 +128,32 @@ def answer(given: Path, out: Path) -> None:
         np.save(
             out / f"{head.stem}.npy", np.stack([interpreter.run(one) for one in np.load(given / f"{head.stem}.npy")])
         )
+
+
+    if (given / LATENTS).exists():
+        np.save(out / PAYLOADS, payloads_of(given / "rates.json", np.load(given / LATENTS)))
+
+
+def latents_of(rates: Path) -> np.ndarray:
+    """Return latents of every kind for the rates of a file, [3 * IMAGES, h, w, c] uint8: flat, smooth and noise."""
+    shape = parse_rates(rates.read_text(), str(rates)).shape
+    random = np.random.default_rng(0)
+    steps = random.integers(-3, 4, (IMAGES, *shape)).cumsum(1).cumsum(2)
+    flat = np.broadcast_to(random.integers(0, 256, (IMAGES, 1, 1, shape[2])), (IMAGES, *shape))
+    noise = random.integers(0, 256, (IMAGES, *shape))
+    return np.concatenate([flat, 128 + steps, noise]).clip(0, 255).astype(np.uint8)
+
+
+def payloads_of(rates: Path, latents: np.ndarray) -> np.ndarray:
+    """Return the payloads of latents at every rate, each with what it decodes to, as bytes one after another."""
+    ours = parse_rates(rates.read_text(), str(rates))
+    parts = []
+    for rate in ours.rates:
+        payloads = [wire.encode(latent, rate) for latent in latents]
+        received, problems = wire.decode_batch(payloads, ours)
+        assert not any(problems), problems
+        parts += [*payloads, received.tobytes()]
+    return np.frombuffer(b"".join(parts), np.uint8)
 
 
 def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> None:
