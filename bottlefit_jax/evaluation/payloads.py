@@ -118,7 +118,7 @@ def choose_rates(
             sizes = [len(wire.encode(latent, rate)) for latent in sent.latents[sent.mask]]
             tally.add(number, sent.mask, sizes, student.counts(sent, table(sent.latents)))
     points = [
-        ladder.RatePoint(rate, *tally.bytes(number), **percentages(tally.counts[number]))
+        ladder.RatePoint(rate, *tally.bytes(number, student.range_bytes), **percentages(tally.counts[number]))
         for number, rate in enumerate(candidates)
     ]
     chosen = ladder.choose(points, teacher_top1=teacher_top1)
@@ -180,17 +180,16 @@ class _Tally:
         for key, value in counts.items():
             self.counts[rate][key] = self.counts[rate].get(key, 0) + value
 
-    def bytes(self, rate: int) -> tuple[float, float]:
-        """Return the mean and the 95th percentile of a rate's sizes, over all hosts."""
+    def bytes(self, rate: int, extra: int) -> tuple[float, float]:
+        """Return the mean and the 95th percentile of a rate's sizes and `extra` bytes, over all hosts."""
         sizes = np.asarray(multihost_utils.process_allgather(np.concatenate(self._sizes[rate]))).ravel()
         sizes = sizes[sizes >= 0]
-        return float(sizes.mean()), float(np.percentile(sizes, 95))
+        return float(sizes.mean()) + extra, float(np.percentile(sizes, 95)) + extra
 
 
 def _row(id: str, steps: tuple[int, ...] | None, tally: _Tally, number: int, extra: int) -> RateResult:
-    mean, p95 = tally.bytes(number)
-    accuracy = percentages(tally.counts[number])
-    return RateResult(id=id, steps=steps, bytes_mean=mean + extra, bytes_p95=p95 + extra, **accuracy)
+    mean, p95 = tally.bytes(number, extra)
+    return RateResult(id=id, steps=steps, bytes_mean=mean, bytes_p95=p95, **percentages(tally.counts[number]))
 
 
 class _Rounding:

@@ -185,7 +185,9 @@ def choose(points: Sequence[RatePoint], *, teacher_top1: float | None) -> list[R
 def default_rate(points: Sequence[Point], *, float_top1: float) -> Point:
     """Return the cheapest rate within DEFAULT_POINTS of the student without a quantiser, or the best where none is."""
     within = [point for point in points if point.top1 >= float_top1 - DEFAULT_POINTS - 1e-9]
-    return min(within, key=lambda point: point.bytes_mean) if within else max(points, key=lambda point: point.top1)
+    if not within:
+        return max(points, key=lambda point: (point.top1, -point.bytes_mean))
+    return min(within, key=lambda point: point.bytes_mean)
 
 
 def _beats(one: RatePoint, other: RatePoint) -> bool:
