@@ -108,7 +108,7 @@ def training_rows(workdir: Path, report: dict[str, Any] | None) -> list[str]:
     return [
         *rows,
         f"- teacher {report['teacher']['top1']:.2f} %, student {report['student']['top1']:.2f} % top-1, "
-        f"{traffic['latent_payload']:,} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG "
+        f"{traffic['latent_payload']:,.0f} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG "
         f"({traffic['saving_percent']:.1f} % less)",
     ]
 

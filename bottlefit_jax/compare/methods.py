@@ -163,7 +163,8 @@ METHODS = {
             change=_spinn,
             own_bytes=True,
             note="an early exit at the cut (3×3 convolution, linear layer), trained with the whole network; where "
-            "it is less confident than the threshold, the feature at the cut is sent at the default rate of its report",
+            "it is less confident than the threshold, the feature at the cut is sent at its report's default rate. "
+            "The payload was smaller than zlib's of the same values for every image of the digits",
         ),
     )
 }

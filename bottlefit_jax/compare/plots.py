@@ -20,6 +20,7 @@ from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
 DEPTH = 15.0  # points under the teacher within which every setting is shown
 DEEPEST = 40.0  # the most that a poor method can stretch that; below it, it leaves the frame too
+LEAST_BYTES = 1.0  # a mean below it, of a method that sends little more than nothing, is outside the frame
 RATES = np.geomspace(0.1, 100, 61)  # Mbit/s
 
 
@@ -65,18 +66,18 @@ def latency(path: str | os.PathLike, comparison: dict) -> bool:
 
 def _rate_accuracy(comparison: dict) -> Figure | None:
     rows = [row for row in comparison["rows"] if measured(row) and row["method"] != "local"]
-    if not any(row["bytes"]["mean"] > 0 for row in rows):
+    if not any(row["bytes"]["mean"] >= LEAST_BYTES for row in rows):
         return None
     plot = figure(9.6, 6.4)
     axes = plot.subplots()
     bottom = _floor(comparison["teacher"]["top1"], rows)
     _rate_axes(axes, comparison, rows, bottom)
-    methods = _by_method(rows)
-    for group in methods.values():
-        _curve(axes, group, bottom, beneath=_beneath(group, list(methods.values())))
+    curves = _curves(rows)
+    for group in curves.values():
+        _curve(axes, group, bottom, beneath=_beneath(group, list(curves.values())))
     plot.draw_without_rendering()
     plot.set_layout_engine("none")  # from here on a pixel stays where it is
-    _name_all(axes, methods, comparison["teacher"]["top1"], bottom)
+    _name_all(axes, curves, comparison["teacher"]["top1"], bottom)
     return plot
 
 
@@ -99,10 +100,26 @@ def _by_method(rows: Sequence[dict]) -> dict[str, list[dict]]:
     return {row["method"]: groups[row["method"]] for row in rows}
 
 
+def _curves(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """Group rows into curves, by name: one for a method, or one for each number of channels where it has rates."""
+    curves: dict[str, list[dict]] = {}
+    for method in _by_method(rows).values():
+        widths = list(dict.fromkeys(_width(row) for row in method))
+        for width in widths:
+            name = f"{method[0]['title']}, {width}" if width and len(widths) > 1 else method[0]["title"]
+            curves[name] = [row for row in method if _width(row) == width]
+    return curves
+
+
+def _width(row: dict) -> str:
+    """Return the channels of a row with a rate, "3 channels", or ""."""
+    return row["setting"].split(", ")[0] if row.get("rate") else ""
+
+
 def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float):
     """Set the axes up, with the teacher as a line and the paper's claim as a band."""
     teacher = comparison["teacher"]
-    sent = [row["bytes"]["mean"] for row in rows if row["bytes"]["mean"] > 0]
+    sent = [row["bytes"]["mean"] for row in rows if row["bytes"]["mean"] >= LEAST_BYTES]
     axes.set_xscale("log")
     axes.set_xlim(min(sent) / 1.6, max(sent) * 1.6)
     highest = max([teacher["top1"], *(row["top1"]["mean"] + (row["top1"]["std"] or 0) for row in rows)])
@@ -149,7 +166,7 @@ def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
     method = rows[0]["method"]
     colour, marker, size = look(method)
     size += 5.0 * beneath
-    sending = [row for row in rows if row["bytes"]["mean"] > 0]
+    sending = [row for row in rows if row["bytes"]["mean"] >= LEAST_BYTES]
     axes.errorbar(
         [row["bytes"]["mean"] for row in sending],
         [row["top1"]["mean"] for row in sending],
@@ -173,10 +190,15 @@ def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
 
 
 def _edge(row: dict, bottom: float) -> str:
-    """Return the marker of a row outside the frame: left for no bytes, down for a low accuracy; "" inside it."""
-    if row["bytes"]["mean"] <= 0:
+    """Return the marker of a row outside the frame: left for few bytes, down for a low accuracy; "" inside it."""
+    if row["bytes"]["mean"] < LEAST_BYTES:
         return "<"
     return "v" if row["top1"]["mean"] < bottom else ""
+
+
+def _few(sent: float) -> str:
+    """Write a mean below LEAST_BYTES: 0 bytes, 0.05 bytes."""
+    return f"{sent:.1g} bytes"
 
 
 def _at(axes: Axes, row: dict, bottom: float) -> tuple[float, float]:
@@ -184,41 +206,44 @@ def _at(axes: Axes, row: dict, bottom: float) -> tuple[float, float]:
     return max(row["bytes"]["mean"], axes.get_xlim()[0]), max(row["top1"]["mean"], bottom)
 
 
-def _name_all(axes: Axes, methods: dict[str, list[dict]], teacher: float, bottom: float):
+def _name_all(axes: Axes, curves: dict[str, list[dict]], teacher: float, bottom: float):
     """Write all names: of columns of near-equal bytes first, then of lines, then of settings where there is room."""
     labels = Labels(axes)
-    at = {id(row): labels.pixel(*_at(axes, row, bottom)) for rows in methods.values() for row in rows}
-    _avoid(labels, methods, at)
+    at = {id(row): labels.pixel(*_at(axes, row, bottom)) for rows in curves.values() for row in rows}
+    _avoid(labels, curves, at)
     left, _, right, _ = frame(axes)
     labels.avoid_point((left, labels.pixel(1, teacher)[1]), right - left, 2)
-    for column in _columns([rows[0] for rows in methods.values() if len(rows) == 1], at):
+    for column in _columns([rows[0] for rows in curves.values() if len(rows) == 1], at):
         labels.column([row_label(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
-    lines = [rows for rows in methods.values() if len(rows) > 1]
-    for rows in lines:
+    lines = {name: rows for name, rows in curves.items() if len(rows) > 1}
+    for name, rows in lines.items():
         inside = [row for row in rows if not _edge(row, bottom)] or rows
         middle = (len(inside) - 1) / 2
         anchors = [inside[index] for index in sorted(range(len(inside)), key=lambda index: abs(index - middle))]
-        labels.nearest(row_label(axes, rows[0], rows[0]["title"], 10), [at[id(row)] for row in anchors])
-    for row in (row for rows in lines for row in rows):
+        labels.nearest(row_label(axes, rows[0], name, 10), [at[id(row)] for row in anchors])
+    for row in (row for rows in lines.values() for row in rows):
         edge, words = _edge(row, bottom), row["setting"].replace("quality ", "q")
-        beyond = ["0 bytes"] * (edge == "<") + [f"{row['top1']['mean']:.0f} %"] * (row["top1"]["mean"] < bottom)
-        words = f"{words}: {', '.join(beyond)}" if beyond else words
         if row.get("rate") and not edge:
-            continue  # a curve of rates: their targets would be as many labels as markers
+            continue  # so many markers lie close together that nobody could tell which label belongs to which
+        beyond = [_few(row["bytes"]["mean"])] if edge == "<" else []
+        beyond += [f"{row['top1']['mean']:.0f} %"] if row["top1"]["mean"] < bottom else []
+        words = f"{words}: {', '.join(beyond)}" if beyond else words
         upright = edge == "v"
         text = label(axes, words, look(row["method"])[0], 7.5, upright=upright)
         labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, required=bool(edge))
 
 
-def _avoid(labels: Labels, methods: dict[str, list[dict]], at: dict):
+def _avoid(labels: Labels, curves: dict[str, list[dict]], at: dict):
     """Keep the labels off markers, error bars and lines."""
-    for rows in methods.values():
+    for rows in curves.values():
         half = (look(rows[0]["method"])[2] / 2 + 1) * PIXELS
         for row in rows:
             std = row["top1"]["std"] or 0
             labels.avoid_point(at[id(row)], half, max(half, labels.pixel(1, std)[1] - labels.pixel(1, 0)[1]))
         labels.avoid_line(
-            labels.pixel(row["bytes"]["mean"], row["top1"]["mean"]) for row in rows if row["bytes"]["mean"] > 0
+            labels.pixel(row["bytes"]["mean"], row["top1"]["mean"])
+            for row in rows
+            if row["bytes"]["mean"] >= LEAST_BYTES
         )
 
 
@@ -248,6 +273,8 @@ def _latency(comparison: dict) -> Figure | None:
         ends.append((RATES[-1], times[-1]))
         several = sum(measured(other) and other["method"] == row["method"] for other in comparison["rows"]) > 1
         words = row_name(row) if several else row["title"]
+        if (width := _width(row)) and all(_width(other) == width for other in timed[row["method"]]):
+            words = words.replace(f", {width}", "")
         words += "" if within_goal(row) else f" (−{row['drop_points']:.1f} points)"
         texts.append(row_label(axes, row, words, 9))
     _link_axes(axes, comparison)

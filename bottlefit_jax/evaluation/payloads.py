@@ -100,7 +100,7 @@ def fit_ladder(student: SplitStudent, batches: Batches) -> list[Rate]:
 def choose_rates(
     student: SplitStudent, candidates: Sequence[Rate], batches: Batches, *, teacher_top1: float | None
 ) -> Rates:
-    """Keep the candidates that are worth having.
+    """Keep the candidates that are worth having, and the best default among them.
 
     Args:
         student: whose latents are sent.
@@ -109,18 +109,25 @@ def choose_rates(
         teacher_top1: of the same images, percent; None without a teacher.
     """
     tables = [_Rounding(rate) for rate in candidates]
-    tally, shape = _Tally(len(candidates)), (0, 0, 0)
+    tally, without, shape = _Tally(len(candidates)), _Tally(1), (0, 0, 0)
     for batch in batches:
         sent = student.send(batch)
         shape = sent.latents.shape[1:]
+        without.add(0, sent.mask, [0] * int(sent.mask.sum()), sent.float_counts)
         for number, (rate, table) in enumerate(zip(candidates, tables, strict=True)):
             sizes = [len(wire.encode(latent, rate)) for latent in sent.latents[sent.mask]]
             tally.add(number, sent.mask, sizes, student.counts(sent, table(sent.latents)))
     points = [
-        ladder.RatePoint(rate, *tally.bytes(number), **percentages(tally.counts[number]))
+        ladder.RatePoint(rate, *tally.bytes(number, student.range_bytes), **percentages(tally.counts[number]))
         for number, rate in enumerate(candidates)
     ]
-    return make_rates([point.rate for point in ladder.choose(points, teacher_top1=teacher_top1)], head="", shape=shape)
+    chosen = ladder.choose(points, teacher_top1=teacher_top1)
+    # Where the student beats its teacher, rates that lose little of the teacher's top-1 lose much of the student's.
+    default = ladder.default_rate(points, float_top1=percentages(without.counts[0])["top1"])
+    if not any(point.rate.steps == default.rate.steps for point in chosen):
+        named = dataclasses.replace(default.rate, id=f"within-{ladder.DEFAULT_POINTS:g}-of-student")
+        chosen = sorted([*chosen, dataclasses.replace(default, rate=named)], key=lambda point: -point.bytes_mean)
+    return make_rates([point.rate for point in chosen], head="", shape=shape)
 
 
 def measure_payloads(student: SplitStudent, rates: Rates, batches: Batches) -> PayloadResult:
@@ -173,17 +180,16 @@ class _Tally:
         for key, value in counts.items():
             self.counts[rate][key] = self.counts[rate].get(key, 0) + value
 
-    def bytes(self, rate: int) -> tuple[float, float]:
-        """Return the mean and the 95th percentile of a rate's sizes, over all hosts."""
+    def bytes(self, rate: int, extra: int) -> tuple[float, float]:
+        """Return the mean and the 95th percentile of a rate's sizes and `extra` bytes, over all hosts."""
         sizes = np.asarray(multihost_utils.process_allgather(np.concatenate(self._sizes[rate]))).ravel()
         sizes = sizes[sizes >= 0]
-        return float(sizes.mean()), float(np.percentile(sizes, 95))
+        return float(sizes.mean()) + extra, float(np.percentile(sizes, 95)) + extra
 
 
 def _row(id: str, steps: tuple[int, ...] | None, tally: _Tally, number: int, extra: int) -> RateResult:
-    mean, p95 = tally.bytes(number)
-    accuracy = percentages(tally.counts[number])
-    return RateResult(id=id, steps=steps, bytes_mean=mean + extra, bytes_p95=p95 + extra, **accuracy)
+    mean, p95 = tally.bytes(number, extra)
+    return RateResult(id=id, steps=steps, bytes_mean=mean, bytes_p95=p95, **percentages(tally.counts[number]))
 
 
 class _Rounding:

@@ -68,7 +68,7 @@ def latents(
     Args:
         path: where to write the PNG.
         images: [N, H, W, 3] uint8, N images, six in the report.
-        latents: [N, h, w, c] uint8, their quantised latents; the first 12 channels are drawn, all on one scale.
+        latents: [N, h, w, c] uint8, their latents as they arrive; the first 12 channels are drawn, all on one scale.
         class_names_true: N names.
         class_names_predicted: N names, the student's predictions.
         bytes_latent: bytes of an image's payload; one number, or N.
@@ -279,6 +279,6 @@ def _value_bar(figure: Figure, mosaic: AxesImage, maps: list[Axes], channels: in
     ticks = [0, 64, 128, 192, 255] if top == 255 else [0, top]
     bar = figure.colorbar(mosaic, ax=maps, fraction=0.025, pad=0.015, aspect=40, ticks=ticks)
     more = f", first {MAX_CHANNELS} of {channels} channels" if channels > MAX_CHANNELS else ""
-    bar.set_label(f"value that is sent{more}", fontsize=8.5, color=GREY)
+    bar.set_label(f"value that arrives{more}", fontsize=8.5, color=GREY)
     bar.ax.tick_params(labelsize=8, color=GREY)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

@@ -155,7 +155,7 @@ def choose(points: Sequence[RatePoint], *, teacher_top1: float | None) -> list[R
 
     Points are counted from the teacher, or from the best candidate where that is lower. Where two targets have the same
     rate it is kept once, with the id of the tighter target. Where fewer than LEAST are left, candidates from the widest
-    gaps between them join.
+    gaps between them join, if possible such that none is better with fewer bytes.
 
     Args:
         points: all candidates, the first one lossless.
@@ -173,7 +173,8 @@ def choose(points: Sequence[RatePoint], *, teacher_top1: float | None) -> list[R
         if not _contains(chosen.values(), cheapest):
             chosen[f"within-{target:g}"] = cheapest
     good = [point for point in points if point.bytes_mean >= cheapest.bytes_mean]  # of the last target
-    for pool in (good, list(points)):
+    useful = [point for point in good if not any(_beats(other, point) for other in points)]
+    for pool in (useful, good, list(points)):
         while len(chosen) < LEAST and (rest := [point for point in pool if not _contains(chosen.values(), point)]):
             farthest = max(rest, key=lambda point: _distance(point, list(chosen.values())))
             chosen[f"{farthest.bytes_mean:.0f}-bytes"] = farthest
@@ -184,7 +185,13 @@ def choose(points: Sequence[RatePoint], *, teacher_top1: float | None) -> list[R
 def default_rate(points: Sequence[Point], *, float_top1: float) -> Point:
     """Return the cheapest rate within DEFAULT_POINTS of the student without a quantiser, or the best where none is."""
     within = [point for point in points if point.top1 >= float_top1 - DEFAULT_POINTS - 1e-9]
-    return min(within, key=lambda point: point.bytes_mean) if within else max(points, key=lambda point: point.top1)
+    if not within:
+        return max(points, key=lambda point: (point.top1, -point.bytes_mean))
+    return min(within, key=lambda point: point.bytes_mean)
+
+
+def _beats(one: RatePoint, other: RatePoint) -> bool:
+    return one.bytes_mean <= other.bytes_mean and one.top1 > other.top1
 
 
 def _contains(points: Iterable[RatePoint], point: RatePoint) -> bool:

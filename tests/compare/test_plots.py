@@ -186,3 +186,35 @@ def test_a_missing_folder_is_one_line(tmp_path):
     for draw in (plots.rate_accuracy, plots.latency):
         with pytest.raises(UserError, match="cannot write"):
             draw(tmp_path / "missing" / "p.png", comparison(BOTTLEFIT))
+
+
+def rated(channels, *points):
+    """BottleFit's rates at one width: (id, words, top-1, bytes)."""
+    return [
+        row("bottlefit", "BottleFit", f"{channels} channels, {words}", top1=top1, std=0.2, sent=sent, rate=rate)
+        for rate, words, top1, sent in points
+    ]
+
+
+NARROW = rated(3, ("lossless", "lossless", 83.9, 60.0), ("within-0.6", "within 0.6 points", 83.0, 30.0))
+WIDE = rated(12, ("lossless", "lossless", 85.0, 300.0), ("within-0.6", "within 0.6 points", 84.6, 110.0))
+
+
+def test_rates_are_a_curve_for_each_number_of_channels_and_their_axis_has_bytes():
+    axes = panel(plots._rate_accuracy(comparison(local(), *NARROW, *WIDE, *JPEG)))
+    curves = [list(bars.lines[0].get_xdata()) for bars in axes.containers]
+    assert curves == [[30.0, 60.0], [110.0, 300.0], [690, 1270, 1590, 2968]]
+    assert {"BottleFit, 3 channels", "BottleFit, 12 channels", "JPEG"} <= set(texts(axes))
+    assert axes.get_xlabel() == "sent per image, bytes (mean, logarithmic)"
+    assert overlaps(axes) == []
+    only = texts(panel(plots._rate_accuracy(comparison(local(), *WIDE, *JPEG))))
+    assert "BottleFit" in only
+    assert not any("channels" in text for text in only)
+    assert "BottleFit, within 0.6 points" in texts(panel(plots._latency(comparison(local(), *WIDE))))
+
+
+def test_a_mean_of_less_than_a_byte_does_not_stretch_the_axis():
+    few = row("spinn", "SPINN", "threshold 0.5", top1=84.0, sent=0.05)
+    axes = panel(plots._rate_accuracy(comparison(few, row("spinn", "SPINN", "no exit", top1=85.0, sent=40.0), *JPEG)))
+    assert axes.get_xlim()[0] == pytest.approx(25.0)
+    assert "threshold 0.5: 0.05 bytes" in texts(axes)

@@ -92,6 +92,17 @@ def test_rates_are_chosen_from_the_candidates_and_the_default_is_near_the_float_
     assert found.default == best
 
 
+def test_the_best_default_is_kept_where_the_rates_near_the_teacher_are_too_coarse(pair, mesh, candidates, monkeypatch):  # noqa: F811
+    student, _, _ = split(pair, mesh)
+    monkeypatch.setattr(payloads.ladder, "choose", lambda points, **_: [points[-1]])
+    monkeypatch.setattr(payloads.ladder, "default_rate", lambda points, **_: points[1])
+    rates = payloads.choose_rates(student, candidates, masked(make_batches(1, seed=1), 16), teacher_top1=5.0)
+    assert [(rate.id, rate.steps) for rate in rates.rates] == [
+        ("within-0.3-of-student", candidates[1].steps),
+        (candidates[2].id, candidates[2].steps),
+    ]
+
+
 def test_a_diverged_student_is_a_user_error(pair, mesh, candidates):  # noqa: F811
     broken = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), pair.student_variables["params"]["fc"])
     student, _, _ = split(pair, mesh, params={**pair.student_variables["params"], "fc": broken})

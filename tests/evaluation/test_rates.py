@@ -103,3 +103,4 @@ def test_the_default_is_the_cheapest_within_0_3_points_of_the_student_without_a_
     points = [point(100, 90), point(80, 89.75), point(60, 89.6)]
     assert default_rate(points, float_top1=90.0).bytes_mean == 80
     assert default_rate(points, float_top1=95.0).bytes_mean == 100
+    assert default_rate([point(120, 90), *points], float_top1=95.0).bytes_mean == 100  # of equals the smaller

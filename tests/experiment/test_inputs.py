@@ -215,6 +215,22 @@ def test_the_report_shows_the_values_that_a_config_left_open(config, student):
     assert config.student.bottleneck.channels is None
 
 
+def test_payloads_take_their_tables_from_training_images_where_there_are_any(config, student, tmp_path):
+    config.teacher.name, config.student.weights = "", str(student)
+    config.dataset.update(name="folder", root=str(make_folder(tmp_path / "set")))
+    for stage in config.stages.values():
+        stage.epochs = 0
+    networks = create_networks(config, ["thing 1"])
+    evaluation = open_source(config, "val")
+    assert open_training(config, networks, evaluation).split == "train"
+    config.student.bottleneck.bits = 0
+    assert open_training(config, create_networks(config, ["thing 1"]), evaluation) is None
+    flat = tmp_path / "flat"
+    shutil.copytree(tmp_path / "set" / "val", flat / "val")
+    config.dataset.root = str(flat)
+    assert open_training(config, networks, evaluation) is None
+
+
 def test_a_damaged_workdir_is_an_error(config, tmp_path):
     claim_workdir(tmp_path / "run", config)
     claim_workdir(tmp_path / "run", config)
