@@ -25,6 +25,7 @@ from bottlefit_jax.bundle import (
     write_manifest,
 )
 from bottlefit_jax.codec.quantizer import Affine, static_range
+from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.errors import ParityError, UserError
 from bottlefit_jax.files import atomic_directory
@@ -95,10 +96,16 @@ def _export(options: ExportOptions, folder: Path) -> Exported:
     _write_tail(folder, student, affine, folded.latent_shape)
     if options.local:
         _write_local(folder, student, folded, half=options.head != "float32")
+    manifest = _manifest(options, student, folded, calibration, affine, bits)
+    earlier = None if options.rates_from is None else read_earlier(options.rates_from, manifest)
     files = OpenFiles(folder, affine=affine, bits=bits, head=options.head)
     measured = parity.measure(files, student, reference, evaluation, affine=affine)
-    manifest = _manifest(options, student, folded, calibration, affine, bits)
-    ladder = _write_rates(options, folder, student, files, measured, manifest)
+    if earlier is None:
+        limit = images_for_tables(folded.latent_shape)
+        training = files.send(read_images(student, "train", limit=limit, root=options.data).images)
+    else:
+        training = earlier
+    ladder = _write_rates(options, folder, measured, manifest, training=training)
     result = parity.summarise(folder, files, measured, ladder, head=options.head)
     if failures := result.failures():
         layer = first_divergence(
@@ -162,19 +169,15 @@ def _write_local(folder: Path, student: Student, folded: Folded, *, half: bool) 
 def _write_rates(
     options: ExportOptions,
     folder: Path,
-    student: Student,
-    files: OpenFiles,
     measured: parity.Measured,
     manifest: Manifest,
+    *,
+    training: np.ndarray | Rates,
 ) -> Ladder:
-    """Write rates.json and rates.png, and return what was measured."""
-    report, evaluation, shape = read_report(options.workdir), measured.evaluation, manifest.latent.shape
-    teacher = report.get("teacher", {})
+    """Write rates.json and rates.png, and return what was measured; `training` as in `measure_ladder`."""
+    report, evaluation = read_report(options.workdir), measured.evaluation
+    teacher = report.get("teacher") or {}
     teacher_top1 = teacher.get("top1") if teacher.get("images") == len(evaluation.images) else None
-    if options.rates_from is None:
-        training = files.send(read_images(student, "train", limit=images_for_tables(shape), root=options.data).images)
-    else:
-        training = read_earlier(options.rates_from, manifest)
     ladder = measure_ladder(
         folder / "tail.onnx",
         training,

@@ -33,12 +33,14 @@ class ImageFile:
         quality: as the report writes it, such as `quality 50`.
         bytes: of a file, mean.
         top1: percent, of the teacher on them; None where it was not measured.
+        images: how many; None where they are those of the rates.
     """
 
     method: str
     quality: str
     bytes: float
     top1: float | None
+    images: int | None = None
 
 
 def image_files(report: dict[str, Any], images: np.ndarray) -> list[ImageFile]:
@@ -48,9 +50,14 @@ def image_files(report: dict[str, Any], images: np.ndarray) -> list[ImageFile]:
         report: the content of report.json; it may be empty.
         images: uint8 [N, H, W, 3], of the evaluation.
     """
-    rows = [row for row in report.get("alternatives", []) if row.get("method") in FORMATS]
+    wanted = {"method", "setting", "bytes", "top1", "images"}  # older versions wrote other reports
+    rows = [row for row in report.get("alternatives", []) if wanted <= row.keys() and row["method"] in FORMATS]
     if rows:
-        return [ImageFile(row["method"], row["setting"], row["bytes"], row["top1"]) for row in rows]
+        counts = [None if row["images"] == len(images) else row["images"] for row in rows]
+        return [
+            ImageFile(row["method"], row["setting"], row["bytes"], row["top1"], count)
+            for row, count in zip(rows, counts, strict=True)
+        ]
     chosen = images[:: max(1, len(images) // IMAGES)][:IMAGES]
     names = [name for name, feature in (("JPEG", "jpg"), ("WEBP", "webp")) if features.check(feature)]
     sizes = {
@@ -118,8 +125,15 @@ def _draw_files(axes: Axes, files: Sequence[ImageFile]) -> None:
         measured = sorted((row.bytes, row.top1, row.quality) for row in rows if row.top1 is not None)
         if measured:
             sizes, values, _ = zip(*measured, strict=True)
+            count = f", {rows[0].images:,} images" if rows[0].images else ""
             axes.plot(
-                sizes, values, color=colour, marker=marker, markersize=6, linewidth=1, label=f"teacher on {label}"
+                sizes,
+                values,
+                color=colour,
+                marker=marker,
+                markersize=6,
+                linewidth=1,
+                label=f"teacher on {label}{count}",
             )
             named = 0.0
             for size, value, quality in measured:

@@ -26,7 +26,9 @@ __all__ = ["workdir"]  # a fixture
 def bundle(request, workdir, tmp_path_factory):
     output = tmp_path_factory.mktemp("bundles") / "digits"
     options = ExportOptions(workdir, output, head=request.param, local=True, images=20, calibration=20)
-    return export_bundle(options).bundle.folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.ladder.MOST_IMAGES", 100)
+        return export_bundle(options).bundle.folder
 
 
 @pytest.fixture

@@ -1,3 +1,13 @@
+import pytest
+
 from tests.export.finished_run import patch_workdir, workdir
 
 __all__ = ["patch_workdir", "workdir"]  # fixtures
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_images_for_tables():
+    """Tables of 100 images are made in a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.ladder.MOST_IMAGES", 100)
+        yield

@@ -12,11 +12,11 @@ from tests.bundle import example
 
 REPORT = {
     "alternatives": [
-        {"method": "local", "setting": "", "bytes": 0.0, "top1": 76.0},
-        {"method": "jpeg", "setting": "quality 5", "bytes": 700.0, "top1": 58.0},
-        {"method": "jpeg", "setting": "quality 95", "bytes": 2000.0, "top1": 73.5},
-        {"method": "webp", "setting": "quality 5", "bytes": 220.0, "top1": 67.0},
-        {"method": "student", "setting": "3 channels", "bytes": 90, "top1": 74.0},
+        {"method": "local", "setting": "", "bytes": 0.0, "top1": 76.0, "images": 3},
+        {"method": "jpeg", "setting": "quality 5", "bytes": 700.0, "top1": 58.0, "images": 3},
+        {"method": "jpeg", "setting": "quality 95", "bytes": 2000.0, "top1": 73.5, "images": 3},
+        {"method": "webp", "setting": "quality 5", "bytes": 220.0, "top1": 67.0, "images": 2},
+        {"method": "student", "setting": "3 channels", "bytes": 90, "top1": 74.0, "images": 3},
     ]
 }
 IMAGES = np.zeros((3, 32, 32, 3), np.uint8)
@@ -48,7 +48,14 @@ def test_rates_are_named_markers_over_a_logarithmic_axis(tmp_path, monkeypatch):
     names = {text.get_text() for text in axes.texts}
     assert {"lossless (60)", "within-0.3 (30)", "within-3 (20)", "q5", "q95"} <= names
     labels = set(axes.get_legend_handles_labels()[1])
-    assert {"rates of this bundle", "default", "raw latent", "teacher", "teacher on JPEG", "teacher on WebP"} <= labels
+    assert {
+        "rates of this bundle",
+        "default",
+        "raw latent",
+        "teacher",
+        "teacher on JPEG",
+        "teacher on WebP, 2 images",
+    } <= labels
     low, high = axes.get_ylim()
     assert 50 < low < 58 < 76 < high  # the worst candidate is far below
     left, right = axes.get_xlim()
@@ -69,7 +76,7 @@ def test_the_files_are_those_of_the_report():
     assert image_files(REPORT, IMAGES) == [
         ImageFile("jpeg", "quality 5", 700.0, 58.0),
         ImageFile("jpeg", "quality 95", 2000.0, 73.5),
-        ImageFile("webp", "quality 5", 220.0, 67.0),
+        ImageFile("webp", "quality 5", 220.0, 67.0, 2),
     ]
 
 
