@@ -136,6 +136,7 @@ def test_on_triton_payloads_go_to_the_ensemble_and_the_ids_are_asked_for(rated, 
             client.infer(image)
     request = new.requests[0]
     assert request.model_name == "digits-payload"
+    assert 0 < request.parameters["timeout"].int64_param <= 60_000_000  # microseconds, for Triton's queue
     assert [output.name for output in request.outputs] == ["probabilities", "identity"]
 
 
