@@ -129,7 +129,6 @@ def answer(given: Path, out: Path) -> None:
             out / f"{head.stem}.npy", np.stack([interpreter.run(one) for one in np.load(given / f"{head.stem}.npy")])
         )
 
-
     if (given / LATENTS).exists():
         np.save(out / PAYLOADS, payloads_of(given / "rates.json", np.load(given / LATENTS)))
 

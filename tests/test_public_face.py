@@ -52,9 +52,9 @@ EXPORTS = {
     ),
     "paths": "PathError local_path printable",
     "protocol": (
-        "Abilities Output Refused RequestMaker ResponseMaker abilities_of check_config classes_of deadline_of head_of "
-        "identity_problem input_of largest_response make_config microseconds outputs_of payload_problem vector_of "
-        "version_of"
+        "Capabilities Output Refused RequestMaker ResponseMaker capabilities_of check_config classes_of deadline_of "
+        "head_of identity_problem input_of largest_response make_config microseconds outputs_of payload_problem "
+        "vector_of version_of"
     ),
     "serve": "JsonFormatter Server ServerOptions serve_in_thread",
     "training": (

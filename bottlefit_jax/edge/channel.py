@@ -10,12 +10,12 @@ from tritonclient.grpc import service_pb2_grpc
 
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.edge.address import Address
-from bottlefit_jax.edge.asking import Asking, Encoded, Wishes, ask
+from bottlefit_jax.edge.call_plan import CallPlan, Encoded, Preferences, make_plan
 from bottlefit_jax.edge.statuses import THIS_IMAGE, NotYet, code_of
 from bottlefit_jax.edge.tcp_counters import Meter, Sent
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.classification import Output
-from bottlefit_jax.protocol.model_config import Abilities, abilities_of, check_config, head_of, payload_problem
+from bottlefit_jax.protocol.model_config import Capabilities, capabilities_of, check_config, head_of, payload_problem
 from bottlefit_jax.protocol.names import PAYLOAD_SUFFIX
 from bottlefit_jax.protocol.response_checks import identity_problem
 from bottlefit_jax.protocol.stubs import pb
@@ -70,7 +70,7 @@ class ServerChannel:
         server: Address,
         *,
         version: str,
-        wishes: Wishes,
+        preferences: Preferences,
         note: Callable[[str], None],
         metadata: tuple[tuple[str, str], ...],
         compression: grpc.Compression,
@@ -82,41 +82,41 @@ class ServerChannel:
             manifest: of the head.
             server: the address of the channel.
             version: of the tail to ask for; empty for the newest that belongs to this head.
-            wishes: of the device.
-            note: called with a line that says which wish the server cannot fulfil.
+            preferences: of the device.
+            note: called with a line that says what the server cannot do.
             metadata: of every call.
             compression: of ModelInfer.
         """
         self._channel, self._manifest, self._server = channel, manifest, server
-        self._pinned, self._wishes, self._note = version, wishes, note
+        self._pinned, self._preferences, self._note = version, preferences, note
         self._metadata, self._compression = metadata, compression
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         self._live_request = pb.ServerLiveRequest()
         self._meter = Meter(server.port)
-        self._asking: Asking | None = None  # None until the server has been asked what it has
+        self._plan: CallPlan | None = None  # None until the server has been asked what it has
 
-    def verify(self, deadline: Deadline) -> Asking:
+    def verify(self, deadline: Deadline) -> CallPlan:
         """Check that the server is live and has a tail of our head ready, unless that has been checked.
 
         Returns:
-            What to ask of it.
+            How to call it.
 
         Raises:
             NotYet: it may have one later.
             UserError: it has none.
             grpc.RpcError: the server refused, or did not answer.
         """
-        if self._asking is not None:
-            return self._asking
+        if self._plan is not None:
+            return self._plan
         try:
-            asking = self._find(deadline)
+            plan = self._find(deadline)
         except grpc.RpcError as error:
             if code_of(error) not in THIS_IMAGE:
                 raise
             raise NotYet(status_line(error)) from None  # no image was sent, so no image is the reason
         self._meter.find()
-        self._asking = asking
-        return asking
+        self._plan = plan
+        return plan
 
     def infer(self, image: Encoded, deadline: Deadline) -> Answer:
         """Send a ModelInferRequest once, after `verify`.
@@ -128,29 +128,29 @@ class ServerChannel:
         Raises:
             NotYet, UserError, grpc.RpcError: as in `verify`; also where another head's tail answered.
         """
-        asking = self.verify(deadline)
-        content = asking.content(image)
-        request = asking.requests.request(content, asking.version, deadline.left())
+        plan = self.verify(deadline)
+        content = plan.content(image)
+        request = plan.requests.request(content, plan.version, deadline.left())
         before, start = self._meter.sent(), time.perf_counter()
         try:
             response = self._stub.ModelInfer(
                 request, timeout=deadline.left(), metadata=self._metadata, compression=self._compression
             )
         except grpc.RpcError as error:
-            if asking.version != self._pinned or code_of(error) is grpc.StatusCode.NOT_FOUND:
-                self._asking = None  # the version may have been replaced
-            if code_of(error) in THIS_IMAGE and not asking.plain:
-                self._ask_again(asking, status_line(error), deadline)
+            if plan.version != self._pinned or code_of(error) is grpc.StatusCode.NOT_FOUND:
+                self._plan = None  # the version may have been replaced
+            if code_of(error) in THIS_IMAGE and not plan.plain:
+                self._check_again(plan, status_line(error), deadline)
             raise
         seconds = time.perf_counter() - start
         after = self._meter.sent()
         if after is None:  # gRPC has reconnected
             self._meter.find()
             after = self._meter.sent()
-        answer = Answer(response, seconds, request.ByteSize(), len(content), asking.output, before, after)
+        answer = Answer(response, seconds, request.ByteSize(), len(content), plan.output, before, after)
         problem = identity_problem(response, self._manifest, self._server.text, self._pinned)
         if problem is not None:
-            self._replace(asking, problem, deadline)
+            self._replace(plan, problem, deadline)
         return answer
 
     def ping(self, seconds: float) -> bool:
@@ -168,31 +168,31 @@ class ServerChannel:
         self._channel.close()
         self._meter.close()
 
-    def _ask_again(self, before: Asking, problem: str, deadline: Deadline) -> None:
+    def _check_again(self, before: CallPlan, problem: str, deadline: Deadline) -> None:
         """After a refused image, look whether the server has become another one that takes and gives other things.
 
         Raises:
             NotYet: it has; the next attempt asks accordingly.
             UserError, grpc.RpcError: as in `verify`.
         """
-        self._asking = None
+        self._plan = None
         if self.verify(deadline) != before:
             raise NotYet(problem)
 
-    def _replace(self, before: Asking, problem: str, deadline: Deadline) -> None:
+    def _replace(self, before: CallPlan, problem: str, deadline: Deadline) -> None:
         """After an answer of another head's tail, look for a version of ours, for the next attempt.
 
         Raises:
             NotYet: there is another version.
             UserError: there is none.
         """
-        self._asking = None
+        self._plan = None
         if self.verify(deadline).version == before.version:
             raise UserError(problem)
         raise NotYet(problem)
 
-    def _find(self, deadline: Deadline) -> Asking:
-        """Return what to ask for: the pinned version, or "" (the newest) if the newest belongs to our head."""
+    def _find(self, deadline: Deadline) -> CallPlan:
+        """Return how to call the pinned version, or the newest that belongs to our head."""
         stub, options = self._stub, {"timeout": deadline.left(), "metadata": self._metadata}
         model = {"name": self._manifest.name, "version": self._pinned}
         # all three at once: one round trip on a slow link
@@ -208,23 +208,23 @@ class ServerChannel:
         if not self._pinned and head_of(found) != self._manifest.head.id:
             version, found = self._older_version(deadline) or (version, found)
         check_config(found, self._manifest, self._server.text)
-        return self._how_to_ask(version, abilities_of(found), deadline)
+        return self._plan_for(version, capabilities_of(found), deadline)
 
-    def _how_to_ask(self, version: str, abilities: Abilities, deadline: Deadline) -> Asking:
-        """Return what to ask of a version of our tail: with payloads, if it or an ensemble before it takes ours."""
-        rates = self._wishes.rates
+    def _plan_for(self, version: str, capabilities: Capabilities, deadline: Deadline) -> CallPlan:
+        """Return how to call a version of our tail: with payloads, if it or an ensemble before it takes ours."""
+        rates = self._preferences.rates
         if rates is None:
-            return ask(self._manifest, version, abilities, self._wishes)
+            return make_plan(self._manifest, version, capabilities, self._preferences)
         # a model with the output identity is Triton's: its tail takes raw latents, an ensemble before it payloads
-        taker = self._ensemble(version, deadline) if abilities.identity else abilities
-        problem = payload_problem(taker or Abilities(), rates, self._server.text)
+        taker = self._ensemble(version, deadline) if capabilities.identity else capabilities
+        problem = payload_problem(taker or Capabilities(), rates, self._server.text)
         if problem is None and taker is not None:
-            model = f"{self._manifest.name}{PAYLOAD_SUFFIX}" if abilities.identity else self._manifest.name
-            return ask(self._manifest, version, taker, self._wishes, payload_to=model)
+            model = f"{self._manifest.name}{PAYLOAD_SUFFIX}" if capabilities.identity else self._manifest.name
+            return make_plan(self._manifest, version, taker, self._preferences, payload_to=model)
         self._note(f"raw latents are sent, which are larger: {problem}")
-        return ask(self._manifest, version, abilities, self._wishes)
+        return make_plan(self._manifest, version, capabilities, self._preferences)
 
-    def _ensemble(self, version: str, deadline: Deadline) -> Abilities | None:
+    def _ensemble(self, version: str, deadline: Deadline) -> Capabilities | None:
         """Return what the model takes and gives that decodes payloads before our tail on Triton; None without one."""
         options = {"timeout": deadline.left(), "metadata": self._metadata}
         model = {"name": f"{self._manifest.name}{PAYLOAD_SUFFIX}", "version": version}
@@ -234,7 +234,7 @@ class ServerChannel:
             config.cancel()
             return None
         found = config.result().config
-        return abilities_of(found) if head_of(found) == self._manifest.head.id else None
+        return capabilities_of(found) if head_of(found) == self._manifest.head.id else None
 
     def _older_version(self, deadline: Deadline) -> tuple[str, Any] | None:
         """Return the newest version of our head among all that are served, and its ModelConfig; None without one."""

@@ -15,7 +15,7 @@ from bottlefit_jax.codec import quantizer, wire
 from bottlefit_jax.codec.rate import Rate
 from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.edge import tls as tls_files
-from bottlefit_jax.edge.asking import Encoded, Wishes
+from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.image import ImageError, preprocess
@@ -103,7 +103,7 @@ class EdgeClient:
         self._connection = Connection(
             self.manifest,
             server,
-            wishes=Wishes(rates, 0 if full else self._top),
+            preferences=Preferences(rates, 0 if full else self._top),
             files=tls_files.check_files(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None,
             token=token,
             compress=compress,

@@ -18,7 +18,7 @@ import grpc
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.edge import tls
 from bottlefit_jax.edge.address import parse_server
-from bottlefit_jax.edge.asking import Encoded, Wishes
+from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Answer, Deadline, ServerChannel
 from bottlefit_jax.edge.statuses import BROKEN, Kind, NotYet, kind_of
 from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, UserError
@@ -45,7 +45,7 @@ class Connection:
         manifest: Manifest,
         server: str,
         *,
-        wishes: Wishes | None = None,
+        preferences: Preferences | None = None,
         files: tls.Files | None = None,
         token: str | None = None,
         compress: bool = False,
@@ -56,7 +56,7 @@ class Connection:
         Args:
             manifest: of the head.
             server: HOST:PORT.
-            wishes: of the device; None sends raw latents and asks for all scores.
+            preferences: of the device; None sends raw latents and asks for all scores.
             files: of TLS; None is plaintext.
             token: sent as a bearer token with every call.
             compress: compress requests by gRPC's gzip.
@@ -74,7 +74,7 @@ class Connection:
         self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         self._compression = grpc.Compression.Gzip if compress else grpc.Compression.NoCompression
         self._version = "" if version is None else str(version)
-        self._wishes = Wishes() if wishes is None else wishes
+        self._preferences = Preferences() if preferences is None else preferences
         self._noted: set[str] = set()
         self._channel: ServerChannel | None = None
         self._threads = ThreadPoolExecutor(3, "bottlefit-edge")  # a call on each of two channels, and a ping
@@ -129,7 +129,7 @@ class Connection:
             self._manifest,
             self._address,
             version=self._version,
-            wishes=self._wishes,
+            preferences=self._preferences,
             note=self._note,
             metadata=self._metadata,
             compression=self._compression,

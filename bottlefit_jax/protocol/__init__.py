@@ -18,7 +18,13 @@ from bottlefit_jax.lazy import exports
 if TYPE_CHECKING:
     from bottlefit_jax.protocol.classification import Output
     from bottlefit_jax.protocol.input_checks import input_of
-    from bottlefit_jax.protocol.model_config import Abilities, abilities_of, check_config, make_config, payload_problem
+    from bottlefit_jax.protocol.model_config import (
+        Capabilities,
+        capabilities_of,
+        check_config,
+        make_config,
+        payload_problem,
+    )
     from bottlefit_jax.protocol.request import RequestMaker
     from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, outputs_of, version_of
     from bottlefit_jax.protocol.response import ResponseMaker
@@ -31,12 +37,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Abilities",
+    "Capabilities",
     "Output",
     "Refused",
     "RequestMaker",
     "ResponseMaker",
-    "abilities_of",
+    "capabilities_of",
     "check_config",
     "classes_of",
     "deadline_of",
@@ -57,7 +63,7 @@ __getattr__ = exports(
     {
         "classification": ("Output",),
         "input_checks": ("input_of",),
-        "model_config": ("Abilities", "abilities_of", "check_config", "make_config", "payload_problem"),
+        "model_config": ("Capabilities", "capabilities_of", "check_config", "make_config", "payload_problem"),
         "request": ("RequestMaker",),
         "request_checks": ("Refused", "deadline_of", "head_of", "outputs_of", "version_of"),
         "response": ("ResponseMaker",),

@@ -16,7 +16,7 @@ _TYPES: Any = config_pb.__dict__["DataType"]
 
 
 @dataclass(frozen=True)
-class Abilities:
+class Capabilities:
     """What a model on a server takes and gives beside raw latents and logits.
 
     Attributes:
@@ -83,10 +83,10 @@ def head_of(config: Any) -> str:
     return _parameter(config, HEAD)
 
 
-def abilities_of(config: Any) -> Abilities:
+def capabilities_of(config: Any) -> Capabilities:
     """Return what a model takes and gives, from its ModelConfig."""
     outputs = {output.name for output in config.output}
-    return Abilities(
+    return Capabilities(
         payload=_parameter(config, PAYLOAD),
         rates=_parameter(config, RATES),
         probabilities=PROBABILITIES in outputs,
@@ -94,22 +94,21 @@ def abilities_of(config: Any) -> Abilities:
     )
 
 
-def payload_problem(abilities: Abilities, rates: Rates, server: str) -> str | None:
+def payload_problem(capabilities: Capabilities, rates: Rates, server: str) -> str | None:
     """Return why payloads of these rates are not sent to a server, None where they are.
 
     Args:
-        abilities: of the model there.
+        capabilities: of the model there.
         rates: of the bundle on the device.
         server: HOST:PORT.
     """
-    if not abilities.payload:
+    if not capabilities.payload:
         return f"{server} takes no payloads"
-    if abilities.payload != str(wire.VERSION):
-        return f"{server} takes payloads of version {one_line(abilities.payload, 20)}, not {wire.VERSION}"
-    if abilities.rates != key_of(rates):
-        return (
-            f"{server} has other rates, {one_line(abilities.rates, 20) or 'unnamed'}; this bundle's are {key_of(rates)}"
-        )
+    if capabilities.payload != str(wire.VERSION):
+        return f"{server} takes payloads of version {one_line(capabilities.payload, 20)}, not {wire.VERSION}"
+    if capabilities.rates != key_of(rates):
+        theirs = one_line(capabilities.rates, 20) or "unnamed"
+        return f"{server} has other rates, {theirs}; this bundle's are {key_of(rates)}"
     return None
 
 

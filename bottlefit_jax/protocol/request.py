@@ -20,6 +20,7 @@ class RequestMaker:
         model: str | None = None,
         payload: bool = False,
         outputs: Sequence[Output] = (),
+        timeout: bool = True,
     ):
         """Make what the requests have in common.
 
@@ -28,9 +29,10 @@ class RequestMaker:
             model: the name to ask for; None is the manifest's.
             payload: whether an image is sent as a payload, and not as its raw latent.
             outputs: to ask for; none leaves it to the server, which gives the logits.
+            timeout: whether requests have the parameter TIMEOUT. Triton needs it; other servers take gRPC's deadline.
         """
         self._request = pb.ModelInferRequest(model_name=model or manifest.name, raw_input_contents=[b""])
-        self._payload = payload
+        self._payload, self._timeout = payload, timeout
         if payload:
             self._request.inputs.add(name=PAYLOAD, datatype="BYTES", shape=[1, 1])
         else:
@@ -52,5 +54,6 @@ class RequestMaker:
         request = self._request
         request.raw_input_contents[0] = pack([content]) if self._payload else content
         request.model_version = version
-        request.parameters[TIMEOUT].int64_param = max(int(1e6 * seconds), 1)
+        if self._timeout:
+            request.parameters[TIMEOUT].int64_param = max(int(1e6 * seconds), 1)
         return request

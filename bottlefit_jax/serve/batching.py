@@ -284,8 +284,9 @@ class Batcher:
                     continue
             good.append(request)
             parts.append(part)
-        whole = len(decoded) == _images(good)  # payloads alone, all of them valid
-        return good, decoded if whole or not parts else np.concatenate(parts)
+        if len(good) == len(batch) and len(decoded) == _images(batch):
+            return batch, decoded  # payloads alone, all of them valid
+        return good, np.concatenate(parts) if parts else decoded
 
     def _learn(self, image_seconds: float) -> None:
         known = self._image_seconds

@@ -19,6 +19,7 @@ from tests.edge.conftest import LATENT
 from tests.edge.test_client import latent_of, refusal
 
 RAW_BYTES = int(np.prod(LATENT))
+OTHER_RATES = example.rates(LATENT, steps={"other": 3})
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_server_without_payloads_gets_the_latent_and_is_warned_about_once(
 
 
 def test_a_server_with_other_rates_of_the_same_head_gets_the_latent(rated, server, new, image, caplog):
-    new.rates = example.rates(LATENT, steps={"other": 3})
+    new.rates = OTHER_RATES
     with caplog.at_level(logging.WARNING), EdgeClient(rated, server) as client:
         assert client.infer(image).index == latent_of(image).sum() % 10
     (record,) = caplog.records
@@ -136,6 +137,7 @@ def test_on_triton_payloads_go_to_the_ensemble_and_the_ids_are_asked_for(rated, 
             client.infer(image)
     request = new.requests[0]
     assert request.model_name == "digits-payload"
+    assert 0 < request.parameters["timeout"].int64_param <= 60_000_000  # microseconds, for Triton's queue
     assert [output.name for output in request.outputs] == ["probabilities", "identity"]
 
 
@@ -147,8 +149,8 @@ def test_on_triton_without_the_ensemble_the_tail_gets_the_latent(rated, server, 
     assert "takes no payloads" in caplog.text
 
 
-@pytest.mark.parametrize("change", [{"rates": None}, {"rates": None, "probabilities": False}])
-def test_a_server_that_comes_back_with_less_gets_what_it_takes(rated, server, new, image, change, caplog):
+@pytest.mark.parametrize("change", [{"rates": None}, {"rates": None, "probabilities": False}, {"rates": OTHER_RATES}])
+def test_a_server_that_comes_back_as_another_one_gets_what_it_takes(rated, server, new, image, change, caplog):
     with EdgeClient(rated, server) as client:
         client.infer(image)
         vars(new).update(change)

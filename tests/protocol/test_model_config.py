@@ -6,8 +6,8 @@ import pytest
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.protocol.model_config import (
-    Abilities,
-    abilities_of,
+    Capabilities,
+    capabilities_of,
     check_config,
     head_of,
     make_config,
@@ -94,15 +94,17 @@ def test_a_server_of_payloads_says_so_in_parameters_and_lists_the_latent_alone(m
     config = with_rates(manifest, rates)
     check_config(config, manifest, "edge:8001")
     assert [tensor.name for tensor in config.input] == ["latent"]
-    assert abilities_of(config) == Abilities("1", f"{rates.key:08x}", probabilities=True, identity=False)
-    assert payload_problem(abilities_of(config), rates, "edge:8001") is None
+    assert capabilities_of(config) == Capabilities("1", f"{rates.key:08x}", probabilities=True, identity=False)
+    assert payload_problem(capabilities_of(config), rates, "edge:8001") is None
 
 
 def test_payloads_are_not_sent_to_a_server_that_takes_none_or_others(config, manifest, rates):
-    assert payload_problem(abilities_of(config), rates, "edge:8001") == "edge:8001 takes no payloads"
+    assert payload_problem(capabilities_of(config), rates, "edge:8001") == "edge:8001 takes no payloads"
     config = with_rates(manifest, rates)
     config.parameters["rates"].string_value = "\x1b[31m" + 500 * "9"
-    problem = payload_problem(abilities_of(config), rates, "edge:8001")
+    problem = payload_problem(capabilities_of(config), rates, "edge:8001")
     assert problem == f"edge:8001 has other rates, [31m9999999999999999…; this bundle's are {rates.key:08x}"
     config.parameters["payload"].string_value = "2"
-    assert payload_problem(abilities_of(config), rates, "edge:8001") == "edge:8001 takes payloads of version 2, not 1"
+    assert (
+        payload_problem(capabilities_of(config), rates, "edge:8001") == "edge:8001 takes payloads of version 2, not 1"
+    )

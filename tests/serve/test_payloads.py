@@ -165,6 +165,31 @@ def test_payloads_and_latents_are_one_batch_and_a_bad_payload_fails_alone():
         batcher.close()
 
 
+def test_one_latent_beside_one_bad_payload_is_run_alone():
+    """As many images are left as payloads were decoded; they are not the same."""
+    begun, release, run = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def tail(latent):
+        run.append(latent.copy())
+        begun.release()
+        assert release.acquire(timeout=60)
+        return example.expected(latent)
+
+    batcher = Batcher(tail, max_batch=8, delay=0, limit=9, decode=lambda payloads: wire.decode_batch(payloads, RATES))
+    try:
+        batcher.submit(latents())
+        assert begun.acquire(timeout=60)
+        bad, good = batcher.submit([undecodable()]), batcher.submit(latents(seed=3))
+        release.release(2)
+        assert good.result(60).batch == 1
+        np.testing.assert_array_equal(run[1], latents(seed=3))
+        with pytest.raises(BadPayload):
+            bad.result(60)
+    finally:
+        release.release(9)
+        batcher.close()
+
+
 def test_a_batch_of_bad_payloads_does_not_run_the_tail_and_a_broken_decoder_does_not_end_it():
     def tail(latent):
         raise AssertionError("no latent is left")

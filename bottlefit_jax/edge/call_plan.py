@@ -1,18 +1,18 @@
-"""How an image is sent to a server and what is asked about it: as the device wishes, as far as the server can."""
+"""How an image is sent to a server, and which outputs are requested: by preference, as far as the server can."""
 
 from dataclasses import dataclass, field
 
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.protocol.classification import Output
-from bottlefit_jax.protocol.model_config import Abilities
+from bottlefit_jax.protocol.model_config import Capabilities
 from bottlefit_jax.protocol.names import IDENTITY, OUTPUT, PROBABILITIES
 from bottlefit_jax.protocol.request import RequestMaker
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a device would like.
+class Preferences:
+    """What a device asks for where the server can do it.
 
     Attributes:
         rates: that its payloads are made with; None where it sends raw latents.
@@ -37,8 +37,8 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What a channel asks of the server behind it.
+class CallPlan:
+    """How a channel calls the model on its server.
 
     Attributes:
         version: of the model; empty for the newest.
@@ -64,22 +64,28 @@ class Asking:
         return image.payload if self.payload and image.payload is not None else image.latent
 
 
-def ask(
-    manifest: Manifest, version: str, abilities: Abilities, wishes: Wishes, *, payload_to: str | None = None
-) -> Asking:
-    """Return what to ask of a model.
+def make_plan(
+    manifest: Manifest,
+    version: str,
+    capabilities: Capabilities,
+    preferences: Preferences,
+    *,
+    payload_to: str | None = None,
+) -> CallPlan:
+    """Return how to call a model.
 
     Args:
         manifest: of the head.
         version: of the model; empty for the newest.
-        abilities: of the model.
-        wishes: of the device. Without the output PROBABILITIES, the logits of all classes are asked for.
+        capabilities: of the model.
+        preferences: of the device. Without the output PROBABILITIES, the logits of all classes are asked for.
         payload_to: the name of the model that payloads are sent to; None sends raw latents to the manifest's model.
     """
     model, payload = payload_to or manifest.name, payload_to is not None
-    output = Output(PROBABILITIES, wishes.classes) if abilities.probabilities else Output(OUTPUT)
+    output = Output(PROBABILITIES, preferences.classes) if capabilities.probabilities else Output(OUTPUT)
     named: tuple[Output, ...] = ()  # an older server does not know them
-    if abilities.probabilities:
-        named = (output, Output(IDENTITY)) if abilities.identity else (output,)
-    requests = RequestMaker(manifest, model=model, payload=payload, outputs=named)
-    return Asking(version, payload, output, model, requests)
+    if capabilities.probabilities:
+        named = (output, Output(IDENTITY)) if capabilities.identity else (output,)
+    timeout = capabilities.identity  # Triton: another server is told by gRPC's deadline
+    requests = RequestMaker(manifest, model=model, payload=payload, outputs=named, timeout=timeout)
+    return CallPlan(version, payload, output, model, requests)
