@@ -23,8 +23,9 @@ from bottlefit_jax.evaluation.networks import Batches, require_finite
 from bottlefit_jax.evaluation.split_student import SplitStudent
 
 RAW = "raw"  # the rate without a codec: a byte for each value
-TRAINING_VALUES = 1 << 25  # of the latents from which code tables are made: they stay in memory
-TRAINING_IMAGES = 2000
+# Training images whose latents make the code tables: each pixel has a symbol of every channel, so that large latents
+# need fewer images. The latents stay in memory.
+FEWEST_IMAGES, MOST_IMAGES, ENOUGH_PIXELS, MOST_VALUES = 200, 2000, 150_000, 1 << 26
 MOST_TRIED, LEAST_TRIED = 4000, 1000  # evaluation images on which rates are chosen: as many as do not take long
 TRIED_SIZE = 64  # side of the largest images of which MOST_TRIED are tried
 
@@ -73,9 +74,11 @@ class PayloadResult:
     tables_from: str = "train"
 
 
-def training_limit(values: int) -> int:
-    """Return from how many training images code tables are made, for latents of so many values."""
-    return max(1, min(TRAINING_IMAGES, TRAINING_VALUES // values))
+def training_limit(shape: tuple[int, int, int]) -> int:
+    """Return from how many training images code tables are made, for latents of `shape`, (h, w, c)."""
+    height, width, channels = shape
+    enough = min(MOST_IMAGES, max(FEWEST_IMAGES, ENOUGH_PIXELS // (height * width)))
+    return max(1, min(enough, MOST_VALUES // (height * width * channels)))
 
 
 def tried_limit(image_size: int) -> int:

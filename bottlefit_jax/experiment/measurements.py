@@ -1,7 +1,6 @@
 """What a run measures of its networks, with its images: accuracy, static ranges, payloads, images sent as files."""
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,11 +116,11 @@ class Measurements:
             class_indices=networks.class_indices,
             **self.pixels(),
         )
-        values = math.prod(networks.student.latent_size((size, size))) * networks.bottleneck["channels"]
+        height, width = networks.student.latent_size((size, size))
         source = self.train_source or self.eval_source
         if source is self.eval_source:
             self.log.say("there are no training images: the tables of payloads are made from the evaluation images")
-        limit = payloads.training_limit(values)
+        limit = payloads.training_limit((height, width, networks.bottleneck["channels"]))
         candidates = payloads.fit_ladder(halves, self.batches(source, limit=limit, all_hosts=True))
 
         def tried() -> Iterator[dict[str, np.ndarray]]:

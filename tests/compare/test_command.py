@@ -148,5 +148,5 @@ def test_a_stopped_comparison_resumes_within_the_epoch_and_ends_the_same(compare
     assert "stage1  epoch" not in out
     both = [json.loads((folder / "compare.json").read_text()) for folder in (workdir, tmp_path)]
     rows = [{(row["title"], row["setting"]): row for row in each["rows"]} for each in both]
-    for key in (("BottleFit-patch", "6 channels"), ("SPINN", "no exit")):
+    for key in (("BottleFit-patch", "6 channels, lossless"), ("SPINN", "no exit")):
         assert rows[0][key]["top1"] == rows[1][key]["top1"]

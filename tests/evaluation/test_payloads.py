@@ -124,5 +124,10 @@ def test_a_per_image_range_has_a_typical_one_to_make_tables_with(pair, mesh):  #
 @pytest.mark.parametrize(("size", "images"), [(32, 4000), (64, 4000), (96, 1777), (224, 1000)])
 def test_rates_are_chosen_on_fewer_images_where_they_are_large(size, images):
     assert payloads.tried_limit(size) == images
-    assert payloads.training_limit(75) == payloads.TRAINING_IMAGES
-    assert payloads.training_limit(10**9) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "images"), [((5, 5, 3), 2000), ((14, 14, 12), 765), ((29, 29, 12), 200), ((500, 500, 256), 1)]
+)
+def test_large_latents_need_fewer_training_images(shape, images):
+    assert payloads.training_limit(shape) == images
