@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bottlefit_jax.bundle.manifest import MANIFEST
 from bottlefit_jax.errors import UserError
-from export.triton import check_free
+from export.triton_places import check_free
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as in manifest.schema.json
 PRECISIONS = ("float32", "float16", "int8")

@@ -25,11 +25,11 @@ from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.codec.rates import rates_text
 from bottlefit_jax.errors import UserError, write_error
 from bottlefit_jax.files import atomic_directory, write_text
-from bottlefit_jax.protocol.names import HEAD, PAYLOAD_SUFFIX, RATES, TAIL
-from export.triton_config import DECODE_SUFFIX, LABELS, ModelConfig, decode_config, payload_config, tail_config
+from bottlefit_jax.protocol.names import HEAD, RATES, TAIL
+from export.triton_config import LABELS, ModelConfig, decode_config, payload_config, tail_config
+from export.triton_places import CONFIG, check_free, payload_models
 from export.triton_source import decoder_source
 
-CONFIG = "config.pbtxt"
 TABLES = "rates.json"  # triton_decoder.py reads it
 # In a config.pbtxt; its groups are the text before an id, and the id
 ID = r'(key: "{key}"\s+value\s*\{{\s*string_value: ")([0-9a-f]*)'
@@ -83,27 +83,9 @@ def write_repository(
         for model in models:
             _write(bundle, model, whole=replace)
         if replace and len(models) == 1:
-            _remove_payload_models(folder, bundle.manifest.name)
+            _removepayload_models(folder, bundle.manifest.name)
     except OSError as error:
         raise write_error(folder / bundle.manifest.name, error) from error
-
-
-def check_free(folder: Path, name: str, version: int, *, overwrite: bool) -> None:
-    """Raise UserError if that version of the model `name` cannot be added to the repository `folder`."""
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not above.is_dir():
-        raise UserError(f"cannot write {folder / name}: {above} is not a folder")
-    for place in (folder / name, *_payload_models(folder, name)):
-        if not place.exists() and not place.is_symlink():
-            continue
-        if place.is_symlink() or not place.is_dir() or (any(place.iterdir()) and not (place / CONFIG).exists()):
-            raise UserError(
-                f"{place} is not a model of a Triton repository, so it is not replaced: give another folder"
-            )
-        if (place / str(version)).exists() and not overwrite:
-            raise UserError(
-                f"{place} has version {version}: another --version adds one with the same head, --overwrite replaces it"
-            )
 
 
 def check_fits(bundle: Bundle, folder: Path, *, overwrite: bool) -> None:
@@ -115,11 +97,6 @@ def check_fits(bundle: Bundle, folder: Path, *, overwrite: bool) -> None:
             raise UserError(f"{model.place} {problem}: give another --name, or --overwrite to replace the model")
 
 
-def _payload_models(folder: Path, name: str) -> tuple[Path, Path]:
-    """Return the places of the ensemble and of its first step."""
-    return folder / f"{name}{PAYLOAD_SUFFIX}", folder / f"{name}{DECODE_SUFFIX}"
-
-
 def _models(bundle: Bundle, folder: Path, *, max_batch_size: int = 1, delay_us: int = 0) -> list[_Model]:
     """Return the bundle's models; the ensemble is last, since it needs the others."""
     name, rates = bundle.manifest.name, bundle.read_rates()
@@ -128,7 +105,7 @@ def _models(bundle: Bundle, folder: Path, *, max_batch_size: int = 1, delay_us: 
     tail = _Model(folder / name, config, labels, lambda version: _write_tail(bundle, version))
     if rates is None:
         return [tail]
-    ensemble, decoder = _payload_models(folder, name)
+    ensemble, decoder = payload_models(folder, name)
 
     def write_decoder(version: Path) -> None:
         (version / "model.py").write_text(decoder_source(), encoding="utf-8")
@@ -192,9 +169,9 @@ def _write(bundle: Bundle, model: _Model, *, whole: bool) -> None:
         write_text(place / CONFIG, text)
 
 
-def _remove_payload_models(folder: Path, name: str) -> None:
+def _removepayload_models(folder: Path, name: str) -> None:
     """Remove the models that took payloads for a replaced tail, unless they are somebody else's."""
-    for place in _payload_models(folder, name):
+    for place in payload_models(folder, name):
         config = place / CONFIG
         if config.exists() and HEAD in _parameters(config.read_text(encoding="utf-8", errors="replace")):
             shutil.rmtree(place)

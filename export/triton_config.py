@@ -19,8 +19,8 @@ from bottlefit_jax.protocol.names import (
     RATES,
     TAIL,
 )
+from export.triton_places import DECODE_SUFFIX
 
-DECODE_SUFFIX = "-decode"
 LABELS = "labels.txt"
 ANSWERS = (OUTPUT, PROBABILITIES, IDENTITY)
 
