@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def fit_rate(latents: np.ndarray, steps: Sequence[int], *, zero_point: int, id: 
         fits = training.choose(float(price))
         if sum(fit.text for fit in fits) <= MAX_TEXT * len(steps):
             break
-    groups = tuple(training.with_codes(fit.outline) for fit in sorted(fits, key=lambda fit: fit.outline.channels))
+    groups = tuple(fit.group() for fit in sorted(fits, key=lambda fit: fit.outline.channels))
     _, h, w, _ = latents.shape
     pairs = min(h * w * len(groups) // (2 * LANE_SYMBOLS), int(sum(fit.bits for fit in fits)) // (16 * LANE_BYTES))
     return Rate(id, zero_point, tuple(int(step) for step in steps), groups, lanes=2 * max(1, pairs))
@@ -71,16 +71,22 @@ class _Fit:
         entropy: bits of a joint symbol, without contexts.
         bits: of the group in an image's payload.
         text: characters of its codes.
+        counts: [codes, symbols + 1] how often each joint symbol, and the escape, occurs in all images.
     """
 
     outline: Group
     entropy: float
     bits: float
     text: int
+    counts: np.ndarray
 
     def cost(self, price: float) -> float:
         """Return the bits of a payload and of the codes, at this price of a character."""
         return self.bits + price * self.text
+
+    def group(self) -> Group:
+        """Return the group with codes for all images."""
+        return dataclasses.replace(self.outline, lengths=tuple(_codes(self.counts)))
 
 
 class _Training:
@@ -108,11 +114,6 @@ class _Training:
             fits = merged
         return fits
 
-    def with_codes(self, group: Group) -> Group:
-        """Return a group with codes from all images."""
-        counts = self._counts(group, self._joint(group), slice(None))
-        return dataclasses.replace(group, lengths=tuple(_codes(counts)))
-
     def _merge(self, fits: Sequence[_Fit], price: float) -> list[_Fit] | None:
         """Join two groups of little entropy where that saves something; None where it does not."""
         ranked = sorted(fits, key=lambda fit: fit.entropy)
@@ -132,21 +133,33 @@ class _Training:
             ranges = self._all if len(channels) == 1 else self._frequent
             low, count = zip(*(ranges[channel] for channel in channels), strict=True)
             second, third = (self._options(channels, place) for place in (1, 2))
-            pairs = itertools.zip_longest(second, third, fillvalue=second[0])
-            groups = [Group(channels, low, count, pair, shared) for pair in pairs for shared in (True, False)]
-            joint = self._joint(groups[0])
+            outline = Group(channels, low, count, (second[0], third[0]), False)
+            joint = self._joint(outline)
             entropy = _entropy(np.bincount(joint.ravel()))
-            self._known[channels] = [self._fit(group, joint, entropy) for group in groups]
+            self._known[channels] = [
+                fit
+                for pair in itertools.zip_longest(second, third, fillvalue=second[0])
+                for fit in self._fits(dataclasses.replace(outline, contexts=pair), joint, entropy)
+            ]
         return min(self._known[channels], key=lambda fit: fit.cost(price))
 
-    def _fit(self, group: Group, joint: np.ndarray, entropy: float) -> _Fit:
-        """Measure the codes of one half of the images on the other."""
-        half, other = (slice(0, None, 2), slice(1, None, 2)) if len(joint) > 1 else (slice(None), slice(None))
-        codes = _codes(self._counts(group, joint, half))
-        tested = self._counts(group, joint, other)
+    def _fits(self, group: Group, joint: np.ndarray, entropy: float) -> Iterator[_Fit]:
+        """Measure the codes of one half of the images on the other, the passes' codes for contexts shared or not."""
+        halves = self._counts(group, joint)
+        yield self._fit(group, halves, entropy)
+        second, third = (each.count for each in group.contexts)
+        if second > 1 and third > 1:
+            shared = halves[:, : 1 + max(second, third)].copy()
+            shared[:, 1 + second :] = 0
+            shared[:, 1 : 1 + third] += halves[:, 1 + second :]
+            yield self._fit(dataclasses.replace(group, shared=True), shared, entropy)
+
+    def _fit(self, group: Group, halves: np.ndarray, entropy: float) -> _Fit:
+        codes, tested = _codes(halves[0]), halves[1] if halves[1].any() else halves[0]
         bits = sum(_bits(lengths, row, 8 * len(group.channels)) for lengths, row in zip(codes, tested, strict=True))
         text = sum(len(code_text(lengths)) for lengths in codes)
-        return _Fit(group, entropy, bits / len(joint[other]), text)
+        images = tested.sum() / self._symbols.shape[2]
+        return _Fit(group, entropy, bits / images, text, halves.sum(0))
 
     def _options(self, channels: tuple[int, ...], place: int) -> list[Contexts]:
         """Return the contexts that channels may have in a pass, one of them none."""
@@ -191,13 +204,20 @@ class _Training:
             joint = joint * count + inner
         return np.where(outside, group.symbols, joint)
 
-    def _counts(self, group: Group, joint: np.ndarray, images: slice) -> np.ndarray:
-        """Count the joint symbols of some images, and the escapes, for each code, [codes, symbols + 1]."""
-        counts = np.zeros((group.codes, group.symbols + 1), np.int64)
+    def _counts(self, group: Group, joint: np.ndarray) -> np.ndarray:
+        """Count joint symbols and escapes for each code, in every other image and in the rest, [2, codes, symbols + 1].
+
+        Args:
+            group: whose passes do not share codes.
+            joint: [N, h * w].
+        """
+        shape = (2, group.codes, group.symbols + 1)
+        half = np.arange(len(joint))[:, None] % 2
+        counts = np.zeros(shape, np.int64)
         for place, pixels in enumerate(self._passes):
-            code = 0 if place == 0 else self._context(group, place)[images]
-            cells = code * counts.shape[1] + joint[images][:, pixels.pixels]
-            counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
+            code = 0 if place == 0 else self._context(group, place)
+            cells = (half * shape[1] + code) * shape[2] + joint[:, pixels.pixels]
+            counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(shape)
         return counts
 
     def _context(self, group: Group, place: int) -> Any:
