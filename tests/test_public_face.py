@@ -19,9 +19,7 @@ EXPORTS = {
         "Bundle Calibration FORMAT File Head Image Latent Local Manifest Model Tail identity read_bundle write_manifest"
     ),
     "cli": "Parser called_as print_error program read_config run run_command",
-    "codec": (
-        "Affine RANGE_BYTES dequantize dynamic_range levels_of quantize static_range"
-    ),
+    "codec": ("Affine RANGE_BYTES dequantize dynamic_range levels_of quantize static_range"),
     "compare": "METHODS Method Options run_comparison",
     "convert": "from_keras from_torch to_torch",
     "data": (
