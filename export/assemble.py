@@ -28,6 +28,7 @@ from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.errors import ParityError, UserError
+from bottlefit_jax.evaluation.rates import training_images
 from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.training import checkpoint
 from export import litert, parity
@@ -36,7 +37,7 @@ from export.folding import Folded, check_exportable, fold_encoder
 from export.head import float_head, integer_head
 from export.head_onnx import head_onnx
 from export.images import ImageSet, read_images
-from export.ladder import PLOT, Ladder, images_for_tables, measure_ladder, read_earlier, read_report
+from export.ladder import PLOT, Ladder, measure_ladder, read_earlier, read_report
 from export.latent_range import latent_range
 from export.open_files import OpenFiles
 from export.options import ExportOptions
@@ -101,7 +102,7 @@ def _export(options: ExportOptions, folder: Path) -> Exported:
     files = OpenFiles(folder, affine=affine, bits=bits, head=options.head)
     measured = parity.measure(files, student, reference, evaluation, affine=affine)
     if earlier is None:
-        limit = images_for_tables(folded.latent_shape)
+        limit = training_images(folded.latent_shape)
         training = files.send(read_images(student, "train", limit=limit, root=options.data).images)
     else:
         training = earlier

@@ -16,9 +16,6 @@ from export.open_files import run_onnx, session_of
 from export.tail import LOGITS
 
 TABLES, PLOT = "rates.json", "rates.png"
-# Training images whose latents make the tables. Large latents need fewer: each pixel has a symbol of every channel. At
-# 7 x 7 pixels 1000 images instead of 2000 gave payloads that were 0.1 to 0.6 % larger, 250 gave 1.3 %.
-FEWEST_IMAGES, MOST_IMAGES, ENOUGH_PIXELS = 200, 2000, 150_000
 HOPELESS = 2 * max(TARGETS)  # points of top-1 below the best: no coarser rate will be chosen
 
 
@@ -53,11 +50,6 @@ class Ladder:
     def write(self, folder: Path) -> None:
         """Write the file of code tables."""
         (folder / TABLES).write_text(rates_text(self.rates), encoding="utf-8")
-
-
-def images_for_tables(shape: tuple[int, int, int]) -> int:
-    """Return how many training images make the tables of latents of this shape (h, w, c)."""
-    return min(MOST_IMAGES, max(FEWEST_IMAGES, ENOUGH_PIXELS // (shape[0] * shape[1])))
 
 
 def read_earlier(folder: Path, manifest: Manifest) -> Rates:
@@ -121,7 +113,7 @@ def measure_ladder(
         best = max(point.top1 for point in candidates)
         if not keep and len(candidates) >= LEAST and candidates[-1].top1 < best - HOPELESS:
             break  # coarser ones lose even more
-    points = candidates if keep else choose(candidates, teacher_top1=teacher_top1)
+    points = candidates if keep else choose(candidates, float_top1=float_top1, teacher_top1=teacher_top1)
     made = [point.rate for point in points]
     rates = training if keep else make_rates(made, head=head, shape=evaluation.shape[1:])
     default = default_rate(points, float_top1=float_top1).rate.id

@@ -25,7 +25,6 @@ from bottlefit_jax.evaluation.split_student import SplitStudent
 RAW = "raw"  # the rate without a codec: a byte for each value
 # Training images whose latents make the code tables: each pixel has a symbol of every channel, so that large latents
 # need fewer images. The latents stay in memory.
-FEWEST_IMAGES, MOST_IMAGES, ENOUGH_PIXELS, MOST_VALUES = 200, 2000, 150_000, 1 << 26
 MOST_TRIED, LEAST_TRIED = 4000, 1000  # evaluation images on which rates are chosen: as many as do not take long
 TRIED_SIZE = 64  # side of the largest images of which MOST_TRIED are tried
 
@@ -74,13 +73,6 @@ class PayloadResult:
     tables_from: str = "train"
 
 
-def training_limit(shape: tuple[int, int, int]) -> int:
-    """Return from how many training images code tables are made, for latents of `shape`, (h, w, c)."""
-    height, width, channels = shape
-    enough = min(MOST_IMAGES, max(FEWEST_IMAGES, ENOUGH_PIXELS // (height * width)))
-    return max(1, min(enough, MOST_VALUES // (height * width * channels)))
-
-
 def tried_limit(image_size: int) -> int:
     """Return on how many evaluation images rates are chosen."""
     return max(LEAST_TRIED, min(MOST_TRIED, MOST_TRIED * TRIED_SIZE**2 // image_size**2))
@@ -91,7 +83,7 @@ def fit_ladder(student: SplitStudent, batches: Batches) -> list[Rate]:
 
     Args:
         student: whose latents are sent.
-        batches: of training images, no more than `training_limit`; the same on every host.
+        batches: of training images, no more than `rates.training_images`; the same on every host.
     """
     latents, affine = student.training_latents(batches)
     zero_point = int(np.clip(np.median(affine.zero_point), 0, 255))  # per channel, any does: it only shifts the steps
@@ -124,12 +116,8 @@ def choose_rates(
         ladder.RatePoint(rate, *tally.bytes(number, student.range_bytes), **percentages(tally.counts[number]))
         for number, rate in enumerate(candidates)
     ]
-    chosen = ladder.choose(points, teacher_top1=teacher_top1)
-    # Where the student beats its teacher, rates that lose little of the teacher's top-1 lose much of the student's.
-    default = ladder.default_rate(points, float_top1=percentages(without.counts[0])["top1"])
-    if not any(point.rate.steps == default.rate.steps for point in chosen):
-        named = dataclasses.replace(default.rate, id=f"within-{ladder.DEFAULT_POINTS:g}-of-student")
-        chosen = sorted([*chosen, dataclasses.replace(default, rate=named)], key=lambda point: -point.bytes_mean)
+    float_top1 = percentages(without.counts[0])["top1"]
+    chosen = ladder.choose(points, float_top1=float_top1, teacher_top1=teacher_top1)
     return make_rates([point.rate for point in chosen], head="", shape=shape)
 
 

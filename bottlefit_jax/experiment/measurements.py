@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from bottlefit_jax import data
 from bottlefit_jax.evaluation import alternatives, payloads
 from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate
+from bottlefit_jax.evaluation.rates import training_images
 from bottlefit_jax.evaluation.split_student import SplitStudent
 from bottlefit_jax.experiment.inputs import Networks, Variables
 from bottlefit_jax.recipe import Config
@@ -120,7 +121,7 @@ class Measurements:
         source = self.train_source or self.eval_source
         if source is self.eval_source:
             self.log.say("there are no training images: the tables of payloads are made from the evaluation images")
-        limit = payloads.training_limit((height, width, networks.bottleneck["channels"]))
+        limit = training_images((height, width, networks.bottleneck["channels"]))
         candidates = payloads.fit_ladder(halves, self.batches(source, limit=limit, all_hosts=True))
 
         def tried() -> Iterator[dict[str, np.ndarray]]:

@@ -1,13 +1,11 @@
 """Students behind payloads: what is counted is what is sent, and what is classified is what arrives."""
 
-import jax
 import numpy as np
 import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.codec import wire
 from bottlefit_jax.codec.rate import values_of
-from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation import payloads
 from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate
 from bottlefit_jax.evaluation.split_student import SplitStudent
@@ -92,42 +90,6 @@ def test_rates_are_chosen_from_the_candidates_and_the_default_is_near_the_float_
     assert found.default == best
 
 
-def test_the_best_default_is_kept_where_the_rates_near_the_teacher_are_too_coarse(pair, mesh, candidates, monkeypatch):  # noqa: F811
-    student, _, _ = split(pair, mesh)
-    monkeypatch.setattr(payloads.ladder, "choose", lambda points, **_: [points[-1]])
-    monkeypatch.setattr(payloads.ladder, "default_rate", lambda points, **_: points[1])
-    rates = payloads.choose_rates(student, candidates, masked(make_batches(1, seed=1), 16), teacher_top1=5.0)
-    assert [(rate.id, rate.steps) for rate in rates.rates] == [
-        ("within-0.3-of-student", candidates[1].steps),
-        (candidates[2].id, candidates[2].steps),
-    ]
-
-
-def test_a_diverged_student_is_a_user_error(pair, mesh, candidates):  # noqa: F811
-    broken = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), pair.student_variables["params"]["fc"])
-    student, _, _ = split(pair, mesh, params={**pair.student_variables["params"], "fc": broken})
-    rates = payloads.make_rates(candidates[:1], head="", shape=(5, 5, 3))
-    with pytest.raises(UserError, match="output is not finite for 8 of 8 evaluation images"):
-        payloads.measure_payloads(student, rates, masked(make_batches(1), 8))
-
-
-def test_a_per_image_range_has_a_typical_one_to_make_tables_with(pair, mesh):  # noqa: F811
-    student, _, _ = split(pair, mesh, "dynamic")
-    latents, affine = student.training_latents(masked(make_batches(2), 5))
-    assert (latents.dtype, latents.shape) == (np.uint8, (10, 5, 5, 3))
-    assert (latents.min(), latents.max()) == (0, 255)
-    assert affine.scale.shape == (1, 1, 1)
-    assert 0 <= float(affine.zero_point.item()) <= 255
-    assert student.logits(latents, affine).shape == (10, 10)
-
-
 @pytest.mark.parametrize(("size", "images"), [(32, 4000), (64, 4000), (96, 1777), (224, 1000)])
 def test_rates_are_chosen_on_fewer_images_where_they_are_large(size, images):
     assert payloads.tried_limit(size) == images
-
-
-@pytest.mark.parametrize(
-    ("shape", "images"), [((5, 5, 3), 2000), ((14, 14, 12), 765), ((29, 29, 12), 200), ((500, 500, 256), 1)]
-)
-def test_large_latents_need_fewer_training_images(shape, images):
-    assert payloads.training_limit(shape) == images

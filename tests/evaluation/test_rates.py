@@ -66,7 +66,7 @@ def test_the_cheapest_rate_within_each_target_is_kept():
     points = [
         point(*values) for values in ((100, 90), (80, 90.05), (60, 89.8), (50, 89.5), (40, 88.6), (30, 87.1), (20, 60))
     ]
-    chosen = choose(points, teacher_top1=None)
+    chosen = choose(points, float_top1=90.0, teacher_top1=None)
     assert [(each.rate.id, each.bytes_mean) for each in chosen] == [
         ("lossless", 100),
         ("within-0.1", 80),
@@ -79,8 +79,12 @@ def test_the_cheapest_rate_within_each_target_is_kept():
 
 def test_points_are_counted_from_the_teacher_where_the_student_is_better():
     points = [point(100, 92), point(80, 91), point(60, 90), point(40, 80), point(30, 70)]
-    assert choose(points, teacher_top1=90.0)[-1].bytes_mean <= 60
-    assert [each.bytes_mean for each in choose(points, teacher_top1=95.0) if each.rate.id.startswith("within")] == [
+    assert choose(points, float_top1=92.0, teacher_top1=90.0)[-1].bytes_mean <= 60
+    assert [
+        each.bytes_mean
+        for each in choose(points, float_top1=92.0, teacher_top1=95.0)
+        if each.rate.id.startswith("within")
+    ] == [
         80,
         60,
     ]
@@ -88,7 +92,7 @@ def test_points_are_counted_from_the_teacher_where_the_student_is_better():
 
 def test_a_rate_is_kept_once_and_others_join_until_there_are_five():
     points = [point(size, 90) for size in (100, 80, 64, 51, 41, 33)]
-    chosen = choose(points, teacher_top1=None)
+    chosen = choose(points, float_top1=90.0, teacher_top1=None)
     assert len(chosen) == 5
     assert {"lossless", "within-0.1"} <= {each.rate.id for each in chosen}
     assert len({each.rate.id for each in chosen}) == 5
@@ -96,7 +100,7 @@ def test_a_rate_is_kept_once_and_others_join_until_there_are_five():
 
 
 def test_two_candidates_make_two_rates():
-    assert len(choose([point(100, 90), point(50, 10)], teacher_top1=None)) == 2
+    assert len(choose([point(100, 90), point(50, 10)], float_top1=90.0, teacher_top1=None)) == 2
 
 
 def test_the_default_is_the_cheapest_within_0_3_points_of_the_student_without_a_quantiser():
@@ -104,3 +108,17 @@ def test_the_default_is_the_cheapest_within_0_3_points_of_the_student_without_a_
     assert default_rate(points, float_top1=90.0).bytes_mean == 80
     assert default_rate(points, float_top1=95.0).bytes_mean == 100
     assert default_rate([point(120, 90), *points], float_top1=95.0).bytes_mean == 100  # of equals the smaller
+
+
+def test_the_best_default_is_kept_where_the_rates_near_the_teacher_are_too_coarse():
+    points = [point(100, 95), point(80, 94.8), point(60, 90.0), point(40, 89.8), point(30, 89.5), point(20, 88.6)]
+    chosen = {each.rate.id: each.bytes_mean for each in choose(points, float_top1=95.0, teacher_top1=90.0)}
+    assert chosen["within-0.3-of-student"] == 80
+    assert default_rate(points, float_top1=95.0).bytes_mean == 80
+
+
+@pytest.mark.parametrize(
+    ("shape", "images"), [((5, 5, 3), 2000), ((14, 14, 12), 765), ((29, 29, 12), 200), ((500, 500, 256), 1)]
+)
+def test_large_latents_need_fewer_training_images(shape, images):
+    assert rates.training_images(shape) == images

@@ -9,5 +9,5 @@ __all__ = ["patch_workdir", "workdir"]  # fixtures
 def few_images_for_tables():
     """Tables of 100 images are made in a tenth of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.ladder.MOST_IMAGES", 100)
+        patch.setattr("bottlefit_jax.evaluation.rates.MOST_IMAGES", 100)
         yield

@@ -13,7 +13,7 @@ from bottlefit_jax.codec.fit import fit_rate
 from bottlefit_jax.codec.rates import make_rates, rates_text
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.rates import STEPS
-from export.ladder import images_for_tables, measure_ladder, read_earlier, read_report
+from export.ladder import measure_ladder, read_earlier, read_report
 from tests.bundle import example
 from tests.serve.example import SHAPE, expected, matrix, onnx_tail
 
@@ -97,13 +97,6 @@ def test_rates_of_another_head_and_a_bundle_without_rates_are_refused(tmp_path):
         read_earlier(folder, manifest)
     with pytest.raises(UserError, match=r"^--rates-from .*c has no rates"):
         read_earlier(example.write(tmp_path / "c"), manifest)
-
-
-def test_large_latents_need_fewer_images(monkeypatch):
-    monkeypatch.setattr("export.ladder.MOST_IMAGES", 2000)
-    assert images_for_tables((7, 7, 9)) == 2000
-    assert images_for_tables((14, 14, 12)) == 765
-    assert images_for_tables((29, 29, 12)) == 200
 
 
 def test_six_rates_of_twelve_channels_have_at_most_64_kilobytes():
