@@ -23,8 +23,6 @@ from bottlefit_jax.evaluation.networks import Batches, require_finite
 from bottlefit_jax.evaluation.split_student import SplitStudent
 
 RAW = "raw"  # the rate without a codec: a byte for each value
-# Training images whose latents make the code tables: each pixel has a symbol of every channel, so that large latents
-# need fewer images. The latents stay in memory.
 MOST_TRIED, LEAST_TRIED = 4000, 1000  # evaluation images on which rates are chosen: as many as do not take long
 TRIED_SIZE = 64  # side of the largest images of which MOST_TRIED are tried
 
