@@ -63,7 +63,7 @@ def from_file(file: File, name: str | None, given: Given) -> Converted:
     elif given.teacher is not None:
         raise UserError("--teacher is for files that hold a head alone; this one holds a whole network")
     options = {**(basis.options if basis else {}), **given.options}
-    usual = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "image_size": spec.image_size}
+    usual = {"mean": spec.mean or IMAGENET_MEAN, "std": spec.std or IMAGENET_STD, "image_size": spec.image_size}
     known = {} if basis is None else {key: getattr(basis, key) for key in (*usual, "resize")}
     if any(key.endswith(".kernel") for key in arrays):
         network, variables = _read_keras(name, arrays, options, given.bits)
@@ -94,7 +94,7 @@ def from_file(file: File, name: str | None, given: Given) -> Converted:
         num_batches_tracked=counters,
         **{**known, **assumed},
     )
-    return Converted(variables, meta, [*notes, *_notes_of_assumptions(assumed), *label_notes])
+    return Converted(variables, meta, [*notes, *_notes_of_assumptions(spec, assumed), *label_notes])
 
 
 def to_state_dict(variables: Any, meta: NetworkMeta) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -210,13 +210,14 @@ def _complete(
     return students.whole_student(name, head, tail, meta.options), meta
 
 
-def _notes_of_assumptions(assumed: Mapping[str, Any]) -> list[str]:
+def _notes_of_assumptions(spec: models.Spec, assumed: Mapping[str, Any]) -> list[str]:
     """Return a line for each assumption about the images of a network, by the keys of `NetworkMeta`."""
     notes = []
     if keys := [key for key in ("mean", "std") if key in assumed]:
-        values = ", ".join(f"{key} {' '.join(map(str, assumed[key]))}" for key in keys)
+        values = ", ".join(f"{key} {' '.join(f'{value:.4g}' for value in assumed[key])}" for key in keys)
+        owner = "ImageNet's" if spec.mean is None else "that of the released weights"
         flags = " and ".join(f"--{key} R,G,B" for key in keys)
-        notes.append(f"normalisation: assumed to be ImageNet's, {values}; {flags} set other values")
+        notes.append(f"normalisation: assumed to be {owner}, {values}; {flags} set other values")
     if size := assumed.get("image_size"):
         notes.append(f"image size: assumed to be {size} px, the model's own; --image-size N sets another")
     return notes

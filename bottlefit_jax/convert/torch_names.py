@@ -2,8 +2,9 @@
 
 A parameter's path here is torchvision's name with `/` for `.`, so conversion is two small tables: `PREFIXES`, the
 beginnings that differ, and `LEAVES`, the last part of the name with the order of the axes. The model itself provides
-the list of its variables (`jax.eval_shape` of its `init`). The names are torchvision's, for the students those of the
-BottleFit reference (`bottleneck.encoder.N`, in a DenseNet `features.bottleneck.encoder.N`).
+the list of its variables (`jax.eval_shape` of its `init`). The names are torchvision's, for an EfficientNet-Lite
+those of `efficientnet_lite_pytorch`, for the students those of the BottleFit reference (`bottleneck.encoder.N`, in a
+DenseNet `features.bottleneck.encoder.N`).
 """
 
 import re
@@ -28,6 +29,11 @@ PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "densenet": ((_OWN, r"features.bottleneck.\1."), (r"^(?!classifier\.)", "features.")),
     "mobilenet": ((_OWN, r"bottleneck.\1."), (r"^features(\d+)\.", r"features.\1.")),
     "inception": ((_OWN, r"bottleneck.\1."),),
+    "efficientnet_lite": (
+        *((_OWN, r"bottleneck.\1."), (r"^block(\d+)\.", r"_blocks.\1._"), (r"^classifier\.1\.", "_fc.")),
+        *((r"^stem\.conv\.", "_conv_stem."), (r"^stem\.bn\.", "_bn0.")),
+        *((r"^conv_head\.conv\.", "_conv_head."), (r"^conv_head\.bn\.", "_bn1.")),
+    ),
 }
 # Spellings of older files -> today's.
 OLD_SPELLINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -37,6 +43,7 @@ SHOWN = 5  # problems that a message lists
 COUNTER = ".num_batches_tracked"
 CLASSIFIER_BIAS: Mapping[str, str] = {
     "resnet": "fc.bias", "densenet": "classifier.bias", "mobilenet": "classifier.1.bias", "inception": "fc.bias",
+    "efficientnet_lite": "_fc.bias",
 }  # fmt: skip
 
 

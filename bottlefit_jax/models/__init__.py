@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models import densenet, inception, mobilenet, resnet
+from bottlefit_jax.models import densenet, efficientnet, inception, mobilenet, resnet
 from bottlefit_jax.models.backbone import Spec
 from bottlefit_jax.models.bottleneck import Bottleneck, is_integer
 from bottlefit_jax.models.inheritance import with_body_of, with_stem_of, with_tail_of
@@ -14,7 +14,7 @@ from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.models.norms import folded_norms, with_measured_norms
 
 MODELS: dict[str, Spec] = {
-    spec.name: spec for family in (resnet, densenet, mobilenet, inception) for spec in family.SPECS
+    spec.name: spec for family in (resnet, densenet, mobilenet, inception, efficientnet) for spec in family.SPECS
 }
 
 __all__ = [
@@ -44,7 +44,8 @@ def create(
     """Create a classifier, or with a bottleneck its student.
 
     Args:
-        name: a key of `MODELS`: `resnet152`, `densenet169`, `mobilenet_v2`, `inception_v3`, …
+        name: a key of `MODELS`: `resnet152`, `densenet169`, `mobilenet_v2`, `inception_v3`,
+            `efficientnet_lite0`, …
         num_classes: outputs of the classifier.
         bottleneck: its keys are the attributes of `Bottleneck`; None creates the teacher.
         dtype: the type that it computes in; parameters, batch statistics and logits are float32.

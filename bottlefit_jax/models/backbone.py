@@ -52,6 +52,8 @@ class Spec:
         matched: the features that stage 1 matches.
         options: name -> (default, allowed values or type).
         image_size: side of the images that it was designed for, pixels.
+        mean: of the images that its released weights are for, scaled to 0..1; None: ImageNet's.
+        std: likewise.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Spec:
     matched: tuple[str, ...]
     options: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     image_size: int = 224
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

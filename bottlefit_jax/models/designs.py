@@ -2,8 +2,8 @@
 
 `DESIGNS` holds one `Design` for each family and version, as the reference has them (`custom/model.py` of
 yoshitomo-matsubara/bottlefit-split_computing for ResNet, torchdistill's `Bottleneck4DenseNet` for DenseNet).
-MobileNetV2 and Inception v3 follow ResNet's version 2 with widths of their own. `ENCODERS` holds encoders of ours,
-which fit every family. Other rooms add whole designs with `register`.
+MobileNetV2, Inception v3 and EfficientNet-Lite follow ResNet's version 2 with widths of their own. `ENCODERS` holds
+encoders of ours, which fit every family. Other rooms add whole designs with `register`.
 
 A width is a number or one of three names: `latent` (the channels that are sent), `cut` (the channels of the feature
 that the decoder reproduces), `hidden` (the decoder's inner width; `HIDDEN` has each family's default).
@@ -93,6 +93,7 @@ DESIGNS: Mapping[str, Mapping[int, Design]] = {
     "densenet": {2: _DENSENET},
     "mobilenet": {2: _V2},
     "inception": {2: _V2},
+    "efficientnet_lite": {2: _V2},
 }
 # Encoders in front of the decoder of version 2, by the name that a bottleneck's `design` has.
 ENCODERS: Mapping[str, tuple[Layer, ...]] = {
@@ -108,6 +109,7 @@ HIDDEN: Mapping[str, Callable[[int], int]] = {
     "densenet": lambda cut: 2 * cut,
     "mobilenet": lambda cut: max(128, cut),
     "inception": lambda cut: cut,
+    "efficientnet_lite": lambda cut: max(128, cut),
 }
 
 _registered: dict[str, Design] = {}

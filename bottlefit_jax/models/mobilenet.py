@@ -53,11 +53,12 @@ class Classifier(nn.Module):
 
     classes: int
     dtype: Any
+    dropout: float = 0.2
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply it; in training the dropout draws from the rng `dropout`."""
-        x = nn.Dropout(0.2, deterministic=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Linear(self.classes, self.dtype, nn.initializers.normal(0.01), zero_bias=True, name="1")(x)
 
 

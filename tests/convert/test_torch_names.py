@@ -64,6 +64,7 @@ def test_round_trip_is_bit_identical(entry):
         ("inception_v3", None, {}),
         ("inception_v3", {"channels": 4}, {}),
         ("mobilenet_v2", {"channels": 4}, {}),
+        ("efficientnet_lite2", {"channels": 4}, {}),
         ("resnet18", {"channels": 2, "version": 3, "range": "static"}, {"width": 8}),
     ],
 )
@@ -77,7 +78,10 @@ def test_models_beyond_the_reference_make_the_round_trip_too(name, bottleneck, o
         jax.tree.map(np.testing.assert_array_equal, back[collection], variables[collection])
     if bottleneck:
         assert all(
-            re.match(r"bottleneck\.(en|de)coder\.\d+\.|layer|fc|features\.|classifier|Mixed_", k) for k in state_dict
+            re.match(
+                r"bottleneck\.(en|de)coder\.\d+\.|layer|_?fc|features\.|classifier|Mixed_|_blocks\.|_conv_head|_bn1", k
+            )
+            for k in state_dict
         )
     if name == "resnet18":
         assert state_dict["bottleneck.decoder.2.weight"].shape == (2, 16, 2, 2)  # transposed: in before out

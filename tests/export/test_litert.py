@@ -285,7 +285,13 @@ def test_the_local_model_is_the_student_without_its_quantiser(design):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("densenet169", (64, 64)), ("mobilenet_v2", (96, 96)), ("inception_v3", (107, 107)), ("resnet50", (75, 90))],
+    [
+        ("densenet169", (64, 64)),
+        ("mobilenet_v2", (96, 96)),
+        ("efficientnet_lite0", (97, 97)),
+        ("inception_v3", (107, 107)),
+        ("resnet50", (75, 90)),
+    ],
 )
 def test_the_local_model_of_every_family(name, size):
     assert_local(*whole_student(name, size), size)

@@ -152,16 +152,19 @@ def draw(network: torch.nn.Module, seed: int) -> dict:
     return {"seed": seed, "conv_transpose": transposed, "weights_sha256": digest.hexdigest(), "keys": keys}
 
 
-def measure(network: torch.nn.Module, model: str, seed: int, size: int) -> tuple[dict, dict]:
-    """A case's entry in the manifest and its arrays."""
+def measure(
+    network: torch.nn.Module, model: str, seed: int, size: int, run_once: Callable | None = None
+) -> tuple[dict, dict]:
+    """A case's entry in the manifest and its arrays; `run_once` is `run`, or what does the same for other networks."""
+    compute = run_once or run
     shape = (2, 3, size, size)
     x = np.random.Generator(np.random.PCG64(seed + 1)).standard_normal(shape).astype(np.float32)
     network.eval()
     if model.endswith("_auxiliary"):
         network.training = True  # of the network itself: it then calls its auxiliary classifier
         network.AuxLogits.train()
-    narrow = run(network, torch.from_numpy(x))
-    wide = run(network.double(), torch.from_numpy(x).double())
+    narrow = compute(network, torch.from_numpy(x))
+    wide = compute(network.double(), torch.from_numpy(x).double())
     features, errors = {}, {}
     stats, proj, means, made = [], [], [], {}
     for name, f in wide.items():

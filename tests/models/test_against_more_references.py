@@ -1,4 +1,4 @@
-"""Models and options beyond the larger fixtures equal PyTorch's too (made by `make_more_goldens.py`)."""
+"""Models and options beyond the larger fixtures equal PyTorch's too (made by `make_*_goldens.py`)."""
 
 import functools
 import json
@@ -14,14 +14,28 @@ from tests.models.conftest import FOLDER, draw_images, draw_weights
 FAST_CASES = (
     "resnet18_s64", "resnet18_s97", "resnet34_s64", "mobilenet_v2_s97",
     "inception_v3_transform_s139", "inception_v3_without_s75", "custom_resnet152_12ch_ver3_s64",
+    "efficientnet_lite0_s64",
 )  # fmt: skip
-FAST_CONVERSIONS = ("resnet18", "densenet121", "mobilenet_v2", "inception_v3", "custom_resnet152_12ch_ver3")
+FAST_CONVERSIONS = (
+    "resnet18", "densenet121", "mobilenet_v2", "inception_v3", "custom_resnet152_12ch_ver3", "efficientnet_lite0",
+)  # fmt: skip
+FILES = ("more.npz", "efficientnet.npz")
 
 
 @functools.cache
 def read_manifest():
-    with np.load(FOLDER / "more.npz") as file:
-        return json.loads(file["manifest"].tobytes())
+    """The manifests of all files as one."""
+    manifests = []
+    for name in FILES:
+        with np.load(FOLDER / name) as file:
+            manifests.append(json.loads(file["manifest"].tobytes()))
+        for case in manifests[-1]["cases"].values():
+            case["file"] = name
+    assert len({manifest["channels"] for manifest in manifests}) == 1
+    return {
+        "channels": manifests[0]["channels"],
+        **{key: {name: value for one in manifests for name, value in one[key].items()} for key in ("models", "cases")},
+    }
 
 
 @functools.lru_cache(maxsize=1)
@@ -41,7 +55,7 @@ def parametrize(argument, names, fast):
 def test_logits_and_every_feature_equal_the_reference(case):
     entry = read_manifest()["cases"][case]
     create = read_manifest()["models"][entry["model"]]["create"]
-    with np.load(FOLDER / "more.npz") as file:
+    with np.load(FOLDER / entry["file"]) as file:
         expected = {key.removeprefix(f"{case}/"): file[key] for key in file.files if key.startswith(f"{case}/")}
     module = models.create(**create)
     variables = from_torch(**create, state_dict=weights_of(entry["model"]))

@@ -66,6 +66,7 @@ def every_cut(names, mark=()):
     ("name", "cut"),
     [
         *every_cut(("resnet18", "densenet121", "mobilenet_v2", "inception_v3")),
+        *every_cut(("efficientnet_lite0",), pytest.mark.slow),
         *every_cut(("resnet34", "resnet50", "resnet101", "resnet152", "densenet169", "densenet201"), pytest.mark.slow),
     ],
 )
@@ -96,6 +97,7 @@ FAMILIES = [
     ("resnet18", 3, {}),
     ("mobilenet_v2", 2, {}),
     ("mobilenet_v2", 2, {"padding": "same"}),
+    ("efficientnet_lite0", 2, {}),
     ("densenet121", 2, {}),
     ("inception_v3", 2, {}),
 ]

@@ -24,6 +24,11 @@ COUNTS = {
     "densenet201": 20_013_928,
     "mobilenet_v2": 3_504_872,
     "inception_v3": 27_161_264,
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
+    "efficientnet_lite3": 8_197_096,
+    "efficientnet_lite4": 13_006_568,
 }
 
 
@@ -56,7 +61,7 @@ def compiled(module, train):
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_parameter_counts_are_torchvisions(name):
+def test_parameter_counts_are_those_of_pytorchs_models(name):
     module = models.create(name)
     variables, (logits, features) = shapes(module, (299, 299))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == COUNTS[name]
@@ -70,7 +75,7 @@ def test_parameter_counts_are_torchvisions(name):
 
 
 @pytest.mark.parametrize("size", [(75, 75), (97, 120), (224, 224), (225, 227)])
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "inception_v3"])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "inception_v3", "efficientnet_lite0"])
 def test_declared_windows_are_those_of_the_modules(name, size):
     _, (_, features) = shapes(models.create(name), size)
     for cut, feature in features.items():
@@ -85,6 +90,7 @@ def test_parts_have_torchvisions_names():
     assert models.create("resnet152", bottleneck={}).parts == ("encoder", "decoder", *tail)
     assert models.create("resnet152", bottleneck={}).matched == ("layer2", "layer3", "layer4")
     assert models.create("mobilenet_v2").matched == ("features6", "features13", "features18")
+    assert models.create("efficientnet_lite0").matched == ("block4", "block10", "conv_head")
     assert models.create("inception_v3").parts[-3:] == ("dropout", "fc", "AuxLogits")
 
 
