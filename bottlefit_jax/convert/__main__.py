@@ -5,11 +5,11 @@
                                     [--option KEY=VALUE ...] [--overwrite]
     python -m bottlefit_jax.convert --to torch --input DIR --output FILE.pth [--overwrite]
 
-The first reads a file of PyTorch (torchvision's, BottleFit's, head-network-distillation's), safetensors, or a Keras
-MobileNetV2 as .npz, and writes a folder that a config can name. The second writes such a folder, or the teacher/ or
-student/ of a run, as a state dict: .pth, .pt or .safetensors. The file also holds the network's description (classes,
-normalisation, bottleneck), which the first command reads again. Exit code 2: one line on standard error names the
-mistake, and nothing was written.
+The first reads a file of PyTorch (torchvision's, BottleFit's, head-network-distillation's, an EfficientNet-Lite of
+efficientnet_lite_pytorch), safetensors, or a Keras MobileNetV2 as .npz, and writes a folder that a config can name.
+The second writes such a folder, or the teacher/ or student/ of a run, as a state dict: .pth, .pt or .safetensors. The
+file also holds the network's description (classes, normalisation, bottleneck), which the first command reads again.
+Exit code 2: one line on standard error names the mistake, and nothing was written.
 """
 
 from bottlefit_jax import interrupt
@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> ImportOptions | ExportOptions:
     """
     parser = Parser("bottlefit_jax.convert", __doc__)
     parser.add_argument("--to", choices=["torch"], help="write a finished network for PyTorch")
-    parser.add_argument("--model", help="resnet152, densenet169, inception_v3, mobilenet_v2, custom_resnet152, ...")
+    parser.add_argument("--model", help="resnet152, densenet169, efficientnet_lite0, custom_resnet152, ...")
     parser.add_argument("--input", type=Path, required=True, help="file of weights; with --to the folder of a network")
     parser.add_argument("--output", type=Path, required=True, help="folder; with --to a file")
     parser.add_argument("--weights", metavar="NAME", help="which set of weights, where the file holds several")

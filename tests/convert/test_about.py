@@ -12,10 +12,11 @@ from bottlefit_jax import models
 from bottlefit_jax.convert import about, files
 from bottlefit_jax.convert.network import Given, from_file, to_state_dict
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models import normalise
 from bottlefit_jax.recipe import BOTTLENECK
 from bottlefit_jax.training.checkpoint import load_meta, load_variables, save_variables
 from bottlefit_jax.training.network_meta import NetworkMeta
-from tests.convert.state_dicts import WIDTH, import_, run, save_npz
+from tests.convert.state_dicts import WIDTH, import_, run, save_npz, state_dict
 
 BITS_4 = {"channels": 3, "hidden": 16, "bits": 4, "range": "static", "per": "channel", "image_size": 32}
 META = NetworkMeta(
@@ -85,6 +86,19 @@ def test_assumptions_are_named_and_flags_replace_them(tmp_path, capsys, teacher)
     assert "image size" not in out
     meta = load_meta(tmp_path / "b")
     assert (meta.mean, meta.std, meta.image_size) == ((0.5,) * 3, (0.25, 0.25, 0.3), 48)
+
+
+def test_released_weights_of_an_efficientnet_lite_have_a_normalisation_and_a_size_of_their_own():
+    converted = from_file(files.File("x", state_dict("efficientnet_lite1")), "efficientnet_lite1", Given())
+    meta = converted.meta
+    pixels = np.array([[[127, 127, 127], [255, 255, 255]]], np.uint8)
+    np.testing.assert_allclose(normalise(pixels[None], meta.mean, meta.std)[0, 0], [[0] * 3, [1] * 3], atol=1e-6)
+    assert (meta.image_size, meta.num_classes) == (240, 7)
+    assert converted.notes[:2] == [
+        "normalisation: assumed to be that of the released weights, mean 0.498 0.498 0.498, std 0.502 0.502 0.502; "
+        "--mean R,G,B and --std R,G,B set other values",
+        "image size: assumed to be 240 px, the model's own; --image-size N sets another",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,11 @@ FAMILIES = [
 
 
 def every_size():
-    """All sizes; most of those of the two models that take seconds to trace are slow tests."""
+    """All sizes; most of those of the models that take seconds to trace are slow tests."""
     for size in SIZES:
         for name, version, options in FAMILIES:
-            later = name in ("densenet121", "inception_v3") and size not in ((33, 33), (97, 97), (225, 97))
+            long = name in ("densenet121", "inception_v3", "efficientnet_lite0")
+            later = long and size not in ((33, 33), (97, 97), (225, 97))
             yield pytest.param(name, version, options, size, marks=[pytest.mark.slow] * later)
 
 

@@ -59,6 +59,7 @@ def test_the_encoders_first_features_then_equal_the_teachers(draw_variables):
         ("resnet18", {"channels": 3, "version": 1}, {"width": 8}),
         ("resnet18", {"channels": 3}, {"width": 65}),
         ("mobilenet_v2", {"channels": 3}, {}),
+        ("efficientnet_lite0", {"channels": 3}, {}),
     ],
 )
 def test_an_encoder_with_other_first_layers_or_fewer_filters_stays_the_same(draw_variables, name, bottleneck, options):
