@@ -63,8 +63,8 @@ class Spec:
     matched: tuple[str, ...]
     options: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     image_size: int = 224
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
