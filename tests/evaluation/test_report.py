@@ -50,7 +50,7 @@ def test_the_json_has_the_keys_and_values_of_the_interface():
             )
         ],
         "encoder": {"params": 22123, "macs": 118013952},
-        "evaluation": {"images": 1000, "chance_percent": 10.0},
+        "evaluation": {"measure": "accuracy", "images": 1000, "chance_percent": 10.0},
         "alternatives": [
             {
                 "method": method,

@@ -11,13 +11,11 @@ import pytest
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.experiment.images import describe_data, open_source, open_training
 from bottlefit_jax.experiment.inputs import (
     claim_workdir,
     create_networks,
-    describe_data,
     needs_calibration,
-    open_source,
-    open_training,
     stages_to_run,
 )
 from bottlefit_jax.experiment.results import resolved
