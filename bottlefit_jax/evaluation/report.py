@@ -209,7 +209,7 @@ def _as_agreement(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with its accuracies under the name of agreement, and null in their place."""
     top1 = {key: value for key, value in values.items() if "top1" in key}
     unknown = dict.fromkeys([*top1, *(key for key in values if key == "top5")])
-    known = {key.replace("top1", "agreement"): value for key, value in top1.items()}
+    known = {key.replace("top1", "agreement"): value for key, value in top1.items() if "drop" not in key}
     return {**values, **unknown, **known}
 
 

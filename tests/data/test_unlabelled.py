@@ -1,6 +1,7 @@
 """Images without labels: which files of a tree are taken, what is held out, and how they join labelled images."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_they_join_labelled_images_and_all_of_them_are_trained_on(frames, tmp_pa
 def test_batches_of_joined_images_are_the_same_from_any_step_with_any_number_of_workers(frames, tmp_path, workers):
     images = str(make_folder(tmp_path / "set"))
     source = open_images("train", name="folder", root=images, unlabelled=[str(frames)])
-    options = {"batch_size": 8, "image_size": 16, "seed": 3}
+    options: dict[str, Any] = {"batch_size": 8, "image_size": 16, "seed": 3}
     batches = train_batches(source, workers=1, **options)
     whole = [next(batches) for _ in range(7)]
     resumed = train_batches(source, workers=workers, start_step=5, **options)
