@@ -118,8 +118,6 @@ def _check_new_classifier(config: Config) -> None:
 def _check_datasets(config: Config) -> None:
     """Raise UserError where images or labels are asked for that no dataset has."""
     chosen, stages = config.dataset, [stage for stage in STAGES if trains(config, stage)]
-    if invalid := [folder for folder in chosen.unlabelled if not isinstance(folder, str) or not folder]:
-        raise UserError(f"config.dataset.unlabelled has {invalid[0]!r}; each must be the path of a folder")
     unlabelled_folders(config)
     if chosen.eval_root and not chosen.eval_name:
         raise UserError(

@@ -157,7 +157,13 @@ def expand_paths(config: Config) -> None:
 
 
 def unlabelled_folders(config: Config) -> tuple[str, ...]:
-    """Return the folders of images without labels, `~` expanded."""
+    """Return the folders of images without labels, `~` expanded.
+
+    Raises:
+        UserError: one is not the path of a folder of this machine.
+    """
+    if invalid := [folder for folder in config.dataset.unlabelled if not isinstance(folder, str) or not folder]:
+        raise UserError(f"config.dataset.unlabelled has {invalid[0]!r}; each must be the path of a folder")
     return tuple(_local(folder, "dataset.unlabelled") for folder in config.dataset.unlabelled)
 
 

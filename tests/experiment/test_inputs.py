@@ -274,6 +274,7 @@ def test_the_teachers_answers_are_the_labels_of_images_without(unlabelled, teach
     networks = create_networks(config, **class_names(config, source))
     log = RunLog(tmp_path, primary=False)
     measured = Measurements(config, networks, None, source, create_mesh(8), log).with_answers_of_teacher(tmp_path)
+    assert networks.teacher_variables is not None
     assert measured.evaluate(Role.TEACHER, networks.teacher_variables)["top1"] == 100.0
     images = np.concatenate([batch["image"][batch["mask"]] for batch in measured.batches(source)])
     pixels = normalise(jnp.asarray(images), **measured.pixels())
