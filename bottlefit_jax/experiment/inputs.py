@@ -57,9 +57,9 @@ class Networks:
         std: likewise.
         num_classes: of both networks.
         labels: the names of each class of the logits; () where they are unknown.
-        class_indices: columns of the logits that are the evaluation images' classes; None where they are all of them,
-            in order.
-        train_indices: likewise, of the training images; None also where no stage learns from their labels.
+        train_indices: columns of the logits that are the training images' classes; None where they are all of them, in
+            order, or no stage learns from them.
+        class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
     """
 
     name: str
@@ -74,8 +74,8 @@ class Networks:
     std: tuple[float, ...]
     num_classes: int
     labels: tuple[tuple[str, ...], ...]
-    class_indices: tuple[int, ...] | None
     train_indices: tuple[int, ...] | None
+    class_indices: tuple[int, ...] | None
 
     def module(self, role: Role) -> Module:
         """Return one of the two networks; None where the run has no such network."""
@@ -173,10 +173,10 @@ def create_networks(
         std=tuple(config.dataset.std or _consistent("std", metas) or IMAGENET_STD),
         num_classes=num_classes,
         labels=labels,
-        class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
         train_indices=None
         if train_names is None
         else _class_columns(train_names, labels, num_classes, own=bool(metas)),
+        class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
     )
 
 
