@@ -5,7 +5,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.recipe import PATHS, STAGES, Config, base_config, has_new_classifier, has_teacher, look_up, path_at
+from bottlefit_jax.recipe import (
+    PATHS,
+    STAGES,
+    Config,
+    base_config,
+    evaluates_agreement,
+    has_new_classifier,
+    has_student,
+    has_teacher,
+    look_up,
+    needs_labels,
+    path_at,
+    trains,
+    unlabelled_folders,
+)
 
 CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
@@ -75,6 +89,7 @@ def check_config(config: Config) -> None:
         _check_milestones(stage, config.stages[stage].milestones)
     for path in PATHS:
         path_at(config, path)
+    _check_datasets(config)
     if not has_teacher(config) and not config.student.weights:
         raise UserError(NO_TEACHER)
     if has_new_classifier(config):
@@ -98,6 +113,36 @@ def _check_new_classifier(config: Config) -> None:
         raise UserError(f"{new}, so its classes are the dataset's; leave config.teacher.labels out")
     if config.student.weights:
         raise UserError(f"{new}, but config.student.weights has a classifier already; give one of the two")
+
+
+def _check_datasets(config: Config) -> None:
+    """Raise UserError where images or labels are asked for that no dataset has."""
+    chosen, stages = config.dataset, [stage for stage in STAGES if trains(config, stage)]
+    unlabelled_folders(config)
+    if chosen.eval_root and not chosen.eval_name:
+        raise UserError(
+            f"config.dataset.eval_root is {chosen.eval_root!r} and config.dataset.eval_name is empty; it must be the "
+            "name of a dataset, such as 'folder'"
+        )
+    if chosen.name:
+        return
+    empty = "config.dataset.name is empty"
+    for stage in stages:
+        if needs_labels(config, stage):
+            alone = ", or config.stages.stage2.alpha=0 to learn from the teacher alone" if stage == "stage2" else ""
+            raise UserError(
+                f"{empty}, so there are no labels, and config.stages.{stage}.epochs is {config.stages[stage].epochs}; "
+                f"it must be 0 without labels{alone}"
+            )
+    if not chosen.unlabelled and (stages or not chosen.eval_name):
+        raise UserError(f"{empty}, and so is config.dataset.unlabelled; one of them must name images to train on")
+    if evaluates_agreement(config) and not config.teacher.weights:
+        raise UserError(
+            f"{empty}, so the student is compared with its teacher, and config.teacher.weights is empty; it must be a "
+            "folder, or config.dataset.eval_name a dataset with labels"
+        )
+    if evaluates_agreement(config) and not has_student(config):
+        raise UserError(f"{empty}, and there is no student to compare with its teacher: a teacher needs labels")
 
 
 def _check_pixels(dataset: Config) -> None:

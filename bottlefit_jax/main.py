@@ -43,8 +43,12 @@ def _train(config: "Config", workdir: Path, values: dict[str, str], typed: str) 
 
 def summarise(report: dict, workdir: Path) -> None:
     """Print two lines at the end of a run: its accuracies and bytes, and where the report is."""
-    accuracies = [f"{name} {report[name]['top1']:.2f} %" for name in ("teacher", "student") if report[name] is not None]
-    line, traffic = f"{', '.join(accuracies)} top-1", report["bytes_per_image"]
+    if report["evaluation"]["measure"] == "agreement":
+        line = f"the student gives its teacher's answer for {report['student']['agreement']:.2f} % of the images"
+    else:
+        names = [name for name in ("teacher", "student") if report[name] is not None]
+        line = ", ".join(f"{name} {report[name]['top1']:.2f} %" for name in names) + " top-1"
+    traffic = report["bytes_per_image"]
     if report["student"] is not None:
         line += (
             f"; {traffic['latent_payload']:,.0f} bytes an image instead of {traffic['jpeg']:,.0f} as JPEG at quality "

@@ -40,8 +40,11 @@ def base_config() -> Config:
         {
             "seed": 0,
             "dataset": {
-                "name": "imagenet2012",  # digits, folder, or a TFDS classification set
+                "name": "imagenet2012",  # digits, folder, or a TFDS classification set; empty: no labelled images
                 "root": "",  # the folder, or TFDS's data_dir
+                "unlabelled": (),  # folders of images, flat or nested, that join the stages which need no labels
+                "eval_name": "",  # the dataset to evaluate on; empty: the one above, or agreement with the teacher
+                "eval_root": "",
                 "image_size": 224,  # 0: what the weights were trained with
                 "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
                 "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the image's area
@@ -128,9 +131,16 @@ def _stage(**changes: Any) -> dict[str, Any]:
 
 
 STAGES = tuple(base_config().stages)
-PATHS = ("dataset.root", "teacher.weights", "teacher.labels", "student.weights")
+PATHS = ("dataset.root", "dataset.eval_root", "teacher.weights", "teacher.labels", "student.weights")
 # What may differ when a run is resumed: none of it changes a weight.
-MAY_CHANGE = ("dataset.root", "dataset.workers", "dataset.worker_type", "checkpoint.every_steps", "eval_batch_size")
+MAY_CHANGE = (
+    "dataset.root",
+    "dataset.eval_root",
+    "dataset.workers",
+    "dataset.worker_type",
+    "checkpoint.every_steps",
+    "eval_batch_size",
+)
 
 
 def expand_paths(config: Config) -> None:
@@ -143,11 +153,26 @@ def expand_paths(config: Config) -> None:
         if look_up(config, path):
             parent, _, key = path.rpartition(".")
             look_up(config, parent)[key] = path_at(config, path)
+    config.dataset.unlabelled = unlabelled_folders(config)
+
+
+def unlabelled_folders(config: Config) -> tuple[str, ...]:
+    """Return the folders of images without labels, `~` expanded.
+
+    Raises:
+        UserError: one is not the path of a folder of this machine.
+    """
+    if invalid := [folder for folder in config.dataset.unlabelled if not isinstance(folder, str) or not folder]:
+        raise UserError(f"config.dataset.unlabelled has {invalid[0]!r}; each must be the path of a folder")
+    return tuple(_local(folder, "dataset.unlabelled") for folder in config.dataset.unlabelled)
 
 
 def path_at(config: Config, path: str) -> str:
     """Return the path at the config's key `path`, `~` expanded; empty where none is set."""
-    value = look_up(config, path)
+    return _local(look_up(config, path), path)
+
+
+def _local(value: Any, path: str) -> str:
     try:
         return str(local_path(value)) if value else ""
     except PathError as error:
@@ -162,6 +187,24 @@ def has_teacher(config: Config) -> bool:
 def has_new_classifier(config: Config) -> bool:
     """Return whether the teacher keeps the body of its weights and learns the dataset's classes."""
     return config.teacher.classifier == "new"
+
+
+def trains(config: Config, stage: str) -> bool:
+    """Return whether a stage trains: one with epochs, but for the teacher's where its classifier is given."""
+    given = stage == "teacher" and config.teacher.weights and not has_new_classifier(config)
+    return bool(config.stages[stage].epochs) and not given
+
+
+def needs_labels(config: Config, stage: str) -> bool:
+    """Return whether a stage learns from labels: all but stage 1 do, and stage 2 where alpha is 0."""
+    if stage == "stage2":
+        return config.stages.stage2.loss != "distillation" or config.stages.stage2.alpha > 0
+    return stage != "stage1"
+
+
+def evaluates_agreement(config: Config) -> bool:
+    """Return whether the evaluation images have no labels, so that the student is compared with its teacher."""
+    return not (config.dataset.name or config.dataset.eval_name)
 
 
 def has_student(config: Config) -> bool:

@@ -5,9 +5,13 @@ r"""A bottleneck in a MobileNetV2 that was trained on ImageNet, distilled on Ima
     python -m bottlefit_jax.main --config=configs/evaluate.py --workdir=runs/mobilenet-6ch-val1300 \
         --config.teacher.weights=weights/mobilenet_v2 --config.student.weights=runs/mobilenet-6ch/student \
         --config.dataset.root=ILSVRC_VAL1300 --config.dataset.resize=224
+    python -m bottlefit_jax.main --config=configs/imagenette_mobilenet.py:6ch --workdir=runs/mobilenet-frames \
+        --config.teacher.weights=weights/mobilenet_v2 --config.dataset.name= --config.dataset.unlabelled=FRAMES
 
 The argument is the number of channels, and `patch` for our own encoder: `6ch` or `6ch,patch`, which takes half an hour
-on two cores. Result: docs/results.md.
+on two cores. Result: docs/results.md. The third command trains on any folder of images, without labels, and reports
+agreement with the teacher. With `--config.dataset.eval_name=folder --config.dataset.eval_root=ILSVRC_VAL1300` it
+reports accuracy there.
 
 Training uses crops of 128 px; the second command evaluates at 224 px. A network of 224 px enlarges an image of 160 px
 by 1.4, and a crop of 128 px enlarged as much shows 91 of its 160 pixels a side, a third of the area. The receptive

@@ -237,7 +237,8 @@ def measure(
             local = np.stack([files.runs["local.tflite"](image) for image in images])
             _update_largest(largest, "local.tflite", local, logits["flax_float"][-1])
             logits["local"].append(local)
-    columns = data.class_columns(evaluation.class_names, student.meta.labels, student.meta.num_classes)
+    names = evaluation.class_names
+    columns = data.class_columns(names, student.meta.labels, student.meta.num_classes) if names else None
     joined = {name: np.concatenate(parts) for name, parts in logits.items()}
     return Measured(evaluation, columns, np.concatenate(all_sent), joined, largest)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bottlefit_jax import models
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.experiment.measurements import ANSWERS
 from bottlefit_jax.training import checkpoint
 from bottlefit_jax.training.network_meta import NetworkMeta
 
@@ -23,6 +24,7 @@ class Student:
         meta: description of the variables: the network's name, its options, classes and bottleneck, and more.
         dataset: the section `dataset` of the run's config.
         image_size: side of its square images, in pixels.
+        answers: the teacher's classes of the evaluation images, where these have no labels; else None.
     """
 
     module: models.Network
@@ -30,6 +32,7 @@ class Student:
     meta: NetworkMeta
     dataset: dict[str, Any]
     image_size: int
+    answers: tuple[int, ...] | None = None
 
 
 def read_student(workdir: Path) -> Student:
@@ -55,7 +58,12 @@ def read_student(workdir: Path) -> Student:
         dtype=jnp.float32,
         **meta.options,
     )
-    return Student(module, variables, meta, config["dataset"], meta.image_size)
+    return Student(module, variables, meta, config["dataset"], meta.image_size, _answers(workdir))
+
+
+def _answers(workdir: Path) -> tuple[int, ...] | None:
+    path = workdir / ANSWERS
+    return tuple(json.loads(path.read_text())) if path.is_file() else None
 
 
 def _how_to_get_one(config: dict[str, Any], workdir: Path) -> str:

@@ -57,6 +57,13 @@ def images(tmp_path):
 
 FOLDER = ("--config.dataset.name=folder", "--config.stages.stage1.batch_size=4", "--config.stages.stage2.batch_size=4")
 
+NO_LABELS = (
+    "--config.dataset.name=",
+    "--config.teacher.weights=/nowhere",
+    "--config.stages.teacher.epochs=0",
+    "--config.stages.stage2.epochs=0",
+)
+
 
 MISTAKES = [
     (["--config.stages.stage3.epochs=1"], "unknown config key: .*stage3.*stage2"),
@@ -80,6 +87,21 @@ MISTAKES = [
     (["--config.dataset.name=folder"], "root"),
     (["--config.teacher.weights=/nowhere"], "no weights at /nowhere"),
     (["--config.stages.teacher.epochs=0"], "there is no teacher"),
+    (["--config.dataset.unlabelled=/nowhere"], "unlabelled folder '/nowhere' cannot be read: no such file"),
+    (["--config.dataset.unlabelled=configs"], "unlabelled folder 'configs' holds no image .looked for"),
+    (["--config.dataset.unlabelled=(3,)"], "config.dataset.unlabelled has 3; each must be the path of a folder"),
+    (["--config.dataset.name="], "is empty, so there are no labels, and config.stages.stage2.epochs is 8; it"),
+    ([*NO_LABELS, "--config.stages.stage2.epochs=2"], "config.stages.stage2.epochs is 2; it must be 0 .*alpha=0"),
+    (
+        [*NO_LABELS, "--config.stages.stage2.epochs=2", "--config.stages.stage2.alpha=0"],
+        "is empty, and so is config.dataset.unlabelled; one of them must name images to train on",
+    ),
+    (
+        [*NO_LABELS, "--config.teacher.weights=", "--config.dataset.unlabelled=tests"],
+        "is compared with its teacher, and config.teacher.weights is empty",
+    ),
+    (["--config.dataset.eval_root=x"], "config.dataset.eval_root is 'x' and config.dataset.eval_name is empty"),
+    (["--config.dataset.eval_name=folder", "--config.dataset.eval_root=/nowhere"], "folder '/nowhere' does not exist"),
     (["--verbose"], "Unknown command line flag 'verbose'"),
     (["digits"], "unexpected argument 'digits'"),
 ]

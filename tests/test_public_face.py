@@ -27,8 +27,8 @@ EXPORTS = {
     "compare": "METHODS Method Options run_comparison",
     "convert": "from_keras from_torch to_torch",
     "data": (
-        "Source check_images class_columns default_resize describe_order eval_batches match_labels open_source "
-        "read_labels spread steps_per_epoch train_batches"
+        "Source Unlabelled check_images class_columns default_resize describe_order eval_batches match_labels "
+        "open_images open_source read_labels spread steps_per_epoch train_batches"
     ),
     "edge": "BytesSent EdgeClient ImageError Interpreter Prediction ProtocolError Timings Unavailable",
     "errors": "BottleFitError ParityError ProtocolError Unavailable UserError is_disk_full write_error",

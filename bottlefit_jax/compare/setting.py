@@ -13,7 +13,8 @@ from bottlefit_jax import data, lock, models
 from bottlefit_jax.compare import designs  # noqa: F401  a method names its design
 from bottlefit_jax.compare.methods import student_epochs
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.experiment.inputs import Networks, create_networks, open_source
+from bottlefit_jax.experiment.images import open_source
+from bottlefit_jax.experiment.inputs import Networks, create_networks
 from bottlefit_jax.experiment.run import run_experiment
 from bottlefit_jax.recipe import Config, bottleneck_options, has_new_classifier
 from bottlefit_jax.training import sharding

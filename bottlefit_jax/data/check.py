@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from bottlefit_jax.data.source import FileSource, Source
+from bottlefit_jax.data.unlabelled import Joined
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.images import check_image
 
@@ -34,6 +35,8 @@ def check_images(source: Source, *, at_most: int = 200_000, decode_bytes: int = 
     Raises:
         UserError: a file cannot be decoded, and the source does not skip it; the message names the first ones.
     """
+    if isinstance(source, Joined):
+        return sum(check_images(part, at_most=at_most, decode_bytes=decode_bytes) for part in source.sources)
     if not isinstance(source, FileSource) or len(source) > at_most:
         return 0
     decode = sum(_size(source.path(index)) for index in range(len(source))) <= decode_bytes

@@ -25,7 +25,13 @@ DPI = 150
 MAX_CHANNELS = 12  # the largest bottleneck of the reference; more maps than this are too small to read
 
 
-def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_stages: Sequence[str] = ("stage1",)):
+def training_curves(
+    path: str | os.PathLike,
+    history: Sequence[Mapping],
+    *,
+    log_stages: Sequence[str] = ("stage1",),
+    measure: str = "top-1",
+):
     """Draw loss and top-1 by epoch, a column for each stage.
 
     Args:
@@ -33,6 +39,7 @@ def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_
         history: one entry per epoch, in order: `{"stage", "epoch", "train_loss"}` and, where they were measured,
             "eval_loss", "top1" (percent) and "learning_rate". A number that is not finite leaves a gap.
         log_stages: the stages whose loss is a sum of squares, drawn on a logarithmic scale.
+        measure: what "top1" is called.
 
     Raises:
         UserError: the history is empty, or the file cannot be written.
@@ -48,7 +55,7 @@ def training_curves(path: str | os.PathLike, history: Sequence[Mapping], *, log_
         _top1_panel(axes[1, column], entries)
         axes[0, column].set_title(stage, fontsize=11, fontweight="bold", loc="left")
     axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("top-1, %")
+    axes[1, 0].set_ylabel(f"{measure}, %")
     save(plot, path)
 
 

@@ -1,7 +1,9 @@
 """The report of a run as dataclasses. `to_json` gives `report.json`, whose keys other people's tools read.
 
 Only measured numbers are attributes; what follows from them (savings, drops, intervals) is computed here. All
-accuracies are top-1 and top-5 in percent, all sizes bytes per image.
+accuracies are top-1 and top-5 in percent, all sizes bytes per image. Of evaluation images without labels the teacher's
+answers are the labels: `top1` is then the share of images that get the teacher's answer, `report.json` has it as
+`agreement`, and null for every accuracy.
 """
 
 from __future__ import annotations
@@ -117,6 +119,7 @@ class Report:
         files: the teacher on images that were sent as files.
         stages: what was trained, in order.
         versions: as `versions()` returns them.
+        agreement: whether the teacher's answers were the labels.
     """
 
     config: Mapping[str, Any]
@@ -129,6 +132,7 @@ class Report:
     files: Sequence[Alternative]
     stages: Sequence[StageSummary]
     versions: Mapping[str, Any]
+    agreement: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a report on no network.
@@ -165,22 +169,24 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return `report.json`: the structure of DESIGN's interface 1, in plain values."""
         student = self.student
+        measured = _as_agreement if self.agreement else dict
+        measure = {"measure": "agreement" if self.agreement else "accuracy"}
         return plain_values(
             {
                 "config": self.config,
                 "dataset": self.dataset,
-                "teacher": None if self.teacher is None else self.teacher.to_json(),
-                "student": None if student is None else self._student_json(student),
+                "teacher": None if self.teacher is None else measured(self.teacher.to_json()),
+                "student": None if student is None else measured(self._student_json(student)),
                 "bytes_per_image": {
                     "latent_payload": None if student is None else student.payload,
                     "jpeg": self.jpeg,
                     "saving_percent": self.saving_percent,
                 },
                 "default_rate": None if student is None else student.default_rate,
-                "rates": [] if student is None else [rate.to_json() for rate in student.rates],
+                "rates": [] if student is None else [measured(rate.to_json()) for rate in student.rates],
                 "encoder": None if student is None else {"params": student.params, "macs": student.macs},
-                "evaluation": {"images": self.images, "chance_percent": self.chance_percent},
-                "alternatives": [row.to_json() for row in self.alternatives],
+                "evaluation": {**measure, "images": self.images, "chance_percent": self.chance_percent},
+                "alternatives": [measured(row.to_json()) for row in self.alternatives],
                 "stages": [dataclasses.asdict(stage) for stage in self.stages],
                 "versions": self.versions,
             }
@@ -197,6 +203,14 @@ class Report:
             "float_top1": student.float_top1,
             "tables_from": student.tables_from,
         }
+
+
+def _as_agreement(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its accuracies under the name of agreement, and null in their place."""
+    top1 = {key: value for key, value in values.items() if "top1" in key}
+    unknown = dict.fromkeys([*top1, *(key for key in values if key == "top5")])
+    known = {key.replace("top1", "agreement"): value for key, value in top1.items() if "drop" not in key}
+    return {**values, **unknown, **known}
 
 
 def versions() -> dict[str, Any]:

@@ -59,10 +59,13 @@ def _headline(report: Report) -> str:
             f"{first_five if _has_top5(teacher) else ''}. "
             f"An image is {bytes_text(report.jpeg)} as JPEG at quality 95."
         )
+    if report.agreement:
+        correct = f"for **{student.top1:.2f} %** of the images its teacher gives the same answer"
+    else:
+        correct = f"**{student.top1:.2f} %** of the images are classified correctly{_against_teacher(report)}"
     saving = report.saving_percent or 0.0
     change = f"{abs(saving):.1f} % {'less' if saving >= 0 else '**more**'}"
     compared = f"{change} than a JPEG at quality 95 ({bytes_text(report.jpeg)})"
-    correct = f"**{student.top1:.2f} %** of the images are classified correctly{_against_teacher(report)}"
     return f"The device sends **{bytes_text(student.payload)}** per image, {compared}, and {correct}."
 
 
@@ -79,8 +82,13 @@ def _against_teacher(report: Report) -> str:
 def _remarks(report: Report) -> list[str]:
     """List what a reader should know before quoting the headline."""
     remarks = _near_chance(report)
+    if report.agreement:
+        remarks.append(
+            f"**There were no labels.** Everything here is agreement: how many of {report.images:,} images get the "
+            "teacher's answer. It says nothing of how often that answer is correct; accuracy is not known."
+        )
     if report.student is not None:
-        drop = round(report.drop_points or 0.0, 2)
+        drop = 0.0 if report.agreement else round(report.drop_points or 0.0, 2)
         if drop > DROP_GOAL:
             remarks.append(
                 f"The student loses {drop:.2f} points of top-1. That is more than the {DROP_GOAL} points that "
@@ -108,6 +116,8 @@ def _near_chance(report: Report) -> list[str]:
     chance = report.chance_percent
     limit = chance + min(chance, (100 - chance) / 10)
     networks = {"teacher": report.teacher, "student": report.student}
+    if report.agreement:
+        del networks["teacher"]  # it agrees with itself
     return [
         f"**The {role} is near chance**: {network.top1:.2f} % of {report.images:,} images, and the most frequent "
         f"class alone gives {chance:.2f} %. No comparison with it means anything."
@@ -122,7 +132,7 @@ def _rates(report: Report) -> list[str]:
     if student is None or not student.rates:
         return []
     images = "training images" if student.tables_from == "train" else "these evaluation images, as there were no others"
-    rows = [("rate", "mean", "95th percentile", "top-1", "less than without a quantiser", "steps")]
+    rows = [("rate", "mean", "95th percentile", _measure(report), "less than without a quantiser", "steps")]
     for rate in student.rates:
         name = f"**{rate.id}**" if rate.id == student.default_rate else rate.id
         sizes = (bytes_text(rate.bytes_mean), bytes_text(rate.bytes_p95))
@@ -151,7 +161,7 @@ def _alternatives(report: Report) -> list[str]:
     rows = report.alternatives
     if report.student is None or len(rows) == 1:
         return []
-    cells = [("", "sent per image", "top-1", "95 % interval", "images", "multiply-adds on the device")]
+    cells = [("", "sent per image", _measure(report), "95 % interval", "images", "multiply-adds on the device")]
     for row in rows:
         low, high = row.interval95
         shown = (bytes_text(row.sent), f"{row.top1:.2f} %", f"{low:.2f} to {high:.2f} %", f"{row.images:,}")
@@ -161,16 +171,21 @@ def _alternatives(report: Report) -> list[str]:
         markdown_table(cells, "lrrrrr"),
         " ".join(
             [
-                "JPEG and WebP are files of the image at the network's input size, as Pillow writes them; their top-1 "
-                "is the teacher's on the decoded images. Intervals are Wilson's.",
-                *_verdict(rows),
+                "JPEG and WebP are files of the image at the network's input size, as Pillow writes them; their "
+                f"{_measure(report)} is the teacher's on the decoded images. Intervals are Wilson's.",
+                *_verdict(rows, "get the teacher's answer" if report.agreement else "are classified correctly"),
             ]
         ),
     ]
 
 
-def _verdict(rows: Sequence[Alternative]) -> list[str]:
-    """State what the student saves against the best file and against the whole teacher, whichever way it goes."""
+def _verdict(rows: Sequence[Alternative], measured: str) -> list[str]:
+    """State what the student saves against the best file and against the whole teacher, whichever way it goes.
+
+    Args:
+        rows: of the table.
+        measured: what the percentages are of: images that `measured`.
+    """
     of = {row.method: row for row in rows}
     student, local, files = of.get("student"), of.get("local"), [row for row in rows if row.method in FILES]
     if student is None or local is None:
@@ -181,7 +196,7 @@ def _verdict(rows: Sequence[Alternative]) -> list[str]:
         best = max(beaten, key=lambda row: row.top1)
         sentences.append(
             f"**Splitting saves no bytes here**: {best.name} sends {bytes_text(best.sent)}, no more than the "
-            f"student's {bytes_text(student.sent)}, and {best.top1:.2f} % are classified correctly "
+            f"student's {bytes_text(student.sent)}, and {best.top1:.2f} % {measured} "
             f"(student: {student.top1:.2f} %)."
         )
     elif comparable:
@@ -206,22 +221,33 @@ def _verdict(rows: Sequence[Alternative]) -> list[str]:
 
 def _summary_table(report: Report) -> str:
     """Show teacher and student side by side, or the one that there is."""
-    rows = [["", "top-1", "top-5", "sent per image", "on the device"]]
+    accuracies = _agreement if report.agreement else _accuracies
+    names = ["agreement with the teacher"] if report.agreement else ["top-1", "top-5"]
+    rows = [["", *names, "sent per image", "on the device"]]
     if (teacher := report.teacher) is not None:
         sent = f"{bytes_text(report.jpeg)} (JPEG, quality 95)"
-        rows.append([f"teacher: {teacher.name}", *_accuracies(teacher), sent, "nothing"])
+        rows.append([f"teacher: {teacher.name}", *accuracies(teacher), sent, "nothing"])
     if (student := report.student) is not None:
         latent = ["latent", " × ".join(map(str, student.latent_shape))]
         latent += [] if student.bits is None else [f"{student.bits} bits per value, rate {student.default_rate}"]
         sent = f"{bytes_text(student.payload)} ({', '.join(latent)})"
         cost = f"{count_text(student.params)} parameters, {count_text(student.macs)} multiply-adds"
-        rows.append([f"student: {student.name}", *_accuracies(student), sent, cost])
+        rows.append([f"student: {student.name}", *accuracies(student), sent, cost])
     return markdown_table(list(zip(*rows, strict=True)), "l" + "r" * (len(rows) - 1))
 
 
 def _accuracies(network: NetworkResult) -> list[str]:
     top5 = f"{network.top5:.2f} %" if _has_top5(network) else f"– ({network.classes} classes)"
     return [f"{network.top1:.2f} %", top5]
+
+
+def _agreement(network: NetworkResult) -> list[str]:
+    return [f"{network.top1:.2f} %"]
+
+
+def _measure(report: Report) -> str:
+    """Return what percentages are called."""
+    return "agreement" if report.agreement else "top-1"
 
 
 def _has_top5(network: NetworkResult) -> bool:

@@ -1,4 +1,4 @@
-"""The inputs of an experiment, opened before anything is compiled: images, networks, stages, workdir.
+"""The inputs of an experiment, opened before anything is compiled: networks, stages, workdir.
 
 Nearly every mistake in a config is reported here, as one line.
 """
@@ -30,6 +30,7 @@ from bottlefit_jax.recipe import (
     has_student,
     has_teacher,
     model_options,
+    trains,
 )
 from bottlefit_jax.training import checkpoint
 from bottlefit_jax.training.network_meta import NetworkMeta
@@ -56,6 +57,8 @@ class Networks:
         std: likewise.
         num_classes: of both networks.
         labels: the names of each class of the logits; () where they are unknown.
+        train_indices: columns of the logits that are the training images' classes; None where they are all of them, in
+            order, or no stage learns from them.
         class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
     """
 
@@ -71,6 +74,7 @@ class Networks:
     std: tuple[float, ...]
     num_classes: int
     labels: tuple[tuple[str, ...], ...]
+    train_indices: tuple[int, ...] | None
     class_indices: tuple[int, ...] | None
 
     def module(self, role: Role) -> Module:
@@ -79,12 +83,8 @@ class Networks:
 
 
 def stages_to_run(config: Config) -> tuple[str, ...]:
-    """Return the names of the stages that train something.
-
-    Stages of 0 epochs are left out, and so is the teacher's where its weights are given with their classifier.
-    """
-    given = ("teacher",) if config.teacher.weights and not has_new_classifier(config) else ()
-    return tuple(name for name in STAGES if name not in given and config.stages[name].epochs)
+    """Return the names of the stages that train something."""
+    return tuple(name for name in STAGES if trains(config, name))
 
 
 def stage_settings(config: Config, name: str) -> StageSettings:
@@ -116,59 +116,21 @@ def create_stages(config: Config, networks: Networks) -> dict[str, Stage]:
     return stages
 
 
-def open_source(config: Config, split: str) -> data.Source:
-    """Open and check the images of one split.
-
-    Raises:
-        UserError: see `data.open_source` and `data.check_images`.
-    """
-    options = {"root": config.dataset.root, "on_bad_image": config.dataset.on_bad_image}
-    source = data.open_source(config.dataset.name, split=split, **options)
-    if split == "train":
-        for name in stages_to_run(config):
-            data.steps_per_epoch(source, config.stages[name].batch_size)
-    data.check_images(source)
-    return source
-
-
-def open_training(config: Config, networks: Networks, eval_source: data.Source) -> data.Source | None:
-    """Open the training images; None where nothing is trained, calibrated or sent as payloads.
-
-    Payloads can do without them: None too where they are needed for nothing else and there are none.
-
-    Raises:
-        UserError: see `open_source`; or their classes differ from those of the evaluation images.
-    """
-    if not stages_to_run(config) and not needs_calibration(networks.student_variables):
-        if networks.student is None or not networks.bottleneck["bits"]:
-            return None
-        try:
-            source = open_source(config, "train")
-        except UserError:
-            return None
-        return source if source.class_names == eval_source.class_names else None
-    source = open_source(config, "train")
-    if source.class_names != eval_source.class_names:
-        different = sorted({*source.class_names} ^ {*eval_source.class_names})
-        raise UserError(f"training and evaluation images have different classes: {', '.join(different[:5])}")
-    return source
-
-
-def describe_data(networks: Networks, eval_source: data.Source, train_source: data.Source | None) -> list[str]:
-    """Return notes on the images for the user, a line each: files left out, and an assumed order of classes."""
-    sources = [source for source in (train_source, eval_source) if source is not None]
-    lines = [f"left out of {source.split}: {left_out}" for source in sources if (left_out := source.left_out())]
-    return lines if networks.labels else [*lines, data.describe_order(eval_source.class_names)]
-
-
 def needs_calibration(student_variables: Variables | None) -> bool:
     """Return whether these variables have a static range that has not been measured yet."""
     ranges = jax.tree.leaves((student_variables or {}).get("ranges", {}))
     return bool(ranges) and not any(np.any(leaf) for leaf in ranges)
 
 
-def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
+def create_networks(
+    config: Config, class_names: Sequence[str] | None, train_names: Sequence[str] | None = None
+) -> Networks:
     """Build teacher and student, and read the weights that the config names.
+
+    Args:
+        config: of the run.
+        class_names: of the evaluation images; None where these have no labels.
+        train_names: of the training images; None where no stage learns from their labels.
 
     Raises:
         UserError: an unknown model, feature or option; weights of another model; classes that do not match.
@@ -177,7 +139,8 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
     student_variables, student_meta = _load(config.student.weights, "student")
     metas = {config[key].weights: meta for key, meta in (("teacher", teacher_meta), ("student", student_meta)) if meta}
     name, options = _backbone(config, metas)
-    num_classes, labels = len(class_names), tuple((name,) for name in class_names)
+    own = tuple((train_names if train_names is not None else class_names) or ())
+    num_classes, labels = len(own), tuple((name,) for name in own)
     if metas and not has_new_classifier(config):
         num_classes = _consistent("num_classes", metas)
         labels = next(iter(metas.values())).labels
@@ -210,14 +173,24 @@ def create_networks(config: Config, class_names: Sequence[str]) -> Networks:
         std=tuple(config.dataset.std or _consistent("std", metas) or IMAGENET_STD),
         num_classes=num_classes,
         labels=labels,
+        train_indices=None
+        if train_names is None
+        else _class_columns(train_names, labels, num_classes, own=bool(metas)),
         class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
     )
 
 
-def _class_columns(class_names: Sequence[str], labels: Any, num_classes: int, *, own: bool) -> tuple[int, ...] | None:
-    """Call `data.class_columns`, and suggest a new classifier for classes that the weights do not have."""
+def _class_columns(
+    class_names: Sequence[str] | None, labels: Any, num_classes: int, *, own: bool
+) -> tuple[int, ...] | None:
+    """Call `data.class_columns`, and suggest a new classifier for classes that the weights do not have.
+
+    All columns count where there are no classes, but the labels must be as many as the network has classes.
+    """
+    if not class_names and not labels:
+        return None
     try:
-        return data.class_columns(class_names, labels, num_classes)
+        return data.class_columns(class_names or (), labels, num_classes) or None
     except UserError as error:
         hint = "; to teach the weights your own classes, give --config=configs/own_classes.py" if own else ""
         raise UserError(f"{error}{hint}") from error

@@ -1,7 +1,9 @@
 """What a run measures of its networks, with its images: accuracy, static ranges, payloads, images sent as files."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,14 +12,17 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.evaluation import alternatives, payloads
-from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate
+from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate, predict
 from bottlefit_jax.evaluation.rates import training_images
 from bottlefit_jax.evaluation.split_student import SplitStudent
 from bottlefit_jax.experiment.inputs import Networks, Variables
+from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import Config
 from bottlefit_jax.training import sharding
 from bottlefit_jax.training.progress import RunLog
 from bottlefit_jax.training.stages import Role
+
+ANSWERS = "teacher_answers.json"  # the teacher's class of each evaluation image, where these have no labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,23 @@ class Measurements:
             **self.pixels(),
         )
         return {**student, "ranges": sharding.put_replicated(self.mesh, {"quantizer": ranges})}
+
+    def with_answers_of_teacher(self, workdir: Path) -> "Measurements":
+        """Return the same with the teacher's answers as labels of the evaluation images, which have none of their own.
+
+        Args:
+            workdir: gets the answers as a file, for the export.
+        """
+        networks, source = self.networks, self.eval_source
+        assert isinstance(source, data.Unlabelled)
+        answers = predict(
+            networks.teacher, networks.teacher_variables, self.batches(source), mesh=self.mesh, **self.pixels()
+        )[: len(source)]
+        if jax.process_index() == 0:
+            write_text(workdir / ANSWERS, json.dumps(answers.tolist()) + "\n")
+        named = [names[min(1, len(names) - 1)] for names in networks.labels]  # after a WordNet id, if there is one
+        classes = named or [f"class {index}" for index in range(networks.num_classes)]
+        return dataclasses.replace(self, eval_source=source.with_labels(answers, classes))
 
     def sent_as_files(self, teacher: Variables) -> list[alternatives.Alternative]:
         """Evaluate the teacher on images that were sent as files."""

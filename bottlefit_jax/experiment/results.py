@@ -19,7 +19,7 @@ from bottlefit_jax.evaluation.report import NetworkResult, Report, StageSummary,
 from bottlefit_jax.evaluation.report_files import write_report
 from bottlefit_jax.experiment.inputs import Networks, Variables
 from bottlefit_jax.files import write_text
-from bottlefit_jax.recipe import Config
+from bottlefit_jax.recipe import Config, evaluates_agreement
 
 SHOWN = 6  # images in latents.png
 RATES = "rates.json"  # the tables of the report's payloads; a bundle has its own, of its own head's latents
@@ -61,7 +61,8 @@ def write_results(
     """
     jpeg, labels, shown = _read_images(images, classes=len(class_names))
     if history:
-        plots.training_curves(workdir / "training_curves.png", history)
+        measure = "agreement" if evaluates_agreement(config) else "top-1"
+        plots.training_curves(workdir / "training_curves.png", history, measure=measure)
     found = {"images": len(labels), "classes": len(class_names)}
     student = None
     if payloads is not None:
@@ -76,7 +77,7 @@ def write_results(
         teacher = NetworkResult(name=networks.name, macs=cost, **accuracy["teacher"], **found)
     report = Report(
         config=resolved(config, networks),
-        dataset=Path(config.dataset.root).name if config.dataset.name == "folder" else config.dataset.name,
+        dataset=dataset_name(config),
         teacher=teacher,
         student=student,
         jpeg=float(jpeg.mean()),
@@ -85,9 +86,19 @@ def write_results(
         files=files,
         stages=[StageSummary(**summary) for summary in stages],
         versions=versions(),
+        agreement=evaluates_agreement(config),
     )
     write_report(workdir, report, command=command)
     return report.to_json()
+
+
+def dataset_name(config: Config) -> str:
+    """Return what the evaluation images are called: the name of their folder or of their data set."""
+    chosen = config.dataset
+    if evaluates_agreement(config):
+        return " + ".join(Path(folder).name for folder in chosen.unlabelled)
+    name, root = (chosen.eval_name, chosen.eval_root) if chosen.eval_name else (chosen.name, chosen.root)
+    return Path(root).name if name == "folder" else name
 
 
 def resolved(config: Config, networks: Networks) -> dict[str, Any]:

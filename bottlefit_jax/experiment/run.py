@@ -12,17 +12,15 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.config_check import check_config
+from bottlefit_jax.experiment.images import class_names, describe_data, images_of_stage, open_source, open_training
 from bottlefit_jax.experiment.inputs import (
     Networks,
     Variables,
     claim_workdir,
     create_networks,
     create_stages,
-    describe_data,
     hold_workdir,
     needs_calibration,
-    open_source,
-    open_training,
     stages_to_run,
 )
 from bottlefit_jax.experiment.measurements import Measurements
@@ -30,7 +28,7 @@ from bottlefit_jax.experiment.results import write_results
 from bottlefit_jax.experiment.streams import stream_key, stream_seed
 from bottlefit_jax.models import folded_norms, with_body_of, with_measured_norms, with_stem_of, with_tail_of
 from bottlefit_jax.models.normalise import normalise
-from bottlefit_jax.recipe import Config
+from bottlefit_jax.recipe import Config, evaluates_agreement
 from bottlefit_jax.training import checkpoint, loop, optimizer, sharding, step
 from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.progress import RunLog
@@ -60,24 +58,28 @@ def run_experiment(
     """
     check_config(config)
     eval_source = open_source(config, "val")
-    networks = create_networks(config, eval_source.class_names)
+    networks = create_networks(config, **class_names(config, eval_source))
     stages = create_stages(config, networks)
     train_source = open_training(config, networks, eval_source)
     mesh = sharding.create_mesh(*(config.stages[name].batch_size for name in stages_to_run(config)))
     with hold_workdir(workdir):
         claim_workdir(workdir, config)
-        log = RunLog(workdir, primary=jax.process_index() == 0)
+        measure = "agreement" if evaluates_agreement(config) else "top-1"
+        log = RunLog(workdir, primary=jax.process_index() == 0, measure=measure)
         log.say(sharding.describe(mesh))
         for line in describe_data(networks, eval_source, train_source):
             log.say(line)
+        measured = Measurements(config, networks, train_source, eval_source, mesh, log)
+        if isinstance(eval_source, data.Unlabelled):
+            measured = measured.with_answers_of_teacher(workdir)
         experiment = _Experiment(
             config=config,
             workdir=workdir,
             networks=networks,
             stages=stages,
             train_source=train_source,
-            eval_source=eval_source,
-            measured=Measurements(config, networks, train_source, eval_source, mesh, log),
+            eval_source=measured.eval_source,
+            measured=measured,
             mesh=mesh,
             log=log,
             stop=stop or loop.StopRequest(),
@@ -152,7 +154,7 @@ class _Experiment:
         config, settings, stage = self.config, self.config.stages[name], self.stages[name]
         module, student = self.networks.module(stage.network), stage.network is Role.STUDENT
         measured = self.measured
-        steps_per_epoch = data.steps_per_epoch(self.train_source, stage.batch_size)
+        steps_per_epoch = data.steps_per_epoch(images_of_stage(config, name, self.train_source), stage.batch_size)
         schedule = optimizer.create_schedule(
             settings.schedule,
             learning_rate=settings.learning_rate,
@@ -208,7 +210,7 @@ class _Experiment:
     def _train_batches(self, stage: Stage, start: int) -> Iterator[dict[str, np.ndarray]]:
         chosen = self.config.dataset
         batches = data.train_batches(
-            self.train_source,
+            images_of_stage(self.config, stage.name, self.train_source),
             batch_size=stage.batch_size,
             image_size=chosen.image_size,
             seed=stream_seed(self.config.seed, f"{stage.name} data"),
@@ -221,9 +223,9 @@ class _Experiment:
 
     def _relabelled(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return a batch whose labels are columns of the logits, where those have other classes too."""
-        if self.networks.class_indices is None:
+        if self.networks.train_indices is None:
             return batch
-        return {**batch, "label": np.asarray(self.networks.class_indices, np.int32)[batch["label"]]}
+        return {**batch, "label": np.asarray(self.networks.train_indices, np.int32)[batch["label"]]}
 
     def _save_network(self, role: Role, variables: Variables, bottleneck: dict[str, Any] | None) -> None:
         """Write a finished network to `workdir/ROLE`, for other configs and the export."""

@@ -19,15 +19,16 @@ class RunLog:
             "images_per_second"}, and {"top1", "top5"} in percent where the epoch was evaluated.
     """
 
-    def __init__(self, workdir: Path, *, primary: bool = True):
+    def __init__(self, workdir: Path, *, primary: bool = True, measure: str = "top-1"):
         """Open the log of a run, and read what an earlier process of the same run wrote.
 
         Args:
             workdir: of the run.
             primary: whether this process is the first of several hosts'.
+            measure: what lines call "top1".
         """
         self._path = workdir / "metrics.jsonl"
-        self._primary = primary
+        self._primary, self._measure = primary, measure
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard")) if primary else None
         self.records: list[dict[str, Any]] = []
         if self._path.exists():
@@ -60,7 +61,7 @@ class RunLog:
                 self._events.add_scalar(f"{record['stage']}/{name}", record[name], record["step"])
         for term, value in record["terms"].items():
             self._events.add_scalar(f"{record['stage']}/loss/{term}", value, record["step"])
-        top1 = f"top-1 {record['top1']:.2f} %  " if "top1" in record else ""
+        top1 = f"{self._measure} {record['top1']:.2f} %  " if "top1" in record else ""
         self.say(
             f"{record['stage']}  epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4g}  "
             f"{top1}{record['images_per_second']:.0f} images/s"

@@ -57,7 +57,10 @@ def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monk
         (["--config=configs/digits.py:6ch"], "configs/digits.py takes no argument, and '6ch' was given"),
         (["--config=README.md"], "README.md is not a Python file"),
         ([DIGITS, "--config.datset.name=x"], "unknown config key: config.datset.name; config has checkpoint, "),
-        ([DIGITS, "--config.dataset.nam=x"], "config.dataset.nam; config.dataset has crop_scale, flip, image_size"),
+        (
+            [DIGITS, "--config.dataset.nam=x"],
+            "config.dataset.nam; config.dataset has crop_scale, eval_name, eval_root",
+        ),
         ([DIGITS, "--config.seed.x=1"], "config.seed.x: config.seed is 0, without keys of its own"),
         ([DIGITS, "--config.seed=abc"], "--config.seed=abc: it must be a whole number"),
         ([DIGITS, "--config.stages.stage1.epochs=1.5"], "stage1.epochs=1.5: it must be a whole number"),

@@ -50,7 +50,7 @@ def test_the_json_has_the_keys_and_values_of_the_interface():
             )
         ],
         "encoder": {"params": 22123, "macs": 118013952},
-        "evaluation": {"images": 1000, "chance_percent": 10.0},
+        "evaluation": {"measure": "accuracy", "images": 1000, "chance_percent": 10.0},
         "alternatives": [
             {
                 "method": method,
@@ -125,3 +125,17 @@ def test_versions_name_the_libraries_and_the_device():
     assert list(found) == ["python", "jax", "flax", "optax", "numpy", "bottlefit_jax", "device", "device_count"]
     assert found["numpy"] == np.__version__
     assert found["device"] == "cpu"
+
+
+def test_without_labels_agreement_takes_the_place_of_accuracies_and_no_key_is_missing():
+    values, with_labels = report(agreement=True).to_json(), report().to_json()
+    assert values["evaluation"] == {"measure": "agreement", "images": 1000, "chance_percent": 10.0}
+    for key in ("teacher", "student"):
+        assert with_labels[key].keys() <= values[key].keys()
+        assert (values[key]["top1"], values[key]["top5"], values[key]["top1_interval95"]) == (None, None, None)
+    student = values["student"]
+    assert (student["agreement"], student["float_agreement"], student["top1_drop_points"]) == (98.2, 98.4, None)
+    assert student["agreement_interval95"] == with_labels["student"]["top1_interval95"]
+    assert "agreement_drop_points" not in student
+    assert [rate["agreement"] for rate in values["rates"]] == [98.3, 98.3, 98.2]
+    assert {row["top1"] for row in values["rates"] + values["alternatives"]} == {None}

@@ -127,3 +127,15 @@ def test_a_teacher_near_chance_is_warned_of(top1, warned):
     assert ("**The teacher is near chance**" in text) == warned
     assert (f"{top1:.2f} % of 355 images, and the most frequent class alone gives 10.40 %" in text) == warned
     assert "The student is near chance" not in text
+
+
+def test_agreement_is_never_called_accuracy():
+    text = text_of(report(agreement=True))
+    assert "JPEG at quality 95 (1,008 bytes), and for **98.20 %** of the images its teacher gives the same" in text
+    assert "**There were no labels.**" in text
+    assert "how many of 1,000 images get the teacher's answer" in text
+    assert "accuracy is not known" in text
+    assert "| agreement with the teacher | 98.50 % | 98.20 % |" in text
+    assert "classified correctly" not in text
+    assert "top-" not in text
+    assert "points of top-1" not in text

@@ -10,20 +10,23 @@ import numpy as np
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.config_check import check_config
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.experiment.images import class_names, describe_data, images_of_stage, open_source, open_training
 from bottlefit_jax.experiment.inputs import (
     claim_workdir,
     create_networks,
-    describe_data,
     needs_calibration,
-    open_source,
-    open_training,
     stages_to_run,
 )
+from bottlefit_jax.experiment.measurements import Measurements
 from bottlefit_jax.experiment.results import resolved
+from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.recipe import BOTTLENECK, IMAGENET_MEAN, base_config
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
-from bottlefit_jax.training.sharding import to_host
+from bottlefit_jax.training.progress import RunLog
+from bottlefit_jax.training.sharding import create_mesh, to_host
+from bottlefit_jax.training.stages import Role
 from tests.data.images import make_folder
 
 
@@ -213,6 +216,73 @@ def test_the_report_shows_the_values_that_a_config_left_open(config, student):
     config.student.bottleneck.bits = 0
     assert resolved(config, create_networks(config, ["thing 1"]))["student"]["bottleneck"]["bits"] == 0
     assert config.student.bottleneck.channels is None
+
+
+@pytest.fixture
+def unlabelled(config, teacher, tmp_path):
+    """The config of a run of stage 1 alone on 30 images without labels."""
+    make_folder(tmp_path / "frames", train=10, val=5)
+    config.teacher.weights = str(teacher)
+    config.dataset.update(name="", unlabelled=(str(tmp_path / "frames"),))
+    config.stages.stage1.update(epochs=1, batch_size=9)
+    config.stages.stage2.epochs = 0
+    return config
+
+
+def test_a_run_without_labels_has_all_of_its_teachers_classes(unlabelled):
+    config = unlabelled
+    check_config(config)
+    evaluation = open_source(config, "val")
+    networks = create_networks(config, **class_names(config, evaluation))
+    assert (networks.num_classes, networks.class_indices, networks.train_indices) == (12, None, None)
+    training = open_training(config, networks, evaluation)
+    assert training is not None
+    assert (len(training), len(evaluation)) == (27, 3)
+    assert describe_data(networks, evaluation, training) == [
+        "no labels: agreement with the teacher is measured on 3 images that are held out"
+    ]
+    config.stages.stage1.batch_size = 28
+    with pytest.raises(UserError, match="batch_size 28 must be from 1 to the 27 images of unlabelled/train"):
+        open_training(config, networks, evaluation)
+
+
+def test_the_evaluation_can_be_of_another_dataset_with_other_classes(unlabelled, tmp_path):
+    config = unlabelled
+    make_folder(tmp_path / "train", classes=("thing 3", "thing 5"))
+    make_folder(tmp_path / "val", classes=("thing 5", "thing 11", "thing 0"))
+    config.dataset.update(name="folder", root=str(tmp_path / "train"))
+    config.dataset.update(eval_name="folder", eval_root=str(tmp_path / "val"))
+    config.stages.stage2.update(epochs=1, batch_size=4)
+    evaluation = open_source(config, "val")
+    networks = create_networks(config, **class_names(config, evaluation))
+    assert (networks.class_indices, networks.train_indices) == ((0, 11, 5), (3, 5))
+    training = open_training(config, networks, evaluation)
+    assert training is not None
+    assert len(training) == 12 + 30
+    assert [len(images_of_stage(config, stage, training)) for stage in ("stage1", "stage2")] == [42, 12]
+    config.stages.stage2.alpha = 0.0
+    assert len(images_of_stage(config, "stage2", training)) == 42
+    assert class_names(config, evaluation)["train_names"] is None
+    config.dataset.update(name="")
+    check_config(config)
+    assert len(open_source(config, "train")) == 30
+
+
+def test_the_teachers_answers_are_the_labels_of_images_without(unlabelled, teacher, tmp_path):
+    config = unlabelled
+    source = open_source(config, "val")
+    networks = create_networks(config, **class_names(config, source))
+    log = RunLog(tmp_path, primary=False)
+    measured = Measurements(config, networks, None, source, create_mesh(8), log).with_answers_of_teacher(tmp_path)
+    assert networks.teacher_variables is not None
+    assert measured.evaluate(Role.TEACHER, networks.teacher_variables)["top1"] == 100.0
+    images = np.concatenate([batch["image"][batch["mask"]] for batch in measured.batches(source)])
+    pixels = normalise(jnp.asarray(images), **measured.pixels())
+    logits = networks.teacher.apply(networks.teacher_variables, pixels, train=False)[0]
+    answers = logits.argmax(-1).tolist()
+    assert [measured.eval_source[index]["label"] for index in range(3)] == answers
+    assert json.loads((tmp_path / "teacher_answers.json").read_text()) == answers
+    assert measured.eval_source.class_names[4] == "thing 4"
 
 
 def test_payloads_take_their_tables_from_training_images_where_there_are_any(config, student, tmp_path):

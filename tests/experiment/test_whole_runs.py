@@ -97,3 +97,38 @@ def test_a_run_with_a_teacher_from_a_folder_a_static_range_and_skipped_images_is
     report = (tmp_path / "run" / "report.md").read_text()
     assert "resnet18 + 3-channel bottleneck" in report
     assert ROOT.name not in report.split("```")[0]
+
+
+@pytest.mark.slow
+def test_a_run_without_labels_is_resumed_bit_identically_with_other_workers_and_reports_agreement(teacher, tmp_path):
+    digit_images(tmp_path / "frames", (3, 4), each=20)
+    flags = (
+        f"--config.teacher.weights={teacher}",
+        "--config.teacher.options.width=8",
+        "--config.dataset.name=",
+        f"--config.dataset.unlabelled={tmp_path / 'frames'}",
+        "--config.checkpoint.every_steps=2",
+        "--config.stages.stage1.epochs=2",
+        "--config.stages.stage1.batch_size=8",
+        "--config.stages.stage2.epochs=0",
+    )
+    code, out, err = run(*flags, f"--workdir={tmp_path / 'run'}")
+    assert code == 0, err
+    assert "agreement with the teacher is measured on 6 images that are held out" in out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["evaluation"]["measure"], report["evaluation"]["images"]) == ("agreement", 6)
+    assert report["student"]["top1"] is None
+    assert 0 <= report["student"]["agreement"] <= 100
+    assert report["student"]["tables_from"] == "train"
+
+    killed = (*flags, f"--workdir={tmp_path / 'killed'}")
+    path = tmp_path / "killed" / "checkpoints" / "stage1" / "4"
+    command = ("bottlefit_jax.main", "--config=configs/digits.py", *killed)
+    assert signalled.run(*command, signum=signal.SIGKILL, path=path)[0] == -signal.SIGKILL
+    code, out, err = run(*killed, "--config.dataset.workers=3")
+    assert code == 0, err
+    assert "stage1: resuming from step" in out
+    digests = {load_variables(tmp_path / name / "student")[1].digest for name in ("run", "killed")}
+    assert len(digests) == 1
+    rates = [(tmp_path / name / "rates.json").read_bytes() for name in ("run", "killed")]
+    assert rates[0] == rates[1]
