@@ -76,6 +76,10 @@ def base_config() -> Config:
                     "range": config_dict.placeholder(str),  # "static": calibrated once, after training; or "dynamic"
                     "quantize_training": config_dict.placeholder(bool),  # also in training, straight-through gradient
                 },
+                "rate": {  # train for payloads of few bytes; see models/density.py
+                    "weight": 0.0,  # of a bit in stage 1's loss, at a step of 1; 0: off
+                    "steps": (1.0,),  # drawn for each image, in units of the latent
+                },
                 "calibration_images": 256,  # training images that set a static range
             },
             "stages": {
@@ -91,6 +95,7 @@ def base_config() -> Config:
                 "stage1": _stage(
                     optimizer="adam",
                     matched=(),  # features; empty: the model's own
+                    relative=False,  # divide each feature's squared errors by the variance of the teacher's
                 ),
                 "stage2": _stage(
                     optimizer="sgd",

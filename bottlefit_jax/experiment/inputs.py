@@ -60,6 +60,7 @@ class Networks:
         train_indices: columns of the logits that are the training images' classes; None where they are all of them, in
             order, or no stage learns from them.
         class_indices: columns of the logits that are the dataset's classes; None where they are all of them, in order.
+        steps: that a student is trained for, in units of the latent; () where it is not trained for rates.
     """
 
     name: str
@@ -76,6 +77,11 @@ class Networks:
     labels: tuple[tuple[str, ...], ...]
     train_indices: tuple[int, ...] | None
     class_indices: tuple[int, ...] | None
+    steps: tuple[float, ...] = ()
+
+    def training_module(self, role: Role) -> Module:
+        """Return the network as it is trained: a student for rates has its steps."""
+        return self.teacher if role is Role.TEACHER else self.student.clone(steps=self.steps)
 
     def module(self, role: Role) -> Module:
         """Return one of the two networks; None where the run has no such network."""
@@ -95,7 +101,7 @@ def stage_settings(config: Config, name: str) -> StageSettings:
         batch_size=settings["batch_size"],
         loss=settings.get("loss"),
         freeze_encoder=settings.get("freeze_encoder", False),
-        loss_options=settings,
+        loss_options={**settings, "rate_weight": config.student.rate.weight},
     )
 
 
@@ -109,7 +115,8 @@ def create_stages(config: Config, networks: Networks) -> dict[str, Stage]:
     stages = {
         name: create_stage(name, stage_settings(config, name), module, update_statistics=update)
         for name, declaration in STAGES.items()
-        if (module := networks.module(declaration.network)) is not None
+        if networks.module(declaration.network) is not None
+        and (module := networks.training_module(declaration.network)) is not None
     }
     if networks.teacher is None and any(stages[name].needs_teacher for name in stages_to_run(config)):
         raise UserError(NO_TEACHER)
@@ -177,6 +184,9 @@ def create_networks(
         if train_names is None
         else _class_columns(train_names, labels, num_classes, own=bool(metas)),
         class_indices=_class_columns(class_names, labels, num_classes, own=bool(metas)),
+        steps=tuple(map(float, config.student.rate.steps))
+        if student is not None and config.student.rate.weight
+        else (),
     )
 
 

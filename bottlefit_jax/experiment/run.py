@@ -139,7 +139,9 @@ class _Experiment:
             student = {key: value for key, value in student.items() if key != "ranges"}
         for name in names:
             result = self._train(name, student, on_mesh)
-            student = result.variables
+            params = result.variables["params"]
+            kept = {part: params[part] for part in params if part != "density"}  # nothing of it is shipped
+            student = {**result.variables, "params": kept}
             summaries.append(result.summary)
         return self.measured.calibrated(student)
 
@@ -152,7 +154,7 @@ class _Experiment:
     def _train(self, name: str, variables: Variables, teacher_variables: Variables) -> loop.Result:
         """Run one stage."""
         config, settings, stage = self.config, self.config.stages[name], self.stages[name]
-        module, student = self.networks.module(stage.network), stage.network is Role.STUDENT
+        module, student = self.networks.training_module(stage.network), stage.network is Role.STUDENT
         measured = self.measured
         steps_per_epoch = data.steps_per_epoch(images_of_stage(config, name, self.train_source), stage.batch_size)
         schedule = optimizer.create_schedule(
@@ -167,7 +169,7 @@ class _Experiment:
         tx = optimizer.create_optimizer(
             settings.optimizer, schedule=schedule, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
-        variables = self._with_norms(stage, variables)
+        variables = self._with_training_parts(stage, self._with_norms(stage, variables))
         teacher = self.networks.teacher if stage.needs_teacher else None
         train_step = step.create_train_step(
             stage, module=module, teacher=teacher, tx=tx, mesh=self.mesh, **self.measured.pixels()
@@ -206,6 +208,17 @@ class _Experiment:
         batches = self.measured.batches(self.train_source, limit=limit, all_hosts=True)
         images = ((normalise(jnp.asarray(batch["image"]), **pixels), batch["mask"]) for batch in batches)
         return with_measured_norms(self.networks.module(stage.network), variables, images, parts=stage.trained)
+
+    def _with_training_parts(self, stage: Stage, variables: Variables) -> Variables:
+        """Return variables with new parameters of the parts that only training has, where the stage trains them."""
+        module = self.networks.training_module(stage.network)
+        if not set(module.training_parts) & set(stage.trained):
+            return variables
+        size = self.config.dataset.image_size
+        keys = {name: stream_key(self.config.seed, f"density {name}") for name in ("params", "steps")}
+        new = sharding.to_host(jax.jit(module.init)(keys, jnp.zeros((1, size, size, 3))))
+        added = {part: new["params"][part] for part in module.training_parts}
+        return {**variables, "params": {**variables["params"], **added}}
 
     def _train_batches(self, stage: Stage, start: int) -> Iterator[dict[str, np.ndarray]]:
         chosen = self.config.dataset

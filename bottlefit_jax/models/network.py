@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.backbone import Part, Spec, parts_of
 from bottlefit_jax.models.bottleneck import Bottleneck, ConvStack, Quantizer
+from bottlefit_jax.models.density import FactorizedDensity, noisy, rounded
 from bottlefit_jax.models.designs import Design, Size, build_design, length_after
 
 SIDE_WEIGHT = 0.4  # of a side branch's loss, as in Inception's paper and torchvision's references
@@ -41,6 +42,10 @@ class Network(nn.Module):
     also has `latent` (the encoder's output, not quantised) and `decoded`, which is there again under the name of the
     cut, and `exit_logits` where it has an early exit. `train` is True, False, or the names of those parts that run in
     training mode.
+
+    A student with `steps` is trained for rates: each image gets one of these steps, in units of the latent, from the
+    random stream `steps`. While its part `density` trains, the latent gets noise of the step's width, and the features
+    have `bits` and `step`, both [B]. While the decoder trains without it, the latent is rounded as a codec rounds it.
     """
 
     spec: Spec
@@ -48,6 +53,7 @@ class Network(nn.Module):
     bottleneck: Bottleneck | None = None
     options: tuple[tuple[str, Any], ...] = ()
     dtype: Any = jnp.float32
+    steps: tuple[float, ...] = ()
 
     def setup(self) -> None:
         """Create the modules of this network's parts."""
@@ -57,6 +63,8 @@ class Network(nn.Module):
             if self.bottleneck.bits is not None:
                 self.quantizer = Quantizer(self.bottleneck.bits, self.bottleneck.per, self.bottleneck.range == "static")
             self.decoder = ConvStack(design.decoder, self.dtype)
+            if self.steps:
+                self.density = FactorizedDensity(self.bottleneck.channels)
             if design.early_exit is not None:
                 self.exit = design.early_exit(self.num_classes, self.dtype)
         for part in (*self._front(), *self._tail()):
@@ -68,6 +76,11 @@ class Network(nn.Module):
         """The names of the parts, in order."""
         tail = tuple(part.name for part in self._tail())
         return tail if self.bottleneck is None else (*self.device_parts, "decoder", *tail)
+
+    @property
+    def training_parts(self) -> tuple[str, ...]:
+        """The names of the parts that only training has."""
+        return ("density",) if self.steps else ()
 
     @property
     def auxiliary_heads(self) -> tuple[AuxiliaryHead, ...]:
@@ -163,14 +176,26 @@ class Network(nn.Module):
         latent = self.encode(images, train)
         beside = {} if self.design.early_exit is None else {"exit_logits": self.exit(latent, "exit" in active)}
         received = latent
-        if self.bottleneck.bits is not None:
-            training = not active.isdisjoint(("encoder", "decoder"))
+        training = not active.isdisjoint(("encoder", "decoder"))
+        if self.steps and (training or self.is_initializing()):
+            received, measured = self._sent(latent, learning="density" in active or self.is_initializing())
+            beside |= measured
+        elif self.bottleneck.bits is not None:
             if not training or self.bottleneck.quantize_training:
                 received = self.quantizer(latent, training)
             elif self.is_initializing():
                 self.quantizer(latent)
         logits, features = self._decode(received, latent, active, size)
         return logits, {**features, **beside}
+
+    def _sent(self, latent: jax.Array, *, learning: bool) -> tuple[jax.Array, dict]:
+        """Return what arrives of a latent at steps drawn for each image, and, where the density learns, its bits."""
+        wide, key = latent.astype(jnp.float32), self.make_rng("steps")
+        step = jax.random.choice(key, jnp.asarray(self.steps, jnp.float32), (len(wide),))
+        if not learning:
+            return rounded(wide, step).astype(latent.dtype), {}
+        received = noisy(wide, step, jax.random.fold_in(key, 1))
+        return received.astype(latent.dtype), {"bits": self.density(received, step), "step": step}
 
     def encode(self, images: jax.Array, train: bool | Collection[str] = False) -> jax.Array:
         """Return a student's latent `[B, h, w, c]`, not quantised.
@@ -237,7 +262,7 @@ class Network(nn.Module):
         """Return the names of the parts in training mode."""
         if isinstance(train, bool):
             return frozenset(self.parts if train else ())
-        wrong = [train] if isinstance(train, str) else sorted(set(train) - set(self.parts))
+        wrong = [train] if isinstance(train, str) else sorted(set(train) - {*self.parts, *self.training_parts})
         if wrong:
             raise UserError(
                 f"train={wrong[0]!r} must be True, False or a collection of these parts: {', '.join(self.parts)}"

@@ -19,6 +19,7 @@ from bottlefit_jax.models.network import AuxiliaryHead, Network
 Outputs = tuple[jax.Array, Mapping[str, jax.Array]]
 Terms = dict[str, jax.Array]
 Options = dict[str, Any]
+VARIANCE_FLOOR = 1e-6  # of a teacher's feature that hardly varies
 
 
 def cross_entropy(
@@ -76,26 +77,43 @@ def distillation(
     }
 
 
-def feature_matching(student: Outputs, teacher: Outputs | None, label: jax.Array, *, features: Sequence[str]) -> Terms:
-    """Return the sum of squared errors over batch and elements, a term for each feature.
+def feature_matching(
+    student: Outputs,
+    teacher: Outputs | None,
+    label: jax.Array,
+    *,
+    features: Sequence[str],
+    relative: bool = False,
+    rate_weight: float | None = None,
+) -> Terms:
+    """Return the sum of squared errors over batch and elements, a term for each feature, and the term `rate`.
 
     This is generalised head distillation: BottleFit's `GeneralizedCustomLoss` of `MSELoss(reduction="sum")` terms with
     factor 1 (paper, section III-B). It grows with the batch, so the learning rate belongs to the batch size.
+
+    A coarser step makes larger errors and fewer bits. An error grows with the square of the step, and so does the price
+    of a bit, so that each step is trained for its own balance.
 
     Args:
         student: logits, features of [B, H, W, C].
         teacher: logits, features of the same shapes under the same names.
         label: not used.
         features: names of the features to match.
+        relative: divide each feature's errors by the variance of the teacher's feature over the batch.
+        rate_weight: of a bit at a step of 1; None where the student is not trained for rates.
     """
     assert teacher is not None
     del label
 
     def squared_error(name: str) -> jax.Array:
         target = jax.lax.stop_gradient(teacher[1][name]).astype(jnp.float32)
-        return jnp.sum(jnp.square(student[1][name].astype(jnp.float32) - target))
+        error = jnp.sum(jnp.square(student[1][name].astype(jnp.float32) - target))
+        return error / jnp.maximum(jnp.var(target), VARIANCE_FLOOR) if relative else error
 
-    return {name: squared_error(name) for name in features}
+    terms = {name: squared_error(name) for name in features}
+    if rate_weight is not None:
+        terms["rate"] = rate_weight * jnp.sum(jnp.square(student[1]["step"]) * student[1]["bits"])
+    return terms
 
 
 def _of_heads(
@@ -148,7 +166,8 @@ def _matched_features(settings: Mapping[str, Any], network: Network, trained: Co
     features = tuple(settings.get("matched") or network.matched)
     if unknown := [feature for feature in features if feature not in known]:
         raise UserError(f"matched names {unknown[0]!r}; the student has {', '.join(known)}")
-    return {"features": features}
+    rate = {"rate_weight": settings["rate_weight"]} if network.training_parts else {}
+    return {"features": features, "relative": bool(settings.get("relative")), **rate}
 
 
 def _head_terms(options: Options) -> tuple[str, ...]:
@@ -170,7 +189,7 @@ LOSSES: dict[str, Loss] = {
     "feature_matching": Loss(
         feature_matching,
         options=_matched_features,
-        terms=lambda options: options["features"],
+        terms=lambda options: (*options["features"], *(("rate",) if "rate_weight" in options else ())),
         needs_teacher=True,
     ),
 }

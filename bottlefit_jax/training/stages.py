@@ -13,7 +13,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
 from bottlefit_jax.training.losses import LOSSES, Terms
 
-BOTTLENECK = ("encoder", "decoder")
+BOTTLENECK = ("encoder", "decoder", "density")  # the density only where the student is trained for rates
 
 
 class Role(enum.StrEnum):
@@ -112,7 +112,8 @@ def create_stage(name: str, settings: StageSettings, network: Network, *, update
     frozen: Sequence[str] = ()
     if settings.freeze_encoder and declaration.trains is None:
         frozen = parts[: parts.index("encoder") + 1]
-    trained = tuple(part for part in parts if part in (declaration.trains or parts) and part not in frozen)
+    known = (*parts, *network.training_parts) if declaration.trains else parts
+    trained = tuple(part for part in known if part in (declaration.trains or parts) and part not in frozen)
     chosen = settings.loss or declaration.losses[0]
     if chosen not in declaration.losses:
         raise UserError(f"stages.{name}.loss is {chosen!r}; it can be {' or '.join(declaration.losses)}")

@@ -94,7 +94,7 @@ def loss_terms(
             image,
             train=training,
             mutable=["batch_stats"],
-            rngs={"dropout": key},
+            rngs={"dropout": key, "steps": jax.random.fold_in(key, 1)},
         )
         terms = stage.loss_fn(outputs, target, label)
         return jnp.asarray(sum(terms.values())), (terms, updates["batch_stats"])
