@@ -40,6 +40,7 @@ AT_LEAST = {
     "dataset.resize": 0,
     "dataset.workers": 0,
     "student.calibration_images": 1,
+    "student.rate.weight": 0,
     "eval_batch_size": 1,
     "evaluate_every": 1,
     "checkpoint.every_steps": 0,
@@ -84,6 +85,11 @@ def check_config(config: Config) -> None:
     for path, (is_valid, words) in RANGES.items():
         if not is_valid(value := look_up(config, path)):
             raise UserError(f"config.{path} is {value}; it must be {words}")
+    steps = config.student.rate.steps
+    if not steps or not all(step > 0 for step in steps):
+        raise UserError(
+            f"config.student.rate.steps is {tuple(steps)}; it must hold numbers above 0, such as (1.0, 2.0)"
+        )
     _check_pixels(config.dataset)
     for stage in STAGES:
         _check_milestones(stage, config.stages[stage].milestones)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import features
 
+from bottlefit_jax.evaluation.axes import decorate_log_axis
 from bottlefit_jax.evaluation.colours import BLUE, GREEN, GREY, ORANGE, RED
 from bottlefit_jax.evaluation.image_bytes import encode_images
 from bottlefit_jax.evaluation.plots import figure, save
@@ -156,13 +156,7 @@ def _limit(
     axes.set_xscale("log")
     least, most = min(sizes), max(sizes)
     axes.set_xlim(least / (most / least) ** 0.18, most * ROOM)  # the left is room for a name
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8, color=GREY)
+    decorate_log_axis(axes, size=8)
 
 
 def _name(axes: Axes, ladder: Ladder) -> None:

@@ -84,3 +84,11 @@ def demo(tmp_path_factory):
         return SimpleNamespace(workdir=workdir, code=code, out=out, err=err)
 
     return train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_images_for_tables():
+    """Make the code tables of 100 training images: a tenth of the time, and payloads a few percent larger."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bottlefit_jax.evaluation.rates.MOST_IMAGES", 100)
+        yield

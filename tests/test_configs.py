@@ -185,6 +185,9 @@ NAN, INF = float("nan"), float("inf")
     ("path", "value", "message"),
     [
         ("seed", -1, "is -1; it must be at least 0"),
+        ("student.rate.weight", -0.5, "is -0.5; it must be at least 0"),
+        ("student.rate.steps", (1.0, 0.0), r"it must hold numbers above 0"),
+        ("student.rate.steps", (), r"it must hold numbers above 0"),
         ("seed", 2**31, "is 2147483648; it must be at most 2**30"),
         ("dataset.std", (0, 0, 0), "is (0, 0, 0); each must be above 0 and at most 1"),
         ("dataset.std", (58.4, 57.1, 57.4), "so divide them by 255"),

@@ -26,9 +26,7 @@ __all__ = ["workdir"]  # a fixture
 def bundle(request, workdir, tmp_path_factory):
     output = tmp_path_factory.mktemp("bundles") / "digits"
     options = ExportOptions(workdir, output, head=request.param, local=True, images=20, calibration=20)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bottlefit_jax.evaluation.rates.MOST_IMAGES", 100)
-        return export_bundle(options).bundle.folder
+    return export_bundle(options).bundle.folder
 
 
 @pytest.fixture

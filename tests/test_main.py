@@ -244,6 +244,7 @@ def test_ctrl_c_is_one_line_from_the_start(tmp_path, seconds):
     assert (process.returncode, err) == (130, "stopped by SIGINT; the same command goes on from here\n")
 
 
+@pytest.mark.slow
 def test_every_second_epoch_is_evaluated_and_the_last_one_always(tmp_path):
     workdir = tmp_path / "run"
     code, out, err = run(
@@ -276,7 +277,7 @@ def test_a_non_finite_loss_stops_the_run_and_the_message_names_stage_step_and_te
     ), err
 
 
-@pytest.mark.parametrize("size", ["8k", "300k"])
+@pytest.mark.parametrize("size", ["8k", pytest.param("300k", marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path, size):
     disk = tmp_path / "disk"
     disk.mkdir()

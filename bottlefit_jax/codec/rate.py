@@ -25,7 +25,7 @@ MAX_SYMBOLS = 4095  # of a group: the escape has the next number, and 12 bits ho
 
 @dataclass(frozen=True)
 class Contexts:
-    """How a group's contexts are told apart in one pass.
+    """Which context of a group a pixel has in one pass.
 
     A context is the sum, over the group's channels, of the number that belongs to the channel's mean of neighbours.
 

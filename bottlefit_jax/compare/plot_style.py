@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bottlefit_jax.compare.label_placement import label
 from bottlefit_jax.compare.methods import METHODS, OURS
@@ -30,17 +29,6 @@ def title(axes: Axes, title: str) -> None:
     """Write the title in as many lines as the figure's width needs."""
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_WIDTH)]
     axes.set_title("\n".join(lines), fontsize=11, fontweight="bold", loc="left", pad=10, parse_math=False)
-
-
-def decorate(axes: Axes) -> None:
-    """Give a logarithmic x axis plain numbers, a light grid and no box."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8.5, color=GREY)
 
 
 def row_label(axes: Axes, row: dict, text: str, points: float) -> Annotation:

@@ -12,8 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bottlefit_jax.compare.label_placement import ABOVE, BESIDE, PIXELS, Labels, frame, label, size, stacked
 from bottlefit_jax.compare.methods import OURS
-from bottlefit_jax.compare.plot_style import alternating_dashes, decorate, look, row_label, title
+from bottlefit_jax.compare.plot_style import alternating_dashes, look, row_label, title
 from bottlefit_jax.compare.report import best, measured, row_name, within_goal
+from bottlefit_jax.evaluation.axes import decorate_log_axis
 from bottlefit_jax.evaluation.colours import GREEN
 from bottlefit_jax.evaluation.plots import figure, save
 from bottlefit_jax.evaluation.report_text import DROP_GOAL
@@ -138,7 +139,7 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
         color=GREEN,
         **beside,
     )
-    decorate(axes)
+    decorate_log_axis(axes)
     axes.set_xlabel("sent per image, bytes (mean, logarithmic)")
     axes.set_ylabel("top-1, %")
     title(axes, f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left")
@@ -224,7 +225,7 @@ def _name_all(axes: Axes, curves: dict[str, list[dict]], teacher: float, bottom:
     for row in (row for rows in lines.values() for row in rows):
         edge, words = _edge(row, bottom), row["setting"].replace("quality ", "q")
         if row.get("rate") and not edge:
-            continue  # so many markers lie close together that nobody could tell which label belongs to which
+            continue  # a label between so many markers could belong to any
         beyond = [_few(row["bytes"]["mean"])] if edge == "<" else []
         beyond += [f"{row['top1']['mean']:.0f} %"] if row["top1"]["mean"] < bottom else []
         words = f"{words}: {', '.join(beyond)}" if beyond else words
@@ -328,7 +329,7 @@ def _link_axes(axes: Axes, comparison: dict):
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(RATES[0], RATES[-1])
-    decorate(axes)
+    decorate_log_axis(axes)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

@@ -86,6 +86,6 @@ def make_plan(
     named: tuple[Output, ...] = ()  # an older server does not know them
     if capabilities.probabilities:
         named = (output, Output(IDENTITY)) if capabilities.identity else (output,)
-    timeout = capabilities.identity  # Triton: another server is told by gRPC's deadline
+    timeout = capabilities.identity  # Triton: another server knows gRPC's deadline
     requests = RequestMaker(manifest, model=model, payload=payload, outputs=named, timeout=timeout)
     return CallPlan(version, payload, output, model, requests)

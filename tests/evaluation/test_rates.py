@@ -121,5 +121,5 @@ def test_the_best_default_is_kept_where_the_rates_near_the_teacher_are_too_coars
     ("shape", "images"), [((5, 5, 3), 2000), ((14, 14, 12), 765), ((29, 29, 12), 200), ((500, 500, 256), 1)]
 )
 def test_large_latents_need_fewer_training_images(shape, images, monkeypatch):
-    monkeypatch.setattr(rates, "MOST_IMAGES", 2000)  # tests of exports lower it in their process
+    monkeypatch.setattr(rates, "MOST_IMAGES", 2000)  # conftest lowers it
     assert rates.training_images(shape) == images

@@ -99,6 +99,7 @@ def beginnings(config, workdir, monkeypatch):
     return recorded
 
 
+@pytest.mark.slow
 def test_another_stage_in_the_table_leaves_the_streams_of_the_others_as_they_are(config, tmp_path, monkeypatch):
     for name in ("stage1", "stage2"):
         config.stages[name].epochs = 1

@@ -29,6 +29,7 @@ def test_a_wrong_layer_is_named_and_nothing_is_written(workdir, tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("wrong_last_layer")
 def test_a_wrong_layer_of_a_patch_student_is_named(patch_workdir, tmp_path):
     options = ExportOptions(patch_workdir, tmp_path / "x", head="float32", images=10, calibration=10)

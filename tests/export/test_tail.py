@@ -35,13 +35,13 @@ FAST = {
     "densenet121": ("densenet121", 32, {"channels": 3}),
     "mobilenet_v2": ("mobilenet_v2", 96, {}),
     "mobilenet_v2, same": ("mobilenet_v2", 97, {"padding": "same"}),
-    "inception_v3": ("inception_v3", 107, {}),
-    "efficientnet_lite0": ("efficientnet_lite0", 97, {}),
 }
 SLOW = {
     "densenet121 at 224 px": ("densenet121", 224, {}),
     "densenet169 at 224 px": ("densenet169", 224, {"channels": 3}),
+    "inception_v3 at 107 px": ("inception_v3", 107, {}),
     "inception_v3 at 299 px": ("inception_v3", 299, {}),
+    "efficientnet_lite0 at 97 px": ("efficientnet_lite0", 97, {}),
     "efficientnet_lite0 at 224 px": ("efficientnet_lite0", 224, {"channels": 12}),
     "mobilenet_v2 at 224 px": ("mobilenet_v2", 224, {"padding": "same"}),
     "resnet152 at 224 px": ("resnet152", 224, {"channels": 12}),
