@@ -181,7 +181,8 @@ def test_a_small_run_writes_a_complete_report_and_its_workdir_is_its_configs(dem
     assert len(rates) >= 6
     norms, convolutions = 3 * 2 * 48, 48 * 3 * 16 + 48 * 9 + 48 * 48 + 48 * 4 * 3
     assert report["encoder"]["params"] == norms + convolutions
-    assert report["evaluation"] == {"images": 355, "chance_percent": pytest.approx(100 * 36 / 355)}
+    chance = pytest.approx(100 * 36 / 355)
+    assert report["evaluation"] == {"images": 355, "measure": "accuracy", "chance_percent": chance}
     rows = {(row["method"], row["setting"]): row for row in report["alternatives"]}
     assert len(rows) == 2 + 2 * 4
     assert rows["student", "3 channels"]["bytes"] == report["bytes_per_image"]["latent_payload"]

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def run_command(
     except OSError as error:
         if not is_disk_full(error):
             raise
+        # Orbax leaves coroutines that it never awaits, and Python would say so when they are collected.
+        warnings.simplefilter("ignore", RuntimeWarning)
         return print_error(f"no space left on the disk while writing {error.filename or 'the run'}")
 
 
