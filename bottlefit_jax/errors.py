@@ -13,6 +13,7 @@ command is a bug.
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BottleFitError",
@@ -21,6 +22,7 @@ __all__ = [
     "Unavailable",
     "UserError",
     "is_disk_full",
+    "quote",
     "write_error",
 ]
 
@@ -51,6 +53,12 @@ class ParityError(BottleFitError):
     """Exported files do not compute what the network computes that they were made from."""
 
     exit_code = 1
+
+
+def quote(value: Any) -> str:
+    """Return a value as an error shows it, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def is_disk_full(error: BaseException | None) -> bool:

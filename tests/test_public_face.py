@@ -31,7 +31,7 @@ EXPORTS = {
         "open_images open_source read_labels spread steps_per_epoch train_batches"
     ),
     "edge": "BytesSent EdgeClient ImageError Interpreter Prediction ProtocolError Timings Unavailable",
-    "errors": "BottleFitError ParityError ProtocolError Unavailable UserError is_disk_full write_error",
+    "errors": "BottleFitError ParityError ProtocolError Unavailable UserError is_disk_full quote write_error",
     "evaluation": (
         "Alternative NetworkResult Report StageSummary StudentResult calibrate correct_counts count_params "
         "create_eval_step decode_images device_cost encode_images evaluate jpeg_bytes macs percentages "

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bottlefit_jax.errors import quote
+
 TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
@@ -61,12 +63,6 @@ def problems(value: Any, schema: Any) -> Iterator[str]:
         schema: one that `check` accepts.
     """
     return _problems(value, schema, schema, "")
-
-
-def quote(value: Any) -> str:
-    """Return a value as an error shows it, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check(schema: Any, root: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from bottlefit_jax.codec import huffman
 from bottlefit_jax.codec.lattice import MEANS
 from bottlefit_jax.codec.rate import MAX_SYMBOLS, Contexts, Group, Rate, symbols_of
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import UserError, quote
 
 FORMAT = 1
 MAX_RATES = 16  # a payload names its rate in 4 bits
@@ -232,12 +232,6 @@ def _lengths(text: str, symbols: int, where: str) -> np.ndarray:
     if total != whole:
         raise _Invalid(f"a code of {where} {'overlaps' if total > whole else 'does not sum to 1'}")
     return lengths
-
-
-def quote(value: Any) -> str:
-    """Return a value as an error shows it, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_int(value: Any, least: int, most: int) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.bundle.schema import quote
 from bottlefit_jax.codec import wire
 from bottlefit_jax.codec.rates import Rates
+from bottlefit_jax.errors import quote
 from bottlefit_jax.protocol.byte_tensors import unpack
 from bottlefit_jax.protocol.names import INPUT, PAYLOAD
 from bottlefit_jax.protocol.request_checks import invalid

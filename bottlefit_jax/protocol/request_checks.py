@@ -11,8 +11,7 @@ from typing import Any
 import grpc
 
 from bottlefit_jax.bundle import Manifest
-from bottlefit_jax.bundle.schema import quote
-from bottlefit_jax.errors import BottleFitError
+from bottlefit_jax.errors import BottleFitError, quote
 from bottlefit_jax.protocol.classification import DEFAULT, Output
 from bottlefit_jax.protocol.names import (
     CLASSIFICATION,

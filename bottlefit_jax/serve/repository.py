@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bottlefit_jax.bundle import Bundle, Manifest, read_bundle
-from bottlefit_jax.bundle.schema import quote
 from bottlefit_jax.codec.rates import Rates
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import UserError, quote
 from bottlefit_jax.protocol.names import ID_DIGITS
 from bottlefit_jax.protocol.response import ResponseMaker
 from bottlefit_jax.serve.batching import Batcher
