@@ -8,6 +8,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import densenet, efficientnet, inception, mobilenet, resnet
 from bottlefit_jax.models.backbone import Spec
 from bottlefit_jax.models.bottleneck import Bottleneck, is_integer
+from bottlefit_jax.models.designs import cut_of
 from bottlefit_jax.models.inheritance import with_body_of, with_stem_of, with_tail_of
 from bottlefit_jax.models.network import Network
 from bottlefit_jax.models.normalise import normalise
@@ -104,6 +105,10 @@ def _check_cut(network: Network) -> None:
             f"bottleneck cut={network.cut!r} must be one of {network.spec.name}'s features: {', '.join(names)}"
         )
     assert network.bottleneck is not None
+    if (own := cut_of(network.bottleneck.design)) and network.cut != own:
+        raise UserError(
+            f"bottleneck cut={network.cut!r}: the design {network.bottleneck.design!r} restores {own!r} and no other feature"
+        )
     if not network.design.encoder and network.bottleneck.channels != (sent := network.cut_channels):
         raise UserError(
             f"bottleneck channels={network.bottleneck.channels!r} must be {sent}: a {network.bottleneck.design} sends "

@@ -14,8 +14,11 @@ import jax.numpy as jnp
 
 from bottlefit_jax.codec import quantizer as codec
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models import dct
 from bottlefit_jax.models.designs import DESIGNS, REFERENCE, Layer, Size, check_design
 from bottlefit_jax.models.layers import TORCH_DEFAULT, ConvTranspose2x2, Style, adaptive_average, max_pool_3x3
+
+INITIAL = {"": TORCH_DEFAULT, "dct": dct.analysis, "inverse_dct": dct.synthesis}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +123,10 @@ class ConvStack(nn.Module):
             train: batch norms use and record the batch's statistics.
             size: (h', w'), to which the decoder's adaptive pool resizes.
         """
-        style = Style(self.dtype, TORCH_DEFAULT)
         x = x.astype(self.dtype)
         for number, layer in enumerate(self.layers):
             name, width = str(number), int(layer.width)
+            style = Style(self.dtype, INITIAL[layer.initial])
             if layer.kind == "conv":
                 x = style.conv(width, layer.kernel, stride=layer.stride, padding=layer.padding, name=name)(x)
             elif layer.kind == "depthwise":
@@ -138,10 +141,18 @@ class ConvStack(nn.Module):
                 x = nn.relu(x)
             elif layer.kind == "max_pool":
                 x = max_pool_3x3(x)
+            elif layer.kind == "unfold":
+                x = _unfold(x, layer.stride)
             else:
                 assert size is not None
                 x = adaptive_average(x, size)
         return x
+
+
+def _unfold(x: jax.Array, side: int) -> jax.Array:
+    """Turn [B, h, w, side · side · c] into [B, side · h, side · w, c]."""
+    b, h, w, _ = x.shape
+    return x.reshape(b, h, w, side, side, -1).swapaxes(2, 3).reshape(b, side * h, side * w, -1)
 
 
 class Quantizer(nn.Module):

@@ -16,24 +16,35 @@ from typing import Any
 import flax.linen as nn
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.dct import SIDE, VALUES
 
+IMAGE = "image"  # the cut before the teacher's first layer
 Size = tuple[int, int]
 PARTS = ("encoder", "decoder", "exit")  # the parts that only a student can have
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer: `kind` is conv, depthwise, transposed, norm, relu, max_pool or average (the adaptive pool)."""
+    """One layer.
+
+    Attributes:
+        kind: conv, depthwise, transposed, norm, relu, max_pool, average (the adaptive pool) or unfold (a pixel's
+            channels become a square of `stride` × `stride` pixels).
+        width: channels of its output.
+        kernel, stride, padding: of its window.
+        initial: of a convolution's weights: `dct`, `inverse_dct`, or empty for PyTorch's default.
+    """
 
     kind: str
     width: str | int = 0
     kernel: int = 1
     stride: int = 1
     padding: int = 0
+    initial: str = ""
 
     def length(self, n: int) -> int:
         """Return how many rows come out when n go in."""
-        if self.kind == "transposed":
+        if self.kind in ("transposed", "unfold"):
             return n * self.stride
         return (n + 2 * self.padding - self.kernel) // self.stride + 1
 
@@ -47,12 +58,14 @@ class Design:
         decoder: from the latent to the feature at the cut.
         after_cut: the device runs the teacher's own parts up to the cut, and the encoder begins there.
         early_exit: makes, from the number of classes and the dtype, a module that classifies the latent on the device.
+        cut: the feature that it is made for; None: the model's own choice.
     """
 
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
     after_cut: bool = False
     early_exit: Callable[[int, Any], nn.Module] | None = None
+    cut: str | None = None
 
 
 def conv(width: str | int, kernel: int = 2, stride: int = 1, padding: int = 0) -> Layer:
@@ -103,6 +116,15 @@ ENCODERS: Mapping[str, tuple[Layer, ...]] = {
         *(conv(48, 1), *NORM_RELU, conv("latent", 2, 2, 1)),
     ),
 }
+# Whole designs of ours. `dct` is the transform of a codec for images, learned from there on: one convolution on the
+# device, and on the server one that also sees the neighbouring blocks, before the whole teacher.
+WHOLE: Mapping[str, Design] = {
+    "dct": Design(
+        encoder=(Layer("conv", "latent", SIDE, SIDE, initial="dct"),),
+        decoder=(Layer("conv", VALUES, 3, 1, 1, initial="inverse_dct"), Layer("unfold", "cut", stride=SIDE), RESIZE),
+        cut=IMAGE,
+    ),
+}
 REFERENCE = "bottlefit"  # the designs that `version` chooses from
 HIDDEN: Mapping[str, Callable[[int], int]] = {
     "resnet": lambda cut: cut,
@@ -125,14 +147,14 @@ def register(name: str, design: Design) -> None:
     Raises:
         ValueError: another design has this name.
     """
-    if name in (REFERENCE, *ENCODERS) or _registered.get(name, design) != design:
+    if name in (REFERENCE, *ENCODERS, *WHOLE) or _registered.get(name, design) != design:
         raise ValueError(f"there is a design {name!r} already")
     _registered[name] = design
 
 
 def design_names() -> tuple[str, ...]:
     """Return the names that a bottleneck's `design` can have."""
-    return (REFERENCE, *ENCODERS, *_registered)
+    return (REFERENCE, *ENCODERS, *WHOLE, *_registered)
 
 
 def check_design(name: Any) -> None:
@@ -141,6 +163,16 @@ def check_design(name: Any) -> None:
         known = ", ".join(map(repr, design_names()))
         others = "" if _registered else "; others belong to the comparison (bottlefit_jax.compare.designs)"
         raise UserError(f"bottleneck design={name!r} must be one of {known}{others}")
+
+
+def cut_of(name: str) -> str | None:
+    """Return the feature that a design is made for; None: the model's own choice."""
+    whole = _whole(name)
+    return whole.cut if whole else None
+
+
+def _whole(name: str) -> Design | None:
+    return WHOLE.get(name) or _registered.get(name)
 
 
 def build_design(
@@ -166,12 +198,12 @@ def build_design(
         cut_rows: of the feature at the cut for an image of `image_rows`.
         image_rows: of the model's usual images; the structure follows from them alone, so that weights fit any size.
     """
-    chosen = _registered.get(name, DESIGNS[family][version])
+    chosen = _whole(name) or DESIGNS[family][version]
     if name in ENCODERS:
         chosen = dataclasses.replace(chosen, encoder=ENCODERS[name])
     decoder, added = chosen.decoder, 0
     start = cut_rows if chosen.after_cut else image_rows
-    while length_after((*chosen.encoder, *decoder), start) < cut_rows:
+    while chosen.cut is None and length_after((*chosen.encoder, *decoder), start) < cut_rows:
         added += 1
         decoder = (*NORM_RELU, *(_UP * added), *chosen.decoder[len(NORM_RELU) :])
     widths = {"latent": channels, "cut": cut_channels, "hidden": hidden or HIDDEN[family](cut_channels)}

@@ -15,7 +15,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.backbone import Part, Spec, parts_of
 from bottlefit_jax.models.bottleneck import Bottleneck, ConvStack, Quantizer
 from bottlefit_jax.models.density import FactorizedDensity, noisy, rounded
-from bottlefit_jax.models.designs import Design, Size, build_design, length_after
+from bottlefit_jax.models.designs import IMAGE, Design, Size, build_design, cut_of, length_after
 
 SIDE_WEIGHT = 0.4  # of a side branch's loss, as in Inception's paper and torchvision's references
 
@@ -99,7 +99,9 @@ class Network(nn.Module):
     @property
     def cut(self) -> str | None:
         """The feature that a student's decoder reproduces; None in a teacher."""
-        return None if self.bottleneck is None else self.bottleneck.cut or self.spec.cut
+        if self.bottleneck is None:
+            return None
+        return self.bottleneck.cut or cut_of(self.bottleneck.design) or self.spec.cut
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -108,11 +110,12 @@ class Network(nn.Module):
 
     @property
     def matched(self) -> tuple[str, ...]:
-        """The features that stage 1 matches: for a student, its cut and those after it."""
+        """The features that stage 1 matches: for a student, its cut and those after it; the image is not one of them."""
         if self.cut is None:
             return self.spec.matched
         names = self.feature_names
-        return (self.cut, *(name for name in self.spec.matched if names.index(name) > names.index(self.cut)))
+        behind = (name for name in self.spec.matched if names.index(name) > names.index(self.cut))
+        return tuple(behind) if self.cut == IMAGE else (self.cut, *behind)
 
     @property
     def cut_channels(self) -> int:
@@ -270,8 +273,9 @@ class Network(nn.Module):
         return frozenset(train)
 
     def backbone(self) -> tuple[Part, ...]:
-        """Return all parts of the teacher, in order."""
-        return parts_of(self.spec, self.num_classes, self.dtype, self.options)
+        """Return all parts of the teacher, in order; for a student that is cut before them, behind the image."""
+        parts = parts_of(self.spec, self.num_classes, self.dtype, self.options)
+        return (Part(IMAGE, channels=3), *parts) if self.cut == IMAGE else parts
 
     def _front(self) -> tuple[Part, ...]:
         """Return the backbone's parts up to the cut, if a student's device runs them; else ()."""
