@@ -15,6 +15,7 @@ def get_config():
     config.dataset.update(name="digits", image_size=32, resize=32, crop_scale=(0.7, 1.0), flip=False, workers=2)
     config.teacher.update(name="resnet18", options={"width": 16})
     config.student.bottleneck.update(channels=3, design="patch")
+    config.student.rate.weight = 0.3
     config.stages.teacher.update(
         epochs=18,
         batch_size=32,
@@ -24,7 +25,7 @@ def get_config():
         weight_decay=5e-4,
         label_smoothing=0.1,
     )
-    config.stages.stage1.update(epochs=16, batch_size=32, learning_rate=2e-3, schedule="cosine")
+    config.stages.stage1.update(epochs=16, batch_size=32, learning_rate=2e-3, schedule="cosine", relative=True)
     config.stages.stage2.update(epochs=8, batch_size=32, learning_rate=5e-3, schedule="cosine")
     config.checkpoint.every_steps = 0
     return config

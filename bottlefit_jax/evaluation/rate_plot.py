@@ -136,7 +136,9 @@ def _name_all(
     curves = {method: [labels.pixel(row.sent, row.top1) for row in files if row.method == method] for method in FILES}
     for line in (places, *curves.values()):
         for place in line:
-            labels.avoid_point(place, 6 * PIXELS, 6 * PIXELS)
+            ringed = line is places and rates[line.index(place)][0] == default
+            half = (9 if ringed else 6) * PIXELS
+            labels.avoid_point(place, half, half)
         labels.avoid_line(line)
     if teacher is not None:
         labels.avoid_line([labels.pixel(sent, teacher) for sent in axes.get_xlim()])

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from matplotlib.text import Annotation
 from PIL import Image
 
 from bottlefit_jax.errors import UserError
@@ -65,7 +64,7 @@ def test_the_name_of_every_rate_is_inside_and_none_overlaps_another(sizes):
     _, axes = drawn(report(student={"rates": rates, "default_rate": "within-4"}))
     names = [text for text in texts(axes) if "within-" in text.get_text()]
     assert len(names) == len(rates)
-    boxes = [Annotation.get_window_extent(text) for text in texts(axes)]
+    boxes = [text.get_window_extent() for text in texts(axes)]
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
     frame = axes.get_window_extent()
