@@ -193,7 +193,16 @@ def test_a_small_run_writes_a_complete_report_and_its_workdir_is_its_configs(dem
     low, high = report["teacher"]["top1_interval95"]
     assert low < report["teacher"]["top1"] < high
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "stage1", "stage2"]
-    for name in ("report.md", "training_curves.png", "latents.png", "metrics.jsonl", "teacher", "student"):
+    assert (workdir / "report.md").read_text().split("\n\n")[1].endswith("(rate_curve.png)")
+    for name in (
+        "report.md",
+        "rate_curve.png",
+        "training_curves.png",
+        "latents.png",
+        "metrics.jsonl",
+        "teacher",
+        "student",
+    ):
         assert (workdir / name).exists(), name
     assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 3
     assert list((workdir / "tensorboard").iterdir())

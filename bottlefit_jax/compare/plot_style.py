@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from bottlefit_jax.compare.label_placement import label
 from bottlefit_jax.compare.methods import METHODS, OURS
 from bottlefit_jax.evaluation.colours import GREY
+from bottlefit_jax.evaluation.label_placement import label
 
 TITLE_WIDTH = 88  # characters of 11 points, bold, on a figure of 9.6 inches
 SAME_LINE = 0.04  # times that differ by no more hide each other

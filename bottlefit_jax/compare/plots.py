@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from bottlefit_jax.compare.label_placement import ABOVE, BESIDE, PIXELS, Labels, frame, label, size, stacked
 from bottlefit_jax.compare.methods import OURS
 from bottlefit_jax.compare.plot_style import alternating_dashes, look, row_label, title
 from bottlefit_jax.compare.report import best, measured, row_name, within_goal
 from bottlefit_jax.evaluation.axes import decorate_log_axis
 from bottlefit_jax.evaluation.colours import GREEN
+from bottlefit_jax.evaluation.label_placement import ABOVE, BESIDE, PIXELS, Labels, frame, label, size, stacked
 from bottlefit_jax.evaluation.plots import figure, save
 from bottlefit_jax.evaluation.report_text import DROP_GOAL
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bottlefit_jax.evaluation.report import Report
-from bottlefit_jax.evaluation.report_text import IMAGES, report_text
+from bottlefit_jax.evaluation.report_text import CURVE, IMAGES, report_text
 from bottlefit_jax.files import write_text
 
 
@@ -23,6 +23,6 @@ def write_report(workdir: Path, report: Report, *, command: str | None = None) -
         UserError: the files cannot be written (full disk, no such folder, no permission).
     """
     as_json = json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n"
-    images = [name for name in IMAGES if (workdir / name).exists()]
+    images = [name for name in (CURVE, *IMAGES) if (workdir / name).exists()]
     write_text(workdir / "report.md", report_text(report, images, command))
     write_text(workdir / "report.json", as_json)

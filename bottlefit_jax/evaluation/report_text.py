@@ -14,7 +14,8 @@ DROP_GOAL = 0.6  # points of top-1: the largest loss on ImageNet in the abstract
 NO_STEPS = "–"
 NEAR_WHOLE = 0.5  # an encoder with this share of the teacher's multiply-adds leaves little to split
 
-IMAGES = {
+CURVE = "rate_curve.png"
+IMAGES = {  # beside the curve
     "training_curves.png": "Loss and top-1 by epoch, one column per stage",
     "latents.png": "Images, and beside each its latent as it arrives at the default rate",
 }
@@ -25,19 +26,20 @@ def report_text(report: Report, images: Sequence[str], command: str | None) -> s
 
     Args:
         report: of the run.
-        images: keys of `IMAGES` that the run's folder holds.
+        images: CURVE and keys of `IMAGES` that the run's folder holds.
         command: what a reader types to get the same result, or None.
     """
     subject = report.student or report.teacher
     assert subject is not None
     blocks = [
         f"# {subject.name} on {report.dataset}",
+        *([f"![{_curve_title(report)}]({CURVE})"] if CURVE in images else []),
         _headline(report),
         *_remarks(report),
         _summary_table(report),
         *_rates(report),
         *_alternatives(report),
-        *(f"![{IMAGES[name]}]({name})" for name in images),
+        *(f"![{title}]({name})" for name, title in IMAGES.items() if name in images),
         "## Training",
         _stage_table(report),
         "## Reproduce",
@@ -46,6 +48,12 @@ def report_text(report: Report, images: Sequence[str], command: str | None) -> s
         ", ".join(f"{name} {value}" for name, value in report.versions.items()),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _curve_title(report: Report) -> str:
+    """Describe the rate curve."""
+    measure = _measure(report).capitalize()
+    return f"{measure} against bytes per image at every rate, beside the teacher and images sent as files"
 
 
 def _headline(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""The results of a finished run: report.json, report.md, and two plots."""
+"""The results of a finished run: report.json, report.md, and their plots."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,8 +15,10 @@ from bottlefit_jax.evaluation.cost import device_cost
 from bottlefit_jax.evaluation.image_bytes import jpeg_bytes
 from bottlefit_jax.evaluation.networks import send_and_classify
 from bottlefit_jax.evaluation.payloads import RAW, PayloadResult
+from bottlefit_jax.evaluation.rate_plot import rate_curve
 from bottlefit_jax.evaluation.report import NetworkResult, Report, StageSummary, StudentResult, versions
 from bottlefit_jax.evaluation.report_files import write_report
+from bottlefit_jax.evaluation.report_text import CURVE
 from bottlefit_jax.experiment.inputs import Networks, Variables
 from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import Config, evaluates_agreement
@@ -88,6 +90,7 @@ def write_results(
         versions=versions(),
         agreement=evaluates_agreement(config),
     )
+    rate_curve(workdir / CURVE, report)
     write_report(workdir, report, command=command)
     return report.to_json()
 

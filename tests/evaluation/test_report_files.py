@@ -14,12 +14,18 @@ from tests.evaluation.example import REPORT
 
 def test_both_files_are_written_and_the_text_shows_the_plots_that_are_there(tmp_path):
     (tmp_path / "latents.png").touch()
+    (tmp_path / "rate_curve.png").touch()
     write_report(tmp_path, REPORT)
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(REPORT.to_json()))
     text = (tmp_path / "report.md").read_text()
-    assert "(latents.png)" in text
+    assert text.index("(rate_curve.png)") < text.index("(latents.png)")
     assert "(training_curves.png)" not in text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latents.png", "report.json", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "latents.png",
+        "rate_curve.png",
+        "report.json",
+        "report.md",
+    ]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -78,6 +78,22 @@ def test_every_rate_is_a_row_and_the_default_is_named():
     assert "## Rates" not in text_of(report(student={"rates": (), "default_rate": None}))
 
 
+def test_the_rate_curve_comes_before_anything_else():
+    text = text_of(report(), images=["rate_curve.png", "training_curves.png", "latents.png"])
+    assert text.startswith("# resnet50-3ch on digits\n\n![Top-1 against bytes per image at every rate, beside")
+    order = [
+        "(rate_curve.png)",
+        "The device sends",
+        "## Rates",
+        "(training_curves.png)",
+        "(latents.png)",
+        "## Training",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert text.count("rate_curve.png") == 1
+
+
 def test_a_teacher_alone_is_reported_without_what_a_student_adds():
     text = text_of(report(student=None, files=(), stages=[]))
     assert text.startswith("# resnet50 on digits\n\n**98.50 %** of the images are classified correctly")
@@ -130,7 +146,8 @@ def test_a_teacher_near_chance_is_warned_of(top1, warned):
 
 
 def test_agreement_is_never_called_accuracy():
-    text = text_of(report(agreement=True))
+    text = text_of(report(agreement=True), images=["rate_curve.png"])
+    assert "![Agreement against bytes per image" in text
     assert "JPEG at quality 95 (1,008 bytes), and for **98.20 %** of the images its teacher gives the same" in text
     assert "**There were no labels.**" in text
     assert "how many of 1,000 images get the teacher's answer" in text

@@ -1,0 +1,104 @@
+"""The report's rate curve: what it draws is what report.json has."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation.payloads import RateResult
+from bottlefit_jax.evaluation.rate_plot import _figure, rate_curve
+from tests.evaluation.example import STUDENT, report
+
+
+def drawn(report):
+    """The lines of a report's plot by name, [n, 2], and the texts in it."""
+    plot = _figure(report)
+    assert plot is not None
+    (axes,) = plot.axes
+    return {line.get_gid(): np.asarray(line.get_xydata()) for line in axes.lines}, axes
+
+
+def rows(values, size):
+    return np.asarray([(row[size], row["top1"]) for row in values])
+
+
+def texts(axes):
+    return [text for text in axes.texts if text.get_text()]
+
+
+def test_the_curve_is_the_rates_of_the_json_with_the_teacher_and_the_files_in_range():
+    one = report()
+    lines, axes = drawn(one)
+    values = one.to_json()
+    np.testing.assert_array_equal(lines["rates"], rows(values["rates"], "bytes_mean"))
+    default = [row for row in values["rates"] if row["id"] == values["default_rate"]]
+    np.testing.assert_array_equal(lines["default"], rows(default, "bytes_mean"))
+    assert set(lines["teacher"][:, 1]) == {values["teacher"]["top1"]}
+    webp = [row for row in values["alternatives"] if row["method"] == "webp"]
+    np.testing.assert_array_equal(lines["webp"], rows(webp, "bytes"))
+    assert not len(lines["jpeg"])  # 60 %, far below every rate
+    names = " ".join(text.get_text() for text in texts(axes))
+    for shown in ("raw\n243 bytes", "lossless\n201 bytes", "within-0.1\n144 bytes, default", "teacher\n98.50 %"):
+        assert shown in names
+
+
+def test_files_of_far_more_bytes_than_the_student_are_outside():
+    far = [dataclasses.replace(row, sent=12.1 * 243) for row in report().files]
+    assert not len(drawn(report(files=far))[0]["webp"])
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [(75, 98.9), (66, 98.9), (48, 99.2), (37, 98.9), (21, 98.9), (15, 96.6)],
+        [(75, 98.5), (70, 98.5), (20, 98.5), (18, 98.2), (17.5, 97.9), (17, 97.9), (14, 97.1), (12, 95.9)],
+    ],
+)
+def test_the_name_of_every_rate_is_inside_and_none_overlaps_another(sizes):
+    rates = [
+        RateResult(id=f"within-{n}", steps=None, bytes_mean=b, bytes_p95=b, top1=t, top5=100)
+        for n, (b, t) in enumerate(sizes)
+    ]
+    _, axes = drawn(report(student={"rates": rates, "default_rate": "within-4"}))
+    names = [text for text in texts(axes) if "within-" in text.get_text()]
+    assert len(names) == len(rates)
+    boxes = [text.get_window_extent() for text in texts(axes)]
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+    frame = axes.get_window_extent()
+    for text in names:
+        box = text.get_window_extent()
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+
+
+def test_a_student_without_a_quantiser_is_one_point():
+    lines, axes = drawn(report(student={"rates": (), "default_rate": None, "bits": None, "payload": 972.0}))
+    np.testing.assert_array_equal(lines["rates"], [(972.0, STUDENT.top1)])
+    assert "default" not in lines
+    assert any(text.get_text() == "float32\n972 bytes" for text in texts(axes))
+
+
+def test_a_student_without_a_teacher_has_no_line_for_it():
+    lines, _ = drawn(report(teacher=None, files=()))
+    assert "teacher" not in lines
+    assert len(lines["rates"]) == len(STUDENT.rates)
+
+
+def test_agreement_is_named_and_never_above_100_percent():
+    _, axes = drawn(report(agreement=True, teacher={"top1": 100.0}))
+    assert "Agreement with the teacher" in axes.get_title("left")
+    assert axes.get_ylabel() == "agreement with the teacher, %"
+    assert 99 <= max(axes.get_yticks()) <= 100
+
+
+def test_a_file_is_written_only_for_a_student(tmp_path):
+    assert rate_curve(tmp_path / "rates.png", report())
+    with Image.open(tmp_path / "rates.png") as image:
+        assert image.size == (1350, 720)
+    assert not rate_curve(tmp_path / "teacher.png", report(student=None, files=()))
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.png"]
+    with pytest.raises(UserError, match="cannot write"):
+        rate_curve(tmp_path / "missing" / "rates.png", report())
