@@ -5,6 +5,7 @@ deviation of the batch, which the kernel already contains, and the network would
 are measured on images first, and scale and bias are set so that the norm's output stays the same.
 """
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -46,7 +47,9 @@ def with_measured_norms(
         batches: images `[B, h, w, 3]`, normalised, and mask `[B]`, False where an image only fills the batch.
         parts: whose norms are measured.
     """
-    paths, module = folded_norms(variables, parts), network.clone(dtype=jnp.float32)
+    # A student's static range is measured after training, so there may be none yet.
+    bottleneck = network.bottleneck and dataclasses.replace(network.bottleneck, bits=None)
+    paths, module = folded_norms(variables, parts), network.clone(dtype=jnp.float32, bottleneck=bottleneck)
     moments = jax.jit(lambda given, images, mask: _moments(module, given, images, mask, paths))
     on_device = jax.device_put(variables)  # once, not for each batch
     count, means, squares = 0.0, dict.fromkeys(paths, 0.0), dict.fromkeys(paths, 0.0)

@@ -58,3 +58,14 @@ def test_norms_with_statistics_stay_the_same(folded):
     measured = models.with_measured_norms(network, variables, [(images, np.ones(2, bool))], parts=("layer4",))
     for part in ("bn1", "layer1"):
         jax.tree.map(np.testing.assert_array_equal, measured["batch_stats"][part], variables["batch_stats"][part])
+
+
+def test_norms_of_a_student_are_measured_before_its_static_range_is(folded):
+    network, given = folded
+    student = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3})
+    images = np.random.default_rng(1).standard_normal((4, 64, 64, 3)).astype(np.float32)
+    variables = models.with_tail_of(given, jax.jit(student.init)(jax.random.key(0), images))
+    variables = {key: value for key, value in variables.items() if key != "ranges"}
+    measured = models.with_measured_norms(student, variables, [(images, np.ones(4, bool))], parts=("layer3", "layer4"))
+    assert models.folded_norms(variables, student.parts)
+    assert models.folded_norms(measured, ("layer3", "layer4")) == []
