@@ -85,11 +85,9 @@ def check_config(config: Config) -> None:
     for path, (is_valid, words) in RANGES.items():
         if not is_valid(value := look_up(config, path)):
             raise UserError(f"config.{path} is {value}; it must be {words}")
-    steps = config.student.rate.steps
-    if not steps or not all(step > 0 for step in steps):
-        raise UserError(
-            f"config.student.rate.steps is {tuple(steps)}; it must hold numbers above 0, such as (1.0, 2.0)"
-        )
+    steps = tuple(config.student.rate.steps)
+    if not steps or not _are_numbers(steps) or not all(step > 0 for step in steps):
+        raise UserError(f"config.student.rate.steps is {steps}; it must hold numbers above 0, such as (1.0, 2.0)")
     _check_pixels(config.dataset)
     for stage in STAGES:
         _check_milestones(stage, config.stages[stage].milestones)
@@ -135,7 +133,11 @@ def _check_datasets(config: Config) -> None:
     empty = "config.dataset.name is empty"
     for stage in stages:
         if needs_labels(config, stage):
-            alone = ", or config.stages.stage2.alpha=0 to learn from the teacher alone" if stage == "stage2" else ""
+            alone = ""
+            if stage == "stage2":
+                alone = ", or config.stages.stage2.alpha=0 to learn from the teacher alone"
+            if stage == "stage2" and config.stages.stage2.loss != "distillation":
+                alone += ", with config.stages.stage2.loss='distillation'"
             raise UserError(
                 f"{empty}, so there are no labels, and config.stages.{stage}.epochs is {config.stages[stage].epochs}; "
                 f"it must be 0 without labels{alone}"

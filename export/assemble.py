@@ -198,6 +198,7 @@ def _write_rates(
         float_top1=measured.accuracies["flax_float"]["top1"],
         teacher_top1=teacher_top1,
         files=image_files(report, evaluation.images),
+        agreement=evaluation.agreement,
     )
     return ladder
 

@@ -29,6 +29,11 @@ class ImageSet:
     names: list[str]
     class_names: tuple[str, ...]
 
+    @property
+    def agreement(self) -> bool:
+        """Whether what is called top-1 is agreement with the teacher, because its answers are the labels."""
+        return not self.class_names
+
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """Yield the images, uint8 [B, H, W, 3], at most `size` at a time."""
         for start in range(0, len(self.images), size):

@@ -60,7 +60,7 @@ class FileParity:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """The content of parity.json. Accuracies are `{"top1", "top5"}` in percent.
+    """The content of parity.json. Accuracies are `{"top1", "top5"}` in percent, of what `measure` says.
 
     Attributes:
         images: how many.
@@ -76,6 +76,7 @@ class Parity:
         rates: what was measured of each rate, from the most bytes to the fewest.
         default_rate: the id of one of them.
         local: accuracy of local.tflite, and `agreement_percent` with Flax without a quantiser; None without the file.
+        measure: "accuracy"; or "agreement", with the teacher's answers, where the images have no labels.
     """
 
     images: int
@@ -91,6 +92,12 @@ class Parity:
     rates: list[dict[str, Any]]
     default_rate: str
     local: dict[str, float] | None
+    measure: str = "accuracy"
+
+    @property
+    def _top1(self) -> str:
+        """What the table calls `top1`."""
+        return "agreement with the teacher" if self.measure == "agreement" else "top-1"
 
     def failures(self) -> list[str]:
         """Return why the bundle diverges from the network; empty if it does not."""
@@ -106,7 +113,7 @@ class Parity:
                 messages.append(f"{name} is off by {file.largest_difference:.1e} of the largest value")
         loss = self.flax["top1"] - self.raw["top1"]
         if self.head == "int8" and loss > MAX_TOP1_LOSS:
-            messages.append(f"the int8 head loses {loss:.2f} points of top-1 on {self.images} images")
+            messages.append(f"the int8 head loses {loss:.2f} points of {self._top1} on {self.images} images")
         if self.local is not None and self.local["agreement_percent"] < MIN_AGREEMENT:
             messages.append(
                 f"local.tflite gives Flax's class for {self.local['agreement_percent']:.2f} % of the images"
@@ -121,21 +128,22 @@ class Parity:
             difference = f"{file.largest_difference:.0f} steps of 255" if steps else f"{file.largest_difference:.1e}"
             lines.append(f"{name:<16}{file.bytes:>12,}{file.milliseconds:>9.2f}  {difference}")
         lines += [
-            f"top-1 of {self.images} images: Flax {self.flax['top1']:.2f} %, with the latents as they are sent "
+            f"{self._top1} of {self.images} images: Flax {self.flax['top1']:.2f} %, with the latents as they are sent "
             f"{self.flax_sent['top1']:.2f} %, head and tail {self.raw['top1']:.2f} %",
             f"head and tail give Flax's class for {self.agreement_percent:.2f} % of them "
             f"({self.agreement_with_training_percent:.2f} % against Flax with the quantiser of the training)",
         ]
         if self.local is not None:
-            lines.append(f"local.tflite: top-1 {self.local['top1']:.2f} %")
+            lines.append(f"local.tflite: {self._top1} {self.local['top1']:.2f} %")
         return "\n".join([*lines, "", *self._rate_lines()])
 
     def _rate_lines(self) -> list[str]:
         """Return the table of rates."""
-        lines = [f"{'rate':<16}{'bytes':>12}{'p95':>9}{'top-1':>9}  steps"]
+        column = "    agreement" if self.measure == "agreement" else "    top-1"
+        lines = [f"{'rate':<16}{'bytes':>12}{'p95':>9}{column}  steps"]
         raw = {**self.raw, "id": "raw", "bytes_mean": self.raw["bytes"], "bytes_p95": self.raw["bytes"], "steps": []}
         for rate in [raw, *self.rates]:
-            values = f"{rate['bytes_mean']:>12,.1f}{rate['bytes_p95']:>9,.0f}{rate['top1']:>9.2f}"
+            values = f"{rate['bytes_mean']:>12,.1f}{rate['bytes_p95']:>9,.0f}{rate['top1']:>{len(column)}.2f}"
             steps = " ".join(map(str, rate["steps"]))
             lines.append(
                 f"{rate['id']:<16}{values}  {steps}{' (default)' * (rate['id'] == self.default_rate)}".rstrip()
@@ -273,6 +281,7 @@ def summarise(folder: Path, files: OpenFiles, measured: Measured, ladder: Ladder
         rates=[point.to_json() for point in ladder.points],
         default_rate=ladder.default,
         local=local,
+        measure="agreement" if measured.evaluation.agreement else "accuracy",
     )
 
 

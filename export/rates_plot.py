@@ -75,6 +75,7 @@ def draw_rates(
     float_top1: float,
     teacher_top1: float | None,
     files: Sequence[ImageFile],
+    agreement: bool = False,
 ) -> None:
     """Draw rates.png.
 
@@ -85,6 +86,7 @@ def draw_rates(
         float_top1: percent, of the student without a quantiser.
         teacher_top1: percent, of the teacher on the same images; None where it is not known.
         files: the images as files.
+        agreement: whether the values are agreement with the teacher, because the images have no labels.
 
     Raises:
         UserError: the file cannot be written.
@@ -112,7 +114,7 @@ def draw_rates(
     _limit(axes, ladder, raw, [float_top1] if teacher_top1 is None else [float_top1, teacher_top1], files)
     _name(axes, ladder)
     axes.set_xlabel("bytes of an image, mean")
-    axes.set_ylabel("top-1, %")
+    axes.set_ylabel("agreement with the teacher, %" if agreement else "top-1, %")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(plot, path)
 

@@ -64,6 +64,7 @@ NO_LABELS = (
     "--config.stages.stage2.epochs=0",
 )
 
+CROSS_ENTROPY = ("--config.stages.stage2.loss=cross_entropy",)
 
 MISTAKES = [
     (["--config.stages.stage3.epochs=1"], "unknown config key: .*stage3.*stage2"),
@@ -89,8 +90,18 @@ MISTAKES = [
     (["--config.stages.teacher.epochs=0"], "there is no teacher"),
     (["--config.dataset.unlabelled=/nowhere"], "unlabelled folder '/nowhere' cannot be read: no such file"),
     (["--config.dataset.unlabelled=configs"], "unlabelled folder 'configs' holds no image .looked for"),
+    (["--config.dataset.unlabelled="], "config.dataset.unlabelled has ''; each must be the path of a folder"),
+    (["--config.dataset.unlabelled=README.md"], "unlabelled folder 'README.md' cannot be read: not a directory"),
     (["--config.dataset.unlabelled=(3,)"], "config.dataset.unlabelled has 3; each must be the path of a folder"),
     (["--config.dataset.name="], "is empty, so there are no labels, and config.stages.stage2.epochs is 8; it"),
+    (
+        ["--config.dataset.name=", "--config.stages.stage2.epochs=0"],
+        "no labels, and config.stages.teacher.epochs is 18; it",
+    ),
+    (
+        [*NO_LABELS, "--config.stages.stage2.epochs=2", *CROSS_ENTROPY, "--config.stages.stage2.alpha=0"],
+        "alpha=0 to learn from the teacher alone, with config.stages.stage2.loss='distillation'",
+    ),
     ([*NO_LABELS, "--config.stages.stage2.epochs=2"], "config.stages.stage2.epochs is 2; it must be 0 .*alpha=0"),
     (
         [*NO_LABELS, "--config.stages.stage2.epochs=2", "--config.stages.stage2.alpha=0"],
@@ -102,6 +113,12 @@ MISTAKES = [
     ),
     (["--config.dataset.eval_root=x"], "config.dataset.eval_root is 'x' and config.dataset.eval_name is empty"),
     (["--config.dataset.eval_name=folder", "--config.dataset.eval_root=/nowhere"], "folder '/nowhere' does not exist"),
+    (["--config.student.rate.weight=-1"], "config.student.rate.weight is -1.0; it must be at least 0"),
+    (["--config.student.rate.weight=text"], "config.student.rate.weight=text: it must be a number"),
+    *(
+        ([f"--config.student.rate.steps={value}"], f"config.student.rate.steps is .*{value or chr(39) * 2}.*; it must")
+        for value in ("0", "-2", "nan", "inf", "wide", "")
+    ),
     (["--verbose"], "Unknown command line flag 'verbose'"),
     (["digits"], "unexpected argument 'digits'"),
 ]

@@ -91,7 +91,7 @@ class RateEntry:
         tables: the name of the file with its code tables, which all rates share.
         bytes_mean: of the payloads.
         bytes_p95: of the payloads; 95 percent have at most so many.
-        top1: percent.
+        top1: percent; where the evaluation images have no labels, of agreement with the teacher.
     """
 
     id: str

@@ -30,6 +30,7 @@ from bottlefit_jax.recipe import (
     has_student,
     has_teacher,
     model_options,
+    needs_labels,
     trains,
 )
 from bottlefit_jax.training import checkpoint
@@ -109,7 +110,7 @@ def create_stages(config: Config, networks: Networks) -> dict[str, Stage]:
     """Create every stage whose network the run has, so that a mistake in any of them shows before the first one runs.
 
     Raises:
-        UserError: see `stages.create_stage`; or a stage needs a teacher and there is none.
+        UserError: see `stages.create_stage`; or a stage needs a teacher or labels and there are none.
     """
     update = config.frozen_statistics == "update"
     stages = {
@@ -120,7 +121,28 @@ def create_stages(config: Config, networks: Networks) -> dict[str, Stage]:
     }
     if networks.teacher is None and any(stages[name].needs_teacher for name in stages_to_run(config)):
         raise UserError(NO_TEACHER)
+    _check_auxiliary_heads(config, networks, stages)
     return stages
+
+
+def _check_auxiliary_heads(config: Config, networks: Networks, stages: dict[str, Stage]) -> None:
+    """Raise UserError where auxiliary heads, which learn from labels, are trained in a stage that does without these.
+
+    Images of another dataset than the evaluation's have no labels here either: their classes were not looked up.
+    """
+    chosen = config.dataset
+    if chosen.name and not chosen.unlabelled and not chosen.eval_name:
+        return
+    for name in stages_to_run(config):
+        heads = {head.part for head in networks.module(stages[name].network).auxiliary_heads}
+        if heads.isdisjoint(stages[name].terms) or needs_labels(config, name):
+            continue
+        remedy = f"config.stages.{name}.alpha must be above 0" if chosen.name else "it must be another design"
+        raise UserError(
+            f"config.student.bottleneck.design is {networks.bottleneck['design']!r}, which has a classifier on the "
+            f"device that learns from labels, and {name} learns from the teacher alone; {remedy}, or "
+            f"config.stages.{name}.epochs 0"
+        )
 
 
 def needs_calibration(student_variables: Variables | None) -> bool:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from bottlefit_jax import models
+from bottlefit_jax.compare import designs  # noqa: F401  it registers the designs of other methods
 from bottlefit_jax.config_check import check_config
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.experiment.images import class_names, describe_data, images_of_stage, open_source, open_training
 from bottlefit_jax.experiment.inputs import (
     claim_workdir,
     create_networks,
+    create_stages,
     needs_calibration,
     stages_to_run,
 )
@@ -266,6 +268,26 @@ def test_the_evaluation_can_be_of_another_dataset_with_other_classes(unlabelled,
     config.dataset.update(name="")
     check_config(config)
     assert len(open_source(config, "train")) == 30
+
+
+def test_an_early_exit_is_not_trained_without_labels(unlabelled, tmp_path):
+    config = unlabelled
+    config.student.bottleneck.update(design="spinn", channels=16)
+    config.stages.stage2.update(epochs=1, alpha=0.0, batch_size=4)
+    check_config(config)
+    with pytest.raises(UserError, match=r"design is 'spinn', which has a classifier on the device .*; it must be ano"):
+        create_stages(config, create_networks(config, None))
+    names = ("thing 3", "thing 5")
+    config.dataset.update(name="folder", root=str(make_folder(tmp_path / "set", classes=names)))
+    with pytest.raises(
+        UserError, match=r"'spinn'.* stage2 learns from the teacher alone; config\.stages\.stage2\.alpha"
+    ):
+        create_stages(config, create_networks(config, names))
+    config.stages.stage2.alpha = 0.5  # then stage 2 has the labelled images alone
+    assert "exit" in create_stages(config, create_networks(config, names))["stage2"].terms
+    config.stages.stage2.alpha = 0.0
+    config.dataset.unlabelled = ()
+    assert "exit" in create_stages(config, create_networks(config, names))["stage2"].terms
 
 
 def test_the_teachers_answers_are_the_labels_of_images_without(unlabelled, teacher, tmp_path):

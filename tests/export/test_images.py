@@ -33,6 +33,7 @@ def test_images_without_labels_have_the_answers_that_the_run_wrote(workdir, tmp_
     student = dataclasses.replace(student, dataset={**student.dataset, **changed}, answers=(7, 1, 4))
     images = read_images(student, "val", limit=None)
     assert (images.labels.tolist(), images.class_names, len(images.names)) == ([7, 1, 4], (), 3)
+    assert images.agreement
     assert len(read_images(student, "train", limit=None).images) == 27
     (tmp_path / "frames").rename(tmp_path / "moved")
     moved = read_images(student, "val", limit=None, root=tmp_path / "moved")

@@ -88,6 +88,22 @@ def test_the_table_has_a_line_for_each_file():
     ]
 
 
+def test_without_labels_nothing_is_called_top_1(tmp_path):
+    parity = dataclasses.replace(GOOD, measure="agreement")
+    lines = parity.table().splitlines()
+    assert "top-1" not in parity.table()
+    assert lines[6].startswith("agreement with the teacher of 200 images: Flax 90.00 %")
+    assert lines[8] == "local.tflite: agreement with the teacher 89.50 %"
+    assert lines[10:12] == [
+        "rate                   bytes      p95    agreement  steps",
+        "raw                     75.0       75        89.00",
+    ]
+    worse = dataclasses.replace(INT8, raw={"bytes": 75, "top1": 89.0, "top5": 98.0}, measure="agreement")
+    assert worse.failures() == ["the int8 head loses 1.00 points of agreement with the teacher on 200 images"]
+    parity.write(tmp_path / "parity.json")
+    assert json.loads((tmp_path / "parity.json").read_text())["measure"] == "agreement"
+
+
 def test_the_file_has_local_only_if_the_bundle_has(tmp_path):
     GOOD.write(tmp_path / "parity.json")
     assert json.loads((tmp_path / "parity.json").read_text()) == dataclasses.asdict(GOOD)

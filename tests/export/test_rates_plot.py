@@ -56,6 +56,7 @@ def test_rates_are_named_markers_over_a_logarithmic_axis(tmp_path, monkeypatch):
         "teacher on JPEG",
         "teacher on WebP, 2 images",
     } <= labels
+    assert axes.get_ylabel() == "top-1, %"
     low, high = axes.get_ylim()
     assert 50 < low < 58 < 76 < high  # the worst candidate is far below
     left, right = axes.get_xlim()
@@ -84,3 +85,8 @@ def test_files_of_nearly_one_size_share_a_name(tmp_path, monkeypatch):
     files = [ImageFile("jpeg", f"quality {quality}", 700.0 + quality, 74.0) for quality in (5, 20, 50)]
     axes = drawn(tmp_path, monkeypatch, files=files)
     assert [text.get_text() for text in axes.texts if text.get_text().startswith("q")] == ["q5"]
+
+
+def test_without_labels_the_axis_is_named_for_agreement(tmp_path, monkeypatch):
+    axes = drawn(tmp_path, monkeypatch, agreement=True, teacher_top1=None, files=[])
+    assert axes.get_ylabel() == "agreement with the teacher, %"
