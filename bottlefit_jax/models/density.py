@@ -13,6 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# How many times as far as other weights an update moves the density's, under Adam: it must follow a latent that is still
+# changing, and at the pace of the encoder it stayed 12 % above the entropy in a run of 270 steps.
+PACE = 10.0
 TINY = 1e-9  # the smallest probability: fewer would let the gradient overflow
 
 
@@ -52,12 +55,12 @@ class FactorizedDensity(nn.Module):
         widths = (1, *self.widths, 1)
         scale = self.spread ** (1 / (len(widths) - 1))
         for number, (before, after) in enumerate(itertools.pairwise(widths)):
-            start = math.log(math.expm1(1 / scale / after))
-            matrix = self.param(f"matrix{number}", nn.initializers.constant(start), (self.channels, after, before))
-            bias = self.param(f"bias{number}", _uniform, (self.channels, after, 1))
+            start = nn.initializers.constant(math.log(math.expm1(1 / scale / after)) / PACE)
+            matrix = PACE * self.param(f"matrix{number}", start, (self.channels, after, before))
+            bias = PACE * self.param(f"bias{number}", _uniform, (self.channels, after, 1))
             x = nn.softplus(matrix) @ x + bias
             if number < len(widths) - 2:
-                factor = self.param(f"factor{number}", nn.initializers.zeros, (self.channels, after, 1))
+                factor = PACE * self.param(f"factor{number}", nn.initializers.zeros, (self.channels, after, 1))
                 x = x + jnp.tanh(factor) * jnp.tanh(x)
         return x
 
@@ -74,4 +77,4 @@ def rounded(latent: jax.Array, step: jax.Array) -> jax.Array:
 
 
 def _uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    return jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)
+    return jax.random.uniform(key, shape, minval=-0.5 / PACE, maxval=0.5 / PACE)

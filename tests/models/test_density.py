@@ -18,7 +18,7 @@ def latent():
 
 def fitted(latent, step, *, steps=400):
     """Return the parameters of a density that has learned these latents with noise."""
-    density, tx = FactorizedDensity(latent.shape[-1]), optax.adam(0.02)
+    density, tx = FactorizedDensity(latent.shape[-1]), optax.adam(0.002)
     params = density.init(jax.random.key(0), latent, step)
 
     @jax.jit

@@ -51,7 +51,7 @@ def train(images):
     variables = models.with_tail_of(given, sharding.to_host(jax.jit(student.init)(keys, blank)))
     loss_options = {"matched": ("layer2",), "rate_weight": WEIGHT}
     stage = stages.create_stage("stage1", stages.StageSettings(1, BATCH, loss_options=loss_options), student)
-    tx = optax.adam(optax.cosine_decay_schedule(0.03, UPDATES))
+    tx = optax.adam(optax.cosine_decay_schedule(0.01, UPDATES))
     train_step = step.create_train_step(stage, module=student, teacher=teacher, tx=tx, mesh=mesh, **PIXELS)
     state = sharding.put_replicated(mesh, step.initial_state(stage, variables, tx=tx))
     given, key = sharding.put_replicated(mesh, given), sharding.put_replicated(mesh, jax.random.key(3))
