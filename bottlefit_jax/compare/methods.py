@@ -202,7 +202,7 @@ METHODS = {
             note="both",
         ),
         Method(
-            *("entropic", "Entropic Student", "#a8328f", "*"),
+            *("entropic", "Entropic Student", "#e8178a", "*"),
             change=_entropic,
             own_bytes=True,
             channels=24,

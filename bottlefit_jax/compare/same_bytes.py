@@ -7,7 +7,7 @@ from bottlefit_jax.compare.curves import Curve, mean_at
 from bottlefit_jax.evaluation.markdown import count_text, markdown_table
 
 DECADE = (1, 1.2, 1.6, 2, 3, 4, 6, 8)  # byte counts, times a power of ten
-COUNTS = tuple(round(number * 10**power, 6) for power in range(1, 6) for number in DECADE)
+COUNTS = tuple(round(number * 10**power) for power in range(1, 6) for number in DECADE)
 LARGEST, SMALLEST = 12, (6, 8)  # columns at most; counts below ten
 ALIKE = 1.25  # encoders whose multiply-adds differ by no larger factor are compared with each other
 NOTHING = "–"
@@ -24,7 +24,7 @@ def same_bytes(curves: Sequence[Curve]) -> dict[str, Any]:
         for each group of methods {"heading", "rows"}; a row has "title", "macs", and "top1", {"mean", "std"} or None
         for each count.
     """
-    several = len([curve["method"] for curve in curves if curve["trained"]]) > 1
+    several = len({curve["method"] for curve in curves if curve["trained"]}) > 1
     counts = [count for count in (*SMALLEST, *COUNTS) if _trained_at(curves, count) >= 1 + several]
     counts = counts[:: -(-len(counts) // LARGEST) or 1]
     widths: dict[str, int] = {}
@@ -45,7 +45,7 @@ def same_bytes_text(table: dict[str, Any]) -> list[str]:
     counts = table["bytes"]
     if not counts:
         return []
-    columns = (f"{count:,g}" for count in counts)
+    columns = (f"{count:,}" for count in counts)
     rows: list[tuple[str, ...]] = [("top-1 %, at bytes per image:", "multiply-adds on the device", *columns)]
     for group in table["groups"]:
         rows.append((f"**{group['heading']}**", *[""] * (1 + len(counts))))
