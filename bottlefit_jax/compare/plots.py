@@ -121,9 +121,8 @@ def _width(row: dict) -> str:
 
 def _ladder(comparison: dict, rows: Sequence[dict]) -> dict | None:
     """Return what was measured of a curve seed by seed, where its rows are only some of it: it was sent at rates."""
-    width = _width(rows[0])
-    same = [one for one in comparison["curves"] if width and one["method"] == rows[0]["method"]]
-    return next((one for one in same if f"{one['channels']} channels" == width), None)
+    same = [one for one in comparison["curves"] if one["method"] == rows[0]["method"]]
+    return next((one for one in same if f"{one['channels']} channels" == _width(rows[0])), None)
 
 
 def _line(rows: Sequence[dict], ladder: dict | None) -> list[tuple[float, float]]:
@@ -138,7 +137,7 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
     teacher = comparison["teacher"]
     sent = [row["bytes"]["mean"] for row in rows if row["bytes"]["mean"] >= LEAST_BYTES]
     axes.set_xscale("log")
-    axes.set_xlim(min(sent) / 1.6, max(sent) * 1.6)
+    axes.set_xlim(min(sent) / 2, max(sent) * 1.6)  # names need room on the left
     highest = max([teacher["top1"], *(row["top1"]["mean"] + (row["top1"]["std"] or 0) for row in rows)])
     axes.set_ylim(bottom, highest + 0.07 * (highest - bottom))
     axes.axhspan(teacher["top1"] - DROP_GOAL, teacher["top1"], color=GREEN, alpha=0.16, linewidth=0)
@@ -156,7 +155,8 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
         **beside,
     )
     decorate_log_axis(axes)
-    axes.set_xlabel("sent per image, bytes (mean, logarithmic)")
+    dots = "\nmarkers: rows of the table; small dots: every rate of every seed" if comparison["curves"] else ""
+    axes.set_xlabel(f"sent per image, bytes (mean, logarithmic){dots}")
     axes.set_ylabel("top-1, %")
     title(axes, f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left")
 
@@ -224,7 +224,8 @@ def _name_all(axes: Axes, curves: dict[str, list[dict]], ladders: dict, teacher:
     labels.avoid_point((left, labels.pixel(1, teacher)[1]), right - left, 2)
     for column in _columns([rows[0] for rows in curves.values() if len(rows) == 1], at):
         labels.column([row_label(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
-    lines = {name: rows for name, rows in curves.items() if len(rows) > 1}
+    ours_first = sorted(curves.items(), key=lambda curve: curve[1][0]["method"] not in OURS)
+    lines = {name: rows for name, rows in ours_first if len(rows) > 1}
     for name, rows in lines.items():
         inside = [row for row in rows if not _edge(row, bottom)] or rows
         middle = (len(inside) - 1) / 2

@@ -216,7 +216,7 @@ def test_rates_are_a_curve_for_each_number_of_channels_and_their_axis_has_bytes(
 def test_a_mean_of_less_than_a_byte_does_not_stretch_the_axis():
     few = row("spinn", "SPINN", "threshold 0.5", top1=84.0, sent=0.05)
     axes = panel(plots._rate_accuracy(comparison(few, row("spinn", "SPINN", "no exit", top1=85.0, sent=40.0), *JPEG)))
-    assert axes.get_xlim()[0] == pytest.approx(25.0)
+    assert axes.get_xlim()[0] == pytest.approx(20.0)
     assert "threshold 0.5: 0.05 bytes" in texts(axes)
 
 
@@ -232,6 +232,7 @@ def ladder(*seeds, channels=12):
 def test_every_rate_of_every_seed_is_a_dot_and_the_line_is_their_mean():
     first, second = [(100.0, 84.5), (150.0, 84.8), (310.0, 85.0)], [(120.0, 84.7), (290.0, 85.0)]
     axes = panel(plots._rate_accuracy(comparison(local(), *WIDE, *JPEG) | {"curves": [ladder(first, second)]}))
+    assert axes.get_xlabel().endswith("small dots: every rate of every seed")
     (dots,) = [line for line in axes.lines if line.get_gid() == "rates"]
     assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == sorted([*first, *second])
     assert any(list(line.get_xdata()) == [120.0, 150.0, 290.0] for line in axes.lines)
