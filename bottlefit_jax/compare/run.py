@@ -16,7 +16,7 @@ from bottlefit_jax.compare import plots, timing
 from bottlefit_jax.compare.curves import measured_curves
 from bottlefit_jax.compare.exits import NEVER, THRESHOLDS, evaluate_exits
 from bottlefit_jax.compare.items import Item, Options, to_measure
-from bottlefit_jax.compare.methods import student_epochs
+from bottlefit_jax.compare.methods import rate_term, student_epochs
 from bottlefit_jax.compare.report import LATENCY, RATE_ACCURACY, write_comparison
 from bottlefit_jax.compare.rows import same_network, table
 from bottlefit_jax.compare.same_bytes import same_bytes
@@ -200,6 +200,15 @@ class _Comparison:
             f"What the teacher's last fifth of its epochs added to its top-1: {gained}."
         )
 
+    def _rate_term(self) -> list[str]:
+        """Return the note on the rate term, where a method has it."""
+        if not any(item.method.rate for item in self.items):
+            return []
+        term, ours = rate_term(self.setting.config), not self.setting.config.student.rate.weight
+        steps = ", ".join(f"{step:g}" for step in term["steps"])
+        whose = "the comparison's defaults, as the config sets no weight" if ours else "as the config sets them"
+        return [f"The rate term has weight {term['weight']:g} and steps {steps}: {whose}."]
+
     def _show(self, items: Sequence[Item], times: dict[str, dict[str, float]], jpeg95: float) -> dict[str, Any]:
         """Draw and write what has been measured so far."""
         dataset, teacher = self.setting.config.dataset, self.results["local"]
@@ -219,6 +228,7 @@ class _Comparison:
                 *self.notes,
                 self._epochs(),
                 RATES_NOTE,
+                *self._rate_term(),
                 *(f"{m.title}: {m.note}." for m in dict.fromkeys(item.method for item in items)),
             ],
             "versions": versions(),
