@@ -1,4 +1,4 @@
-r"""Ten ImageNet classes, teacher from scratch at 48 px: fifteen minutes on two cores, two and a half hours to compare.
+r"""Ten ImageNet classes, teacher from scratch at 48 px: fifteen minutes on two cores, about four hours to compare.
 
     python -m bottlefit_jax.main --config=configs/imagenette.py --workdir=runs/imagenette \
         --config.dataset.root=ROOT

@@ -62,6 +62,7 @@ class Affine:
 
 
 Layer = Convolution | MaxPool | Affine
+EXPORTED = ("conv", "depthwise", "norm", "relu", "max_pool")  # kinds of layers of an encoder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,11 +137,15 @@ def check_exportable(module: Network) -> None:
     """Raise a UserError if the module has no encoder that runs on a device by itself."""
     if module.bottleneck is None:
         raise UserError(f"{module.spec.name} was created without a bottleneck, so it has no encoder to export")
-    if module.design.after_cut:
+    reason = "its device runs the teacher's own layers" if module.design.after_cut else None
+    for number, layer in enumerate(module.design.encoder):
+        if layer.kind not in EXPORTED:
+            reason = reason or f"the export does not know its layer encoder/{number} ({layer.kind})"
+    if reason:
         known = " and ".join(repr(name) for name in (REFERENCE, *ENCODERS))
         raise UserError(
-            f"the bottleneck's design {module.bottleneck.design!r} cannot be exported, since its device runs the "
-            f"teacher's own layers; those that can are {known}"
+            f"the bottleneck's design {module.bottleneck.design!r} cannot be exported, since {reason}; those that can "
+            f"are {known}"
         )
 
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bottlefit_jax.models.designs import NORM_RELU, RESIZE, Design, conv, register
+from bottlefit_jax.models.designs import NORM_RELU, RESIZE, Design, Layer, conv, register
 from bottlefit_jax.models.layers import ConvNorm, Linear, Style, global_average
 
 
@@ -44,6 +44,18 @@ DESIGNS = {
     ),
     # Channel reduction (and, as everywhere, quantisation).
     "reduction": Design(encoder=(conv("latent", 1),), decoder=(conv("cut", 1), RESIZE), after_cut=True),
+    # Entropic Student (Matsubara et al., WACV 2022): `FPBasedResNetBottleneck` of yoshitomo-matsubara/sc2-benchmark.
+    # The pool at the end is ours, for other cuts; the feature after a ResNet's layer1 has its input's size.
+    "entropic": Design(
+        encoder=(
+            *(conv("4*latent", 5, 2, 2), Layer("gdn"), conv("2*latent", 5, 2, 2), Layer("gdn")),
+            conv("latent"),
+        ),
+        decoder=(
+            *(conv("2*cut", padding=1), Layer("inverse_gdn"), conv("cut"), Layer("inverse_gdn")),
+            *(conv("cut", padding=1), RESIZE),
+        ),
+    ),
     # SPINN (Laskaridis et al., MobiCom 2020): the feature at the cut as it is, behind an early exit.
     "spinn": Design(encoder=(), decoder=(), after_cut=True, early_exit=EarlyExit),
 }

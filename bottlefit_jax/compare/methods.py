@@ -11,6 +11,7 @@ from bottlefit_jax.evaluation.colours import BLUE, ORANGE, RED
 from bottlefit_jax.recipe import Config
 
 QUALITIES = (5, 10, 20, 30, 50, 70, 85, 95)  # of JPEG and WebP, on Pillow's scale
+RATE_WEIGHT, RATE_STEPS = 0.3, (1.0, 2.0, 4.0)  # of the rate term, where the config sets no weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +24,13 @@ class Method:
         colour: in plots.
         marker: in plots, as Matplotlib spells it.
         image_format: Pillow's name of the format, where images are sent.
-        change: makes the config of a training from a copy of the comparison's config; called with the copy and the name
-            of the feature at the cut. None where nothing is trained.
+        change: makes the config of a training from a copy of the comparison's config, in which the rate term is off;
+            called with the copy and the name of the feature at the cut. None where nothing is trained.
         own_bytes: it has a size of its own, whatever number of channels the others have.
+        channels: of its latent, where these are its own too and no other method's bytes decide them; else 0.
+        cut: the feature at which its authors cut, for networks that have it; "": where all methods cut.
+        rate: stage 1 has the rate term, with what `rate_term` returns.
+        keeps_teacher: its device runs the teacher's own parts up to the cut.
         ours: BottleFit itself; plots emphasise it, and the text asks whether others beat it.
         note: what a reader must know, for the report.
     """
@@ -37,8 +42,34 @@ class Method:
     image_format: str = ""
     change: Callable[[Config, str], None] | None = None
     own_bytes: bool = False
+    channels: int = 0
+    cut: str = ""
+    rate: bool = False
+    keeps_teacher: bool = False
     ours: bool = False
     note: str = ""
+
+    def apply(self, config: Config, cut: str) -> None:
+        """Make the config of a training from a copy of the comparison's.
+
+        Args:
+            config: the copy, which changes.
+            cut: the feature at which the student is cut.
+        """
+        assert self.change is not None
+        if self.rate:
+            config.student.rate.update(rate_term(config))
+        else:
+            config.student.rate.weight = 0.0
+        self.change(config, cut)
+
+
+def rate_term(config: Config) -> dict[str, Any]:
+    """Return weight and steps of the rate term: the config's if it has a weight, or else our defaults."""
+    chosen = config.student.rate
+    if chosen.weight:
+        return {"weight": chosen.weight, "steps": tuple(chosen.steps)}
+    return {"weight": RATE_WEIGHT, "steps": RATE_STEPS}
 
 
 def student_epochs(config: Config) -> int:
@@ -101,6 +132,15 @@ def _patch(config: Config, cut: str) -> None:
     config.student.bottleneck.design = "patch"
 
 
+def _entropic(config: Config, cut: str) -> None:
+    """Train as BottleFit, at one step alone: the source has a model for each size of payload."""
+    del cut
+    config.student.bottleneck.design = "entropic"
+    config.student.rate.steps = (1.0,)
+    config.stages.stage1.matched = ()  # all from its own cut on
+    config.stages.stage2.update(loss="distillation", alpha=0.5, temperature=1.0, freeze_encoder=True)
+
+
 def _channel_reduction(config: Config, cut: str) -> None:
     del cut
     config.student.bottleneck.design = "reduction"
@@ -148,13 +188,40 @@ METHODS = {
             note="the same training, with our encoder: 4×4 patches, a depthwise and a 1×1 convolution",
         ),
         Method(
+            *("bottlefit-rate", "BottleFit+rate", "#12306b", "p"),
+            change=_bottlefit,
+            rate=True,
+            ours=True,
+            note="the same, and stage 1 also learns to send few bits; one training serves all its rates",
+        ),
+        Method(
+            *("bottlefit-patch-rate", "BottleFit-patch+rate", "#0f7f7a", "H"),
+            change=_patch,
+            rate=True,
+            ours=True,
+            note="both",
+        ),
+        Method(
+            *("entropic", "Entropic Student", "#e8178a", "*"),
+            change=_entropic,
+            own_bytes=True,
+            channels=24,
+            cut="layer1",
+            rate=True,
+            note="two convolutions 5×5 and one 2×2 with divisive normalisation, 24 channels whose number of bytes the "
+            "rate term alone decides, trained at one step; cut after layer1 as by its authors, or at the common cut "
+            "where the network has no layer1",
+        ),
+        Method(
             *("cr-bq", "CR+BQ", "#7a4fa3", ">"),
             change=_channel_reduction,
+            keeps_teacher=True,
             note="1×1 convolutions after the backbone's full prefix reduce and restore the channels; cross-entropy",
         ),
         Method(
             *("autoencoder", "autoencoder", "#c2558f", "<"),
             change=_autoencoder,
+            keeps_teacher=True,
             note="2×2 convolutions 128, 64, 32, c after the full prefix and back; trained to restore the feature, "
             "then by cross-entropy with everything else",
         ),
@@ -162,6 +229,7 @@ METHODS = {
             *("spinn", "SPINN", "#7b5a3a", "d"),
             change=_spinn,
             own_bytes=True,
+            keeps_teacher=True,
             note="an early exit at the cut (3×3 convolution, linear layer), trained with the whole network; where "
             "it is less confident than the threshold, the feature at the cut is sent at its report's default rate. "
             "The payload was smaller than zlib's of the same values for every image of the digits",

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from bottlefit_jax.compare.curves import mean_points
 from bottlefit_jax.compare.methods import OURS
-from bottlefit_jax.compare.plot_style import alternating_dashes, look, row_label, title
+from bottlefit_jax.compare.plot_style import alternating_dashes, count_beneath, look, row_label, title
 from bottlefit_jax.compare.report import best, measured, row_name, within_goal
 from bottlefit_jax.evaluation.axes import decorate_log_axis
 from bottlefit_jax.evaluation.colours import GREEN
@@ -74,11 +75,12 @@ def _rate_accuracy(comparison: dict) -> Figure | None:
     bottom = _floor(comparison["teacher"]["top1"], rows)
     _rate_axes(axes, comparison, rows, bottom)
     curves = _curves(rows)
-    for group in curves.values():
-        _curve(axes, group, bottom, beneath=_beneath(group, list(curves.values())))
+    ladders = {name: _ladder(comparison, group) for name, group in curves.items()}
+    for name, group in curves.items():
+        _curve(axes, group, ladders[name], bottom, beneath=count_beneath(group, list(curves.values())))
     plot.draw_without_rendering()
     plot.set_layout_engine("none")  # from here on a pixel stays where it is
-    _name_all(axes, curves, comparison["teacher"]["top1"], bottom)
+    _name_all(axes, curves, ladders, comparison["teacher"]["top1"], bottom)
     return plot
 
 
@@ -117,12 +119,25 @@ def _width(row: dict) -> str:
     return row["setting"].split(", ")[0] if row.get("rate") else ""
 
 
+def _ladder(comparison: dict, rows: Sequence[dict]) -> dict | None:
+    """Return what was measured of a curve seed by seed, where its rows are only some of it: it was sent at rates."""
+    same = [one for one in comparison["curves"] if one["method"] == rows[0]["method"]]
+    return next((one for one in same if f"{one['channels']} channels" == _width(rows[0])), None)
+
+
+def _line(rows: Sequence[dict], ladder: dict | None) -> list[tuple[float, float]]:
+    """Return the line of a curve: through every measured rate, or where seeds have no bytes in common, the rows."""
+    through = mean_points(ladder) if ladder else []
+    sent = [(row["bytes"]["mean"], row["top1"]["mean"]) for row in rows if row["bytes"]["mean"] >= LEAST_BYTES]
+    return through if len(through) > 1 else sent
+
+
 def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float):
     """Set the axes up, with the teacher as a line and the paper's claim as a band."""
     teacher = comparison["teacher"]
     sent = [row["bytes"]["mean"] for row in rows if row["bytes"]["mean"] >= LEAST_BYTES]
     axes.set_xscale("log")
-    axes.set_xlim(min(sent) / 1.6, max(sent) * 1.6)
+    axes.set_xlim(min(sent) / 2, max(sent) * 1.6)  # names need room on the left
     highest = max([teacher["top1"], *(row["top1"]["mean"] + (row["top1"]["std"] or 0) for row in rows)])
     axes.set_ylim(bottom, highest + 0.07 * (highest - bottom))
     axes.axhspan(teacher["top1"] - DROP_GOAL, teacher["top1"], color=GREEN, alpha=0.16, linewidth=0)
@@ -140,34 +155,28 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
         **beside,
     )
     decorate_log_axis(axes)
-    axes.set_xlabel("sent per image, bytes (mean, logarithmic)")
+    dots = "\nmarkers: rows of the table; small dots: every rate of every seed" if comparison["curves"] else ""
+    axes.set_xlabel(f"sent per image, bytes (mean, logarithmic){dots}")
     axes.set_ylabel("top-1, %")
     title(axes, f"{teacher['name']} on {comparison['dataset']}: accuracy against bytes sent; better is up and left")
 
 
-def _beneath(rows: Sequence[dict], every: Sequence[Sequence[dict]]) -> int:
-    """Count the methods drawn later that have a marker on this method's only one."""
-    if len(rows) > 1:
-        return 0
-    later = every[[group is rows for group in every].index(True) + 1 :]
-    return sum(any(_same_place(rows[0], other) for other in group) for group in later)
-
-
-def _same_place(one: dict, other: dict) -> bool:
-    """Return whether two markers hide each other: within 2 % of their bytes and a twentieth of a point."""
-    near = abs(one["top1"]["mean"] - other["top1"]["mean"]) < 0.05
-    return near and abs(one["bytes"]["mean"] - other["bytes"]["mean"]) <= 0.02 * one["bytes"]["mean"]
-
-
-def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
-    """Draw one method: a line between its settings, error bars, and a triangle where it leaves the frame.
+def _curve(axes: Axes, rows: Sequence[dict], ladder: dict | None, bottom: float, *, beneath: int):
+    """Draw one method: a line, its rows with error bars, a dot for each rate, and a triangle where it leaves the frame.
 
     A marker grows with the number of markers that it lies `beneath`, so that it is seen around them.
     """
     method = rows[0]["method"]
     colour, marker, size = look(method)
     size += 5.0 * beneath
+    # ours are larger, so markers on top of them leave them visible
+    order = 2.5 - 0.1 * beneath if beneath else 3 if method in OURS else 4
     sending = [row for row in rows if row["bytes"]["mean"] >= LEAST_BYTES]
+    width = 2.2 if method in OURS else 1.4
+    axes.plot(*zip(*_line(rows, ladder), strict=True), color=colour, linewidth=width, zorder=order)
+    dots = [point for seed in (ladder["seeds"] if ladder else ()) for point in seed["points"]]
+    if dots:
+        axes.plot(*zip(*dots, strict=True), ".", color=colour, markersize=4, alpha=0.55, zorder=order, gid="rates")
     axes.errorbar(
         [row["bytes"]["mean"] for row in sending],
         [row["top1"]["mean"] for row in sending],
@@ -177,12 +186,11 @@ def _curve(axes: Axes, rows: Sequence[dict], bottom: float, *, beneath: int):
         markersize=size,
         markeredgecolor="white",
         markeredgewidth=0.6,
-        linewidth=2.2 if method in OURS else 1.4,
+        linestyle="none",
         elinewidth=1.1,
         capsize=2.5,
         label=rows[0]["title"],
-        # ours are larger, so markers on top of them leave them visible
-        zorder=2.5 - 0.1 * beneath if beneath else 3 if method in OURS else 4,
+        zorder=order,
     )
     for row in rows:
         edge = _edge(row, bottom)
@@ -207,16 +215,17 @@ def _at(axes: Axes, row: dict, bottom: float) -> tuple[float, float]:
     return max(row["bytes"]["mean"], axes.get_xlim()[0]), max(row["top1"]["mean"], bottom)
 
 
-def _name_all(axes: Axes, curves: dict[str, list[dict]], teacher: float, bottom: float):
+def _name_all(axes: Axes, curves: dict[str, list[dict]], ladders: dict, teacher: float, bottom: float):
     """Write all names: of columns of near-equal bytes first, then of lines, then of settings where there is room."""
     labels = Labels(axes)
     at = {id(row): labels.pixel(*_at(axes, row, bottom)) for rows in curves.values() for row in rows}
-    _avoid(labels, curves, at)
+    _avoid(labels, curves, ladders, at)
     left, _, right, _ = frame(axes)
     labels.avoid_point((left, labels.pixel(1, teacher)[1]), right - left, 2)
     for column in _columns([rows[0] for rows in curves.values() if len(rows) == 1], at):
         labels.column([row_label(axes, row, row["title"], 10) for row in column], [at[id(row)] for row in column])
-    lines = {name: rows for name, rows in curves.items() if len(rows) > 1}
+    ours_first = sorted(curves.items(), key=lambda curve: curve[1][0]["method"] not in OURS)
+    lines = {name: rows for name, rows in ours_first if len(rows) > 1}
     for name, rows in lines.items():
         inside = [row for row in rows if not _edge(row, bottom)] or rows
         middle = (len(inside) - 1) / 2
@@ -234,18 +243,14 @@ def _name_all(axes: Axes, curves: dict[str, list[dict]], teacher: float, bottom:
         labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, required=bool(edge))
 
 
-def _avoid(labels: Labels, curves: dict[str, list[dict]], at: dict):
+def _avoid(labels: Labels, curves: dict[str, list[dict]], ladders: dict, at: dict):
     """Keep the labels off markers, error bars and lines."""
-    for rows in curves.values():
+    for name, rows in curves.items():
         half = (look(rows[0]["method"])[2] / 2 + 1) * PIXELS
         for row in rows:
             std = row["top1"]["std"] or 0
             labels.avoid_point(at[id(row)], half, max(half, labels.pixel(1, std)[1] - labels.pixel(1, 0)[1]))
-        labels.avoid_line(
-            labels.pixel(row["bytes"]["mean"], row["top1"]["mean"])
-            for row in rows
-            if row["bytes"]["mean"] >= LEAST_BYTES
-        )
+        labels.avoid_line(labels.pixel(*point) for point in _line(rows, ladders[name]))
 
 
 def _columns(rows: Sequence[dict], at: dict) -> list[list[dict]]:
@@ -270,7 +275,7 @@ def _latency(comparison: dict) -> Figure | None:
     dashes = alternating_dashes([_times(row, comparison["device_slower"]) for row in chosen])
     for number, (row, dash) in enumerate(zip(chosen, dashes, strict=True)):
         times = _times(row, comparison["device_slower"])
-        _line(axes, row, times, dash, first_marker=5 * number % 12)
+        _latency_line(axes, row, times, dash, first_marker=5 * number % 12)
         ends.append((RATES[-1], times[-1]))
         several = sum(measured(other) and other["method"] == row["method"] for other in comparison["rows"]) > 1
         words = row_name(row) if several else row["title"]
@@ -304,7 +309,7 @@ def _times(row: dict, slower: float) -> np.ndarray:
     return (device or 0) * slower + row["bytes"]["mean"] * 8 / (RATES * 1000) + (server or 0)
 
 
-def _line(axes: Axes, row: dict, times: np.ndarray, dash: tuple | None, *, first_marker: int):
+def _latency_line(axes: Axes, row: dict, times: np.ndarray, dash: tuple | None, *, first_marker: int):
     """Draw the time of one row over all rates, dashed where it loses too much or coincides with other lines."""
     colour, marker, size = look(row["method"])
     alone = "-" if within_goal(row) else "--"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.compare.methods import OURS
+from bottlefit_jax.compare.same_bytes import same_bytes_text
 from bottlefit_jax.evaluation.alternatives import interval
 from bottlefit_jax.evaluation.markdown import bytes_text, count_text, markdown_table
 from bottlefit_jax.evaluation.report import plain_values
@@ -91,6 +92,7 @@ def _markdown(comparison: dict, workdir: Path, command: str | None) -> str:
         *([rates] if (workdir / RATE_ACCURACY).exists() else []),
         _table(comparison),
         _legend(comparison),
+        *same_bytes_text(comparison["same_bytes"]),
         *([latencies] if (workdir / LATENCY).exists() else []),
         *(["\n".join(f"- {_one_line(note)}" for note in comparison["notes"])] if comparison["notes"] else []),
         "## Reproduce",

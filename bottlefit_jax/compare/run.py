@@ -13,13 +13,15 @@ import numpy as np
 from bottlefit_jax import lock
 from bottlefit_jax.codec.rates import parse_rates
 from bottlefit_jax.compare import plots, timing
+from bottlefit_jax.compare.curves import measured_curves
 from bottlefit_jax.compare.exits import NEVER, THRESHOLDS, evaluate_exits
 from bottlefit_jax.compare.items import Item, Options, to_measure
-from bottlefit_jax.compare.methods import student_epochs
+from bottlefit_jax.compare.methods import rate_term, student_epochs
 from bottlefit_jax.compare.report import LATENCY, RATE_ACCURACY, write_comparison
 from bottlefit_jax.compare.rows import same_network, table
+from bottlefit_jax.compare.same_bytes import same_bytes
 from bottlefit_jax.compare.setting import Setting, open_setting
-from bottlefit_jax.compare.teacher import TeacherEvaluation, jpeg_mean
+from bottlefit_jax.compare.teacher import TeacherEvaluation, jpeg_mean, last_fifth
 from bottlefit_jax.config_check import check_config
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.cost import count_params, device_cost, macs
@@ -30,6 +32,7 @@ from bottlefit_jax.experiment.run import run_experiment
 from bottlefit_jax.files import write_text
 from bottlefit_jax.recipe import Config, bottleneck_options
 from bottlefit_jax.training.loop import Stopped, StopSignal
+from bottlefit_jax.training.progress import METRICS
 
 RATES_NOTE = (
     "Every student sends payloads of the same codec, at rates that were chosen as for a report: a step for each "
@@ -158,9 +161,8 @@ class _Comparison:
         return result
 
     def _config(self, item: Item) -> Config:
-        assert item.method.change is not None
         assert item.seed is not None
-        return self.setting.student_config(item.method.change, seed=item.seed, channels=item.channels)
+        return self.setting.student_config(item.method, seed=item.seed, channels=item.channels)
 
     def _student(self, item: Item) -> tuple[Any, Variables, dict[str, Any]]:
         """Return the network, the weights and the bottleneck of a finished training."""
@@ -188,16 +190,29 @@ class _Comparison:
         return {**times, **{name: times[item.name] for name, item in others.items()}}
 
     def _epochs(self) -> str:
-        """Return the note on how long teacher and students were trained."""
-        config = self.setting.config
-        trained_here = Path(config.teacher.weights).is_relative_to(self.workdir)
+        """Return the note on how long teacher and students were trained, and what the teacher's last epochs gained."""
+        config, folder = self.setting.config, Path(self.setting.config.teacher.weights)
+        trained_here = folder.is_relative_to(self.workdir)
         theirs = f"had {config.stages.teacher.epochs}" if trained_here else "came with its weights"
-        ours = student_epochs(config)
-        return f"Every student was trained for {ours} epochs, in one stage or two; the teacher {theirs}."
+        gained, ours = last_fifth(folder.parent / METRICS if trained_here else None), student_epochs(config)
+        return (
+            f"Every student was trained for {ours} epochs, in one stage or two; the teacher {theirs}. "
+            f"What the teacher's last fifth of its epochs added to its top-1: {gained}."
+        )
+
+    def _rate_term(self) -> list[str]:
+        """Return the note on the rate term, where a method has it."""
+        if not any(item.method.rate for item in self.items):
+            return []
+        term, ours = rate_term(self.setting.config), not self.setting.config.student.rate.weight
+        steps = ", ".join(f"{step:g}" for step in term["steps"])
+        whose = "the comparison's defaults, as the config sets no weight" if ours else "as the config sets them"
+        return [f"The rate term has weight {term['weight']:g} and steps {steps}: {whose}."]
 
     def _show(self, items: Sequence[Item], times: dict[str, dict[str, float]], jpeg95: float) -> dict[str, Any]:
         """Draw and write what has been measured so far."""
         dataset, teacher = self.setting.config.dataset, self.results["local"]
+        curves = measured_curves(items, self.results)
         comparison = {
             "dataset": Path(dataset.root).name if dataset.name == "folder" else dataset.name,
             "images": len(self.setting.source),
@@ -207,10 +222,13 @@ class _Comparison:
             "device_slower": self.options.device_slower,
             "seeds": list(self.options.seeds),
             "rows": table(items, self.results, self.failures, times),
+            "curves": curves,
+            "same_bytes": same_bytes(curves),
             "notes": [
                 *self.notes,
                 self._epochs(),
                 RATES_NOTE,
+                *self._rate_term(),
                 *(f"{m.title}: {m.note}." for m in dict.fromkeys(item.method for item in items)),
             ],
             "versions": versions(),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data, lock, models
 from bottlefit_jax.compare import designs  # noqa: F401  a method names its design
-from bottlefit_jax.compare.methods import student_epochs
+from bottlefit_jax.compare.methods import Method, student_epochs
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.experiment.images import open_source
 from bottlefit_jax.experiment.inputs import Networks, create_networks
@@ -70,18 +70,22 @@ class Setting:
         """The channels of BottleFit's latent in the config."""
         return self.networks.bottleneck["channels"]
 
-    def student_config(self, change: Callable[[Config, str], None], *, seed: int, channels: int | None) -> Config:
+    def student_config(self, method: Method, *, seed: int, channels: int | None) -> Config:
         """Make the config of one training.
 
         Args:
-            change: of the method.
+            method: one that trains.
             seed: of the training.
-            channels: of the BottleFit latent whose size this latent gets; None for the config's.
+            channels: of the BottleFit latent whose size this latent gets, unless it has a size of its own; None for the
+                config's.
         """
         config = self.config.copy_and_resolve_references()
         config.seed = seed
-        change(config, self.cut)
-        config.student.bottleneck.channels = self._same_bytes(config, channels or self.channels)
+        cut = self.cut
+        if method.cut in self.networks.student.feature_names:
+            cut = config.student.bottleneck.cut = method.cut
+        method.apply(config, cut)
+        config.student.bottleneck.channels = method.channels or self._same_bytes(config, channels or self.channels)
         if config.checkpoint.select == "last":
             config.evaluate_every = student_epochs(config)  # the table has the last epoch alone
         return config

@@ -1,6 +1,8 @@
 """The methods that train nothing: the teacher on the device, or on the server behind images that are sent to it."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,29 @@ class TeacherEvaluation:
 def mean_and_p95(sizes: np.ndarray) -> dict[str, float]:
     """Return the mean and the 95th percentile of sizes in bytes: {"mean", "p95"}."""
     return {"mean": float(sizes.mean()), "p95": float(np.percentile(sizes, 95))}
+
+
+def last_fifth(metrics: Path | None) -> str:
+    """Write what the last fifth of the teacher's epochs added to its top-1, by the log of its training.
+
+    Args:
+        metrics: of the run that trained it, with a line of JSON for each epoch; None where it was not trained here.
+
+    Returns:
+        "0.85 points (97.18 % after epoch 14 of 18, 98.03 % at the end)", or "unknown".
+    """
+    if metrics is None or not metrics.exists():
+        return "unknown"
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    epochs = max((record["epoch"] for record in records if record["stage"] == "teacher"), default=0)
+    top1 = {record["epoch"]: record["top1"] for record in records if record["stage"] == "teacher" and "top1" in record}
+    before = max((epoch for epoch in top1 if epoch <= 0.8 * epochs), default=None)
+    if before is None or epochs not in top1:
+        return "unknown"
+    gained = top1[epochs] - top1[before]
+    return (
+        f"{gained:.2f} points ({top1[before]:.2f} % after epoch {before} of {epochs}, {top1[epochs]:.2f} % at the end)"
+    )
 
 
 def jpeg_mean(setting: Setting) -> float:

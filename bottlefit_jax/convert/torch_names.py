@@ -63,6 +63,8 @@ LEAVES: Mapping[tuple[str, int], Leaf] = {
     ("scale", 1): Leaf("weight", (0,)),
     ("mean", 1): Leaf("running_mean", (0,)),
     ("var", 1): Leaf("running_var", (0,)),
+    ("beta", 1): Leaf("beta", (0,)),
+    ("gamma", 2): Leaf("gamma", (1, 0)),
 }
 
 

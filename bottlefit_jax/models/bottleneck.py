@@ -16,6 +16,7 @@ from bottlefit_jax.codec import quantizer as codec
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models import dct
 from bottlefit_jax.models.designs import DESIGNS, REFERENCE, Layer, Size, check_design
+from bottlefit_jax.models.gdn import DivisiveNorm
 from bottlefit_jax.models.layers import TORCH_DEFAULT, ConvTranspose2x2, Style, adaptive_average, max_pool_3x3
 
 INITIAL = {"": TORCH_DEFAULT, "dct": dct.analysis, "inverse_dct": dct.synthesis}
@@ -143,6 +144,8 @@ class ConvStack(nn.Module):
                 x = max_pool_3x3(x)
             elif layer.kind == "unfold":
                 x = _unfold(x, layer.stride)
+            elif layer.kind in ("gdn", "inverse_gdn"):
+                x = DivisiveNorm(layer.kind == "inverse_gdn", self.dtype, name=name)(x)
             else:
                 assert size is not None
                 x = adaptive_average(x, size)

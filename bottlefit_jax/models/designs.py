@@ -6,7 +6,8 @@ MobileNetV2, Inception v3 and EfficientNet-Lite follow ResNet's version 2 with w
 encoders of ours, which fit every family. Other rooms add whole designs with `register`.
 
 A width is a number or one of three names: `latent` (the channels that are sent), `cut` (the channels of the feature
-that the decoder reproduces), `hidden` (the decoder's inner width; `HIDDEN` has each family's default).
+that the decoder reproduces), `hidden` (the decoder's inner width; `HIDDEN` has each family's default). `2*cut` is twice
+that many.
 """
 
 import dataclasses
@@ -28,8 +29,8 @@ class Layer:
     """One layer.
 
     Attributes:
-        kind: conv, depthwise, transposed, norm, relu, max_pool, average (the adaptive pool) or unfold (a pixel's
-            channels become a square of `stride` × `stride` pixels).
+        kind: conv, depthwise, transposed, norm, gdn, inverse_gdn, relu, max_pool, average (the adaptive pool) or
+            unfold (a pixel's channels become a square of `stride` × `stride` pixels).
         width: channels of its output.
         kernel, stride, padding: of its window.
         initial: of a convolution's weights: `dct`, `inverse_dct`, or empty for PyTorch's default.
@@ -205,11 +206,16 @@ def build_design(
     start = cut_rows if chosen.after_cut else image_rows
     while chosen.cut is None and length_after((*chosen.encoder, *decoder), start) < cut_rows:
         added += 1
-        decoder = (*NORM_RELU, *(_UP * added), *chosen.decoder[len(NORM_RELU) :])
+        body = chosen.decoder[len(NORM_RELU) :] if chosen.decoder[: len(NORM_RELU)] == NORM_RELU else chosen.decoder
+        decoder = (*NORM_RELU, *(_UP * added), *body)
     widths = {"latent": channels, "cut": cut_channels, "hidden": hidden or HIDDEN[family](cut_channels)}
 
+    def width(given: str | int) -> int:
+        factor, _, name = str(given).rpartition("*")
+        return int(factor or 1) * int(widths.get(name, name))
+
     def fill(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        return tuple(dataclasses.replace(layer, width=widths.get(str(layer.width), layer.width)) for layer in layers)
+        return tuple(dataclasses.replace(layer, width=width(layer.width)) for layer in layers)
 
     return dataclasses.replace(chosen, encoder=fill(chosen.encoder), decoder=fill(decoder))
 

@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from bottlefit_jax.files import write_text
 
+METRICS = "metrics.jsonl"  # in a workdir; a line for each epoch of each stage
+
 
 class RunLog:
     """Writes `metrics.jsonl` and `tensorboard/` in a workdir. On hosts other than the first it does nothing.
@@ -27,7 +29,7 @@ class RunLog:
             primary: whether this process is the first of several hosts'.
             measure: what lines call "top1".
         """
-        self._path = workdir / "metrics.jsonl"
+        self._path = workdir / METRICS
         self._primary, self._measure = primary, measure
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard")) if primary else None
         self.records: list[dict[str, Any]] = []

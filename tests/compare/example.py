@@ -51,6 +51,8 @@ def comparison(*rows):
         "device_slower": 1.0,
         "seeds": [0, 1, 2],
         "rows": list(rows),
+        "curves": [],
+        "same_bytes": {"bytes": [], "groups": []},
         "notes": ["SPINN sends nothing where its exit is sure."],
         "versions": {"python": "3.11.7", "device": "cpu"},
     }

@@ -77,11 +77,14 @@ def test_two_processes_with_different_methods_share_a_workdir(tmp_path):
     assert not list((tmp_path / "compare").glob(".*.lock"))
 
 
+TRAINED = "jpeg,bottlefit-patch,bottlefit-patch-rate,entropic,spinn"
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """The workdir and the output of a comparison on the digits, whose images are too small for one method."""
     workdir = tmp_path_factory.mktemp("run")
-    return workdir, run(*SMALL, f"--workdir={workdir}", "--methods=jpeg,bottlefit-patch,autoencoder,spinn")
+    return workdir, run(*SMALL, f"--workdir={workdir}", f"--methods={TRAINED},autoencoder")
 
 
 @pytest.mark.slow
@@ -101,8 +104,20 @@ def test_the_table_has_every_method_and_the_reason_of_a_failure(compared):
     assert rows["autoencoder", "6 channels"]["error"]
     assert rows["spinn", "no exit"]["bytes"]["mean"] > rows["spinn", "threshold 0.5"]["bytes"]["mean"]
     assert comparison["teacher"]["top1"] == rows["local", ""]["top1"]["mean"]
+    entropic, rate = rows["entropic", "24 channels"], rows["bottlefit-patch-rate", "6 channels"]
+    assert (entropic["macs"], rate["macs"]) == (11_948_544, patch["macs"])
+    assert entropic["ms"]["device"] > patch["ms"]["device"]
+    curves = {curve["method"]: curve for curve in comparison["curves"]}
+    student = json.loads((workdir / "compare/runs/bottlefit-patch-rate-6ch-seed0/report.json").read_text())
+    rates = sorted((rate["bytes_mean"], rate["top1"]) for rate in student["rates"] if rate["id"] != "raw")
+    assert {tuple(point) for point in curves["bottlefit-patch-rate"]["seeds"][0]["points"]} <= set(rates)
+    headings = [group["heading"].split(",")[0] for group in comparison["same_bytes"]["groups"]]
+    assert headings == [*["an encoder of its own"] * 2, "the teacher up to the cut", "images sent as files"]
     text = (workdir / "compare.md").read_text()
     assert "![" in text
+    assert "## Accuracy at the same bytes" in text
+    assert "The rate term has weight 0.3 and steps 1, 2, 4: the comparison's defaults, as the config" in text
+    assert "added to its top-1: unknown." in text  # one epoch has no fifth
     assert "failed: images of 32 × 32" in text
     assert "Every student was trained for 2 epochs, in one stage or two; the teacher had 1." in text
     assert (workdir / "compare_rate_accuracy.png").stat().st_size > 10_000
@@ -113,7 +128,7 @@ def test_the_table_has_every_method_and_the_reason_of_a_failure(compared):
 def test_finished_trainings_are_not_repeated(compared):
     workdir, _ = compared
     before = json.loads((workdir / "compare.json").read_text())
-    code, out, _ = run(*SMALL, f"--workdir={workdir}", "--methods=jpeg,bottlefit-patch,spinn")
+    code, out, _ = run(*SMALL, f"--workdir={workdir}", f"--methods={TRAINED}")
     assert code == 0
     assert "epoch" not in out
     after = json.loads((workdir / "compare.json").read_text())

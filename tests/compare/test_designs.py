@@ -11,15 +11,19 @@ from flax import traverse_util
 
 import bottlefit_jax.compare.designs  # noqa: F401  registers them
 from bottlefit_jax import models
+from bottlefit_jax.compare.methods import METHODS
 from bottlefit_jax.convert.__main__ import main as convert
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.evaluation.cost import device_cost
 from bottlefit_jax.models import with_tail_of
-from bottlefit_jax.recipe import BOTTLENECK
+from bottlefit_jax.models.designs import build_design
+from bottlefit_jax.recipe import BOTTLENECK, base_config
 from bottlefit_jax.training.checkpoint import load_variables, save_variables
 from bottlefit_jax.training.network_meta import NetworkMeta
 from tests.models.test_bottleneck import shapes
 from tests.test_main import ROOT
 
+ENTROPIC = {"channels": 24, "design": "entropic"}
 AFTER_CUT = {"autoencoder": -4, "reduction": 0, "spinn": 0}  # rows that the latent has more than the feature
 SENT = {"resnet18": 128, "densenet121": 256, "mobilenet_v2": 32, "inception_v3": 288}
 
@@ -71,6 +75,52 @@ def test_the_device_runs_the_teachers_own_parts(design, draw_variables):
         np.testing.assert_allclose(bound.encode(images), bound.encoder(reached), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "cut", "size", "latent"),
+    [
+        ("resnet50", "layer1", (224, 224), (55, 55)),
+        ("resnet18", "layer1", (48, 48), (11, 11)),
+        ("resnet18", "relu", (33, 47), (8, 11)),  # the cut is larger than the latent
+        ("mobilenet_v2", None, (96, 64), (23, 15)),
+    ],
+)
+def test_an_entropic_student_restores_the_cut(name, cut, size, latent):
+    module = models.create(name, bottleneck={**ENTROPIC, "cut": cut, "image_size": size})
+    variables, (logits, features) = shapes(module, size)
+    wide, params = module.cut_channels, variables["params"]
+    assert features["latent"].shape == (1, *latent, 24)
+    assert features["decoded"].shape == (1, *module.feature_size(size), wide)
+    assert logits.shape == (1, 1000)
+    ordered = [sorted(params[half].items(), key=lambda item: int(item[0])) for half in ("encoder", "decoder")]
+    layers = [layer for half in ordered for _, layer in half]
+    kernels = [layer["kernel"].shape for layer in layers if "kernel" in layer]
+    assert kernels == [
+        *((5, 5, 3, 96), (5, 5, 96, 48), (2, 2, 48, 24)),
+        *((2, 2, 64 if cut == "relu" else 24, 2 * wide), (2, 2, 2 * wide, wide), (2, 2, wide, wide)),
+    ]
+    assert [layer["gamma"].shape[0] for layer in layers if "gamma" in layer] == [96, 48, 2 * wide, wide]
+
+
+@pytest.mark.parametrize(("size", "millions"), [(224, 588.35), (48, 26.93)])
+def test_the_entropic_encoders_multiply_adds(size, millions):
+    """The paper has 588 million at 224 px."""
+    module = models.create("resnet50", bottleneck={**ENTROPIC, "cut": "layer1", "image_size": size})
+    variables, _ = shapes(module, (size, size))
+    assert device_cost(module, variables, size)["macs"] / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_the_designs_that_keep_the_teachers_parts_are_those_of_the_methods_that_say_so():
+    for method in METHODS.values():
+        if method.change:
+            config = base_config()
+            method.apply(config, "layer2")
+            name = config.student.bottleneck.design or "bottlefit"
+            design = build_design(
+                name, family="resnet", version=2, channels=3, hidden=None, cut_channels=8, cut_rows=8, image_rows=64
+            )
+            assert design.after_cut == method.keeps_teacher, method.name
+
+
 def test_a_device_without_an_early_exit_computes_the_latent_alone(draw_variables):
     module = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3, "design": "reduction"})
     variables, images = draw_variables(module, 32), jnp.ones((1, 32, 32, 3))
@@ -86,7 +136,7 @@ def test_a_device_without_an_early_exit_computes_the_latent_alone(draw_variables
         ({"design": "spinn", "channels": 128, "cut": "layer1"}, "channels=128 must be 64: a spinn sends layer1"),
         (
             {"design": "patches"},
-            "design='patches' must be one of 'bottlefit', 'patch', 'autoencoder', 'reduction', 'spinn'$",
+            "design='patches' must be one of 'bottlefit', 'patch', 'autoencoder', 'reduction', 'entropic', 'spinn'$",
         ),
     ],
 )
@@ -130,9 +180,12 @@ def test_a_config_can_ask_for_a_design_of_the_comparison(tmp_path):
 
 
 @pytest.mark.torch
-def test_a_student_of_the_comparison_is_converted_and_read_again(tmp_path, draw_variables):
+@pytest.mark.parametrize(
+    ("design", "channels", "own"), [("spinn", 128, "exit/1/kernel"), ("entropic", 24, "decoder/1/gamma")]
+)
+def test_a_student_of_the_comparison_is_converted_and_read_again(tmp_path, draw_variables, design, channels, own):
     pytest.importorskip("safetensors")
-    plan = {**BOTTLENECK, "channels": 128, "design": "spinn", "image_size": 32}
+    plan = {**BOTTLENECK, "channels": channels, "design": design, "image_size": 32}
     module = models.create("resnet18", num_classes=5, bottleneck=plan)
     variables = draw_variables(module, 32)
     labels = tuple((str(digit),) for digit in range(5))
@@ -151,6 +204,6 @@ def test_a_student_of_the_comparison_is_converted_and_read_again(tmp_path, draw_
     assert convert(["--input", str(file), "--output", str(folder)]) == 0
     again, _ = load_variables(folder)
     flat = traverse_util.flatten_dict(again, sep="/")
-    assert "params/exit/1/kernel" in flat
+    assert f"params/{own}" in flat
     for path, value in traverse_util.flatten_dict(variables, sep="/").items():
         np.testing.assert_array_equal(flat[path], value)

@@ -22,7 +22,7 @@ from bottlefit_jax.training import sharding
 @pytest.fixture(scope="module")
 def student(setting):
     """A student of SPINN with the teacher's weights and an untrained exit: module, variables, bottleneck."""
-    plan = bottleneck_options(setting.student_config(METHODS["spinn"].change, seed=0, channels=None))
+    plan = bottleneck_options(setting.student_config(METHODS["spinn"], seed=0, channels=None))
     module = models.create("resnet18", num_classes=10, bottleneck=plan, width=8)
     example = jnp.zeros((1, setting.image_size, setting.image_size, 3))
     new = jax.device_get(jax.jit(module.init)(jax.random.key(1, impl="unsafe_rbg"), example))

@@ -216,5 +216,35 @@ def test_rates_are_a_curve_for_each_number_of_channels_and_their_axis_has_bytes(
 def test_a_mean_of_less_than_a_byte_does_not_stretch_the_axis():
     few = row("spinn", "SPINN", "threshold 0.5", top1=84.0, sent=0.05)
     axes = panel(plots._rate_accuracy(comparison(few, row("spinn", "SPINN", "no exit", top1=85.0, sent=40.0), *JPEG)))
-    assert axes.get_xlim()[0] == pytest.approx(25.0)
+    assert axes.get_xlim()[0] == pytest.approx(20.0)
     assert "threshold 0.5: 0.05 bytes" in texts(axes)
+
+
+def ladder(*seeds, channels=12):
+    """The curve of BottleFit's rates, seed by seed."""
+    return {
+        "method": "bottlefit",
+        "channels": channels,
+        "seeds": [{"seed": seed, "points": points} for seed, points in enumerate(seeds)],
+    }
+
+
+def test_every_rate_of_every_seed_is_a_dot_and_the_line_is_their_mean():
+    first, second = [(100.0, 84.5), (150.0, 84.8), (310.0, 85.0)], [(120.0, 84.7), (290.0, 85.0)]
+    axes = panel(plots._rate_accuracy(comparison(local(), *WIDE, *JPEG) | {"curves": [ladder(first, second)]}))
+    assert axes.get_xlabel().endswith("small dots: every rate of every seed")
+    (dots,) = [line for line in axes.lines if line.get_gid() == "rates"]
+    assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == sorted([*first, *second])
+    assert any(list(line.get_xdata()) == [120.0, 150.0, 290.0] for line in axes.lines)
+    assert overlaps(axes) == []
+
+
+def test_a_ladder_of_other_channels_is_not_this_curves():
+    axes = panel(plots._rate_accuracy(comparison(local(), *WIDE) | {"curves": [ladder([(9.0, 50.0)], channels=3)]}))
+    assert not [line for line in axes.lines if line.get_gid() == "rates"]
+
+
+def test_seeds_without_bytes_in_common_leave_the_line_between_the_rows():
+    curves = [ladder([(100.0, 84.0), (110.0, 84.2)], [(200.0, 84.0), (300.0, 84.5)])]
+    axes = panel(plots._rate_accuracy(comparison(local(), *WIDE) | {"curves": curves}))
+    assert any(list(line.get_xdata()) == [110.0, 300.0] for line in axes.lines)

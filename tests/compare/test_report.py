@@ -164,6 +164,17 @@ def test_only_plots_that_exist_are_shown_around_the_table(tmp_path):
     assert text.index("(compare_rate_accuracy.png)") < text.index("| method |") < text.index("(compare_latency.png)")
 
 
+def test_accuracies_at_the_same_bytes_have_a_table_of_their_own(tmp_path):
+    assert "same bytes" not in text_of(tmp_path, BOTTLEFIT)
+    at = {"mean": 84.56, "std": 0.1}
+    row_at = {"method": "bottlefit", "title": "BottleFit", "macs": 5_500_000, "top1": [None, at]}
+    groups = [{"heading": "an encoder of its own", "rows": [row_at]}]
+    text = text_of(tmp_path, BOTTLEFIT, same_bytes={"bytes": [60, 1200], "groups": groups})
+    assert "| top-1 %, at bytes per image: | multiply-adds on the device | 60 | 1,200 |" in text
+    assert "| **an encoder of its own** |  |  |  |\n| BottleFit | 5.5 M | – | 84.56 |" in text
+    assert text.index("| method |") < text.index("## Accuracy at the same bytes") < text.index("## Reproduce")
+
+
 def test_the_command_is_shown_where_there_is_one(tmp_path):
     command = "python -m bottlefit_jax.compare --workdir=runs/compare"
     assert f"## Reproduce\n\n```sh\n{command}\n```" in text_of(tmp_path, BOTTLEFIT, command=command)

@@ -1,5 +1,6 @@
 """What all methods share: one teacher, and as many bytes."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from bottlefit_jax.recipe import bottleneck_options
 
 
 def channels_of(setting, name, channels):
-    config = setting.student_config(METHODS[name].change, seed=1, channels=channels)
+    config = setting.student_config(METHODS[name], seed=1, channels=channels)
     network = create("resnet18", num_classes=10, bottleneck=bottleneck_options(config), width=8)
     height, width = network.latent_size((setting.image_size, setting.image_size))
     return config.student.bottleneck.channels, height * width * network.bottleneck.channels
@@ -31,9 +32,22 @@ def test_spinn_sends_the_feature_as_it_is(setting):
     assert channels_of(setting, "spinn", None) == (16, 5 * 5 * 16)
 
 
+@pytest.mark.parametrize("channels", [None, 3])
+def test_the_entropic_student_keeps_its_channels_and_its_authors_cut(setting, channels):
+    assert channels_of(setting, "entropic", channels) == (24, 9 * 9 * 24)
+    config = setting.student_config(METHODS["entropic"], seed=1, channels=channels)
+    assert config.student.bottleneck.cut == "layer1"
+
+
+def test_where_a_network_has_no_such_cut_the_common_one_is_taken(setting):
+    network = create("mobilenet_v2", num_classes=10, bottleneck={"channels": 3})
+    other = dataclasses.replace(setting, networks=dataclasses.replace(setting.networks, student=network))
+    assert other.student_config(METHODS["entropic"], seed=1, channels=None).student.bottleneck.cut is None
+
+
 def test_the_config_of_a_method_is_a_copy(setting):
     before = setting.config.to_dict()
-    changed = setting.student_config(METHODS["spinn"].change, seed=5, channels=None)
+    changed = setting.student_config(METHODS["spinn"], seed=5, channels=None)
     assert setting.config.to_dict() == before
     assert changed.seed == 5
     assert changed.teacher.weights == setting.config.teacher.weights

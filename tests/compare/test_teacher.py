@@ -1,9 +1,11 @@
 """The teacher on images as they are and on compressed ones: its accuracy, and the sizes of the files."""
 
+import json
+
 import numpy as np
 import pytest
 
-from bottlefit_jax.compare.teacher import TeacherEvaluation, jpeg_mean, mean_and_p95
+from bottlefit_jax.compare.teacher import TeacherEvaluation, jpeg_mean, last_fifth, mean_and_p95
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images, jpeg_bytes
 
 
@@ -35,3 +37,25 @@ def test_a_lower_quality_has_fewer_bytes_and_a_larger_error(setting, image_forma
     error = [np.abs(decode_images(files).astype(int) - images).mean() for files in (poor, good)]
     assert error[0] > error[1]
     assert error[1] < 8
+
+
+@pytest.mark.parametrize(
+    ("top1", "text"),
+    [
+        ({8: 90.0, 9: 91.0, 10: 92.5}, "2.50 points (90.00 % after epoch 8 of 10, 92.50 % at the end)"),
+        ({7: 90.0, 9: 91.0, 10: 89.0}, "-1.00 points (90.00 % after epoch 7 of 10, 89.00 % at the end)"),
+        ({9: 91.0, 10: 92.0}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_what_the_teachers_last_fifth_gained_is_in_the_log_of_its_training(tmp_path, top1, text):
+    records = [{"stage": "teacher", "epoch": n, **({"top1": top1[n]} if n in top1 else {})} for n in range(1, 11)]
+    records += [{"stage": "stage2", "epoch": n, "top1": 1.0} for n in range(1, 31)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert last_fifth(path) == text
+
+
+def test_where_the_teacher_was_not_trained_here_its_gain_is_unknown(tmp_path):
+    assert last_fifth(None) == "unknown"
+    assert last_fifth(tmp_path / "metrics.jsonl") == "unknown"

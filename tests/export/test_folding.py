@@ -108,6 +108,13 @@ def test_every_layer_of_a_patch_encoder_equals_flax():
         assert relative(np.asarray(got), np.asarray(want)) < 1e-5, layer.name
 
 
+def test_a_design_with_a_layer_that_the_export_does_not_know_is_refused():
+    module = models.create("resnet18", bottleneck={"design": "entropic", "channels": 24})
+    message = r"design 'entropic' cannot be exported, since the export does not know its layer encoder/1 \(gdn\); those"
+    with pytest.raises(UserError, match=message):
+        fold_encoder(module, {}, mean=(0.5,) * 3, std=(0.5,) * 3, image_size=(64, 64))
+
+
 @pytest.mark.parametrize("design", ["autoencoder", "reduction", "spinn"])
 def test_a_design_that_runs_the_teachers_layers_is_refused(design):
     module = models.create("resnet18", bottleneck={"design": design, "channels": 128})
