@@ -1,4 +1,4 @@
-r"""An ImageNet classifier, split between device and server, that learned the split on a folder of images without labels.
+r"""An ImageNet classifier, split between device and server; it learns the split on images without labels.
 
     python -m bottlefit_jax.main --config=configs/distil.py --workdir=runs/crops \
         --config.teacher.weights=weights/efficientnet_lite0 --config.dataset.unlabelled=FRAMES

@@ -107,7 +107,8 @@ def _check_cut(network: Network) -> None:
     assert network.bottleneck is not None
     if (own := cut_of(network.bottleneck.design)) and network.cut != own:
         raise UserError(
-            f"bottleneck cut={network.cut!r}: the design {network.bottleneck.design!r} restores {own!r} and no other feature"
+            f"bottleneck cut={network.cut!r} must be {own!r}, which is all that the design "
+            f"{network.bottleneck.design!r} restores"
         )
     if not network.design.encoder and network.bottleneck.channels != (sent := network.cut_channels):
         raise UserError(

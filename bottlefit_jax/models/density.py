@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# How many times as far as other weights an update moves the density's, under Adam: it must follow a latent that is still
-# changing, and at the pace of the encoder it stayed 12 % above the entropy in a run of 270 steps.
+# How many times as far as other weights an update moves the density's, under Adam. It must follow a latent that still
+# changes; at the encoder's pace it stayed 12 % above the entropy in a run of 270 steps.
 PACE = 10.0
 TINY = 1e-9  # the smallest probability: fewer would let the gradient overflow
 

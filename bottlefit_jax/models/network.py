@@ -110,7 +110,7 @@ class Network(nn.Module):
 
     @property
     def matched(self) -> tuple[str, ...]:
-        """The features that stage 1 matches: for a student, its cut and those after it; the image is not one of them."""
+        """The features that stage 1 matches: for a student its cut, unless that is the image, and those after it."""
         if self.cut is None:
             return self.spec.matched
         names = self.feature_names

@@ -61,7 +61,7 @@ def test_norms_with_statistics_stay_the_same(folded):
 
 
 def test_norms_of_a_student_are_measured_before_its_static_range_is(folded):
-    network, given = folded
+    _, given = folded
     student = models.create("resnet18", num_classes=5, width=8, bottleneck={"channels": 3})
     images = np.random.default_rng(1).standard_normal((4, 64, 64, 3)).astype(np.float32)
     variables = models.with_tail_of(given, jax.jit(student.init)(jax.random.key(0), images))
