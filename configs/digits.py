@@ -16,7 +16,7 @@ def get_config():
     config.dataset.update(name="digits", image_size=32, resize=32, crop_scale=(0.7, 1.0), flip=False, workers=2)
     config.teacher.update(name="resnet18", options={"width": 16})
     config.student.bottleneck.update(channels=3, design="patch")
-    config.student.rate.weight = 1.0
+    config.student.rate.weight = 0.3
     config.stages.teacher.update(
         epochs=18,
         batch_size=32,

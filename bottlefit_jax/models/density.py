@@ -30,7 +30,7 @@ class FactorizedDensity(nn.Module):
 
     channels: int
     widths: tuple[int, ...] = (3, 3, 3)
-    spread: float = 10.0
+    spread: float = 3.0
 
     @nn.compact
     def __call__(self, latent: jax.Array, step: jax.Array) -> jax.Array:
