@@ -104,6 +104,7 @@ def base_config() -> Config:
                     alpha=0.5,  # weight of the labels in distillation
                     temperature=1.0,
                     freeze_encoder=True,
+                    fixed_norms=False,  # the tail keeps its batch statistics: for images unlike those that made them
                 ),
             },
             "frozen_statistics": "fixed",  # or "update": frozen parts update batch statistics, as in the reference

@@ -102,6 +102,7 @@ def stage_settings(config: Config, name: str) -> StageSettings:
         batch_size=settings["batch_size"],
         loss=settings.get("loss"),
         freeze_encoder=settings.get("freeze_encoder", False),
+        fixed_norms=settings.get("fixed_norms", False),
         loss_options={**settings, "rate_weight": config.student.rate.weight},
     )
 

@@ -202,12 +202,12 @@ class _Experiment:
 
     def _with_norms(self, stage: Stage, variables: Variables) -> Variables:
         """Return variables in which the norms that a conversion folded into convolutions are there to be trained."""
-        if not folded_norms(variables, stage.trained):
+        if not folded_norms(variables, stage.in_training):
             return variables
         limit, pixels = self.config.student.calibration_images, self.measured.pixels()
         batches = self.measured.batches(self.train_source, limit=limit, all_hosts=True)
         images = ((normalise(jnp.asarray(batch["image"]), **pixels), batch["mask"]) for batch in batches)
-        return with_measured_norms(self.networks.module(stage.network), variables, images, parts=stage.trained)
+        return with_measured_norms(self.networks.module(stage.network), variables, images, parts=stage.in_training)
 
     def _with_training_parts(self, stage: Stage, variables: Variables) -> Variables:
         """Return variables with new parameters of the parts that only training has, where the stage trains them."""

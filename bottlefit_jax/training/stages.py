@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.models.designs import PARTS
 from bottlefit_jax.models.network import Network
 from bottlefit_jax.training.losses import LOSSES, Terms
 
@@ -57,6 +58,7 @@ class StageSettings:
         batch_size: images in a step, over all devices.
         loss: a name in `LOSSES`; None: the first of the stage's.
         freeze_encoder: whether the encoder, and what runs before it on the device, keeps its weights.
+        fixed_norms: the teacher's layers keep their batch statistics while they are trained.
         loss_options: settings that only some losses read, by name ("alpha", "matched", …).
     """
 
@@ -64,6 +66,7 @@ class StageSettings:
     batch_size: int
     loss: str | None = None
     freeze_encoder: bool = False
+    fixed_norms: bool = False
     loss_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -75,6 +78,7 @@ class Stage:
         name: its name in config, checkpoints and reports.
         network: the network that it trains.
         trained: parts whose parameters and batch statistics change.
+        in_training: those of them that run in training mode, where batch norms use and record the batch's statistics.
         statistics_only: frozen parts whose batch statistics change all the same, as in the reference.
         terms: names of the loss's terms.
         loss_fn: (student outputs, teacher outputs or None, label) -> terms.
@@ -86,6 +90,7 @@ class Stage:
     name: str
     network: Role
     trained: tuple[str, ...]
+    in_training: tuple[str, ...]
     statistics_only: tuple[str, ...]
     terms: tuple[str, ...]
     loss_fn: Callable[..., Terms]
@@ -114,6 +119,7 @@ def create_stage(name: str, settings: StageSettings, network: Network, *, update
         frozen = parts[: parts.index("encoder") + 1]
     known = (*parts, *network.training_parts) if declaration.trains else parts
     trained = tuple(part for part in known if part in (declaration.trains or parts) and part not in frozen)
+    own = (*PARTS, *network.training_parts)
     chosen = settings.loss or declaration.losses[0]
     if chosen not in declaration.losses:
         raise UserError(f"stages.{name}.loss is {chosen!r}; it can be {' or '.join(declaration.losses)}")
@@ -126,6 +132,7 @@ def create_stage(name: str, settings: StageSettings, network: Network, *, update
         name=name,
         network=declaration.network,
         trained=trained,
+        in_training=tuple(part for part in trained if not settings.fixed_norms or part in own),
         statistics_only=tuple(part for part in parts if part not in trained) if update_statistics else (),
         terms=loss.terms(options),
         loss_fn=functools.partial(loss.function, **options),

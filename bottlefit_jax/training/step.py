@@ -82,7 +82,7 @@ def loss_terms(
         mean: of the images' channels, for `normalise`.
         std: likewise.
     """
-    training = (*stage.trained, *stage.statistics_only)
+    training = (*stage.in_training, *stage.statistics_only)
 
     def loss_fn(params, variables, teacher_variables, image, label, key):
         image = normalise(image, mean, std)
@@ -124,7 +124,7 @@ def create_train_step(
         std: likewise.
     """
     loss_fn = loss_terms(stage, module, teacher, mean, std)
-    updated = {*stage.trained, *stage.statistics_only}
+    updated = {*stage.in_training, *stage.statistics_only}
 
     def train_step(state: TrainState, teacher_variables, batch, key) -> tuple[TrainState, jax.Array]:
         params = trained_params(state.variables, stage)
