@@ -40,6 +40,13 @@ def test_frozen_parts_with_updating_batch_statistics_keep_their_parameters(pair)
     assert parts_that_changed(pair.student_variables["params"], state.variables["params"]) == {"encoder", "decoder"}
 
 
+def test_fixed_norms_leave_the_tails_statistics_and_not_the_decoders(pair):
+    state = run_steps(pair, "stage2", batches=make_batches(2), fixed_norms=True)
+    before, after = pair.student_variables, state.variables
+    assert parts_that_changed(before["batch_stats"], after["batch_stats"]) == {"decoder"}
+    assert parts_that_changed(before["params"], after["params"]) == {"decoder", "layer3", "layer4", "fc"}
+
+
 def test_the_teacher_stage_trains_every_part_with_parameters(pair):
     state = run_steps(pair, "teacher", batches=make_batches(1))
     assert parts_that_changed(pair.teacher_variables["params"], state.variables["params"]) == set(
