@@ -46,6 +46,8 @@ def test_every_config_says_its_command_and_passes_its_checks(path):
     config = load(path.stem)
     if config.teacher.classifier == "new" or not config.stages.teacher.epochs:
         config.teacher.weights = config.teacher.weights or "weights"
+    if not config.dataset.name:
+        config.dataset.unlabelled = ("frames",)
     config.dataset.image_size = config.dataset.image_size or 224  # the weights'
     check(config)
 
@@ -235,3 +237,19 @@ def test_a_number_that_makes_no_sense_is_named_with_those_that_do(path, value, m
 
 def test_every_stage_has_its_numbers_in_the_recipe():
     assert set(base_config().stages) == set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("argument", "design", "channels", "size"),
+    [("32ch,dct", "dct", 32, 0), ("12ch,patch,crops", "patch", 12, 128), ("12ch,bottlefit", "bottlefit", 12, 0)],
+)
+def test_distil_takes_channels_encoder_and_crops(argument, design, channels, size):
+    config = load("distil", argument)
+    assert (config.student.bottleneck.design, config.student.bottleneck.channels) == (design, channels)
+    assert config.dataset.image_size == size
+    assert config.stages.stage2.alpha == 0
+
+
+def test_distil_names_an_argument_that_it_does_not_know():
+    with pytest.raises(UserError, match=r"distil.py does not know '32ch'; it knows evaluate, 32ch,dct"):
+        load("distil", "32ch")

@@ -136,7 +136,8 @@ def test_a_device_without_an_early_exit_computes_the_latent_alone(draw_variables
         ({"design": "spinn", "channels": 128, "cut": "layer1"}, "channels=128 must be 64: a spinn sends layer1"),
         (
             {"design": "patches"},
-            "design='patches' must be one of 'bottlefit', 'patch', 'autoencoder', 'reduction', 'entropic', 'spinn'$",
+            "design='patches' must be one of 'bottlefit', 'patch', 'dct', "
+            "'autoencoder', 'reduction', 'entropic', 'spinn'$",
         ),
     ],
 )
@@ -167,7 +168,7 @@ def test_without_the_comparison_its_designs_are_unknown_and_the_message_names_it
     code = "from bottlefit_jax import models; models.create('resnet18', bottleneck={'design': 'spinn'})"
     _, _, err = python("-c", code)
     assert err.splitlines()[-1] == (
-        "bottlefit_jax.errors.UserError: bottleneck design='spinn' must be one of 'bottlefit', 'patch'; "
+        "bottlefit_jax.errors.UserError: bottleneck design='spinn' must be one of 'bottlefit', 'patch', 'dct'; "
         "others belong to the comparison (bottlefit_jax.compare.designs)"
     )
 
