@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.models.designs import ENCODERS, REFERENCE, Size
+from bottlefit_jax.models.designs import ENCODERS, REFERENCE, WHOLE, Size
 from bottlefit_jax.models.layers import Style
 from bottlefit_jax.models.network import Network
 
@@ -112,7 +112,7 @@ def fold_encoder(
     check_exportable(module)
     assert module.bottleneck is not None
     h, w = module.latent_size(image_size)
-    layers = _without_norms(module, variables["params"]["encoder"], variables["batch_stats"]["encoder"])
+    layers = _without_norms(module, variables["params"]["encoder"], variables["batch_stats"].get("encoder", {}))
     if not _reads_patches(layers[0]) and not _pools(layers):
         raise UserError(
             "the export supports encoders that begin with a convolution and a max-pool, or with a convolution of "
@@ -142,7 +142,7 @@ def check_exportable(module: Network) -> None:
         if layer.kind not in EXPORTED:
             reason = reason or f"the export does not know its layer encoder/{number} ({layer.kind})"
     if reason:
-        known = " and ".join(repr(name) for name in (REFERENCE, *ENCODERS))
+        known = " and ".join(repr(name) for name in (REFERENCE, *ENCODERS, *WHOLE))
         raise UserError(
             f"the bottleneck's design {module.bottleneck.design!r} cannot be exported, since {reason}; those that can "
             f"are {known}"

@@ -239,6 +239,11 @@ def _reshape(step: Step) -> Value:
         b, h, kh, w, kw, o = value.shape
         if step.shape == (b, h * kh, w * kw, o):
             return Value(value.node, step.shape, NCHW)
+    if value.order == NCHW and len(step.shape) == 6:
+        b, h, w, kh, kw, o = step.shape
+        if kh == kw and value.shape == (b, h, w, kh * kw * o):  # each pixel's channels become kh x kw pixels, as above
+            node = Node("DepthToSpace", (value.node,), {"blocksize": kh, "mode": "DCR"})
+            return Value(node, step.shape, (0, 5, 1, 3, 2, 4))
     raise Unsupported(f"not supported from {value.shape} to {step.shape}")
 
 

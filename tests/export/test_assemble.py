@@ -21,7 +21,7 @@ from export import ExportOptions, assemble, export_bundle
 from export.images import read_images
 from export.open_files import run_onnx, session_of
 from export.student import read_student
-from tests.export.finished_run import with_other_bottleneck
+from tests.export.finished_run import with_other_bottleneck, write_run
 
 
 @pytest.fixture(scope="module")
@@ -132,22 +132,24 @@ def test_no_file_has_a_path_of_the_machine_that_wrote_it(exported, workdir):
         assert not re.search(rb"[\w./-]{4,}\.py", data), path.name
 
 
-def test_a_patch_student_exports_like_any_other(patch_workdir, tmp_path):
+@pytest.mark.parametrize(("design", "side"), [("patch", 5), ("dct", 4)])
+def test_a_student_of_our_designs_exports_like_any_other(tmp_path, design, side):
+    run_folder = write_run(tmp_path / "run", design=design)
     exported = export_bundle(
-        ExportOptions(patch_workdir, tmp_path / "bundle", head="float32", local=True, images=40, calibration=20)
+        ExportOptions(run_folder, tmp_path / "bundle", head="float32", local=True, images=40, calibration=20)
     )
     parity, manifest = exported.parity, read_bundle(tmp_path / "bundle").manifest
     assert parity.agreement_percent == 100
     assert sorted(parity.files) == ["head.onnx", "head.tflite", "local.tflite", "tail.onnx", "tail.stablehlo"]
     assert max(file.largest_difference for file in parity.files.values()) < 1e-4
-    assert (manifest.latent.shape, manifest.model.bottleneck["design"]) == ((5, 5, 3), "patch")
+    assert (manifest.latent.shape, manifest.model.bottleneck["design"]) == ((side, side, 3), design)
 
 
 @pytest.mark.parametrize("design", ["autoencoder", "reduction", "spinn"])
 def test_a_device_that_runs_the_teachers_layers_is_refused(workdir, tmp_path, design):
     channels = read_student(workdir).module.cut_channels if design == "spinn" else 3
     run_folder = with_other_bottleneck(workdir, tmp_path / "run", design=design, channels=channels, image_size=64)
-    message = rf"'{design}' cannot be exported.*those that can are 'bottlefit' and 'patch'$"
+    message = rf"'{design}' cannot be exported.*those that can are 'bottlefit' and 'patch' and 'dct'$"
     with pytest.raises(UserError, match=message):
         export_bundle(ExportOptions(run_folder, tmp_path / "x"))
     assert not (tmp_path / "x").exists()

@@ -110,6 +110,14 @@ def test_transposed_convolution():
     assert compare(lambda x: layer.apply(variables, x) * 3.0 + 1.0, (1, 4, 6, 3)) == ["ConvTranspose"]
 
 
+def test_channels_that_become_a_square_of_pixels():
+    def unfold(x):
+        b, h, w, _ = x.shape
+        return x.reshape(b, h, w, 2, 2, 3).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, 3)
+
+    assert compare(unfold, (1, 4, 5, 12)) == ["DepthToSpace"]
+
+
 def test_concatenation_is_of_channels():
     function = lambda x: jnp.concatenate([x, nn.relu(x), x + 1.0], -1)  # noqa: E731
     assert compare(function, (1, 4, 5, 3)) == ["Relu", "BatchNormalization", "Concat"]
