@@ -11,6 +11,7 @@ from bottlefit_jax.evaluation.colours import BLUE, ORANGE, RED
 from bottlefit_jax.recipe import Config
 
 QUALITIES = (5, 10, 20, 30, 50, 70, 85, 95)  # of JPEG and WebP, on Pillow's scale
+DCT_STEPS = (0.25, 0.35, 0.5, 0.7, 1.0)  # of the design dct, whose latents have the units of normalised images
 RATE_WEIGHT, RATE_STEPS = 0.3, (1.0, 2.0, 4.0)  # of the rate term, where the config sets no weight
 
 
@@ -132,6 +133,15 @@ def _patch(config: Config, cut: str) -> None:
     config.student.bottleneck.design = "patch"
 
 
+def _dct(config: Config, cut: str) -> None:
+    """Train as BottleFit, by Adam: the decoder's inputs are as large as coefficients are, and SGD diverges."""
+    del cut
+    config.student.bottleneck.update(design="dct", cut="")
+    config.student.rate.steps = DCT_STEPS
+    config.stages.stage1.update(optimizer="adam", learning_rate=1e-3)
+    config.stages.stage2.update(optimizer="adam", learning_rate=3e-4, weight_decay=0.0)
+
+
 def _entropic(config: Config, cut: str) -> None:
     """Train as BottleFit, at one step alone: the source has a model for each size of payload."""
     del cut
@@ -200,6 +210,16 @@ METHODS = {
             rate=True,
             ours=True,
             note="both",
+        ),
+        Method(
+            *("bottlefit-dct-rate", "BottleFit-dct+rate", "#4b3fd1", "8"),
+            change=_dct,
+            own_bytes=True,
+            channels=32,
+            rate=True,
+            ours=True,
+            note="the same losses; the encoder is one convolution that begins as JPEG's transform, and the decoder "
+            "restores the image for the whole teacher",
         ),
         Method(
             *("entropic", "Entropic Student", "#e8178a", "*"),

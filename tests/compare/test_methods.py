@@ -2,7 +2,7 @@
 
 import pytest
 
-from bottlefit_jax.compare.methods import METHODS, OURS, RATE_STEPS, RATE_WEIGHT
+from bottlefit_jax.compare.methods import DCT_STEPS, METHODS, OURS, RATE_STEPS, RATE_WEIGHT
 from bottlefit_jax.config_check import check_config
 from bottlefit_jax.recipe import base_config
 
@@ -21,7 +21,8 @@ def changed(name):
 def test_the_methods_stand_in_this_order():
     assert list(METHODS) == [
         *("local", "jpeg", "webp", "vanilla", "kd", "hnd", "ghnd", "bottlefit", "bottlefit-patch"),
-        *("bottlefit-rate", "bottlefit-patch-rate", "entropic", "cr-bq", "autoencoder", "spinn"),
+        *("bottlefit-rate", "bottlefit-patch-rate", "bottlefit-dct-rate", "entropic", "cr-bq"),
+        *("autoencoder", "spinn"),
     ]
 
 
@@ -48,6 +49,7 @@ def test_methods_differ_in_what_they_minimise_and_freeze():
         "bottlefit-patch": ("patch", "all", ("distillation", True)),
         "bottlefit-rate": (None, "all", ("distillation", True)),
         "bottlefit-patch-rate": ("patch", "all", ("distillation", True)),
+        "bottlefit-dct-rate": ("dct", "all", ("distillation", True)),
         "entropic": ("entropic", "all", ("distillation", True)),
         "cr-bq": ("reduction", None, ("cross_entropy", False)),
         "autoencoder": ("autoencoder", ("layer2",), ("cross_entropy", False)),
@@ -55,7 +57,7 @@ def test_methods_differ_in_what_they_minimise_and_freeze():
     }
 
 
-@pytest.mark.parametrize("name", ["vanilla", "kd", "hnd", "ghnd", *OURS])
+@pytest.mark.parametrize("name", ["vanilla", "kd", "hnd", "ghnd", *OURS[:-1]])
 def test_where_the_config_has_our_encoder_only_its_own_row_does(name):
     config = base_config()
     config.student.bottleneck.design = "patch"
@@ -77,13 +79,14 @@ def test_the_rate_term_is_off_where_a_row_does_not_name_it(name):
 
 def test_the_rate_terms_weight_and_steps_are_the_configs_or_else_the_default():
     assert {name for name, method in METHODS.items() if method.rate} == {
-        *("bottlefit-rate", "bottlefit-patch-rate", "entropic"),
+        *("bottlefit-rate", "bottlefit-patch-rate", "bottlefit-dct-rate", "entropic"),
     }
     for name in ("bottlefit-rate", "bottlefit-patch-rate"):
         assert rate(name) == rate(name, steps=(7.0,)) == (RATE_WEIGHT, RATE_STEPS)
         assert rate(name, weight=0.5, steps=(1.0, 3.0)) == (0.5, (1.0, 3.0))
     assert rate("entropic", weight=0.5, steps=(1.0, 3.0)) == (0.5, (1.0,))
     assert rate("entropic") == (RATE_WEIGHT, (1.0,))
+    assert rate("bottlefit-dct-rate", weight=0.5, steps=(1.0, 3.0)) == (0.5, DCT_STEPS)
 
 
 def test_the_entropic_student_has_its_authors_loss_and_all_features_whatever_the_config_says():
