@@ -22,8 +22,8 @@ from bottlefit_jax.models.density import FactorizedDensity
 from bottlefit_jax.training import sharding, stages, step
 from tests.training.conftest import PIXELS
 
-STEPS = (1.0, 2.0)
-WEIGHT = 0.003  # so low that a symbol has some bits: a code spends whole bits on each
+STEPS = (0.25, 0.5)
+WEIGHT = 0.003  # so low, and steps so fine, that a symbol has some bits: a code spends whole bits on each
 BATCH, UPDATES, CHANNELS = 32, 1000, 3
 BOTTLENECK = {"channels": CHANNELS, "bits": 8, "per": "image", "range": "static", "design": "patch"}
 ALONE = Contexts(((),), ((0,),))  # a single context
