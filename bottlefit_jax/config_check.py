@@ -136,8 +136,8 @@ def _check_datasets(config: Config) -> None:
             alone = ""
             if stage == "stage2":
                 alone = ", or config.stages.stage2.alpha=0 to learn from the teacher alone"
-            if stage == "stage2" and config.stages.stage2.loss != "distillation":
-                alone += ", with config.stages.stage2.loss='distillation'"
+                if config.stages.stage2.loss != "distillation":
+                    alone += ", with config.stages.stage2.loss='distillation'"
             raise UserError(
                 f"{empty}, so there are no labels, and config.stages.{stage}.epochs is {config.stages[stage].epochs}; "
                 f"it must be 0 without labels{alone}"

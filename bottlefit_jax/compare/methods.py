@@ -25,7 +25,7 @@ class Method:
         colour: in plots.
         marker: in plots, as Matplotlib spells it.
         image_format: Pillow's name of the format, where images are sent.
-        change: makes the config of a training from a copy of the comparison's config, in which the rate term is off;
+        change: makes the config of a training from a copy of the comparison's config, whose rate term is set already;
             called with the copy and the name of the feature at the cut. None where nothing is trained.
         own_bytes: it has a size of its own, whatever number of channels the others have.
         channels: of its latent, where these are its own too and no other method's bytes decide them; else 0.

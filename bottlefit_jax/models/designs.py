@@ -204,9 +204,10 @@ def build_design(
         chosen = dataclasses.replace(chosen, encoder=ENCODERS[name])
     decoder, added = chosen.decoder, 0
     start = cut_rows if chosen.after_cut else image_rows
+    first = len(NORM_RELU)
+    body = decoder[first:] if decoder[:first] == NORM_RELU else decoder
     while chosen.cut is None and length_after((*chosen.encoder, *decoder), start) < cut_rows:
         added += 1
-        body = chosen.decoder[len(NORM_RELU) :] if chosen.decoder[: len(NORM_RELU)] == NORM_RELU else chosen.decoder
         decoder = (*NORM_RELU, *(_UP * added), *body)
     widths = {"latent": channels, "cut": cut_channels, "hidden": hidden or HIDDEN[family](cut_channels)}
 
