@@ -142,10 +142,10 @@ def check_exportable(module: Network) -> None:
         if layer.kind not in EXPORTED:
             reason = reason or f"the export does not know its layer encoder/{number} ({layer.kind})"
     if reason:
-        known = " and ".join(repr(name) for name in (REFERENCE, *ENCODERS, *WHOLE))
+        *known, last = map(repr, (REFERENCE, *ENCODERS, *WHOLE))
         raise UserError(
             f"the bottleneck's design {module.bottleneck.design!r} cannot be exported, since {reason}; those that can "
-            f"are {known}"
+            f"are {', '.join(known)} and {last}"
         )
 
 

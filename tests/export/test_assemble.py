@@ -149,7 +149,7 @@ def test_a_student_of_our_designs_exports_like_any_other(tmp_path, design, side)
 def test_a_device_that_runs_the_teachers_layers_is_refused(workdir, tmp_path, design):
     channels = read_student(workdir).module.cut_channels if design == "spinn" else 3
     run_folder = with_other_bottleneck(workdir, tmp_path / "run", design=design, channels=channels, image_size=64)
-    message = rf"'{design}' cannot be exported.*those that can are 'bottlefit' and 'patch' and 'dct'$"
+    message = rf"'{design}' cannot be exported.*those that can are 'bottlefit', 'patch' and 'dct'$"
     with pytest.raises(UserError, match=message):
         export_bundle(ExportOptions(run_folder, tmp_path / "x"))
     assert not (tmp_path / "x").exists()

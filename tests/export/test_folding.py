@@ -118,7 +118,7 @@ def test_a_design_with_a_layer_that_the_export_does_not_know_is_refused():
 @pytest.mark.parametrize("design", ["autoencoder", "reduction", "spinn"])
 def test_a_design_that_runs_the_teachers_layers_is_refused(design):
     module = models.create("resnet18", bottleneck={"design": design, "channels": 128})
-    message = f"design '{design}' cannot be exported.* that can are 'bottlefit' and 'patch'$"
+    message = f"design '{design}' cannot be exported.* those that can are 'bottlefit', 'patch' and 'dct'$"
     with pytest.raises(UserError, match=message):
         fold(module, {})
 
