@@ -14,14 +14,15 @@ from bottlefit_jax.recipe import base_config
 
 
 def get_config():
-    """Return a run with a ResNet-18 of half the width at 48 px, and 9 channels."""
+    """Return a run with a ResNet-18 of three eighths of the width at 32 px, and 9 channels."""
     config = base_config()
-    config.dataset.update(name="folder", root="data/imagenette160", image_size=48, crop_scale=(0.35, 1.0), workers=2)
-    config.teacher.update(name="resnet18", options={"width": 32})
+    config.dataset.update(name="folder", root="data/imagenette160", image_size=32, crop_scale=(0.25, 1.0), workers=2)
+    config.teacher.update(name="resnet18", options={"width": 24})
     config.student.bottleneck.update(channels=9)
     config.stages.teacher.update(
-        epochs=16, batch_size=32, learning_rate=0.05, schedule="cosine", warmup_epochs=1, weight_decay=5e-4
+        epochs=60, batch_size=32, learning_rate=0.05, milestones=(30, 42), warmup_epochs=1, weight_decay=5e-4
     )
-    config.stages.stage1.update(epochs=6, batch_size=32, learning_rate=0.01, schedule="cosine")
+    config.stages.stage1.update(epochs=8, batch_size=32, learning_rate=0.01, schedule="cosine", relative=True)
     config.stages.stage2.update(epochs=4, batch_size=32, learning_rate=0.05, schedule="cosine")
+    config.evaluate_every = 4
     return config

@@ -219,7 +219,8 @@ METHODS = {
             rate=True,
             ours=True,
             note="the same losses; the encoder is one convolution that begins as JPEG's transform, and the decoder "
-            "restores the image for the whole teacher",
+            f"restores the image for the whole teacher. Its steps are {DCT_STEPS[0]:g} to {DCT_STEPS[-1]:g}, as its "
+            "latents have the units of normalised images",
         ),
         Method(
             *("entropic", "Entropic Student", "#e8178a", "*"),

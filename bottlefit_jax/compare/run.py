@@ -207,7 +207,8 @@ class _Comparison:
         term, ours = rate_term(self.setting.config), not self.setting.config.student.rate.weight
         steps = ", ".join(f"{step:g}" for step in term["steps"])
         whose = "the comparison's defaults, as the config sets no weight" if ours else "as the config sets them"
-        return [f"The rate term has weight {term['weight']:g} and steps {steps}: {whose}."]
+        scope = "where a method has none of its own"
+        return [f"The rate term has weight {term['weight']:g} and, {scope}, steps {steps}: {whose}."]
 
     def _show(self, items: Sequence[Item], times: dict[str, dict[str, float]], jpeg95: float) -> dict[str, Any]:
         """Draw and write what has been measured so far."""

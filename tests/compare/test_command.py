@@ -116,7 +116,7 @@ def test_the_table_has_every_method_and_the_reason_of_a_failure(compared):
     text = (workdir / "compare.md").read_text()
     assert "![" in text
     assert "## Accuracy at the same bytes" in text
-    assert "The rate term has weight 0.3 and steps 1: as the config sets them." in text
+    assert "The rate term has weight 0.3 and, where a method has none of its own, steps 1: as" in text
     assert "added to its top-1: unknown." in text  # one epoch has no fifth
     assert "failed: images of 32 × 32" in text
     assert "Every student was trained for 2 epochs, in one stage or two; the teacher had 1." in text
