@@ -49,3 +49,32 @@ class BenchOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     token_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """What to simulate.
+
+    Attributes:
+        bundle: the folder.
+        trace: a CSV file, or a folder of them.
+        deadline_ms: of an image, from when it is taken.
+        delay_ms: of the link, in each direction.
+        fps: images a second; None takes the next one when the one before is answered or its deadline is over.
+        seconds: of a trace, which begins anew at its end; None: once.
+        without_local: as if the bundle had no network to run locally.
+        device_slower: how many times as long as this machine the device computes.
+        head_ms, local_ms, tail_ms: what these take; None is measured here.
+    """
+
+    bundle: Path
+    trace: Path
+    deadline_ms: float
+    delay_ms: float = 5.0
+    fps: float | None = None
+    seconds: float | None = None
+    without_local: bool = False
+    device_slower: float = 1.0
+    head_ms: float | None = None
+    local_ms: float | None = None
+    tail_ms: float | None = None

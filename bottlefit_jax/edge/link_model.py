@@ -1,0 +1,109 @@
+"""What a device knows of its link: a delay, a rate that drifts, and the requests that are on their way.
+
+A transfer takes a fixed delay, which a ping shows, and the time of its bytes, behind those that were sent before. Only
+what the device sees itself counts: when requests left and when their answers came. Times are seconds, passed in.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from bottlefit_jax.edge.estimate import Drifting, LogNormal
+from bottlefit_jax.edge.path import Path
+
+GUESSED_RATE = 125_000.0  # bytes per second: 1 Mbit/s
+OVERHEAD, OVERHEAD_WEIGHT = 300.0, 0.2  # bytes of a request beside its payload at first; of the newest in their mean
+DELAY_KEPT = 60.0  # seconds in which the shortest ping counts as the link's delay
+LASTS = 1.5  # what has taken longer than expected is expected to take so many times as long as it has until now
+P95 = 1.645  # standard deviations above the mean of a normal distribution
+
+
+@dataclass(frozen=True)
+class _Request:
+    sent: float
+    size: float
+
+
+class LinkModel:
+    """Follows a link by what it carries."""
+
+    def __init__(self) -> None:
+        """Begin with a guess: 1 Mbit/s, no delay."""
+        self._slowness = Drifting(1 / GUESSED_RATE, unsure=1.5, walk=0.4, noise=0.15)  # seconds per byte
+        self._overhead = OVERHEAD
+        self._pings: list[tuple[float, float]] = []  # seconds and time, the newest first
+        self._tickets = itertools.count()
+        self._requests: dict[int, _Request] = {}  # without an answer, in the order of sending
+        self._free = -math.inf  # when the last request that was answered had left the link
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request has no answer yet."""
+        return bool(self._requests)
+
+    @property
+    def delay(self) -> float:
+        """Seconds there and back of a message without content."""
+        return min((seconds for seconds, _ in self._pings), default=0.0)
+
+    def pinged(self, seconds: float, now: float) -> None:
+        """Take in how long a message without content took, there and back."""
+        self._pings = [(seconds, now), *((s, at) for s, at in self._pings if now - at < DELAY_KEPT and s < seconds)]
+
+    def sent(self, size: float, payload: float, now: float) -> int:
+        """Take in that a request has left.
+
+        Args:
+            size: bytes on the link, all of them.
+            payload: of these, the payload.
+            now: the time.
+
+        Returns:
+            A ticket for `answered` or `failed`.
+        """
+        self._overhead += OVERHEAD_WEIGHT * (size - payload - self._overhead)
+        ticket = next(self._tickets)
+        self._requests[ticket] = _Request(now, size)
+        return ticket
+
+    def answered(self, ticket: int, server: float, now: float) -> None:
+        """Take in an answer, in time or late.
+
+        Args:
+            ticket: of the request.
+            server: seconds that the server took.
+            now: the time.
+        """
+        request = self._requests.pop(ticket)
+        left = now - server - self.delay
+        self._slowness.observe(max(left - max(request.sent, self._free), 0.0) / request.size, now)
+        self._free = max(self._free, left)
+
+    def failed(self, ticket: int) -> None:
+        """Take in that a request will never be answered."""
+        self._requests.pop(ticket, None)
+
+    def waiting(self, now: float) -> float:
+        """Return how many seconds from `now` on the link needs for what it carries, median."""
+        if not self._requests:
+            return 0.0
+        first = next(iter(self._requests.values()))
+        began = max(first.sent, self._free)
+        lasted = now - began - self.delay
+        needed = first.size * self._slowness.expected(now).median
+        if lasted > needed:  # nobody knows why, nor how long still
+            needed = LASTS * lasted
+        behind = sum(request.size for request in self._requests.values()) - first.size
+        return max(needed - max(now - began, 0.0), 0.0) + behind * needed / first.size
+
+    def carries(self, path: Path, now: float, waiting: float = 0.0) -> LogNormal:
+        """Return how long the link takes for a payload of a path, without the delay.
+
+        Args:
+            path: of the payload.
+            now: the time.
+            waiting: seconds for which it carries other requests first.
+        """
+        slowness = self._slowness.expected(now)
+        varied = math.log(max(path.bytes_p95 / path.bytes_mean, 1.0)) / P95
+        return slowness.times(path.bytes_mean + self._overhead + waiting / slowness.median, varied**2)

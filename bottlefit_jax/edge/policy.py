@@ -1,0 +1,205 @@
+"""Which path an image takes: the one of which the highest accuracy can be expected within the deadline.
+
+The policy has no socket, no thread and no clock of its own: the client, or a simulation, tells it what happened and
+when, and asks. All times are seconds.
+
+    policy = Policy(paths_of(manifest, local=True))
+    choice = policy.choose(now, left=0.1)                # a path, and when to begin the local network beside it
+    ticket = policy.sent(size, payload, now)             # what the link carries is known to all later choices
+    policy.answered(ticket, server=0.004, now=now)       # or failed(ticket, now); a late answer is an answer, too
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bottlefit_jax.edge.estimate import Drifting, LogNormal, probability_below, total
+from bottlefit_jax.edge.link_model import LinkModel
+from bottlefit_jax.edge.path import HEAD, LOCAL, Path
+
+CONFIDENCE = 0.95  # wanted probability of an answer by the deadline
+# The next values were chosen by simulations over five of the traces, see docs/architecture.md.
+WORTH_TRYING = 0.6  # probability from which the server is tried where the local network can still follow
+HOPELESS = 0.5  # probability below which nothing more is put on a link that carries something
+SHARE, LONGEST_QUEUE = 0.65, 0.15  # of the time for a transfer, and seconds, that the link may be busy at most
+BUSY_DEVIATIONS = 0.5  # standard deviations above the median at which that must still hold
+HIGHEST = 3.5  # standard deviations above the median of the device's times that are kept for them
+FAILURES = 3  # in a row, until the server is given up for a while
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds between two probes; they double
+INTERVAL_WEIGHT = 0.1  # of the newest time between two images, in their mean
+GUESSED_SECONDS = 0.01  # of any computation
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to do with an image.
+
+    Attributes:
+        path: to take; None: nothing that is known can be in time, until an answer has come.
+        reason: in words.
+        probability: that the path gives an answer by the deadline.
+        expected: seconds until then, median.
+        hedge: seconds from now after which the local network has to begin, if there is no answer by then; None where
+            there is none, or it is the path itself.
+    """
+
+    path: Path | None
+    reason: str
+    probability: float = 0.0
+    expected: float = 0.0
+    hedge: float | None = None
+
+    def value(self, fallback: float) -> float:
+        """Return the top-1 to expect if what answers instead has the top-1 `fallback`."""
+        return fallback if self.path is None else fallback + self.probability * (self.path.top1 - fallback)
+
+
+class Policy:
+    """Observes what was sent and answered, and chooses. For one thread at a time."""
+
+    def __init__(self, paths: Sequence[Path], *, confidence: float = CONFIDENCE):
+        """Know nothing yet.
+
+        Args:
+            paths: that there are.
+            confidence: probability with which the deadline shall be met.
+        """
+        self.paths, self.confidence = tuple(paths), confidence
+        self._remote = [path for path in paths if path.work != LOCAL]
+        self._local = next((path for path in paths if path.work == LOCAL), None)
+        self._link = LinkModel()
+        self._server = Drifting(GUESSED_SECONDS, unsure=1.0, walk=0.1, noise=0.15)
+        self._works: dict[str, Drifting] = {}
+        self._chosen: float | None = None  # when the last image came
+        self._interval = 0.0  # mean, from one image to the next
+        self._failures = 0  # in a row
+        self._pause, self._probed = FIRST_PAUSE, float("-inf")
+
+    def computed(self, work: str, seconds: float, now: float) -> None:
+        """Take in how long the device computed.
+
+        Args:
+            work: HEAD, from the image to the payload; or LOCAL.
+            seconds: that it took.
+            now: the time.
+        """
+        if work not in self._works:
+            self._works[work] = Drifting(max(seconds, 1e-6), unsure=0.5, walk=0.02, noise=0.05)
+        self._works[work].observe(seconds, now)
+
+    def pinged(self, seconds: float, now: float) -> None:
+        """Take in how long a message without content took, there and back."""
+        self._link.pinged(seconds, now)
+
+    def sent(self, size: float, payload: float, now: float) -> int:
+        """Take in that a request has left, as `LinkModel.sent`. Its end has to be told: `answered` or `failed`."""
+        return self._link.sent(size, payload, now)
+
+    def answered(self, ticket: int, *, server: float | None, now: float) -> None:
+        """Take in an answer, in time or late.
+
+        Args:
+            ticket: of the request.
+            server: seconds in the server's queue and tail; None where it does not say.
+            now: the time.
+        """
+        if server is not None:
+            self._server.observe(server, now)
+        self._link.answered(ticket, server or 0.0, now)
+        self._failures, self._pause, self._probed = 0, FIRST_PAUSE, now
+
+    def failed(self, ticket: int, now: float) -> None:
+        """Take in that a request will never be answered: it was refused, or its connection is lost."""
+        self._link.failed(ticket)
+        self.late(now)
+
+    def late(self, now: float) -> None:
+        """Take in that a deadline passed without the server's answer, which may still come."""
+        self._failures += 1
+        if self._failures == FAILURES:
+            self._probed = now
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server is given up, until it answers something."""
+        return self._failures >= FAILURES
+
+    def probe(self, now: float) -> bool:
+        """Return whether to send a payload now, any one and small, to see what the link has become.
+
+        The pauses grow while there is no answer. There is no probe while a request is on its way: that is one.
+        """
+        if self._link.is_busy or now - self._probed < self._pause:
+            return False
+        self._probed, self._pause = now, min(2 * self._pause, LONGEST_PAUSE)
+        return True
+
+    def choose(self, now: float, left: float) -> Choice:
+        """Choose a path for an image.
+
+        Args:
+            now: the time.
+            left: seconds to its deadline.
+        """
+        if self._chosen is not None:
+            self._interval += INTERVAL_WEIGHT * (now - self._chosen - self._interval)
+        self._chosen = now
+        reserved = left - self._work(LOCAL, now).quantile(HIGHEST)
+        if self._local is None or reserved < 0:
+            return self._by_server(now, left)
+        alone = Choice(self._local, "", 1.0, self._work(LOCAL, now).median)
+        if all(path.top1 <= self._local.top1 for path in self._remote):
+            return replace(alone, reason="no rate is more accurate")
+        if self.is_open:
+            return replace(alone, reason="the server is given up for now")
+        if self._work(HEAD, now).quantile(HIGHEST) > reserved:
+            return replace(alone, reason="there is no time for the server and then for the local network")
+        return self._hedged(now, left, reserved, alone)
+
+    def _hedged(self, now: float, left: float, reserved: float, alone: Choice) -> Choice:
+        """Choose a rate if the local network can follow it, or the local network."""
+        fallback = alone.value(0.0)
+        if self._work(LOCAL, now).median < self._interval:
+            options, wanted = self._options(now, left), WORTH_TRYING
+        else:  # a device that computes the local network for this image misses the next one
+            options, wanted = self._options(now, reserved), self.confidence
+        good = self._carried([each for each in options if each.probability >= wanted], now, left)
+        best = max(good, key=lambda each: each.value(fallback), default=alone)
+        if best.value(fallback) <= fallback:
+            return replace(alone, reason="no rate is likely to be in time")
+        return replace(best, reason="the most accurate that is likely to be in time", hedge=reserved)
+
+    def _by_server(self, now: float, left: float) -> Choice:
+        """Choose a rate where no local network can follow."""
+        options = self._options(now, left)
+        good = self._carried([each for each in options if each.probability >= self.confidence], now, left)
+        if good:
+            best = max(good, key=lambda each: each.value(0.0))
+            return replace(best, reason="the most accurate that is likely to be in time")
+        best = max(options, key=lambda each: each.value(0.0))
+        if self._link.is_busy and best.probability < HOPELESS:
+            return replace(best, path=None, reason="what was sent before is still on its way")
+        return replace(best, reason="the most likely to be in time")
+
+    def _options(self, now: float, left: float) -> list[Choice]:
+        """Return every rate with its probability of an answer within `left` seconds."""
+        work, server, delay = self._work(HEAD, now), self._server.expected(now), self._link.delay
+        waiting = self._link.waiting(now + work.median)
+        options = []
+        for path in self._remote:
+            parts = total((work, self._link.carries(path, now, waiting), server))
+            options.append(Choice(path, "", probability_below(left - delay, parts), delay + parts.median))
+        return options
+
+    def _carried(self, options: Sequence[Choice], now: float, left: float) -> Sequence[Choice]:
+        """Return those behind which the link has room for the next image, or else the one that sends the least."""
+        fixed = self._link.delay + self._work(HEAD, now).median + self._server.expected(now).median
+        room = max(self._interval, min(SHARE * (left - fixed), LONGEST_QUEUE))
+        waiting = self._link.waiting(now)
+        paths = [each.path for each in options if each.path is not None]
+        busy = [waiting + self._link.carries(path, now).quantile(BUSY_DEVIATIONS) for path in paths]
+        return [each for each, seconds in zip(options, busy, strict=True) if seconds <= room] or options[-1:]
+
+    def _work(self, work: str, now: float) -> LogNormal:
+        """Return how long the device computes."""
+        known = self._works.get(work)
+        return LogNormal(0.0, 0.0).times(GUESSED_SECONDS) if known is None else known.expected(now)

@@ -1,0 +1,171 @@
+"""Simulate a device on a link whose rate changes: what the policy reaches, beside every fixed path and an oracle.
+
+    python -m bottlefit_jax.links.simulate --bundle BUNDLE --trace FILE_OR_FOLDER --deadline-ms D
+        [--delay-ms 5] [--fps 30] [--seconds S] [--without-local] [--device-slower TIMES]
+        [--head-ms MS --local-ms MS --tail-ms MS] [--json]
+
+A trace is a CSV file with the columns seconds,mbit_per_s; a rate holds until the next line. Time is virtual. How long
+head, local network and tail take is measured here first, unless flags say it. Without --fps the next image is taken
+when the one before is answered or its deadline is over; with it, images come at that rate, and several may be on their
+way.
+
+`in time`: percent of all images that were answered by the deadline. `top-1`: the mean over all images of the top-1 of
+the path that answered, as the manifest has it, 0 where none did. `oracle`: choices of somebody who knows the trace in
+advance. Exit code 2: one line on standard error gives the reason.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.cli import command
+from bottlefit_jax.edge.path import LOCAL, paths_of
+from bottlefit_jax.edge.policy import Choice, Policy
+from bottlefit_jax.errors import BottleFitError, UserError
+from bottlefit_jax.links.options import SimulateOptions
+from bottlefit_jax.links.oracle import oracle
+from bottlefit_jax.links.trace import read_traces
+from bottlefit_jax.links.virtual import Outcome, Simulation, Times, World
+
+AUTO, ORACLE = "auto", "oracle"
+
+# flag -> smallest and largest value
+LIMITS = {
+    "deadline_ms": (0.1, 3_600_000),
+    "delay_ms": (0, 60_000),
+    "fps": (0.01, 1000),
+    "seconds": (1, 1_000_000),
+    "device_slower": (0.01, 10_000),
+    "head_ms": (0.001, 3_600_000),
+    "local_ms": (0.001, 3_600_000),
+    "tail_ms": (0.001, 3_600_000),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program) and return the exit code."""
+    try:
+        options, as_json = parse(sys.argv[1:] if argv is None else argv)
+        found = simulate(options)
+    except BottleFitError as error:
+        return command.print_error(error)
+    print(json.dumps(found) if as_json else _table(found))
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[SimulateOptions, bool]:
+    """Read the command line; return the options, and whether to print JSON.
+
+    Raises:
+        UserError: a flag is unknown, missing or out of range.
+    """
+    parser = command.Parser("bottlefit_jax.links.simulate", __doc__)
+    add = parser.add_argument
+    add("--bundle", type=Path, required=True, help="the bundle's folder")
+    add("--trace", type=Path, required=True, help="a CSV file with the columns seconds,mbit_per_s; or a folder of them")
+    add("--deadline-ms", type=float, required=True, help="of an image, from when it is taken")
+    add("--delay-ms", type=float, default=SimulateOptions.delay_ms, help="of the link, one way (default: %(default)g)")
+    add("--fps", type=float, help="images a second (default: one after the other)")
+    add("--seconds", type=float, help="of a trace, which begins anew at its end (default: once)")
+    add("--without-local", action="store_true", help="as if the bundle had no network to run locally")
+    add(
+        "--device-slower",
+        type=float,
+        metavar="TIMES",
+        default=SimulateOptions.device_slower,
+        help="how many times as long as this machine the device computes (default: %(default)g)",
+    )
+    for part, words in (("head", "the head"), ("local", "the local network"), ("tail", "the tail on the server")):
+        add(f"--{part}-ms", type=float, metavar="MS", help=f"that {words} takes (default: measured here)")
+    add("--json", action="store_true", help="print a JSON object instead of a table")
+    args = vars(parser.parse_args(argv))
+    for name, (smallest, largest) in LIMITS.items():
+        if args[name] is not None and not smallest <= args[name] <= largest:  # false for NaN
+            raise UserError(f"--{name.replace('_', '-')} is {args[name]:g}; it must be {smallest:g} to {largest:,}")
+    as_json = args.pop("json")
+    return SimulateOptions(**args), as_json
+
+
+def simulate(options: SimulateOptions) -> dict[str, Any]:
+    """Simulate every trace.
+
+    Args:
+        options: what to simulate.
+
+    Returns:
+        {"auto", "oracle", "local", "fixed": {rate: ...}, "times_ms": {...}}, "local" None without that network. Each
+        outcome is `Outcome.to_json` over the images of all traces.
+
+    Raises:
+        UserError: the bundle or a trace is invalid.
+    """
+    traces = read_traces(options.trace)
+    manifest = read_bundle(options.bundle, verify=lambda manifest: []).manifest
+    local = manifest.local is not None and not options.without_local
+    paths, times = paths_of(manifest, local=local), _times(options, local=local)
+    outcomes: dict[str, Outcome] = {}
+    for trace in traces:
+        world = World(
+            trace=trace,
+            paths=paths,
+            delay=options.delay_ms / 1e3,
+            times=times,
+            deadline=options.deadline_ms / 1e3,
+            period=0.0 if options.fps is None else 1 / options.fps,
+            seconds=trace.seconds if options.seconds is None else options.seconds,
+        )
+        for name, outcome in _run_all(world).items():
+            outcomes[name] = outcomes.get(name, Outcome()) + outcome
+    found = {name: outcome.to_json() for name, outcome in outcomes.items()}
+    return {
+        "auto": found.pop(AUTO),
+        "oracle": found.pop(ORACLE),
+        "local": found.pop(LOCAL, None),
+        "fixed": found,
+        "times_ms": {name: None if value is None else 1e3 * value for name, value in asdict(times).items()},
+    }
+
+
+def _run_all(world: World) -> dict[str, Outcome]:
+    """Return the outcomes of the policy, the oracle, and each path alone."""
+    policy = Policy(world.paths)
+    outcomes = {
+        AUTO: Simulation(world, lambda image, now, left: policy.choose(now, left), policy).run(),
+        ORACLE: oracle(world).run(),
+    }
+    for path in world.paths:
+        choice = Choice(path, "fixed")
+        outcomes[path.name] = Simulation(world, lambda image, now, left, choice=choice: choice).run()
+    return outcomes
+
+
+def _times(options: SimulateOptions, *, local: bool) -> Times:
+    """Return the times that the options give, and measure the others."""
+    given = {"head": options.head_ms, "local": options.local_ms, "tail": options.tail_ms}
+    known = {name: ms / 1e3 for name, ms in given.items() if ms is not None}
+    if len(known) < 3 - (not local):
+        from bottlefit_jax.links.times import measure_times  # which needs the runtimes
+
+        known = asdict(measure_times(options.bundle, slower=options.device_slower)) | known
+    return Times(known["head"], known.get("local") if local else None, known["tail"])
+
+
+def _table(found: dict[str, Any]) -> str:
+    """Return the outcomes as lines."""
+    rows = [(AUTO, found["auto"]), (ORACLE, found["oracle"]), *found["fixed"].items()]
+    rows += [] if found["local"] is None else [(LOCAL, found["local"])]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'path':<{width}}  in time, %  top-1, %  bytes of an image  answered by"]
+    for name, row in rows:
+        paths = ", ".join(f"{path} {share:.1f} %" for path, share in row["paths"].items())
+        lines.append(f"{name:<{width}}  {row['in_time']:>10.2f}  {row['top1']:>8.2f}  {row['bytes']:>17,.0f}  {paths}")
+    times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in found["times_ms"].items() if ms is not None)
+    return "\n".join([*lines, f"computing: {times}"])
+
+
+if __name__ == "__main__":
+    command.run(main, extra="edge,serve")

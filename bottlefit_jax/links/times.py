@@ -1,0 +1,64 @@
+"""Measures on this machine how long a bundle's parts take, for simulations."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.cli.silence import silenced
+from bottlefit_jax.codec import quantizer, wire
+from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.links.virtual import Times
+from bottlefit_jax.serve.tail import open_tail
+
+RUNS, WARM_UP = 20, 3
+
+
+def measure_times(folder: Path, *, slower: float = 1.0) -> Times:
+    """Return medians of head, whole network and tail, each on one core.
+
+    Args:
+        folder: of the bundle.
+        slower: how many times as long the device is assumed to compute.
+
+    Raises:
+        UserError: a file of the bundle is missing or damaged.
+    """
+    bundle = read_bundle(folder)
+    manifest = bundle.manifest
+    image = np.random.default_rng(0).integers(0, 256, (manifest.image.height, manifest.image.width, 3), np.uint8)
+    with silenced():
+        head = Interpreter(bundle.path(manifest.head_file("litert").file))
+        local = None if manifest.local is None else Interpreter(bundle.path(manifest.local.litert))
+    rates = bundle.read_rates()
+    affine = quantizer.Affine(np.float32(manifest.latent.scale), np.int32(manifest.latent.zero_point), np.float32(0))
+
+    def encode() -> Any:
+        latent = head.run(image)
+        if head.scale is None:
+            latent = quantizer.quantize(latent, affine, bits=manifest.latent.bits)
+        return latent if rates is None else wire.encode(latent, rates.rates[0])
+
+    tail = open_tail(bundle, backend="onnx", threads=1, max_batch=1)
+    latent = np.full((1, *manifest.latent.shape), manifest.latent.zero_point, np.uint8)
+    return Times(
+        head=slower * _median(encode),
+        local=None if local is None else slower * _median(lambda: local.run(image)),
+        tail=_median(lambda: tail(latent)),
+    )
+
+
+def _median(compute: Callable[[], Any]) -> float:
+    """Return the median of the seconds that a computation takes."""
+    for _ in range(WARM_UP):
+        compute()
+    seconds = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        compute()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
