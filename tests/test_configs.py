@@ -120,7 +120,7 @@ def test_only_what_moves_no_weight_may_differ_between_two_runs_of_a_workdir():
 
 def weights():
     return NetworkMeta(
-        name="resnet18", num_classes=10, bottleneck=None, labels=(), options={"width": 64}, image_size=32, resize=40
+        name="resnet18", num_classes=10, bottleneck=None, labels=(), options={"width": 64}, image_size=48, resize=56
     )
 
 
@@ -128,23 +128,23 @@ def test_weights_win_over_the_configs_file_and_not_over_the_user():
     config = load("imagenette").lock()
     notes = meet_weights(config, weights(), "w", typed=())
     assert notes == [
-        "config.teacher.options.width: 64 as in w, not the config's 32",
-        "w was trained with images of 32 px; this run has 48 px",
+        "config.teacher.options.width: 64 as in w, not the config's 24",
+        "w was trained with images of 48 px; this run has 32 px",
     ]
     assert model_options(config) == {}
     config = load("imagenette").lock()
     meet_weights(config, weights(), "w", typed={"config.teacher.options.width"})
-    assert model_options(config) == {"width": 32}  # create_networks reports the contradiction
+    assert model_options(config) == {"width": 24}  # create_networks reports the contradiction
 
 
 def test_an_image_size_of_0_is_the_weights():
     config = load("evaluate").lock()
     assert meet_weights(config, weights(), "w", typed=()) == []
-    assert (config.dataset.image_size, config.dataset.resize) == (32, 40)
+    assert (config.dataset.image_size, config.dataset.resize) == (48, 56)
     config = load("evaluate").lock()
-    config.dataset.image_size = 48
-    assert "32 px; this run has 48" in meet_weights(config, weights(), "w", typed=())[0]
-    assert (config.dataset.image_size, config.dataset.resize) == (48, 0)
+    config.dataset.image_size = 32
+    assert "48 px; this run has 32" in meet_weights(config, weights(), "w", typed=())[0]
+    assert (config.dataset.image_size, config.dataset.resize) == (32, 0)
 
 
 def test_without_weights_an_image_size_of_0_is_a_mistake():
