@@ -28,6 +28,7 @@ from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.data import default_resize
 from bottlefit_jax.errors import ParityError, UserError
+from bottlefit_jax.evaluation.rate_plot import draw_rate_curve
 from bottlefit_jax.evaluation.rates import training_images
 from bottlefit_jax.files import atomic_directory
 from bottlefit_jax.training import checkpoint
@@ -41,7 +42,7 @@ from export.ladder import PLOT, Ladder, measure_ladder, read_earlier, read_repor
 from export.latent_range import latent_range
 from export.open_files import OpenFiles
 from export.options import ExportOptions
-from export.rates_plot import draw_rates, image_files
+from export.rates_plot import image_files, rate_curve
 from export.student import Student, read_student
 from export.tail import tail_function, tail_onnx, tail_stablehlo
 from export.triton import check_fits, write_repository
@@ -191,15 +192,16 @@ def _write_rates(
         teacher_top1=teacher_top1,
     )
     ladder.write(folder)
-    draw_rates(
-        folder / PLOT,
+    curve = rate_curve(
         ladder,
         raw=(measured.sent[0].size, measured.accuracies["raw"]["top1"]),
-        float_top1=measured.accuracies["flax_float"]["top1"],
         teacher_top1=teacher_top1,
         files=image_files(report, evaluation.images),
+        dataset=report.get("dataset") or "the evaluation images",  # older runs have no report
+        images=len(evaluation.images),
         agreement=evaluation.agreement,
     )
+    draw_rate_curve(folder / PLOT, curve)
     return ladder
 
 

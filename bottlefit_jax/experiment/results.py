@@ -15,7 +15,7 @@ from bottlefit_jax.evaluation.cost import device_cost
 from bottlefit_jax.evaluation.image_bytes import jpeg_bytes
 from bottlefit_jax.evaluation.networks import send_and_classify
 from bottlefit_jax.evaluation.payloads import RAW, PayloadResult
-from bottlefit_jax.evaluation.rate_plot import rate_curve
+from bottlefit_jax.evaluation.rate_plot import curve_of, draw_rate_curve
 from bottlefit_jax.evaluation.report import NetworkResult, Report, StageSummary, StudentResult, versions
 from bottlefit_jax.evaluation.report_files import write_report
 from bottlefit_jax.evaluation.report_text import CURVE
@@ -90,7 +90,8 @@ def write_results(
         versions=versions(),
         agreement=evaluates_agreement(config),
     )
-    rate_curve(workdir / CURVE, report)
+    if (curve := curve_of(report)) is not None:
+        draw_rate_curve(workdir / CURVE, curve)
     write_report(workdir, report, command=command)
     return report.to_json()
 

@@ -1,4 +1,4 @@
-"""The report's rate curve: what it draws is what report.json has."""
+"""The rate curve: of a report, it draws what report.json has."""
 
 import dataclasses
 
@@ -8,15 +8,17 @@ from PIL import Image
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.payloads import RateResult
-from bottlefit_jax.evaluation.rate_plot import _figure, rate_curve
+from bottlefit_jax.evaluation.rate_plot import ImageFiles, _figure, curve_of, draw_rate_curve
 from tests.evaluation.example import STUDENT, report
 
 
 def drawn(report):
     """The lines of a report's plot by name, [n, 2], and the texts in it."""
-    plot = _figure(report)
-    assert plot is not None
-    (axes,) = plot.axes
+    return drawn_curve(curve_of(report))
+
+
+def drawn_curve(curve):
+    (axes,) = _figure(curve).axes
     return {line.get_gid(): np.asarray(line.get_xydata()) for line in axes.lines}, axes
 
 
@@ -94,11 +96,29 @@ def test_agreement_is_named_and_never_above_100_percent():
     assert 99 <= max(axes.get_yticks()) <= 100
 
 
-def test_a_file_is_written_only_for_a_student(tmp_path):
-    assert rate_curve(tmp_path / "rates.png", report())
+def test_rates_that_were_not_kept_are_drawn_faintly():
+    curve = dataclasses.replace(curve_of(report()), tried=[(150.0, 98.0), (300.0, 98.2)])
+    lines, _ = drawn_curve(curve)
+    np.testing.assert_array_equal(lines["tried"], curve.tried)
+
+
+def test_files_whose_accuracy_is_not_known_are_lines_with_their_size():
+    files = [ImageFiles(method="jpeg", setting="quality 50", sent=400.0, top1=None, images=100)]
+    lines, axes = drawn_curve(dataclasses.replace(curve_of(report()), files=files))
+    assert set(lines["jpeg bytes"][:, 0]) == {400.0}
+    assert any(text.get_text() == "JPEG 50\n400 bytes" for text in texts(axes))
+    assert "files of 100" in axes.get_xlabel()
+
+
+def test_files_of_as_many_images_are_not_mentioned():
+    files = [dataclasses.replace(row, images=report().images) for row in report().files]
+    assert "files of" not in drawn(report(files=files))[1].get_xlabel()
+
+
+def test_a_curve_is_a_file_and_a_report_without_a_student_has_none(tmp_path):
+    draw_rate_curve(tmp_path / "rates.png", curve_of(report()))
     with Image.open(tmp_path / "rates.png") as image:
         assert image.size == (1350, 720)
-    assert not rate_curve(tmp_path / "teacher.png", report(student=None, files=()))
-    assert [path.name for path in tmp_path.iterdir()] == ["rates.png"]
+    assert curve_of(report(student=None, files=())) is None
     with pytest.raises(UserError, match="cannot write"):
-        rate_curve(tmp_path / "missing" / "rates.png", report())
+        draw_rate_curve(tmp_path / "missing" / "rates.png", curve_of(report()))
