@@ -4,6 +4,7 @@ Nothing here changes the process: no signal handler, no working directory, no en
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import threading
@@ -14,7 +15,23 @@ from pathlib import Path
 from bottlefit_jax import interrupt, lock
 from bottlefit_jax.errors import UserError, write_error
 
-__all__ = ["atomic_directory", "atomic_file", "write_text"]
+__all__ = ["atomic_directory", "atomic_file", "sha256_of", "write_text"]
+
+_CHUNK = 1 << 20  # bytes read at once
+
+
+def sha256_of(path: Path) -> tuple[str, int]:
+    """Return the hexadecimal sha256 of a file, and its size in bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:  # hashlib.file_digest is not in Python 3.10
+        while data := stream.read(_CHUNK):
+            digest.update(data)
+            size += len(data)
+    return digest.hexdigest(), size
 
 
 @contextlib.contextmanager

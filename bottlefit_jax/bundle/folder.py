@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bottlefit_jax.bundle.manifest import MANIFEST, File, Manifest
 from bottlefit_jax.bundle.validation import raise_problems, rates_problems, validate
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.files import write_text
+from bottlefit_jax.files import sha256_of, write_text
 
 if TYPE_CHECKING:
     from bottlefit_jax.codec.rates import Rates
@@ -173,6 +173,4 @@ def _changed(sha256: str, wanted: File) -> str:
 
 def _describe(path: Path) -> File:
     """Compute a file's entry in `Manifest.files`."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return File(digest, stream.tell())
+    return File(*sha256_of(path))

@@ -19,7 +19,6 @@ if __name__ == "__main__":
 
 import argparse
 import dataclasses
-import hashlib
 import logging
 import os
 import sys
@@ -32,7 +31,7 @@ from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.convert.options import ExportOptions, Given, ImportOptions
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.files import atomic_directory
+from bottlefit_jax.files import atomic_directory, sha256_of
 from bottlefit_jax.paths import local_path
 
 if TYPE_CHECKING:
@@ -135,8 +134,7 @@ def import_file(options: ImportOptions) -> None:
 
     checkpoint.silence_echoes()
     converted = network.from_file(file, options.model, options.given)
-    with options.input.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest, _ = sha256_of(options.input)
     meta = dataclasses.replace(converted.meta, source={"file": options.input.name, "sha256": digest})
     with atomic_directory(options.output, overwrite=options.overwrite) as temporary:
         checkpoint.save_variables(temporary, converted.variables, meta)

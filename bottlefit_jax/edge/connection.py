@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import TimeoutError as NoResult  # in Python 3.10 it is not the built-in one
 from typing import Any, TypeVar
 
 import grpc
@@ -164,7 +165,7 @@ class Connection:
         channel = self._channel = self._channel or self._open()
         first = self._threads.submit(once, channel)
         share = max(SILENT_SHARE * deadline.left(), SHORTEST_SHARE)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(NoResult):
             # with less than three shares left, a second channel would come too late
             first.exception(share if 3 * share < deadline.left() else None)
             return first.result()
