@@ -20,6 +20,7 @@ import numpy as np
 from bottlefit_jax.codec import huffman
 from bottlefit_jax.codec.lattice import MEANS
 
+FORMATS = (1, 2)  # of a file of rates; since 2, payloads may have more than 255 symbols without a code
 MAX_SYMBOLS = 4095  # of a group: the escape has the next number, and 12 bits hold both
 
 
@@ -99,6 +100,7 @@ class Rate:
         lanes: the streams in a payload that a decoder reads at the same time; an even number.
         number: its place among the rates of a bundle, which a payload names.
         key: 32 bits that a payload's check begins with, so that it fits this bundle alone.
+        format: of the file that it belongs to.
     """
 
     id: str
@@ -108,6 +110,7 @@ class Rate:
     lanes: int
     number: int = 0
     key: int = 0
+    format: int = FORMATS[-1]
 
     @functools.cached_property
     def tables(self) -> Tables:

@@ -14,17 +14,16 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bottlefit_jax.codec import huffman
 from bottlefit_jax.codec.lattice import MEANS
-from bottlefit_jax.codec.rate import MAX_SYMBOLS, Contexts, Group, Rate, symbols_of
+from bottlefit_jax.codec.rate import FORMATS, MAX_SYMBOLS, Contexts, Group, Rate, symbols_of
 from bottlefit_jax.errors import UserError, quote
 
-FORMAT = 1
 MAX_RATES = 16  # a payload names its rate in 4 bits
 MAX_CONTEXTS = 64
 _DIGITS = "0123456789abc"
@@ -81,7 +80,7 @@ def make_rates(rates: Sequence[Rate], *, head: str, shape: tuple[int, int, int])
     if not 1 <= len(rates) <= MAX_RATES or len(set(ids)) < len(ids):
         raise UserError(f"the rates are {', '.join(ids) or 'none'}; there must be 1 to {MAX_RATES} with different ids")
     key = int.from_bytes(hashlib.sha256(_text(head, shape, rates).encode()).digest()[:4], "big")
-    numbered = (dataclasses.replace(rate, number=number, key=key) for number, rate in enumerate(rates))
+    numbered = (replace(rate, number=number, key=key) for number, rate in enumerate(rates))
     return Rates(head, shape, tuple(numbered))
 
 
@@ -102,14 +101,14 @@ def parse_rates(text: str, source: str) -> Rates:
     """
     try:
         values = json.loads(text)
-        if values.get("format") != FORMAT:
-            raise _Invalid(f"its format is {values.get('format')!r}; this package reads {FORMAT}")
+        if (of_format := values.get("format")) not in FORMATS:
+            raise _Invalid(f"its format is {of_format!r}; this package reads {' and '.join(map(str, FORMATS))}")
         shape, zero_point = tuple(values["shape"]), values["zero_point"]
         if len(shape) != 3 or not all(_is_int(side, 1, 65535) for side in shape):
             raise _Invalid(f"its shape is {list(shape)}; it must be three whole numbers above 0")
         if not _is_int(zero_point, 0, 255):
             raise _Invalid(f"its zero_point is {zero_point!r}; it must be 0 to 255")
-        rates = [_rate(each, shape[2], zero_point) for each in values["rates"]]
+        rates = [replace(_rate(each, shape[2], zero_point), format=of_format) for each in values["rates"]]
         return make_rates(rates, head=str(values["head"]), shape=shape)
     except _Invalid as error:
         raise UserError(f"{source} is not a valid file of rates: {error}") from None
@@ -127,7 +126,7 @@ class _Invalid(Exception):
 
 def _text(head: str, shape: tuple[int, int, int], rates: Sequence[Rate]) -> str:
     values = {
-        "format": FORMAT,
+        "format": rates[0].format,
         "head": head,
         "shape": list(shape),
         "zero_point": rates[0].zero_point,
@@ -197,7 +196,7 @@ def _group(values: dict[str, Any], counts: Sequence[int], rate: str) -> Group:
         raise _Invalid(f"{where} has {group.symbols:,} joint symbols; {MAX_SYMBOLS:,} are the most")
     if len(values["codes"]) != group.codes:
         raise _Invalid(f"{where} has {len(values['codes'])} codes; its contexts need {group.codes}")
-    return dataclasses.replace(group, lengths=tuple(_lengths(each, group.symbols, where) for each in values["codes"]))
+    return replace(group, lengths=tuple(_lengths(each, group.symbols, where) for each in values["codes"]))
 
 
 def _contexts(values: dict[str, Any], channels: int, where: str) -> Contexts:

@@ -4,7 +4,7 @@
 |---|---|
 | 1 | VERSION (2 bits), mode (2 bits), number of the rate (4 bits) |
 | 3 | check: the lowest 24 bits of the CRC-32 of the key of the bundle's rates and all other bytes |
-| 1 | in mode ESCAPED: how many bytes of symbols without a code there are at the end |
+| 1 or 2 | in mode ESCAPED or MANY: how many bytes of symbols without a code there are at the end |
 | n | with two or more pairs of lanes: how the bits are divided among them, see `_pack_pairs` |
 | rest | the lanes (lanes.py), then the symbols without a code |
 
@@ -28,9 +28,9 @@ from bottlefit_jax.codec.symbols import code_numbers, join, look_up, split
 from bottlefit_jax.errors import ProtocolError, UserError
 
 VERSION = 1
-CODED, ESCAPED, STORED = 0, 1, 2  # modes
+CODED, ESCAPED, STORED, MANY = 0, 1, 2, 3  # modes; MANY since format 2 of the rates
+COUNT = {ESCAPED: 1, MANY: 2}  # bytes that say how many bytes of symbols without a code there are
 HEADER = 4  # bytes
-MAX_RAW = 255  # bytes of symbols without a code; more are not worth it
 MISSING = b"?"  # instead of symbols that a payload should have
 MAX_WIDTH = 24  # bits of a number in `_pack_pairs`
 
@@ -65,13 +65,22 @@ def encode(latent: np.ndarray, rate: Rate) -> bytes:
         flags = (joint == tables.escapes)[:, tables.group_of]
         raw = b"".join(symbols[each.pixels][flags[each.pixels]].tobytes() for each in passes(h, w))
     stream, pairs = lanes.pack(entries)
-    mode, body = CODED, _pack_pairs(pairs) + stream
-    if 0 < len(raw) <= MAX_RAW:
-        mode, body = ESCAPED, bytes([len(raw)]) + body + raw
-    if len(body) >= latent.size or len(raw) > MAX_RAW:
+    mode, body = _mode(len(raw), rate), _pack_pairs(pairs) + stream
+    if mode in COUNT:
+        body = len(raw).to_bytes(COUNT[mode], "big") + body + raw
+    if len(body) >= latent.size or mode == STORED:
         mode, body = STORED, symbols[:-1].tobytes()
     first = bytes([VERSION << 6 | mode << 4 | rate.number])
     return first + _check(first, body, rate.key) + body
+
+
+def _mode(raw: int, rate: Rate) -> int:
+    """Return the mode of a payload with so many bytes of symbols without a code."""
+    if raw == 0:
+        return CODED
+    if raw < 1 << 8:
+        return ESCAPED
+    return MANY if rate.format > 1 and raw < 1 << 16 else STORED
 
 
 def decode(payload: bytes, rates: Rates) -> np.ndarray:
@@ -129,8 +138,10 @@ def header_problem(payload: bytes, rates: Rates) -> str | None:
     version, mode, number = payload[0] >> 6, payload[0] >> 4 & 3, payload[0] & 15
     if version != VERSION:
         return f"the payload is of version {version}, and this package reads version {VERSION}"
-    if number >= len(rates.rates) or mode > STORED:
-        return f"the payload names rate {number} in mode {mode}; this bundle has {len(rates.rates)} rates, modes 0 to 2"
+    last = STORED if rates.rates[0].format == 1 else MANY
+    if number >= len(rates.rates) or mode > last:
+        known = f"{len(rates.rates)} rates, modes 0 to {last}"
+        return f"the payload names rate {number} in mode {mode}; this bundle has {known}"
     if _check(payload[:1], payload[HEADER:], rates.key) != payload[1:HEADER]:
         return "the payload is damaged, or was made with the rates of another bundle"
     return None
@@ -256,10 +267,10 @@ def _stored(payload: bytes, shape: tuple[int, int]) -> np.ndarray:
 def _body(payload: bytes, pairs: int) -> _Body:
     """Take a coded payload apart."""
     body, escapes = payload[HEADER:], 0
-    if payload[0] >> 4 & 3 == ESCAPED:
-        if not body:
+    if count := COUNT.get(payload[0] >> 4 & 3):
+        if len(body) < count:
             raise _Damaged("the payload ends before its first code")
-        escapes, body = body[0], body[1:]
+        escapes, body = int.from_bytes(body[:count], "big"), body[count:]
     width, size = 0, 0
     if pairs > 1:
         width = body[0] if body else 0

@@ -95,7 +95,7 @@ CODE = ("rates", 1, "groups", 0, "codes", 0)
         (changed(CODE, lambda text: text[:-1] + "0"), "a code of a group of rate coarse"),
         (changed(("rates", 1, "groups", 0, "codes"), []), "a group of rate coarse has 0 codes"),
         (changed(("rates", 0, "groups"), []), "the groups of rate lossless have the channels []"),
-        (changed(("format",), 2), "its format is 2; this package reads 1"),
+        (changed(("format",), 3), "its format is 3; this package reads 1 and 2"),
         ("", "rates.json is not a valid file of rates: Expecting value"),
         ("[]", "rates.json is not a valid file of rates"),
         (b"\xff", "rates.json is not a valid file of rates: 'utf-8' codec"),

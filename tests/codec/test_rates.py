@@ -72,7 +72,7 @@ GROUP = ("rates", 0, "groups", 0)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (change(("format",), 9), "its format is 9; this package reads 1"),
+        (change(("format",), 9), "its format is 9; this package reads 1 and 2"),
         (change(("shape",), [5, 5]), "shape is"),
         (change(("shape",), [5, 5, 0]), "shape is"),
         (change(("zero_point",), 256), "zero_point is 256; it must be 0 to 255"),

@@ -20,10 +20,15 @@ def python(tmp_path_factory):
     found = shutil.which("python3.10")
     if found is None or subprocess.run([found, "-c", "import venv"], check=False).returncode:
         pytest.skip("there is no python3.10 here")
-    folder = tmp_path_factory.mktemp("python310") / "venv"
-    subprocess.run([found, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[edge]"], check=True, timeout=600)
+    folder = tmp_path_factory.mktemp("python310")
+    source = folder / "source"  # pip leaves a folder `build` behind
+    for name in ("bottlefit_jax", "export"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run([found, "-m", "venv", folder / "venv"], check=True)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{source}[edge]"], check=True, timeout=600)
     return python
 
 
