@@ -6,13 +6,14 @@
 
 A coarser step of a channel saves bits of that channel's entropy and costs accuracy by the error that it makes. Each
 candidate has, for one price of a bit, the steps whose errors and bits together cost least. What an error in a channel
-costs is measured: the divergence of the predictions when that channel alone is coarse.
+costs is measured: the divergence of the predictions when that channel alone is coarse. Other candidates have one step
+for all channels: a student that was trained with the rate term has met those.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -224,10 +225,27 @@ def _distance(point: RatePoint, others: Sequence[RatePoint]) -> float:
 
 
 def _step_ladder(training: np.ndarray, costs: np.ndarray, zero_point: int) -> list[tuple[int, ...]]:
-    """Return steps for each channel, each time with about LESS of the entropy of the time before."""
+    """Return steps for each channel, from the most bits to the fewest.
+
+    By price each has about LESS of the entropy of the one before; between these are those of one step for all.
+    """
     bits, errors = _bits_and_errors(training, zero_point)  # [c, steps]
-    damage = costs[:, None] * errors
-    ladder, size = [(1,) * len(costs)], float(bits[:, 0].sum())
+    totals = bits.sum(0)
+    uniform = {(step,) * len(costs): total for step, total in zip(STEPS, totals, strict=True)}
+    by_price = dict(_by_price(bits, costs[:, None] * errors))
+    found = by_price | {steps: total for steps, total in uniform.items() if FEWEST * totals[0] <= total < totals[0]}
+    return sorted(found, key=lambda steps: -found[steps])
+
+
+def _by_price(bits: np.ndarray, damage: np.ndarray) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Yield steps for each channel and the entropy of an image in bits, the first ones lossless.
+
+    Args:
+        bits: [c, steps], entropy of an image.
+        damage: [c, steps], what the errors cost.
+    """
+    size = float(bits[:, 0].sum())
+    yield (1,) * len(bits), size
     fewest = FEWEST * size
     unit = max(float(damage.max()), TINY) / max(float(bits.max()), TINY)
     for price in np.geomspace(1e-8, 1e3, 1200) * unit:
@@ -235,8 +253,7 @@ def _step_ladder(training: np.ndarray, costs: np.ndarray, zero_point: int) -> li
         total = float(np.take_along_axis(bits, best[:, None], axis=1).sum())
         if fewest <= total <= LESS * size:
             size = total
-            ladder.append(tuple(STEPS[index] for index in best))
-    return ladder
+            yield tuple(STEPS[index] for index in best), total
 
 
 def _bits_and_errors(training: np.ndarray, zero_point: int) -> tuple[np.ndarray, np.ndarray]:

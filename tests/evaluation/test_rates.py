@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -40,8 +41,21 @@ def test_candidates_get_fewer_bytes_and_spare_the_channel_that_matters():
     assert candidates[0].id == "lossless"
     assert candidates[0].steps == (1, 1, 1)
     assert len(candidates) > 8
-    assert sizes == sorted(sizes, reverse=True)
+    assert all(later < 1.15 * earlier for earlier, later in itertools.pairwise(sizes))  # ordered by entropies
+    assert sizes[-1] < 0.25 * sizes[0]
     assert all(steps[0] <= steps[1] <= steps[2] for steps in (rate.steps for rate in candidates))
+    assert any(rate.steps[0] < rate.steps[1] for rate in candidates)
+
+
+def test_candidates_have_the_steps_that_are_the_same_for_all_channels():
+    candidates = {rate.steps for rate in fit_candidates(smooth_latents(100, SHAPE), logits, zero_point=ZERO_POINT)}
+    assert {(step,) * 3 for step in (2, 4, 8, 16)} <= candidates
+    assert (128,) * 3 not in candidates  # nothing would be left
+
+
+def test_latents_that_are_always_the_same_have_one_candidate():
+    latents = np.full((10, *SHAPE), ZERO_POINT, np.uint8)
+    assert [rate.steps for rate in fit_candidates(latents, logits, zero_point=ZERO_POINT)] == [(1, 1, 1)]
 
 
 def test_a_rate_is_measured_by_what_arrives():
