@@ -12,7 +12,7 @@ from bottlefit_jax.recipe import Config
 
 QUALITIES = (5, 10, 20, 30, 50, 70, 85, 95)  # of JPEG and WebP, on Pillow's scale
 DCT_STEPS = (0.25, 0.35, 0.5, 0.7, 1.0)  # of the design dct, whose latents have the units of normalised images
-RATE_WEIGHT, RATE_STEPS = 0.3, (1.0, 2.0, 4.0)  # of the rate term, where the config sets no weight
+RATE_WEIGHT, RATE_STEPS = 0.1, (1.0,)  # of the rate term, where the config sets no weight
 
 
 @dataclasses.dataclass(frozen=True)
