@@ -98,7 +98,7 @@ class EdgeClient:
         _check_head(self._head, self.manifest)
         rates, self._rate = _choose_rate(files, rate)
         self._top = min(top, self.manifest.model.num_classes)
-        self._affine = _affine(self.manifest)
+        self._affine = latent_affine(self.manifest)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
         self._connection = Connection(
             self.manifest,
@@ -282,7 +282,7 @@ def _classes(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
     return [(index, float(probabilities[index])) for index in likeliest(probabilities, count).tolist()]
 
 
-def _affine(manifest: Manifest) -> quantizer.Affine:
+def latent_affine(manifest: Manifest) -> quantizer.Affine:
     """Return the manifest's quantisation of the latent, which the tail undoes."""
     latent = manifest.latent
     return quantizer.Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))

@@ -11,6 +11,7 @@ import numpy as np
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec import quantizer, wire
+from bottlefit_jax.edge.client import latent_affine
 from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.links.virtual import Times
 from bottlefit_jax.serve.tail import open_tail
@@ -35,7 +36,7 @@ def measure_times(folder: Path, *, slower: float = 1.0) -> Times:
         head = Interpreter(bundle.path(manifest.head_file("litert").file))
         local = None if manifest.local is None else Interpreter(bundle.path(manifest.local.litert))
     rates = bundle.read_rates()
-    affine = quantizer.Affine(np.float32(manifest.latent.scale), np.int32(manifest.latent.zero_point), np.float32(0))
+    affine = latent_affine(manifest)
 
     def encode() -> Any:
         latent = head.run(image)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bottlefit_jax.edge.link_model import P95
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import Choice, Policy
 from bottlefit_jax.links.trace import Trace
@@ -21,7 +22,6 @@ JITTER = 0.05  # standard deviation of the logarithm of a computation's time
 REQUEST_BYTES, ANSWER_BYTES = 300.0, 200.0  # of a request beside its payload, and of an answer
 DRAWS = 4096  # images after which chance repeats itself
 WARM_UP = 3  # computations of each kind that the policy has seen before the first image
-P95 = 1.645  # standard deviations above the mean of a normal distribution
 
 
 @dataclass(frozen=True)

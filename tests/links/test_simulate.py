@@ -6,7 +6,9 @@ import pytest
 
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.links import simulate
+from bottlefit_jax.links.times import measure_times
 from tests.bundle import example
+from tests.serve import example as serve_example
 
 TIMES = ("--head-ms", "2", "--local-ms", "9", "--tail-ms", "1")
 TRACE = "seconds,mbit_per_s\n0,1\n4,0.1\n8,0\n9,2\n"
@@ -66,6 +68,16 @@ def test_a_folder_is_all_its_traces_together(capsys, bundle, trace):
     (trace.parent / "other.csv").write_text(TRACE)
     both = json.loads(run(capsys, *flags, "--trace", trace.parent)[1])
     assert both["fixed"] == one["fixed"]
+
+
+def test_what_no_flag_says_is_measured(tmp_path, models):
+    folder = serve_example.write(tmp_path / "real", files=models, local={"litert": "local.tflite"})
+    times, slower = measure_times(folder), measure_times(folder, slower=1000.0)
+    assert 0 < times.head < slower.head
+    assert times.local is not None
+    assert slower.local is not None
+    assert 0 < times.local < slower.local
+    assert 0 < slower.tail < slower.head  # the server is not slower
 
 
 @pytest.mark.parametrize(
