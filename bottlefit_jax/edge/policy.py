@@ -91,7 +91,7 @@ class Policy:
         self._link.pinged(seconds, now)
 
     def sent(self, size: float, payload: float, now: float) -> int:
-        """Take in that a request has left, as `LinkModel.sent`. Its end has to be told: `answered` or `failed`."""
+        """Take in that a request has left, as `LinkModel.sent`. Call `answered` or `failed` at its end."""
         return self._link.sent(size, payload, now)
 
     def answered(self, ticket: int, *, server: float | None, now: float) -> None:

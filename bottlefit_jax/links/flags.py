@@ -3,9 +3,10 @@
 import argparse
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from bottlefit_jax.cli.command import Parser
 from bottlefit_jax.errors import UserError
@@ -40,10 +41,7 @@ def parse(argv: Sequence[str], description: str | None) -> BenchOptions:
         check_shape(rate, 0)
     for delay in delays:
         check_shape(1, delay)
-    for name, (smallest, largest) in LIMITS.items():
-        value = getattr(args, name)
-        if value is not None and not smallest <= value <= largest:  # false for NaN
-            raise UserError(f"{_flag(name)} is {value:g}; it must be {smallest:,} to {largest:,}")
+    check_limits(vars(args), LIMITS)
     watts = _watts(args)
     _check_output(args.output, overwrite=args.overwrite)
     names = {field.name for field in fields(BenchOptions)}
@@ -142,6 +140,14 @@ def _check_output(folder: Path, *, overwrite: bool) -> None:
         raise UserError(
             f"--output {folder} already holds {files[0]} of a measurement; name another folder, or give --overwrite"
         )
+
+
+def check_limits(values: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> None:
+    """Raise a UserError for a flag whose value is below the smallest or above the largest; None is not given."""
+    for name, (smallest, largest) in limits.items():
+        value = values[name]
+        if value is not None and not smallest <= value <= largest:  # false for NaN
+            raise UserError(f"{_flag(name)} is {value:g}; it must be {smallest:,} to {largest:,}")
 
 
 def _flag(name: str) -> str:

@@ -61,7 +61,7 @@ class SimulateOptions:
         deadline_ms: of an image, from when it is taken.
         delay_ms: of the link, in each direction.
         fps: images a second; None takes the next one when the one before is answered or its deadline is over.
-        seconds: of a trace, which begins anew at its end; None: once.
+        seconds: of a trace, which repeats at its end; None: once.
         without_local: as if the bundle had no network to run locally.
         device_slower: how many times as long as this machine the device computes.
         head_ms, local_ms, tail_ms: what these take; None is measured here.

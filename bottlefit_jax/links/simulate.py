@@ -25,7 +25,8 @@ from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.cli import command
 from bottlefit_jax.edge.path import LOCAL, paths_of
 from bottlefit_jax.edge.policy import Choice, Policy
-from bottlefit_jax.errors import BottleFitError, UserError
+from bottlefit_jax.errors import BottleFitError
+from bottlefit_jax.links.flags import check_limits
 from bottlefit_jax.links.options import SimulateOptions
 from bottlefit_jax.links.oracle import oracle
 from bottlefit_jax.links.trace import read_traces
@@ -70,7 +71,7 @@ def parse(argv: Sequence[str]) -> tuple[SimulateOptions, bool]:
     add("--deadline-ms", type=float, required=True, help="of an image, from when it is taken")
     add("--delay-ms", type=float, default=SimulateOptions.delay_ms, help="of the link, one way (default: %(default)g)")
     add("--fps", type=float, help="images a second (default: one after the other)")
-    add("--seconds", type=float, help="of a trace, which begins anew at its end (default: once)")
+    add("--seconds", type=float, help="of a trace, which repeats at its end (default: once)")
     add("--without-local", action="store_true", help="as if the bundle had no network to run locally")
     add(
         "--device-slower",
@@ -83,9 +84,7 @@ def parse(argv: Sequence[str]) -> tuple[SimulateOptions, bool]:
         add(f"--{part}-ms", type=float, metavar="MS", help=f"that {words} takes (default: measured here)")
     add("--json", action="store_true", help="print a JSON object instead of a table")
     args = vars(parser.parse_args(argv))
-    for name, (smallest, largest) in LIMITS.items():
-        if args[name] is not None and not smallest <= args[name] <= largest:  # false for NaN
-            raise UserError(f"--{name.replace('_', '-')} is {args[name]:g}; it must be {smallest:g} to {largest:,}")
+    check_limits(args, LIMITS)
     as_json = args.pop("json")
     return SimulateOptions(**args), as_json
 

@@ -81,7 +81,7 @@ class World:
 
     @cached_property
     def draws(self) -> list[Draw]:
-        """What chance decides; images beyond the last one begin anew."""
+        """What chance decides; images beyond the last one begin with the first again."""
         chance = random.Random(self.seed)
 
         def factor() -> float:
@@ -158,7 +158,6 @@ class Image:
         number: from 0.
         taken, deadline: seconds.
         draw: what chance decides.
-        begun: a path was chosen.
         done: it was answered, or its deadline is over.
         ticket: of its request, as the policy counts them; None where it has none.
         hedge: when the local network has to begin; None where it need not.
@@ -168,7 +167,6 @@ class Image:
     taken: float
     deadline: float
     draw: Draw
-    begun: bool = False
     done: bool = False
     ticket: int | None = None
     hedge: float | None = None
@@ -193,7 +191,6 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
         self._free = {HEAD: 0.0, LOCAL: 0.0}  # when each of the device's threads is
-        self._server_free = 0.0
         self.link_free = 0.0  # when the last byte that was sent has left
         self._newest: Image | None = None  # that waits for a path
         self._open: dict[int, Image] = {}  # that are begun and not done
@@ -274,8 +271,7 @@ class Simulation:
             if other is not image and other.hedge is not None and other.hedge < max(now, self._free[LOCAL]) + seconds:
                 self._hedge(other, now)
         image.hedge = None
-        finish = self._finish
-        self._compute(LOCAL, image.draw.local * seconds, now, lambda at: finish(image, path, at))
+        self._compute(LOCAL, image.draw.local * seconds, now, lambda at: self._finish(image, path, at))
 
     def _hedge(self, image: Image, now: float) -> None:
         """Run the local network beside a request that is not answered."""
@@ -287,7 +283,7 @@ class Simulation:
         image.ticket = self._request(path, image.draw, now, lambda at: self._finish(image, path, at))
 
     def _request(self, path: Path, draw: Draw, now: float, then: Callable[[float], None]) -> int | None:
-        """Send a payload. When its answer comes is known already, but told to nobody before."""
+        """Send a payload. When its answer comes is known already, but the policy learns it only then."""
         payload = draw.payload(path)
         size = payload + REQUEST_BYTES
         self.outcome.sent += size
