@@ -39,7 +39,7 @@ EXPORTS = {
     ),
     "experiment": "Networks create_networks create_stages run_experiment stage_settings",
     "export": "EngineOptions ExportOptions Exported NotBuiltError Parity build_engine export_bundle write_repository",
-    "files": "atomic_directory atomic_file write_text",
+    "files": "atomic_directory atomic_file sha256_of write_text",
     "images": "MAX_PIXELS REDUCE_ABOVE SUFFIXES check_image decode_image is_hidden orientation_of to_rgb upright",
     "interrupt": "SIGNALS asked not_inherited raised undone watch",
     "lazy": "exports",
