@@ -46,10 +46,7 @@ def encode(latent: np.ndarray, rate: Rate) -> bytes:
         UserError: the latent has another dtype, or other channels than the rate.
     """
     latent = np.asarray(latent)
-    if latent.dtype != np.uint8 or latent.ndim != 3 or latent.shape[2] != len(rate.steps) or not latent.size:
-        raise UserError(
-            f"cannot encode {latent.dtype} {list(latent.shape)}; the rate is for uint8 [h, w, {len(rate.steps)}]"
-        )
+    check_latent(latent, rate)
     (h, w, c), tables = latent.shape, rate.tables
     symbols = np.zeros((h * w + 1, c), np.uint8)  # the last row is that of pixels outside
     tables.to_symbol.take(latent.reshape(h * w, c)[:, tables.order] + tables.values_at, out=symbols[:-1], mode="clip")
@@ -72,6 +69,35 @@ def encode(latent: np.ndarray, rate: Rate) -> bytes:
         mode, body = STORED, symbols[:-1].tobytes()
     first = bytes([VERSION << 6 | mode << 4 | rate.number])
     return first + _check(first, body, rate.key) + body
+
+
+def check_latent(latent: np.ndarray, rate: Rate) -> None:
+    """Check that an array is a latent of this rate: [h, w, c] uint8.
+
+    Raises:
+        UserError: it has another dtype, or other channels than the rate.
+    """
+    if latent.dtype != np.uint8 or latent.ndim != 3 or latent.shape[2] != len(rate.steps) or not latent.size:
+        raise UserError(
+            f"cannot encode {latent.dtype} {list(latent.shape)}; the rate is for uint8 [h, w, {len(rate.steps)}]"
+        )
+
+
+def coded_size(pairs: np.ndarray, raw: int, rate: Rate, stored: int) -> int:
+    """Return the bytes of the payload that `encode` would make.
+
+    Args:
+        pairs: [lanes / 2], the bits of each pair of lanes, without the gap of the last.
+        raw: bytes of symbols without a code.
+        rate: of the payload.
+        stored: bytes of all symbols, a byte each.
+    """
+    if (mode := _mode(raw, rate)) == STORED:
+        return HEADER + stored
+    stream = (int(pairs.sum()) + 7) // 8
+    gap = 8 * stream - int(pairs.sum())
+    size = COUNT.get(mode, 0) + len(_pack_pairs(np.append(pairs[:-1], pairs[-1] + gap))) + stream + raw
+    return HEADER + min(size, stored)
 
 
 def _mode(raw: int, rate: Rate) -> int:

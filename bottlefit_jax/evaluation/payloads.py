@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from bottlefit_jax.codec import wire
 from bottlefit_jax.codec.rate import Rate, symbols_of, values_of
 from bottlefit_jax.codec.rates import Rates, make_rates, parse_rates, rates_text
+from bottlefit_jax.codec.sizes import payload_sizes
 from bottlefit_jax.evaluation import rates as ladder
 from bottlefit_jax.evaluation.accuracy import percentages
 from bottlefit_jax.evaluation.networks import Batches, require_finite
@@ -108,7 +109,7 @@ def choose_rates(
         shape = sent.latents.shape[1:]
         without.add(0, sent.mask, [0] * int(sent.mask.sum()), sent.float_counts)
         for number, (rate, table) in enumerate(zip(candidates, tables, strict=True)):
-            sizes = [len(wire.encode(latent, rate)) for latent in sent.latents[sent.mask]]
+            sizes = payload_sizes(sent.latents[sent.mask], rate)
             tally.add(number, sent.mask, sizes, student.counts(sent, table(sent.latents)))
     points = [
         ladder.RatePoint(rate, *tally.bytes(number, student.range_bytes), **percentages(tally.counts[number]))
@@ -161,7 +162,7 @@ class _Tally:
         self.counts: list[dict[str, int]] = [{} for _ in range(rates)]
         self._sizes: list[list[np.ndarray]] = [[] for _ in range(rates)]
 
-    def add(self, rate: int, mask: np.ndarray, sizes: Sequence[int], counts: Mapping[str, int]) -> None:
+    def add(self, rate: int, mask: np.ndarray, sizes: Sequence[int] | np.ndarray, counts: Mapping[str, int]) -> None:
         """Add a batch: the sizes of this host's images, the counts of all hosts'."""
         row = np.full(len(mask), -1, np.int32)
         row[mask] = sizes
