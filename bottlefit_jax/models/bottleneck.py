@@ -19,7 +19,7 @@ from bottlefit_jax.models.designs import DESIGNS, REFERENCE, Layer, Size, check_
 from bottlefit_jax.models.gdn import DivisiveNorm
 from bottlefit_jax.models.layers import TORCH_DEFAULT, ConvTranspose2x2, Style, adaptive_average, max_pool_3x3
 
-INITIAL = {"": TORCH_DEFAULT, "dct": dct.analysis, "inverse_dct": dct.synthesis}
+INITIAL = {"": TORCH_DEFAULT, "dct": dct.analysis, "inverse_dct": dct.synthesis, "zeros": nn.initializers.zeros}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +142,9 @@ class ConvStack(nn.Module):
                 x = nn.relu(x)
             elif layer.kind == "max_pool":
                 x = max_pool_3x3(x)
+            elif layer.kind == "sum":
+                branches = [ConvStack(each, self.dtype, name=f"{name}_{n}") for n, each in enumerate(layer.branches)]
+                x = sum(branch(x, train, size) for branch in branches)
             elif layer.kind == "unfold":
                 x = _unfold(x, layer.stride)
             elif layer.kind in ("gdn", "inverse_gdn"):

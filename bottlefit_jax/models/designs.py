@@ -10,6 +10,8 @@ that the decoder reproduces), `hidden` (the decoder's inner width; `HIDDEN` has 
 that many.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,11 +31,12 @@ class Layer:
     """One layer.
 
     Attributes:
-        kind: conv, depthwise, transposed, norm, gdn, inverse_gdn, relu, max_pool, average (the adaptive pool) or
-            unfold (a pixel's channels become a square of `stride` × `stride` pixels).
+        kind: conv, depthwise, transposed, norm, gdn, inverse_gdn, relu, max_pool, average (the adaptive pool), unfold
+            (a pixel's channels become a square of `stride` × `stride` pixels) or sum (of what its branches return).
         width: channels of its output.
         kernel, stride, padding: of its window.
-        initial: of a convolution's weights: `dct`, `inverse_dct`, or empty for PyTorch's default.
+        initial: of a convolution's weights: `dct`, `inverse_dct`, `zeros`, or empty for PyTorch's default.
+        branches: of a sum, each some layers that see the same input and keep the number of rows.
     """
 
     kind: str
@@ -42,9 +45,12 @@ class Layer:
     stride: int = 1
     padding: int = 0
     initial: str = ""
+    branches: tuple[tuple[Layer, ...], ...] = ()
 
     def length(self, n: int) -> int:
         """Return how many rows come out when n go in."""
+        if self.kind == "sum":
+            return n
         if self.kind in ("transposed", "unfold"):
             return n * self.stride
         return (n + 2 * self.padding - self.kernel) // self.stride + 1
@@ -117,12 +123,16 @@ ENCODERS: Mapping[str, tuple[Layer, ...]] = {
         *(conv(48, 1), *NORM_RELU, conv("latent", 2, 2, 1)),
     ),
 }
+# What a transform alone cannot know: a layer over a block and its neighbours guesses what rounding took away, at
+# whatever step. It begins with nothing to add.
+_GUESS = (conv(128, 3, padding=1), Layer("relu"), Layer("conv", VALUES, initial="zeros"))
+_INVERSE = (Layer("conv", VALUES, 3, 1, 1, initial="inverse_dct"),)
 # Whole designs of ours. `dct` is the transform of a codec for images, learned from there on: one convolution on the
-# device, and on the server one that also sees the neighbouring blocks, before the whole teacher.
+# device, and on the server its inverse and a guess, before the whole teacher.
 WHOLE: Mapping[str, Design] = {
     "dct": Design(
         encoder=(Layer("conv", "latent", SIDE, SIDE, initial="dct"),),
-        decoder=(Layer("conv", VALUES, 3, 1, 1, initial="inverse_dct"), Layer("unfold", "cut", stride=SIDE), RESIZE),
+        decoder=(Layer("sum", branches=(_INVERSE, _GUESS)), Layer("unfold", "cut", stride=SIDE), RESIZE),
         cut=IMAGE,
     ),
 }
@@ -216,7 +226,10 @@ def build_design(
         return int(factor or 1) * int(widths.get(name, name))
 
     def fill(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        return tuple(dataclasses.replace(layer, width=width(layer.width)) for layer in layers)
+        return tuple(
+            dataclasses.replace(layer, width=width(layer.width), branches=tuple(map(fill, layer.branches)))
+            for layer in layers
+        )
 
     return dataclasses.replace(chosen, encoder=fill(chosen.encoder), decoder=fill(decoder))
 
