@@ -49,6 +49,24 @@ def test_with_all_coefficients_a_new_student_is_its_teacher(images):
     np.testing.assert_allclose(logits, teacher.apply(given, images)[0], atol=1e-4)
 
 
+def test_the_decoder_adds_a_guess_to_the_inverse_which_begins_with_nothing(images):
+    student = student_of(12, bits=None)
+    variables = student.init(jax.random.key(0), images)
+    latent = student.apply(variables, images, method="encode")
+
+    def restored(given, latent):
+        return student.apply(given, jnp.asarray(latent), method="decode")[1]["decoded"]
+
+    begun = variables["params"]["decoder"]
+    assert sorted(begun) == ["0_0", "0_1"]  # the branches of a sum
+    np.testing.assert_allclose(restored(variables, -latent), -restored(variables, latent), atol=1e-5)
+    last = {key: jnp.ones_like(value) for key, value in begun["0_1"]["2"].items()}
+    learned = {**begun, "0_1": {**begun["0_1"], "2": last}}
+    variables = {**variables, "params": {**variables["params"], "decoder": learned}}
+    sum_of_both = restored(variables, latent) + restored(variables, -latent)
+    assert np.abs(sum_of_both).max() > 0.1  # of a linear filter it is 0
+
+
 def test_fewer_coefficients_lose_the_high_frequencies_first():
     smooth = np.broadcast_to(np.linspace(-1, 1, 48)[:, None, None], (1, 48, 48, 3)).astype(np.float32)
     rough = np.random.default_rng(1).normal(size=(1, 48, 48, 3)).astype(np.float32)
