@@ -32,7 +32,7 @@ import onnxruntime
 
 from bottlefit_jax import models
 from bottlefit_jax.codec import quantizer
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
 from bottlefit_jax.models.normalise import normalise

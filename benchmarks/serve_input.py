@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 
 from bottlefit_jax.bundle import RAW, Bundle
 from bottlefit_jax.codec import quantizer, wire
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.protocol.classification import Output
 from bottlefit_jax.protocol.names import INPUT, PAYLOAD, PROBABILITIES
 from bottlefit_jax.protocol.request import RequestMaker

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bottlefit_jax.cli.silence import silenced
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import Network
 from export.folding import Folded

@@ -1,6 +1,6 @@
 """How long payloads are, without making them: for choosing rates, where thousands of latents have dozens of candidates.
 
-    sizes = payload_sizes(latents, rate)  # [B], each as len(encode(latent, rate))
+sizes = payload_sizes(latents, rate)  # [B], each as len(encode(latent, rate))
 """
 
 from __future__ import annotations

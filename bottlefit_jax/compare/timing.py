@@ -15,7 +15,7 @@ import numpy as np
 
 from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.compare.setting import Setting
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
 from bottlefit_jax.experiment.inputs import Variables
 from bottlefit_jax.models.normalise import normalise

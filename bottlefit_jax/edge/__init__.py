@@ -13,8 +13,8 @@ from bottlefit_jax.lazy import exports
 
 if TYPE_CHECKING:
     from bottlefit_jax.edge.client import EdgeClient, ImageError, ProtocolError, Unavailable
-    from bottlefit_jax.edge.interpreter import Interpreter
     from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings
+    from bottlefit_jax.edge.runtimes.litert import Interpreter
 
 # gRPC's default resolver asks DNS servers only and does not find mDNS names such as raspberrypi.local. No channel
 # option selects the resolver: gRPC reads this variable once, when it is imported. A value that is set stays.

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottlefit_jax.cli.command import Parser, print_error
+from bottlefit_jax.edge.runtimes import RUNTIMES
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.onnx_session import check_providers
 from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class ClassifyOptions:
         tls, tls_ca, tls_cert, tls_key: as EdgeClient takes them.
         token_file: holds the bearer token.
         threads: that the head may use.
+        runtime: what runs the head, as EdgeClient takes it.
+        providers: of ONNX Runtime, likewise.
     """
 
     bundle: Path
@@ -69,6 +73,8 @@ class ClassifyOptions:
     tls_key: Path | None = None
     token_file: Path | None = None
     threads: int = 1
+    runtime: str = "auto"
+    providers: tuple[str, ...] = ()
 
 
 def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
@@ -107,7 +113,21 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     add("--tls-key", type=_path, metavar="PEM", help="the key of that certificate")
     add("--token-file", type=_path, metavar="FILE", help="a file with the bearer token to send")
     add("--threads", type=int, default=ClassifyOptions.threads, help="that the head may use (default: %(default)s)")
+    add(
+        "--runtime",
+        choices=["auto", *RUNTIMES],
+        default=ClassifyOptions.runtime,
+        help="what runs the head (default: auto, the first that is installed and that the bundle has a head for)",
+    )
+    add(
+        "--providers",
+        type=lambda text: tuple(text.split(",")),
+        default=ClassifyOptions.providers,
+        metavar="NAME,...",
+        help="what ONNX Runtime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
+    )
     args = parser.parse_args(argv)
+    check_providers(args.providers, "--providers")
     if args.local == (args.server is not None):
         raise UserError("give --server HOST:PORT, or --local to run the whole network here")
     if bool(args.images) == (args.camera is not None):
@@ -173,6 +193,8 @@ def _client(options: ClassifyOptions) -> "EdgeClient":
             version=options.tail_version,
             rate=options.rate,
             top=TOP if options.top is None else options.top,
+            runtime=options.runtime,
+            providers=options.providers,
         )
         if options.server is None:
             client.load_local()

@@ -5,6 +5,7 @@ with EdgeClient("bundles/digits", "localhost:8001") as client:
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.image import ImageError, preprocess
-from bottlefit_jax.edge.interpreter import Interpreter
 from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings, bytes_sent, server_times
+from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES, Head, check_file, choose, open_head
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
 from bottlefit_jax.protocol.classification import likeliest
 from bottlefit_jax.protocol.names import OUTPUT
@@ -53,6 +55,8 @@ class EdgeClient:
         rate: str | None = None,
         top: int = TOP,
         full: bool = False,
+        runtime: str = AUTO,
+        providers: Sequence[str] = (),
     ):
         """Read manifest.json and the head; connect to nothing yet.
 
@@ -72,6 +76,10 @@ class EdgeClient:
                 takes no payloads of these rates gets raw latents, and a warning is logged.
             top: how many of the likeliest classes a prediction has, at most all.
             full: ask for the probabilities of all classes, which are a larger answer.
+            runtime: what runs the head, a key of `runtimes.RUNTIMES`; "auto" is the first that is installed and for
+                which the bundle has a head.
+            providers: what ONNX Runtime computes the head with, keys of `onnx_session.PROVIDERS` in the order of
+                preference; none: the fastest that there is.
 
         Raises:
             UserError: an argument is invalid, or a file of the bundle is missing or damaged.
@@ -86,16 +94,17 @@ class EdgeClient:
             raise UserError(f"top is {top}: give 1 or more")
         self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
         self._network: Interpreter | None = None  # the whole network, once it runs here
-        self._head: Interpreter | None = None
+        self._head: Head | None = None
         self._connection: Connection | None = None
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
             self._top = min(top, self.manifest.model.num_classes)
             return
-        files = read_bundle(bundle, verify=lambda manifest: manifest.device_files())
+        known = read_bundle(bundle, verify=lambda manifest: []).manifest
+        self.runtime = choose(runtime, known, self._folder)
+        files = read_bundle(bundle, verify=lambda manifest: manifest.device_files(RUNTIMES[self.runtime].head))
         self.manifest = files.manifest
-        self._head = Interpreter(files.path(self.manifest.head_file("litert").file), threads)
-        _check_head(self._head, self.manifest)
+        self._head = open_head(self.runtime, files, threads=threads, providers=providers)
         rates, self._rate = _choose_rate(files, rate)
         self._top = min(top, self.manifest.model.num_classes)
         self._affine = latent_affine(self.manifest)
@@ -214,7 +223,7 @@ class EdgeClient:
             name = self.manifest.local.litert
             path = read_bundle(self._folder, verify=lambda manifest: [name]).path(name)
             network = Interpreter(path, self._threads)
-            _check_file(network, name, self.manifest, (self.manifest.model.num_classes,), (np.float32,))
+            check_file(network, name, self.manifest, (self.manifest.model.num_classes,), (np.float32,))
             self._network = network
         return self._network
 
@@ -239,29 +248,6 @@ class EdgeClient:
     ) -> Prediction:
         top = tuple((self._label(index), index, probability) for index, probability in best)
         return Prediction(*top[0], timings, bytes_sent, top, probabilities)
-
-
-def _check_head(head: Interpreter, manifest: Manifest) -> None:
-    """Raise UserError where the head's file does not match the manifest."""
-    latent, name = manifest.latent, manifest.head_file("litert").file
-    _check_file(head, name, manifest, latent.shape, (np.uint8, np.float32))
-    if head.scale is not None and (
-        head.zero_point != latent.zero_point or not np.isclose(head.scale, latent.scale, rtol=1e-5, atol=0)
-    ):
-        raise UserError(
-            f"{name} quantises with scale {head.scale:g} and zero point {head.zero_point}, "
-            f"its manifest says {latent.scale:g} and {latent.zero_point}"
-        )
-
-
-def _check_file(file: Interpreter, name: str, manifest: Manifest, shape: tuple, dtypes: tuple) -> None:
-    """Raise UserError where a LiteRT file has another input or output than the manifest says."""
-    image = (manifest.image.height, manifest.image.width, 3)
-    if file.input_shape != image or file.output_shape != tuple(shape) or file.output_dtype not in dtypes:
-        raise UserError(
-            f"{name} makes {file.output_dtype} {list(file.output_shape)} of an image of {list(file.input_shape)}; "
-            f"its manifest says {list(shape)} of {list(image)}"
-        )
 
 
 def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | None]:

@@ -12,7 +12,7 @@ from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec import quantizer, wire
 from bottlefit_jax.edge.client import latent_affine
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.links.virtual import Times
 from bottlefit_jax.serve.tail import open_tail
 

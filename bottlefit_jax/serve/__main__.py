@@ -77,6 +77,13 @@ def parse(argv: Sequence[str]) -> tuple["ServerOptions", str]:
     add("--host", default=default.host, help="the address to listen on (default: %(default)s)")
     add("--backend", choices=[*BACKENDS], default=default.backend, help="what runs the tail (default: %(default)s)")
     add("--threads", type=int, default=default.threads, help="that run one batch (default: all cores)")
+    add(
+        "--providers",
+        type=lambda text: tuple(text.split(",")),
+        default=default.providers,
+        metavar="NAME,...",
+        help="what onnxruntime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
+    )
     add("--max-batch", type=int, default=default.max_batch, help="images that are run at once (default: %(default)s)")
     add(
         "--batch-delay-ms",

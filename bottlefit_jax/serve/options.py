@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.onnx_session import check_providers
 from bottlefit_jax.protocol.authorization import is_loopback
 from bottlefit_jax.serve.tail import BACKENDS
 
@@ -40,6 +41,8 @@ class ServerOptions:
         port: of the protocol; 0 is a free one.
         backend: what runs the tail, a key of tail.BACKENDS.
         threads: that run one batch.
+        providers: what onnxruntime computes with, keys of onnx_session.PROVIDERS in the order of preference; none: all
+            that are installed, the fastest first.
         max_batch: the largest number of images that are run at once.
         batch_delay_ms: milliseconds that an idle tail waits for more requests. Requests that arrive while the tail runs
             are run together anyway; 2 ms made 4 clients of a tail of 0.3 ms wait 2.7 ms instead of 0.8.
@@ -60,6 +63,7 @@ class ServerOptions:
     port: int = 0
     backend: str = "onnx"
     threads: int = field(default_factory=cores)
+    providers: Sequence[str] = ()
     max_batch: int = 8
     batch_delay_ms: float = 0.0
     queue: int = 1024
@@ -84,6 +88,9 @@ class ServerOptions:
         self._check_folders(name)
         if self.backend not in BACKENDS:
             raise UserError(f"{name('backend')} is {self.backend!r}; it must be one of {', '.join(BACKENDS)}")
+        check_providers(self.providers, name("providers"))
+        if self.providers and self.backend != "onnx":
+            raise UserError(f"{name('providers')} belongs to {name('backend')} onnx, and the backend is {self.backend}")
         for option, (least, most) in LIMITS.items():
             value = getattr(self, option)
             if value is not None or option not in ("repository_port", "metrics_port"):

@@ -180,7 +180,13 @@ def _credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
 def _batcher(options: ServerOptions, metrics: Metrics, bundle: Bundle, rates: Rates | None) -> Batcher:
     """Start the tail of a bundle, and its decoder if it has rates."""
     name, version = bundle.manifest.name, bundle.manifest.version
-    tail = open_tail(bundle, backend=options.backend, threads=options.threads, max_batch=options.max_batch)
+    tail = open_tail(
+        bundle,
+        backend=options.backend,
+        threads=options.threads,
+        max_batch=options.max_batch,
+        providers=options.providers,
+    )
     sizes = metrics.batch.labels(name, str(version))
     batcher = Batcher(
         tail,

@@ -2,13 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.onnx_session import first_line, open_session
 from bottlefit_jax.protocol.names import OUTPUT
 
 SMALL = 0.0005  # seconds; a faster tail takes longer, and more of the processor, on several threads than on one
@@ -19,17 +20,17 @@ class Backend(NamedTuple):
     """What runs a tail.
 
     Attributes:
-        load: (bundle, threads, max_batch) -> Tail; raises UserError.
+        load: (bundle, threads, max_batch, providers) -> Tail; raises UserError.
         platform: its name in ModelMetadata and ModelConfig, as Triton spells it.
         library: its name in ModelConfig.
     """
 
-    load: Callable[[Bundle, int, int], Tail]
+    load: Callable[[Bundle, int, int, Sequence[str]], Tail]
     platform: str
     library: str
 
 
-def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> Tail:
+def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int, providers: Sequence[str] = ()) -> Tail:
     """Load the tail, and run it with the smallest and the largest batch, so that no request pays for the first run.
 
     Args:
@@ -37,6 +38,7 @@ def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> 
         backend: a key of BACKENDS.
         threads: that onnxruntime runs one batch on, unless the tail is SMALL; JAX has its own.
         max_batch: the largest batch that it will be given.
+        providers: of onnxruntime, as `onnx_session.open_session` takes them.
 
     Returns:
         latent: [b, h, w, c] uint8 -> logits: [b, classes] float32, for 1 <= b <= max_batch. Call it from one thread.
@@ -45,13 +47,13 @@ def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> 
         UserError: the file cannot be loaded, the library is not installed, or the tail is not the manifest's.
     """
     manifest = bundle.manifest
-    tail = BACKENDS[backend].load(bundle, threads, max_batch)
+    tail = BACKENDS[backend].load(bundle, threads, max_batch, providers)
     for batch in sorted({1, max_batch}):
         latent = np.full((batch, *manifest.latent.shape), manifest.latent.zero_point, np.uint8)
         try:
             logits = tail(latent)
         except Exception as error:  # the libraries do not document what they raise
-            raise UserError(f"the tail of {bundle.folder} cannot be run: {_first_line(error)}") from error
+            raise UserError(f"the tail of {bundle.folder} cannot be run: {first_line(error)}") from error
         expected = (batch, manifest.model.num_classes)
         if logits.shape != expected or logits.dtype != np.float32:
             raise UserError(
@@ -61,31 +63,23 @@ def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int) -> 
     return tail
 
 
-def _onnx(bundle: Bundle, threads: int, max_batch: int) -> Tail:
-    tail = _onnx_session(bundle, threads)
+def _onnx(bundle: Bundle, threads: int, max_batch: int, providers: Sequence[str]) -> Tail:
+    tail = _onnx_session(bundle, threads, providers)
     latent = np.full((1, *bundle.manifest.latent.shape), bundle.manifest.latent.zero_point, np.uint8)
     with contextlib.suppress(Exception):  # a tail that cannot be run is an error of `open_tail`
         if threads > 1 and min(_seconds(tail, latent) for _ in range(5)) < SMALL:
-            return _onnx_session(bundle, 1)
+            return _onnx_session(bundle, 1, providers)
     return tail
 
 
-def _onnx_session(bundle: Bundle, threads: int) -> Tail:
-    import onnxruntime
-
+def _onnx_session(bundle: Bundle, threads: int, providers: Sequence[str]) -> Tail:
     path = bundle.path(bundle.manifest.tail.onnx)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # threads that spin between two layers take the cores from gRPC and from other tails; under load that cost 50 %
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors are raised; onnxruntime would print them as well
+    session = open_session(path, threads=threads, providers=providers)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         (latent,) = session.get_inputs()
         logits = _logits_name([output.name for output in session.get_outputs()])
-    except Exception as error:  # onnxruntime's errors have no common class below Exception
-        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
     return lambda batch: session.run([logits], {latent.name: batch})[0]  # pyright: ignore[reportReturnType]
 
 
@@ -97,7 +91,7 @@ def _logits_name(outputs: list[str]) -> str:
     return only
 
 
-def _jax(bundle: Bundle, threads: int, max_batch: int) -> Tail:
+def _jax(bundle: Bundle, threads: int, max_batch: int, providers: Sequence[str]) -> Tail:
     """Load the tail of JAX. XLA compiles for one size of batch, so batches are padded to the next power of two."""
     try:
         import jax
@@ -111,7 +105,7 @@ def _jax(bundle: Bundle, threads: int, max_batch: int) -> Tail:
         for size in sizes:
             tail(np.zeros((size, *bundle.manifest.latent.shape), np.uint8)).block_until_ready()
     except Exception as error:
-        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
 
     def run(latent: np.ndarray) -> np.ndarray:
         size = next(size for size in sizes if size >= len(latent))
@@ -125,10 +119,6 @@ def _seconds(tail: Tail, latent: np.ndarray) -> float:
     start = time.perf_counter()
     tail(latent)
     return time.perf_counter() - start
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 BACKENDS = {

@@ -5,6 +5,8 @@ import time
 
 import jax.numpy as jnp
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from PIL import Image
 
@@ -19,6 +21,24 @@ SIZE, LATENT, CLASSES = 32, [29, 29, 3], 10
 
 def _head(image):
     return image[:, 1:30, 2:31].astype(jnp.float32) / 16 - 8
+
+
+def _onnx_head():
+    nodes = [
+        onnx.helper.make_node("Slice", ["image", "begin", "end", "axes"], ["cut"]),
+        onnx.helper.make_node("Mul", ["cut", "scale"], ["scaled"]),
+        onnx.helper.make_node("Sub", ["scaled", "middle"], ["latent"]),
+    ]
+    constants = {"begin": [1, 2], "end": [30, 31], "axes": [1, 2], "scale": np.float32(1 / 16), "middle": np.float32(8)}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "head",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, SIZE, SIZE, 3])],
+        [onnx.helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, [1, *LATENT])],
+        [onnx.numpy_helper.from_array(np.array(value), name) for name, value in constants.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", 13)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
 def _whole(image):
@@ -43,6 +63,7 @@ def bundle(tmp_path_factory):
     shape = (1, SIZE, SIZE, 3)
     files = {
         "head.tflite": litert.to_tflite(_head, shape),
+        "head.onnx": _onnx_head(),
         "local.tflite": litert.to_tflite(_whole, shape),
     }
     example.write(folder, files={**example.FILES, **files})

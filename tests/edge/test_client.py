@@ -74,7 +74,7 @@ def test_an_int8_head_gives_the_latent_itself(bundle, server, tail, image, monke
         def run(self, pixels):
             return latent_of(pixels) // 2
 
-    monkeypatch.setattr("bottlefit_jax.edge.client.Interpreter", Int8)
+    monkeypatch.setattr("bottlefit_jax.edge.runtimes.litert.Interpreter", Int8)
     with EdgeClient(bundle, server, threads=2) as client:
         assert client.infer(image).timings.quantizer == 0
     assert tail.requests[0].raw_input_contents[0] == (latent_of(image) // 2).tobytes()

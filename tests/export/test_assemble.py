@@ -15,7 +15,7 @@ import pytest
 import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax.bundle import identity, read_bundle
 from bottlefit_jax.codec import Affine, quantize, wire
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import UserError
 from export import ExportOptions, assemble, export_bundle
 from export.images import read_images

@@ -6,7 +6,7 @@ import pytest
 from bottlefit_jax import models
 from bottlefit_jax.cli import silence
 from bottlefit_jax.codec import quantizer
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.normalise import normalise
 from export import litert

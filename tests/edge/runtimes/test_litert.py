@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bottlefit_jax.edge.interpreter import Interpreter
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import UserError
 from export import litert
 
@@ -120,7 +120,7 @@ def test_it_never_imports_jax(model, tmp_path):
     path.write_bytes(model)
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'flax', 'tensorflow')))\n"
-        "import numpy as np; from bottlefit_jax.edge.interpreter import Interpreter\n"
+        "import numpy as np; from bottlefit_jax.edge.runtimes.litert import Interpreter\n"
         f"print(Interpreter({str(path)!r}).run(np.full({SHAPE}, 7, np.uint8)))\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
