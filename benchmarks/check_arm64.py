@@ -5,8 +5,8 @@
 
 `--emulator` (or ARM64_EMULATOR) is the folder with `setup.sh`, which builds an arm64 userland, and `run.sh`, which runs
 a script in it; environment variables that they read, such as ARM64_CACHE, pass through. The emulated side runs
-NumPy, `bottlefit_jax.edge.runtimes.litert` and `bottlefit_jax.codec`, nothing else. ai-edge-litert must give the same bits
-as here; tflite-runtime the same bits of a float head, and integers at most one step away of an int8 head. Payloads of
+NumPy, `bottlefit_jax.edge.runtimes` and `bottlefit_jax.codec`, nothing else. ai-edge-litert must give the same bits as
+here; tflite-runtime the same bits of a float head, and integers at most one step away of an int8 head. Payloads of
 latents that this machine makes, at every rate of the bundle, must be the same bytes and decode to the same latents. The
 emulator says nothing about speed. The exit code is 1 where something differs.
 """

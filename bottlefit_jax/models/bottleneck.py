@@ -4,6 +4,7 @@ The layers themselves are declared in `designs.py`.
 """
 
 import dataclasses
+import functools
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -144,7 +145,7 @@ class ConvStack(nn.Module):
                 x = max_pool_3x3(x)
             elif layer.kind == "sum":
                 branches = [ConvStack(each, self.dtype, name=f"{name}_{n}") for n, each in enumerate(layer.branches)]
-                x = sum(branch(x, train, size) for branch in branches)
+                x = functools.reduce(jnp.add, [branch(x, train, size) for branch in branches])
             elif layer.kind == "unfold":
                 x = _unfold(x, layer.stride)
             elif layer.kind in ("gdn", "inverse_gdn"):
