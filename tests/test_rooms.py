@@ -36,6 +36,7 @@ ORDER = (
     "config_check",
     "recipe",
     "onnx_session",
+    "tensorrt_engine",
     "files",
     "lock",
     "interrupt",

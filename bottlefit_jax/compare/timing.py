@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.compare.setting import Setting
 from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.evaluation.image_bytes import decode_images, encode_images
@@ -117,6 +116,5 @@ def _model(function: Callable[[jax.Array], jax.Array], example: np.ndarray) -> R
             return function(x)
 
     blob = to_tflite(traced, (1, *example.shape), output_name="result")
-    with silenced():
-        interpreter = Interpreter(blob, threads=1)
+    interpreter = Interpreter(blob, threads=1)
     return lambda: interpreter.run(example)

@@ -173,31 +173,29 @@ def run(options: ClassifyOptions) -> int:
 
 
 def _client(options: ClassifyOptions) -> "EdgeClient":
-    """Return the client, with its models open: LiteRT's message about that is kept out of the output."""
-    from bottlefit_jax.cli.silence import silenced
+    """Return the client, with its models open."""
     from bottlefit_jax.edge.client import TOP, EdgeClient
 
     token = None if options.token_file is None else read_token(options.token_file)
-    with silenced():
-        client = EdgeClient(
-            options.bundle,
-            options.server,
-            deadline_ms=options.deadline_ms,
-            compress=options.compress,
-            tls=options.tls,
-            tls_ca=options.tls_ca,
-            tls_cert=options.tls_cert,
-            tls_key=options.tls_key,
-            token=token,
-            threads=options.threads,
-            version=options.tail_version,
-            rate=options.rate,
-            top=TOP if options.top is None else options.top,
-            runtime=options.runtime,
-            providers=options.providers,
-        )
-        if options.server is None:
-            client.load_local()
+    client = EdgeClient(
+        options.bundle,
+        options.server,
+        deadline_ms=options.deadline_ms,
+        compress=options.compress,
+        tls=options.tls,
+        tls_ca=options.tls_ca,
+        tls_cert=options.tls_cert,
+        tls_key=options.tls_key,
+        token=token,
+        threads=options.threads,
+        version=options.tail_version,
+        rate=options.rate,
+        top=TOP if options.top is None else options.top,
+        runtime=options.runtime,
+        providers=options.providers,
+    )
+    if options.server is None:
+        client.load_local()
     return client
 
 

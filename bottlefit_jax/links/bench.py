@@ -137,25 +137,23 @@ def _measure(
     watts: "Watts | None",
 ) -> tuple[list["Row"], bool, list[str]]:
     """Return the rows, whether the measurement was interrupted, and notes for the report."""
-    from bottlefit_jax.cli.silence import silenced
     from bottlefit_jax.edge.client import EdgeClient
     from bottlefit_jax.links import measure, methods
     from bottlefit_jax.links.machine import cores
 
     with contextlib.ExitStack() as stack:
         servers, address, jpeg_address = _servers(options, link, stack)
-        with silenced():
-            client = EdgeClient(
-                options.bundle,
-                address,
-                deadline_ms=options.deadline_ms,
-                threads=cores(),
-                token=None if options.token_file is None else read_token(options.token_file),
-                tls=options.tls,
-                tls_ca=options.tls_ca,
-                tls_cert=options.tls_cert,
-                tls_key=options.tls_key,
-            )
+        client = EdgeClient(
+            options.bundle,
+            address,
+            deadline_ms=options.deadline_ms,
+            threads=cores(),
+            token=None if options.token_file is None else read_token(options.token_file),
+            tls=options.tls,
+            tls_ca=options.tls_ca,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+        )
         stack.enter_context(client)
         if options.server is not None:
             client.connect()  # a wrong address is one line, not a report of rows without numbers
@@ -182,12 +180,10 @@ def _measure(
 
 def _local(client: "EdgeClient") -> "Method | str":
     """Return the method that runs the whole network here, or why there is none."""
-    from bottlefit_jax.cli.silence import silenced
     from bottlefit_jax.links.methods import Local
 
     try:
-        with silenced():
-            client.load_local()
+        client.load_local()
     except BottleFitError as error:
         return str(error)
     return Local(client)

@@ -50,21 +50,20 @@ def serve_until_signal(bundle: Path, address: str, *, tail: str) -> None:
         BottleFitError: the bundle or an address is invalid, or the edge server does not answer.
     """
     from bottlefit_jax.bundle import RAW
-    from bottlefit_jax.cli.silence import silenced
     from bottlefit_jax.edge.client import EdgeClient
     from bottlefit_jax.links.jpeg import serve
     from bottlefit_jax.links.machine import cores
 
     stop = threading.Event()
-    with interrupt.asked(lambda signum: stop.set()):
-        with silenced():
-            client = EdgeClient(bundle, tail, deadline_ms=TAIL_DEADLINE_MS, threads=cores(), rate=RAW)
-        with client:
-            client.connect()
-            server = serve(client, address)
-            print(f"JPEG server on {address}", flush=True)
-            stop.wait()
-            server.stop(1).wait()
+    with (
+        interrupt.asked(lambda signum: stop.set()),
+        EdgeClient(bundle, tail, deadline_ms=TAIL_DEADLINE_MS, threads=cores(), rate=RAW) as client,
+    ):
+        client.connect()
+        server = serve(client, address)
+        print(f"JPEG server on {address}", flush=True)
+        stop.wait()
+        server.stop(1).wait()
 
 
 if __name__ == "__main__":

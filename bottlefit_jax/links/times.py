@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.bundle import read_bundle
-from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.codec import quantizer, wire
 from bottlefit_jax.edge.client import latent_affine
 from bottlefit_jax.edge.runtimes.litert import Interpreter
@@ -32,9 +31,8 @@ def measure_times(folder: Path, *, slower: float = 1.0) -> Times:
     bundle = read_bundle(folder)
     manifest = bundle.manifest
     image = np.random.default_rng(0).integers(0, 256, (manifest.image.height, manifest.image.width, 3), np.uint8)
-    with silenced():
-        head = Interpreter(bundle.path(manifest.head_file("litert").file))
-        local = None if manifest.local is None else Interpreter(bundle.path(manifest.local.litert))
+    head = Interpreter(bundle.path(manifest.head_file("litert").file))
+    local = None if manifest.local is None else Interpreter(bundle.path(manifest.local.litert))
     rates = bundle.read_rates()
     affine = latent_affine(manifest)
 

@@ -16,9 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from bottlefit_jax.bundle import Bundle, Manifest
+from bottlefit_jax.edge.runtimes import cuda
 from bottlefit_jax.errors import UserError
 
 AUTO = "auto"
+EXTRA = "'bottlefit-jax[edge]'"
 
 
 class Head(Protocol):
@@ -48,22 +50,25 @@ class Runtime:
 
     Attributes:
         head: what the manifest calls the head's file that it runs.
-        packages: the Python packages that have it; one of them is enough.
-        install: how to get one.
+        packages: sets of Python packages; it needs one package of each set.
+        install: how to get them.
     """
 
     head: str
-    packages: tuple[str, ...]
+    packages: tuple[tuple[str, ...], ...]
     install: str
 
     def installed(self) -> bool:
-        """Return whether one of its packages is there."""
-        return any(importlib.util.find_spec(package) is not None for package in self.packages)
+        """Return whether its packages are there."""
+        return all(any(importlib.util.find_spec(package) for package in some) for some in self.packages)
 
 
 RUNTIMES = {  # in the order in which AUTO looks for one
-    "litert": Runtime("litert", ("ai_edge_litert", "tflite_runtime"), "pip install 'bottlefit-jax[edge]'"),
-    "onnxruntime": Runtime("onnx", ("onnxruntime",), "pip install onnxruntime"),
+    "tensorrt": Runtime(
+        "onnx", (("tensorrt",), cuda.PACKAGES), "JetPack has TensorRT; pip install cuda-python, or pycuda"
+    ),
+    "litert": Runtime("litert", (("ai_edge_litert", "tflite_runtime"),), f"pip install {EXTRA}"),
+    "onnxruntime": Runtime("onnx", (("onnxruntime",),), "pip install onnxruntime"),
 }
 
 
@@ -79,20 +84,18 @@ def choose(wanted: str, manifest: Manifest, folder: Path) -> str:
         UserError: there is no such runtime, it is not installed, or the bundle has no head for it.
     """
     if wanted != AUTO and wanted not in RUNTIMES:
-        raise UserError(f"runtime is {wanted!r}; it must be {AUTO}, {' or '.join(RUNTIMES)}")
+        raise UserError(f"runtime is {wanted!r}; it must be one of {AUTO}, {', '.join(RUNTIMES)}")
     if wanted != AUTO:
         manifest.head_file(RUNTIMES[wanted].head)
         if not RUNTIMES[wanted].installed():
             raise UserError(f"{wanted} is not installed: {RUNTIMES[wanted].install}")
         return wanted
     heads = {head.runtime: head.file for head in manifest.heads}
-    here = [name for name, runtime in RUNTIMES.items() if (folder / heads.get(runtime.head, "?")).is_file()]
-    if installed := [name for name in here if RUNTIMES[name].installed()]:
-        return installed[0]
-    first = (here or [*RUNTIMES])[0]  # opening it says what is missing
-    if not RUNTIMES[first].installed():
-        raise UserError(f"nothing on this machine runs the bundle's head: {RUNTIMES[first].install}")
-    return first
+    installed = [name for name, runtime in RUNTIMES.items() if runtime.head in heads and runtime.installed()]
+    if not installed:
+        raise UserError(f"nothing on this machine runs the bundle's head: pip install {EXTRA}")
+    here = [name for name in installed if (folder / heads[RUNTIMES[name].head]).is_file()]
+    return (here or installed)[0]  # where no file is here, opening it says so
 
 
 def open_head(name: str, files: Bundle, *, threads: int, providers: Sequence[str] = ()) -> Head:
@@ -117,6 +120,10 @@ def open_head(name: str, files: Bundle, *, threads: int, providers: Sequence[str
         from bottlefit_jax.edge.runtimes.litert import Interpreter
 
         head = Interpreter(path, threads)
+    elif name == "tensorrt":
+        from bottlefit_jax.edge.runtimes.trt import TensorrtHead
+
+        head = TensorrtHead(path)
     else:
         from bottlefit_jax.edge.runtimes.onnx import OnnxHead
 

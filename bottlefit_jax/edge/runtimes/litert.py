@@ -1,7 +1,7 @@
 """A .tflite file and the interpreter that runs it: `ai_edge_litert`, or its predecessor `tflite_runtime`.
 
 Works with NumPy 1 and 2, and never imports JAX. LiteRT prints one line about its delegate on file descriptor 2 when the
-first model of a process is opened, and has no option against it; commands open models within `cli.silence.silenced`.
+first model of a process is opened, and has no option against it; `silenced` keeps it out of the output of commands.
 """
 
 import importlib
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.errors import UserError
 
 PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")  # the first that is installed is used
@@ -39,8 +40,9 @@ class Interpreter:
         name = "the model" if isinstance(model, bytes) else os.fspath(model)
         interpreter_class = _implementation()
         try:
-            self._interpreter = interpreter_class(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with silenced():
+                self._interpreter = interpreter_class(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"{name} is not a LiteRT model that this machine can run: {reason}") from error

@@ -30,6 +30,13 @@ def test_litert_comes_first(bundle, installed):
     assert runtimes.choose("auto", manifest_of(bundle), bundle) == "litert"
 
 
+def test_tensorrt_comes_before_it_where_there_is_all_that_it_needs(bundle, installed):
+    installed("ai_edge_litert", "tensorrt")
+    assert runtimes.choose("auto", manifest_of(bundle), bundle) == "litert"
+    installed("ai_edge_litert", "tensorrt", "pycuda")
+    assert runtimes.choose("auto", manifest_of(bundle), bundle) == "tensorrt"
+
+
 def test_without_litert_or_its_file_the_next_one_runs(bundle, tmp_path, installed):
     installed("onnxruntime")
     assert runtimes.choose("auto", manifest_of(bundle), bundle) == "onnxruntime"
@@ -44,7 +51,7 @@ def test_a_runtime_that_is_named_is_not_replaced(bundle, installed):
     installed("ai_edge_litert")
     with pytest.raises(UserError, match="onnxruntime is not installed: pip install onnxruntime"):
         runtimes.choose("onnxruntime", manifest_of(bundle), bundle)
-    with pytest.raises(UserError, match="runtime is 'torch'; it must be auto, litert or onnxruntime"):
+    with pytest.raises(UserError, match="runtime is 'torch'; it must be one of auto, tensorrt, litert, onnxruntime"):
         runtimes.choose("torch", manifest_of(bundle), bundle)
 
 
