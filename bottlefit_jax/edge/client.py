@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.bundle import RAW, Bundle, Manifest, read_bundle
-from bottlefit_jax.codec import quantizer, wire
-from bottlefit_jax.codec.rate import Rate
-from bottlefit_jax.codec.rates import Rates
+from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.edge import tls as tls_files
 from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
+from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings, bytes_sent, server_times
-from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES, Head, check_file, choose, open_head
+from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES, check_file, choose, open_head
 from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
 from bottlefit_jax.protocol.classification import likeliest
@@ -94,7 +92,7 @@ class EdgeClient:
             raise UserError(f"top is {top}: give 1 or more")
         self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
         self._network: Interpreter | None = None  # the whole network, once it runs here
-        self._head: Head | None = None
+        self._head: DeviceHead | None = None
         self._connection: Connection | None = None
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
@@ -104,15 +102,14 @@ class EdgeClient:
         self.runtime = choose(runtime, known, self._folder)
         files = read_bundle(bundle, verify=lambda manifest: manifest.device_files(RUNTIMES[self.runtime].head))
         self.manifest = files.manifest
-        self._head = open_head(self.runtime, files, threads=threads, providers=providers)
-        rates, self._rate = _choose_rate(files, rate)
+        head = open_head(self.runtime, files, threads=threads, providers=providers)
+        self._head = DeviceHead(head, files, rate)
         self._top = min(top, self.manifest.model.num_classes)
-        self._affine = latent_affine(self.manifest)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
         self._connection = Connection(
             self.manifest,
             server,
-            preferences=Preferences(rates, 0 if full else self._top),
+            preferences=Preferences(self._head.rates, 0 if full else self._top),
             files=tls_files.check_files(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None,
             token=token,
             compress=compress,
@@ -149,17 +146,38 @@ class EdgeClient:
             UserError: the tail belongs to another head, or the server refuses this device; the next image would fail
                 too.
         """
-        connection, started = self._to_server(), time.perf_counter()
+        self._to_server()
+        started = time.perf_counter()
         deadline = Deadline(self._deadline_seconds)
         assert self._head is not None
         pixels = preprocess(image, self.manifest.image)
         preprocessed = time.perf_counter()
         latent = self._head.run(pixels)
-        ran = quantized = time.perf_counter()
-        if self._head.scale is None:
-            latent = quantizer.quantize(latent, self._affine, bits=self.manifest.latent.bits)
-            quantized = time.perf_counter()
-        payload = None if self._rate is None else wire.encode(latent, self._rate)
+        return self._send(latent, deadline, started, preprocessed, time.perf_counter())
+
+    def infer_latent(self, latent: Any) -> Prediction:
+        """Classify a latent that a head of one's own gave, with the tail on the server.
+
+        Args:
+            latent: [h, w, c] of the manifest's shape: float32 before the quantiser, or uint8 behind it.
+
+        Raises:
+            UserError: the latent has another shape or type, or is not finite; or as in `infer`.
+            Unavailable, ProtocolError: as in `infer`.
+        """
+        self._to_server()
+        started = time.perf_counter()
+        return self._send(np.asarray(latent), Deadline(self._deadline_seconds), started, started, started)
+
+    def _send(
+        self, latent: np.ndarray, deadline: Deadline, started: float, preprocessed: float, ran: float
+    ) -> Prediction:
+        """Send what the head gave, and return the prediction; times as of `time.perf_counter`."""
+        head, connection = self._head, self._to_server()
+        assert head is not None
+        latent = head.quantise(latent)
+        quantized = ran if head.quantises else time.perf_counter()
+        payload = head.encode(latent)
         encoded = time.perf_counter()
         answer = connection.infer(Encoded(latent.tobytes(), payload), deadline)
         top, probabilities = self._scores(answer)
@@ -250,25 +268,6 @@ class EdgeClient:
         return Prediction(*top[0], timings, bytes_sent, top, probabilities)
 
 
-def _choose_rate(files: Bundle, rate: str | None) -> tuple[Rates | None, Rate | None]:
-    """Return the rates of a bundle and the one of this id, or of the manifest's default; None for raw latents."""
-    known = [RAW, *(entry.id for entry in files.manifest.rates)]
-    chosen = files.manifest.default_rate if rate is None else rate
-    if chosen not in known:
-        raise UserError(f"rate is {chosen!r}; this bundle has {', '.join(known)}")
-    if chosen == RAW or (rates := files.read_rates()) is None:
-        return None, None
-    found = rates.get(chosen)
-    wire.encode(np.full(rates.shape, found.zero_point, np.uint8), found)  # the first one makes arrays
-    return rates, found
-
-
 def _classes(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
     """Return the likeliest classes as pairs of index and probability."""
     return [(index, float(probabilities[index])) for index in likeliest(probabilities, count).tolist()]
-
-
-def latent_affine(manifest: Manifest) -> quantizer.Affine:
-    """Return the manifest's quantisation of the latent, which the tail undoes."""
-    latent = manifest.latent
-    return quantizer.Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))

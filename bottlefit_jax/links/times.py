@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.bundle import read_bundle
-from bottlefit_jax.codec import quantizer, wire
-from bottlefit_jax.edge.client import latent_affine
+from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.links.virtual import Times
 from bottlefit_jax.serve.tail import open_tail
@@ -31,21 +30,12 @@ def measure_times(folder: Path, *, slower: float = 1.0) -> Times:
     bundle = read_bundle(folder)
     manifest = bundle.manifest
     image = np.random.default_rng(0).integers(0, 256, (manifest.image.height, manifest.image.width, 3), np.uint8)
-    head = Interpreter(bundle.path(manifest.head_file("litert").file))
+    head = DeviceHead(Interpreter(bundle.path(manifest.head_file("litert").file)), bundle)
     local = None if manifest.local is None else Interpreter(bundle.path(manifest.local.litert))
-    rates = bundle.read_rates()
-    affine = latent_affine(manifest)
-
-    def encode() -> Any:
-        latent = head.run(image)
-        if head.scale is None:
-            latent = quantizer.quantize(latent, affine, bits=manifest.latent.bits)
-        return latent if rates is None else wire.encode(latent, rates.rates[0])
-
     tail = open_tail(bundle, backend="onnx", threads=1, max_batch=1)
     latent = np.full((1, *manifest.latent.shape), manifest.latent.zero_point, np.uint8)
     return Times(
-        head=slower * _median(encode),
+        head=slower * _median(lambda: head.encode(head.quantise(head.run(image)))),
         local=None if local is None else slower * _median(lambda: local.run(image)),
         tail=_median(lambda: tail(latent)),
     )

@@ -211,3 +211,18 @@ def test_labels_may_be_missing(bundle, server, image, tmp_path):
     with EdgeClient(folder, server) as client:
         prediction = client.infer(image)
         assert prediction.label == str(prediction.index)
+
+
+def test_a_latent_of_another_head_is_sent_as_the_bundle_sends_its_own(bundle, server, tail, image):
+    with EdgeClient(bundle, server) as client:
+        own = client.infer(image)
+        latent = latent_of(image).astype(np.float32) / 16 - 8
+        for given in (latent, latent_of(image)):
+            prediction = client.infer_latent(given)
+            assert prediction.index == own.index
+            assert (prediction.timings.preprocess, prediction.timings.head) == (0, 0)
+        assert {request.raw_input_contents[0] for request in tail.requests} == {latent_of(image).tobytes()}
+        assert "the latent is uint8 [3, 3]; this bundle's is uint8 or float32 [29, 29, 3]" in refusal(
+            client.infer_latent, np.zeros((3, 3), np.uint8)
+        )
+        assert "not finite" in refusal(client.infer_latent, np.full(LATENT, np.nan, np.float32))
