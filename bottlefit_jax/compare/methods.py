@@ -147,7 +147,7 @@ def _entropic(config: Config, cut: str) -> None:
     del cut
     config.student.bottleneck.design = "entropic"
     config.student.rate.steps = (1.0,)
-    config.stages.stage1.matched = ()  # all from its own cut on
+    config.stages.stage1.update(matched=(), learning_rate=1e-3)  # all features from its own cut on; its authors' rate
     config.stages.stage2.update(loss="distillation", alpha=0.5, temperature=1.0, freeze_encoder=True)
 
 
