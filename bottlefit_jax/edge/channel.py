@@ -52,6 +52,10 @@ class Deadline:
     def __init__(self, seconds: float):
         self.seconds, self._until = seconds, time.monotonic() + seconds
 
+    def end(self) -> None:
+        """Let nothing be left."""
+        self._until = time.monotonic()
+
     def left(self) -> float:
         """Return the seconds that are left, at least 0; gRPC ends a call with 0 at once, as DEADLINE_EXCEEDED."""
         return max(self._until - time.monotonic(), 0.0)

@@ -1,5 +1,6 @@
 """The device's command: its flags, its loop over images or frames, its output."""
 
+import argparse
 import dataclasses
 import itertools
 import json
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottlefit_jax.cli.command import Parser, print_error
-from bottlefit_jax.edge.runtimes import RUNTIMES
+from bottlefit_jax.edge.path import LOCAL
+from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.onnx_session import check_providers
 from bottlefit_jax.protocol.authorization import read_token
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1
+FIXED = "fixed"  # as `client.FIXED`, which imports gRPC
 DEADLINE_HELP = "deadline of an image, with retries (default: %(default)g)"
 # flag -> smallest and largest value
 LIMITS = {
@@ -43,6 +46,8 @@ class ClassifyOptions:
         camera: its source, as `camera.frames` takes it; None for `images`.
         frames: of the camera; None until Ctrl-C.
         server: HOST:PORT; None runs the whole network here.
+        local: run the whole network here where the server's answer would come too late.
+        policy: of the path of each image, as EdgeClient takes it.
         tail_version: None is the newest that belongs to the bundle's head.
         json: print a JSON object for each image, not a table.
         top: how many of the likeliest classes to ask for and to show; None asks for 5, of which a table shows one.
@@ -61,6 +66,8 @@ class ClassifyOptions:
     camera: str | None = None
     frames: int | None = None
     server: str | None = None
+    local: bool = False
+    policy: str = FIXED
     tail_version: int | None = None
     json: bool = False
     top: int | None = None
@@ -89,7 +96,17 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     add("--bundle", type=_path, required=True, help="the bundle's folder")
     add("--server", metavar="HOST:PORT", help="the server of the bundle's tail")
     add("--tail-version", type=int, metavar="N", help="version of the tail (default: the newest for this head)")
-    add("--local", action="store_true", help="run the whole network here, without a server")
+    add(
+        "--local",
+        action="store_true",
+        help="run the whole network here; with --server, only where the server's answer would come too late",
+    )
+    add(
+        "--policy",
+        metavar="auto|local|RATE",
+        help="the path of each image: auto chooses the most accurate that is likely to meet the deadline (default: "
+        "auto with --server and --local together, else local or the bundle's rate)",
+    )
     add(
         "--camera",
         metavar="SOURCE",
@@ -128,8 +145,7 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     )
     args = parser.parse_args(argv)
     check_providers(args.providers, "--providers")
-    if args.local == (args.server is not None):
-        raise UserError("give --server HOST:PORT, or --local to run the whole network here")
+    _resolve_policy(args)
     if bool(args.images) == (args.camera is not None):
         raise UserError("give images or folders, or --camera 0")
     for name, (smallest, largest) in LIMITS.items():
@@ -137,9 +153,31 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
         if value is not None and not smallest <= value <= largest:  # NaN is not
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {value} is out of range: give {smallest:,} to {largest:,}")
-    values = vars(args)
-    del values["local"]  # the same as no server
-    return ClassifyOptions(**values)
+    return ClassifyOptions(**vars(args))
+
+
+def _resolve_policy(args: argparse.Namespace) -> None:
+    """Make of --server, --local, --policy and --rate what EdgeClient takes.
+
+    Raises:
+        UserError: they do not go together.
+    """
+    if args.policy == LOCAL:
+        args.server, args.local = None, True
+    elif args.server is None and not args.local:
+        raise UserError("give --server HOST:PORT, or --local to run the whole network here")
+    elif args.policy is not None and args.server is None:
+        raise UserError(f"--policy {args.policy} needs --server HOST:PORT")
+    if args.policy is not None and args.rate is not None:
+        raise UserError("--policy names the rate as well: leave --rate out")
+    if args.server is None:
+        args.local, args.policy = False, FIXED  # no server means that all runs here
+    elif args.policy == AUTO or (args.policy is None and args.local and args.rate is None):
+        args.policy = AUTO
+    elif args.local:
+        raise UserError("with one rate for all images --local is not used: leave it out, or give --policy auto")
+    else:
+        args.rate, args.policy = args.policy or args.rate, FIXED
 
 
 def run(options: ClassifyOptions) -> int:
@@ -158,7 +196,7 @@ def run(options: ClassifyOptions) -> int:
     files = files_in(options.images)
     failed = False
     with _client(options) as client:
-        if options.server is not None:
+        if options.server is not None and not options.local:  # with a local network the server may come later
             client.connect()
         show = _as_json if options.json else _Table(files, client.manifest.labels, options.top or 1)
         for name, image in _images(options, files):
@@ -190,6 +228,8 @@ def _client(options: ClassifyOptions) -> "EdgeClient":
         threads=options.threads,
         version=options.tail_version,
         rate=options.rate,
+        policy=options.policy,
+        local=options.local,
         top=TOP if options.top is None else options.top,
         runtime=options.runtime,
         providers=options.providers,
@@ -230,6 +270,7 @@ def _as_json(name: str, prediction: "Prediction") -> str:
         "probability": prediction.probability,
         "timings": dataclasses.asdict(prediction.timings),
         "bytes_sent": dataclasses.asdict(prediction.bytes_sent),
+        "route": dataclasses.asdict(prediction.route),
     }
     if len(prediction.top) > 1:
         line["top"] = [dict(zip(("label", "index", "probability"), row, strict=True)) for row in prediction.top]

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.bundle import RAW, read_bundle
 from bottlefit_jax.edge import tls as tls_files
+from bottlefit_jax.edge.adaptive import Adaptive, Outcome
 from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.image import ImageError, preprocess
-from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings, bytes_sent, server_times
+from bottlefit_jax.edge.path import LOCAL, paths_of
+from bottlefit_jax.edge.policy import Policy
+from bottlefit_jax.edge.prediction import BytesSent, Prediction, Route, Timings, bytes_sent, server_times
 from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES, check_file, choose, open_head
 from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
@@ -31,6 +34,7 @@ __all__ = ["EdgeClient", "ImageError", "ProtocolError", "Unavailable"]
 
 MAX_DEADLINE_MS, MAX_THREADS = 3_600_000, 1024
 TOP = 5  # classes of a prediction
+FIXED = "fixed"  # the policy without a choice; AUTO is the other
 
 
 class EdgeClient:
@@ -55,6 +59,8 @@ class EdgeClient:
         full: bool = False,
         runtime: str = AUTO,
         providers: Sequence[str] = (),
+        policy: str = FIXED,
+        local: bool = False,
     ):
         """Read manifest.json and the head; connect to nothing yet.
 
@@ -78,6 +84,10 @@ class EdgeClient:
                 which the bundle has a head.
             providers: what ONNX Runtime computes the head with, keys of `onnx_session.PROVIDERS` in the order of
                 preference; none: the fastest that there is.
+            policy: "fixed" sends every image at `rate`; "auto" chooses a rate for each image, the most accurate that is
+                likely to be answered within the deadline, and the local network if `local`. `infer_local` and
+                `infer_latent` have no choice.
+            local: with "auto": run the whole network here where the server's answer would come too late.
 
         Raises:
             UserError: an argument is invalid, or a file of the bundle is missing or damaged.
@@ -90,10 +100,17 @@ class EdgeClient:
             raise UserError(f"version is {version}: give 1 or more, or none for the newest tail")
         if top < 1:
             raise UserError(f"top is {top}: give 1 or more")
+        if policy not in (AUTO, FIXED):
+            raise UserError(f"policy is {policy!r}: give {AUTO!r} or {FIXED!r}")
+        if policy == AUTO and (server is None or rate is not None):
+            raise UserError(f"policy {AUTO!r} needs a server, and chooses the rate itself")
+        if local and policy != AUTO:
+            raise UserError(f"local=True belongs to policy {AUTO!r}; infer_local needs nothing")
         self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
         self._network: Interpreter | None = None  # the whole network, once it runs here
         self._head: DeviceHead | None = None
         self._connection: Connection | None = None
+        self._adaptive: Adaptive | None = None
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
             self._top = min(top, self.manifest.model.num_classes)
@@ -103,6 +120,8 @@ class EdgeClient:
         files = read_bundle(bundle, verify=lambda manifest: manifest.device_files(RUNTIMES[self.runtime].head))
         self.manifest = files.manifest
         head = open_head(self.runtime, files, threads=threads, providers=providers)
+        if policy == AUTO and known.rates:
+            rate = known.rates[0].id  # the policy names one for each image
         self._head = DeviceHead(head, files, rate)
         self._top = min(top, self.manifest.model.num_classes)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
@@ -115,6 +134,8 @@ class EdgeClient:
             compress=compress,
             version=version,
         )
+        if policy == AUTO:
+            self._adaptive = self._create_adaptive(local)
 
     def connect(self) -> None:
         """Check within the deadline that the server has a tail of this head. Without this, `infer` checks it.
@@ -152,6 +173,9 @@ class EdgeClient:
         assert self._head is not None
         pixels = preprocess(image, self.manifest.image)
         preprocessed = time.perf_counter()
+        if self._adaptive is not None:
+            outcome = self._adaptive.answer(pixels, deadline)
+            return self._prediction_of(outcome, preprocessed - started, time.perf_counter() - started)
         latent = self._head.run(pixels)
         return self._send(latent, deadline, started, preprocessed, time.perf_counter())
 
@@ -194,7 +218,48 @@ class EdgeClient:
             tail=tail,
             total=1000 * (answered - started),
         )
-        return self._prediction(top, timings, bytes_sent(answer), probabilities)
+        route = Route(RAW if head.rate is None or payload is None else head.rate.id, "every image is sent at this rate")
+        return self._prediction(top, timings, bytes_sent(answer), probabilities, route)
+
+    def _create_adaptive(self, local: bool) -> Adaptive:
+        """Return what chooses paths; the local network is loaded, and its and the head's times are measured."""
+        assert self._head is not None
+        assert self._connection is not None
+        network = self._local_network() if local else None
+        height, width = self.manifest.image.height, self.manifest.image.width
+        return Adaptive(
+            Policy(paths_of(self.manifest, local=local)),
+            self._head,
+            self._connection,
+            None if network is None else lambda pixels: softmax(network.run(pixels)),
+            example=np.zeros((height, width, 3), np.uint8),
+        )
+
+    def _prediction_of(self, outcome: Outcome, preprocess: float, total: float) -> Prediction:
+        """Return the prediction of what the policy chose; times in seconds."""
+        if outcome.answer is None:
+            assert outcome.probabilities is not None
+            top, probabilities = _classes(outcome.probabilities, self._top), outcome.probabilities
+            sent, queue, decode, tail = BytesSent(0, 0, 0, 0, 0), 0.0, 0.0, 0.0
+        else:
+            top, probabilities = self._scores(outcome.answer)
+            sent, (queue, decode, tail) = bytes_sent(outcome.answer), server_times(outcome.answer)
+        head, encode = outcome.head + outcome.local, outcome.encode
+        rest = total - preprocess - head - encode
+        timings = Timings(
+            preprocess=1000 * preprocess,
+            head=1000 * head,
+            quantizer=0.0,
+            encode=1000 * encode,
+            network=1000 * rest - (queue or 0) - (decode or 0) - (tail or 0),
+            queue=queue,
+            decode=decode,
+            tail=tail,
+            total=1000 * total,
+        )
+        choice = outcome.choice
+        route = Route(outcome.path.name, choice.reason, 1000 * choice.expected, choice.probability)
+        return self._prediction(top, timings, sent, probabilities, route)
 
     def infer_local(self, image: Any) -> Prediction:
         """Classify an image with the whole network on this device, from the bundle's file for local runs.
@@ -215,10 +280,13 @@ class EdgeClient:
         none = dict.fromkeys(("quantizer", "encode", "network", "queue", "decode", "tail"), 0.0)
         timings = Timings(total - head, head, **none, total=total)
         sent = BytesSent(0, 0, 0, 0, 0)
-        return self._prediction(_classes(probabilities, self._top), timings, sent, probabilities)
+        route = Route(LOCAL, "every image runs here")
+        return self._prediction(_classes(probabilities, self._top), timings, sent, probabilities, route)
 
     def close(self) -> None:
         """End the connection."""
+        if self._adaptive is not None:
+            self._adaptive.close()
         if self._connection is not None:
             self._connection.close()
 
@@ -263,9 +331,10 @@ class EdgeClient:
         timings: Timings,
         bytes_sent: BytesSent,
         probabilities: np.ndarray | None,
+        route: Route,
     ) -> Prediction:
         top = tuple((self._label(index), index, probability) for index, probability in best)
-        return Prediction(*top[0], timings, bytes_sent, top, probabilities)
+        return Prediction(*top[0], timings, bytes_sent, top, probabilities, route)
 
 
 def _classes(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:

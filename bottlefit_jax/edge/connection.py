@@ -8,6 +8,7 @@ first answer counts.
 import contextlib
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -39,7 +40,7 @@ logger = logging.getLogger("bottlefit_jax.edge")  # without a handler, Python pr
 
 
 class Connection:
-    """The connection to the tail of one bundle on one server. For one thread at a time."""
+    """The connection to the tail of one bundle on one server. For one thread at a time, but for `ping`."""
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Connection:
         self._preferences = Preferences() if preferences is None else preferences
         self._noted: set[str] = set()
         self._channel: ServerChannel | None = None
+        self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(3, "bottlefit-edge")  # a call on each of two channels, and a ping
         self._last_seconds = 0.0  # of the last answer
         self._hint = ""  # the likely reason why the server closes connections, where there was time to ask
@@ -106,11 +108,27 @@ class Connection:
         self._last_seconds = answer.seconds
         return answer
 
+    def ping(self, seconds: float) -> float | None:
+        """Return how many seconds a message without content takes, there and back; None where nothing comes back.
+
+        Args:
+            seconds: to wait at most.
+        """
+        channel = self._current()
+        started = time.monotonic()
+        return time.monotonic() - started if channel.ping(seconds) else None
+
     def close(self) -> None:
         """End the connection; the next call makes a new one."""
         if self._channel is not None:
             self._channel.close()
         self._channel = None
+
+    def _current(self) -> ServerChannel:
+        """Return the channel, a new one where there is none."""
+        with self._lock:  # a call and a ping may both be the first
+            self._channel = self._channel or self._open()
+            return self._channel
 
     def _open(self) -> ServerChannel:
         """Return a new channel."""
@@ -162,7 +180,7 @@ class Connection:
 
     def _on_a_live_channel(self, once: Callable[[ServerChannel], T], deadline: Deadline) -> T:
         """Run `once` on the channel, and on a second one where the first is silent."""
-        channel = self._channel = self._channel or self._open()
+        channel = self._current()
         first = self._threads.submit(once, channel)
         share = max(SILENT_SHARE * deadline.left(), SHORTEST_SHARE)
         with contextlib.suppress(NoResult):

@@ -61,9 +61,15 @@ class DeviceHead:
             raise UserError("the latent has values that are not finite")
         return quantizer.quantize(latent, self._affine, bits=self._manifest.latent.bits)
 
-    def encode(self, latent: np.ndarray) -> bytes | None:
-        """Return the payload of a quantised latent; None where it is sent raw."""
-        return None if self.rate is None else wire.encode(latent, self.rate)
+    def encode(self, latent: np.ndarray, id: str | None = None) -> bytes | None:
+        """Return the payload of a quantised latent; None where it is sent raw.
+
+        Args:
+            latent: as `quantise` returns it.
+            id: of the rate; None is `rate`.
+        """
+        rate = self.rate if id is None or self.rates is None else self.rates.get(id)
+        return None if rate is None else wire.encode(latent, rate)
 
 
 def latent_affine(manifest: Manifest) -> quantizer.Affine:

@@ -27,6 +27,8 @@ FAILURES = 3  # in a row, until the server is given up for a while
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds between two probes; they double
 INTERVAL_WEIGHT = 0.1  # of the newest time between two images, in their mean
 GUESSED_SECONDS = 0.01  # of any computation
+NOT_LIKELY = "no rate is likely to be in time"
+SOONER = "an answer is expected sooner than by a rate that is as accurate"
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,12 @@ class Policy:
 
     def failed(self, ticket: int, now: float) -> None:
         """Take in that a request will never be answered: it was refused, or its connection is lost."""
-        self._link.failed(ticket)
+        self.forget(ticket)
         self.late(now)
+
+    def forget(self, ticket: int) -> None:
+        """Take in that a request whose deadline has passed will never be answered."""
+        self._link.failed(ticket)
 
     def late(self, now: float) -> None:
         """Take in that a deadline passed without the server's answer, which may still come."""
@@ -147,8 +153,8 @@ class Policy:
         if self._local is None or reserved < 0:
             return self._by_server(now, left)
         alone = Choice(self._local, "", 1.0, self._work(LOCAL, now).median)
-        if all(path.top1 <= self._local.top1 for path in self._remote):
-            return replace(alone, reason="no rate is more accurate")
+        if all(path.top1 < self._local.top1 for path in self._remote):
+            return replace(alone, reason="no rate is as accurate")
         if self.is_open:
             return replace(alone, reason="the server is given up for now")
         if self._work(HEAD, now).quantile(HIGHEST) > reserved:
@@ -163,9 +169,10 @@ class Policy:
         else:  # a device that computes the local network for this image misses the next one
             options, wanted = self._options(now, reserved), self.confidence
         good = self._carried([each for each in options if each.probability >= wanted], now, left)
-        best = max(good, key=lambda each: each.value(fallback), default=alone)
-        if best.value(fallback) <= fallback:
-            return replace(alone, reason="no rate is likely to be in time")
+        best = max([*good, alone], key=lambda each: (each.value(fallback), -each.expected))  # of equals the sooner
+        if best is alone:
+            equal = any(each.value(fallback) >= fallback for each in good)
+            return replace(alone, reason=SOONER if equal else NOT_LIKELY)
         return replace(best, reason="the most accurate that is likely to be in time", hedge=reserved)
 
     def _by_server(self, now: float, left: float) -> Choice:

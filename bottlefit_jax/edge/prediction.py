@@ -57,6 +57,23 @@ class BytesSent:
 
 
 @dataclass(frozen=True)
+class Route:
+    """The way that an image took, and why.
+
+    Attributes:
+        path: the id of the rate that it was sent at, "raw", or "local".
+        reason: in words.
+        expected_ms: milliseconds in which an answer was expected; None where nothing was.
+        likely: with which probability it was expected by the deadline, likewise.
+    """
+
+    path: str
+    reason: str
+    expected_ms: float | None = None
+    likely: float | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The answer for one image.
 
@@ -68,6 +85,7 @@ class Prediction:
         timings: of each step.
         bytes_sent: by the device.
         probabilities: [classes] float32, the softmax; None where the server sent the likeliest classes alone.
+        route: that the image took.
     """
 
     label: str
@@ -77,6 +95,7 @@ class Prediction:
     bytes_sent: BytesSent
     top: tuple[tuple[str, int, float], ...] = field(repr=False)
     probabilities: np.ndarray | None = field(repr=False, compare=False)
+    route: Route = field(repr=False)
 
 
 def server_times(answer: Answer) -> tuple[float | None, float | None, float | None]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.edge.__main__ import main
 from bottlefit_jax.errors import Unavailable
 
@@ -56,7 +57,7 @@ def test_json_is_an_object_a_line(bundle, server, folder, capsys):
     assert main(["--bundle", str(bundle), "--server", server, str(folder), "--json", "--top", "3"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["file"] for one in found] == [str(folder / f"{index}.png") for index in range(3)]
-    assert set(found[0]) == {"file", "label", "index", "probability", "timings", "bytes_sent", "top"}
+    assert set(found[0]) == {"file", "label", "index", "probability", "timings", "bytes_sent", "route", "top"}
     assert found[0]["timings"]["tail"] is None
     assert found[0]["bytes_sent"]["payload"] == 29 * 29 * 3
     assert len(found[0]["top"]) == 3
@@ -66,6 +67,29 @@ def test_json_is_an_object_a_line(bundle, server, folder, capsys):
 def test_local_needs_no_server(bundle, image_file, capsys):
     assert main(["--bundle", str(bundle), "--local", str(image_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bytes_sent"]["total"] == 0
+
+
+def test_with_server_and_local_network_each_image_has_a_path(rated, server, tail, image_file, capsys):
+    tail.rates = read_bundle(rated).read_rates()
+    assert main(["--bundle", str(rated), "--server", server, "--local", str(image_file), "--json"]) == 0
+    routes = [json.loads(line)["route"] for line in capsys.readouterr().out.splitlines()]
+    assert {route["path"] for route in routes} <= {"lossless", "coarse", "local"}
+    assert all(route["reason"] and route["likely"] > 0 for route in routes)
+
+
+@pytest.mark.parametrize("path", ["coarse", "raw", "local"])
+def test_a_policy_may_be_one_path_for_all_images(rated, server, tail, image_file, capsys, path):
+    tail.rates = read_bundle(rated).read_rates()
+    assert main(["--bundle", str(rated), "--server", server, str(image_file), "--json", "--policy", path]) == 0
+    assert {json.loads(line)["route"]["path"] for line in capsys.readouterr().out.splitlines()} == {path}
+
+
+def test_flags_that_name_two_paths_are_refused(rated, image_file, capsys):
+    given, server = ("--bundle", rated, image_file), ("--server", "localhost:9")
+    assert "leave --rate out" in refused(capsys, *given, *server, "--policy", "coarse", "--rate", "coarse")
+    assert "--local is not used" in refused(capsys, *given, *server, "--local", "--rate", "coarse")
+    assert "--policy auto needs --server" in refused(capsys, *given, "--local", "--policy", "auto")
+    assert "rate is 'fine'; this bundle has" in refused(capsys, *given, *server, "--policy", "fine")
 
 
 def test_an_image_without_an_answer_does_not_end_the_run(bundle, server, tail, folder, capsys, deadlines):
@@ -240,7 +264,7 @@ class Closed:
 def test_invalid_arguments_are_one_line_and_code_2(bundle, server, tail, image_file, capsys, tmp_path):
     given = ("--bundle", bundle, "--server", server)
     assert "give --server HOST:PORT, or --local" in refused(capsys, "--bundle", bundle, image_file)
-    assert "give --server HOST:PORT, or --local" in refused(capsys, *given, "--local", image_file)
+    assert "the bundle has no rates" in refused(capsys, *given, "--local", image_file)
     assert "give images or folders, or --camera 0" in refused(capsys, *given)
     assert "--top 0 is out of range: give 1 to" in refused(capsys, *given, image_file, "--top", "0")
     assert "--deadline-ms nan is out of range" in refused(capsys, *given, image_file, "--deadline-ms", "nan")

@@ -72,9 +72,16 @@ def test_the_local_network_is_taken_where_no_rate_is_likely():
     assert (choice.path, choice.hedge, choice.reason) == (ALONE, None, "no rate is likely to be in time")
 
 
-def test_a_local_network_that_is_as_accurate_is_always_taken():
-    choice = World(FINE, Path(LOCAL, 75.0, LOCAL)).learn().choose(0.1)
-    assert (choice.path.name, choice.reason) == (LOCAL, "no rate is more accurate")
+def test_where_the_local_network_is_as_accurate_as_a_rate_the_sooner_is_taken():
+    fast, slow = (World(FINE, Path(LOCAL, 75.0, LOCAL), rate=rate).learn().choose(0.2) for rate in (1e6, 3e5))
+    assert (fast.path.name, fast.hedge is None) == ("fine", False)  # 28 ms, and the local network 30
+    assert (slow.path.name, slow.hedge) == (LOCAL, None)  # 43 ms
+    assert slow.reason == "an answer is expected sooner than by a rate that is as accurate"
+
+
+def test_a_local_network_that_is_more_accurate_than_all_rates_is_always_taken():
+    choice = World(FINE, Path(LOCAL, 75.1, LOCAL)).learn().choose(0.2)
+    assert (choice.path.name, choice.reason) == (LOCAL, "no rate is as accurate")
 
 
 def test_a_deadline_below_the_local_networks_time_leaves_the_server():

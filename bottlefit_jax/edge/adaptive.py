@@ -1,0 +1,228 @@
+"""Answers each image by the path that the policy chooses, and the local network where the server's answer is late."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottlefit_jax.edge.call_plan import Encoded
+from bottlefit_jax.edge.channel import Answer, Deadline
+from bottlefit_jax.edge.connection import Connection
+from bottlefit_jax.edge.device_head import DeviceHead
+from bottlefit_jax.edge.outstanding import Outstanding, Request
+from bottlefit_jax.edge.path import HEAD, LOCAL, Path
+from bottlefit_jax.edge.policy import Choice, Policy
+from bottlefit_jax.edge.prediction import bytes_sent, server_times
+from bottlefit_jax.errors import Unavailable
+
+WARM_UP = 3  # runs of the head and of the local network before the first image, so that their times are known
+LINGER, SHORTEST_LINGER = 3.0, 2.0  # of the deadline, and seconds: how long a late answer is still waited for
+PING_EVERY, PING_SECONDS = 10.0, 2.0  # seconds between two measurements of the link's delay, and of one at most
+OVERHEAD = 300.0  # bytes of a request beside its payload, before one was counted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image.
+
+    Attributes:
+        path: that answered.
+        choice: the policy's.
+        answer: the server's; None where the local network answered.
+        probabilities: [classes] of the local network; None where the server answered.
+        head, encode: seconds from the pixels to the latent, and to the payload; 0 where neither was computed.
+        local: seconds of the local network; 0 where it did not run.
+        waited: seconds that the device did nothing but wait for the server.
+    """
+
+    path: Path
+    choice: Choice
+    answer: Answer | None = None
+    probabilities: np.ndarray | None = None
+    head: float = 0.0
+    encode: float = 0.0
+    local: float = 0.0
+    waited: float = 0.0
+
+
+class Adaptive:
+    """Takes one image at a time. For one thread at a time."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        head: DeviceHead,
+        connection: Connection,
+        local: Callable[[np.ndarray], np.ndarray] | None,
+        *,
+        example: np.ndarray,
+    ):
+        """Run head and local network a few times, and send nothing yet.
+
+        Args:
+            policy: that chooses; if it has the local path, `local` is given.
+            head: of the bundle, with rates.
+            connection: to the server.
+            local: pixels -> probabilities [classes], the whole network on this device.
+            example: uint8 pixels of the head's size.
+        """
+        self.policy, self._head, self._connection, self._local = policy, head, connection, local
+        self._local_path = next((path for path in policy.paths if path.work == LOCAL), None)
+        self._cheapest = min((path for path in policy.paths if path.work == HEAD), key=lambda path: path.bytes_mean)
+        self._outstanding = Outstanding(connection.infer)
+        self._due: dict[int, float] = {}  # deadlines of requests without an answer, by ticket
+        self._overhead = OVERHEAD
+        self._latent: np.ndarray | None = None  # of the last image that had one
+        self._pings = ThreadPoolExecutor(1, "bottlefit-ping")
+        self._ping: Future[float | None] | None = None
+        self._pinged = float("-inf")
+        for _ in range(WARM_UP):
+            self._encode(example, self._cheapest)
+            if local is not None:
+                self._run_local(example)
+
+    def answer(self, pixels: np.ndarray, deadline: Deadline) -> Outcome:
+        """Classify an image.
+
+        Args:
+            pixels: uint8, of the head's size.
+            deadline: of the image.
+
+        Raises:
+            Unavailable: there is no local network, and the server did not answer by the deadline.
+            ProtocolError, UserError: the server refused this image, or this device; as `Connection.infer`.
+        """
+        self._learn()
+        self._measure_delay()
+        choice, waited = self._choose(deadline)
+        assert choice.path is not None
+        outcome = self._locally(pixels, choice) if choice.path.work == LOCAL else self._sent(pixels, choice, deadline)
+        self._learn()
+        self._probe(deadline)
+        return Outcome(**{**vars(outcome), "waited": outcome.waited + waited})
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._outstanding.close()
+        self._pings.shutdown(wait=False, cancel_futures=True)
+
+    def _choose(self, deadline: Deadline) -> tuple[Choice, float]:
+        """Return the policy's choice, and the seconds for which there was none, because the link was busy."""
+        started = time.monotonic()
+        while True:
+            choice = self.policy.choose(time.monotonic(), deadline.left())
+            sends = choice.path is not None and choice.path.work == HEAD
+            if choice.path is not None and not (sends and self._outstanding.is_full):
+                return choice, time.monotonic() - started
+            if self._local_path is not None:
+                reason = "what was sent before is still on its way"
+                return Choice(self._local_path, reason, 1.0), time.monotonic() - started
+            if not self._learn(deadline.left()):
+                raise self._unavailable(deadline, "what was sent before is still on its way")
+
+    def _sent(self, pixels: np.ndarray, choice: Choice, deadline: Deadline) -> Outcome:
+        """Send a payload, and run the local network where the answer does not come in time for that."""
+        assert choice.path is not None
+        started = time.monotonic()
+        image, head, encode = self._encode(pixels, choice.path)
+        request = self._send(image, deadline)
+        self._due[request.ticket] = time.monotonic() + deadline.left()
+        begun = time.monotonic()
+        left = deadline.left() if choice.hedge is None else started + choice.hedge - begun
+        try:
+            answer = request.answer(left)
+        except Unavailable:
+            if self._local is None:
+                raise
+            answer = None
+        waited = time.monotonic() - begun
+        if answer is not None:
+            return Outcome(choice.path, choice, answer, None, head, encode, waited=waited)
+        if self._local is None:
+            raise self._unavailable(deadline)
+        outcome = self._locally(pixels, choice)
+        if request.ended is not None and request.failure is None:  # it came while the local network ran
+            return Outcome(choice.path, choice, request.answer(0), None, head, encode, outcome.local, waited)
+        return Outcome(**{**vars(outcome), "head": head, "encode": encode, "waited": waited})
+
+    def _locally(self, pixels: np.ndarray, choice: Choice) -> Outcome:
+        assert self._local_path is not None
+        probabilities, seconds = self._run_local(pixels)
+        return Outcome(self._local_path, choice, None, probabilities, local=seconds)
+
+    def _run_local(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+        assert self._local is not None
+        started = time.monotonic()
+        probabilities = self._local(pixels)
+        seconds = time.monotonic() - started
+        self.policy.computed(LOCAL, seconds, time.monotonic())
+        return probabilities, seconds
+
+    def _encode(self, pixels: np.ndarray, path: Path) -> tuple[Encoded, float, float]:
+        """Return an image as it is sent on a path, and the seconds to the latent and to the payload."""
+        started = time.monotonic()
+        self._latent = latent = self._head.quantise(self._head.run(pixels))
+        ran = time.monotonic()
+        payload = self._head.encode(latent, path.name)
+        ended = time.monotonic()
+        self.policy.computed(HEAD, ended - started, ended)
+        return Encoded(latent.tobytes(), payload), ran - started, ended - ran
+
+    def _send(self, image: Encoded, deadline: Deadline) -> Request:
+        payload = len(image.latent if image.payload is None else image.payload)
+        ticket = self.policy.sent(payload + self._overhead, payload, time.monotonic())
+        return self._outstanding.send(image, Deadline(max(LINGER * deadline.seconds, SHORTEST_LINGER)), ticket)
+
+    def _learn(self, seconds: float = 0.0) -> bool:
+        """Tell the policy what has become of requests and pings; return whether any request has ended.
+
+        Args:
+            seconds: to wait for one.
+        """
+        any_ended = False
+        for request in self._outstanding.ended(seconds):
+            any_ended = True
+            assert request.ended is not None
+            due = self._due.pop(request.ticket, None)
+            if request.failure is not None:
+                if due is None:  # its deadline has passed, and was counted
+                    self.policy.forget(request.ticket)
+                else:
+                    self.policy.failed(request.ticket, request.ended)
+                continue
+            if due is not None and request.ended > due:
+                self.policy.late(due)
+            answer = request.answer(0)
+            assert answer is not None
+            milliseconds = [each for each in server_times(answer) if each is not None]
+            server = sum(milliseconds) / 1000 if milliseconds else None
+            self.policy.answered(request.ticket, server=server, now=request.ended)
+            sent = bytes_sent(answer)
+            self._overhead = float(sent.total - sent.payload)
+        for ticket in [ticket for ticket, due in self._due.items() if due < time.monotonic()]:
+            self.policy.late(self._due.pop(ticket))
+        if self._ping is not None and self._ping.done():
+            if (delay := self._ping.result()) is not None:
+                self.policy.pinged(delay, time.monotonic())
+            self._ping = None
+        return any_ended
+
+    def _measure_delay(self) -> None:
+        """Begin to measure the link's delay, where that was long ago and nothing is on its way."""
+        if self._ping is None and not self._outstanding.is_full and time.monotonic() - self._pinged > PING_EVERY:
+            self._pinged = time.monotonic()
+            self._ping = self._pings.submit(self._connection.ping, PING_SECONDS)
+
+    def _probe(self, deadline: Deadline) -> None:
+        """Send the last latent as cheaply as possible, where the policy wants to know whether the server is back."""
+        if self._latent is not None and not self._outstanding.is_full and self.policy.probe(time.monotonic()):
+            payload = self._head.encode(self._latent, self._cheapest.name)
+            self._send(Encoded(self._latent.tobytes(), payload), deadline)
+
+    def _unavailable(self, deadline: Deadline, reason: str = "") -> Unavailable:
+        because = f": {reason}" if reason else ""
+        return Unavailable(f"no answer from {self._connection.server} within {1000 * deadline.seconds:.0f} ms{because}")

@@ -1,0 +1,102 @@
+"""Requests that are on their way while the device does something else, and whose answers may come late."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from bottlefit_jax.edge.call_plan import Encoded
+from bottlefit_jax.edge.channel import Answer, Deadline
+
+
+@dataclass(eq=False)
+class Request:
+    """A request that was sent.
+
+    Attributes:
+        ticket: the policy's name of it.
+        ended: when its answer or its failure came, on the monotonic clock; None while there is neither.
+    """
+
+    ticket: int
+    ended: float | None = None
+    _call: Future[Answer] = field(default_factory=Future, repr=False)
+
+    def answer(self, seconds: float) -> Answer | None:
+        """Wait for the answer, and return it; None where there is none in time.
+
+        Raises:
+            BottleFitError: the request has failed.
+        """
+        wait((self._call,), max(seconds, 0.0))
+        return self._call.result() if self._call.done() else None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it failed; None if it was answered. It has ended."""
+        return self._call.exception()
+
+
+class Outstanding:
+    """Sends requests, at most so many at a time, and remembers those that have ended."""
+
+    def __init__(self, infer: Callable[[Encoded, Deadline], Answer], *, most: int = 1):
+        """Send nothing yet.
+
+        Args:
+            infer: sends an image and waits for its answer; called in threads, `most` at a time.
+            most: requests without an answer.
+        """
+        self._infer, self._most = infer, most
+        self._threads = ThreadPoolExecutor(most, "bottlefit-request")
+        self._ended: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._open = 0
+        self._deadlines: dict[Request, Deadline] = {}  # of those without an answer
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more can be sent before a request ends. `ended` says which have."""
+        return self._open >= self._most
+
+    def send(self, image: Encoded, deadline: Deadline, ticket: int) -> Request:
+        """Send an image.
+
+        Args:
+            image: made by the head.
+            deadline: after which its answer is of no use, not even to learn from it.
+            ticket: the policy's.
+        """
+        assert not self.is_full
+        request = Request(ticket)
+        self._open += 1
+        self._deadlines[request] = deadline
+
+        def call() -> Answer:
+            try:
+                return self._infer(image, deadline)
+            finally:
+                request.ended = time.monotonic()
+
+        request._call = self._threads.submit(call)
+        request._call.add_done_callback(lambda _: self._ended.put(request))
+        return request
+
+    def ended(self, seconds: float = 0.0) -> Iterator[Request]:
+        """Yield the requests that have ended since the last call; where there is none, wait so long for the first."""
+        while self._open:
+            try:
+                request = self._ended.get(timeout=seconds) if seconds > 0 else self._ended.get_nowait()
+            except queue.Empty:
+                return
+            self._open, seconds = self._open - 1, 0.0
+            del self._deadlines[request]
+            yield request
+
+    def close(self) -> None:
+        """Send nothing more, and wait for nothing more. Close what sends afterwards."""
+        for deadline in self._deadlines.values():
+            deadline.end()
+        self._threads.shutdown(wait=False, cancel_futures=True)
