@@ -59,7 +59,7 @@ def get_config(argument="32ch,dct"):
         epochs=2, batch_size=16, optimizer="adam", learning_rate=1e-4, weight_decay=0.0, schedule="cosine", alpha=0.0
     )
     if match[2] == "dct":
-        # It begins well, and its filters are small: faster or longer training, and that of the tail, lost more than they
+        # It begins well, and its filters are small: faster or longer training, and that of the tail, lost more than it
         # gained.
         config.stages.stage1.learning_rate = 1e-4
         config.stages.stage2.epochs = 0
