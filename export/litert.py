@@ -59,8 +59,7 @@ def to_tflite(
 
 def open_model(model: Path | bytes) -> Interpreter:
     """Open a LiteRT file, or its content, to run it as a device does."""
-    with silenced():
-        return Interpreter(model)
+    return Interpreter(model)
 
 
 def to_float16(blob: bytes) -> bytes:

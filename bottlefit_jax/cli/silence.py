@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # what silences may call what silences
 _is_command = False
 
 

@@ -50,3 +50,16 @@ def test_closed_streams_stay_closed():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.startswith("open")
     assert "Bad file descriptor" in done.stderr
+
+
+def test_what_is_silenced_may_silence_again(monkeypatch):
+    monkeypatch.setattr(silence, "_is_command", True)
+
+    def nested():
+        with silence.silenced(), silence.silenced():
+            pass
+
+    thread = threading.Thread(target=nested, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
