@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,9 @@ def test_closed_streams_stay_closed():
     assert "Bad file descriptor" in done.stderr
 
 
-def test_what_is_silenced_may_silence_again(monkeypatch):
-    monkeypatch.setattr(silence, "_is_command", True)
-
+def test_what_is_silenced_may_silence_again(in_a_command):
     def nested():
-        with silence.silenced(), silence.silenced():
+        with silenced(), silenced():
             pass
 
     thread = threading.Thread(target=nested, daemon=True)
