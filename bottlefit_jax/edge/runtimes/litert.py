@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.cli.silence import silenced
+from bottlefit_jax.edge.runtimes.pixels import check_pixels
 from bottlefit_jax.errors import UserError
 
 PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")  # the first that is installed is used
@@ -72,11 +73,7 @@ class Interpreter:
         Raises:
             UserError: the image has another shape or type.
         """
-        if image.shape != self.input_shape or image.dtype != self.input_dtype:
-            raise UserError(
-                f"the image is {image.dtype} {tuple(image.shape)}; "
-                f"this model takes {self.input_dtype} {self.input_shape}"
-            )
+        check_pixels(image, self.input_shape, self.input_dtype)
         self._interpreter.set_tensor(self._input, image[None])
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output)[0]

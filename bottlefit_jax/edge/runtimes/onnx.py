@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax import onnx_session
+from bottlefit_jax.edge.runtimes.pixels import check_pixels
 from bottlefit_jax.errors import UserError
 
 DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
@@ -54,8 +55,5 @@ class OnnxHead:
         Raises:
             UserError: the image has another shape or type.
         """
-        if image.shape != self.input_shape or image.dtype != np.uint8:
-            raise UserError(
-                f"the image is {image.dtype} {tuple(image.shape)}; this model takes uint8 {self.input_shape}"
-            )
+        check_pixels(image, self.input_shape)
         return self._session.run(None, {self._input: image[None].astype(self._dtype)})[0][0]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from bottlefit_jax.edge.runtimes.cuda import Cuda, open_cuda
+from bottlefit_jax.edge.runtimes.pixels import check_pixels
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_file, sha256_of
 from bottlefit_jax.tensorrt_engine import (
@@ -86,10 +87,7 @@ class TensorrtHead:
         Raises:
             UserError: the image has another shape or type, or the GPU fails.
         """
-        if image.shape != self.input_shape or image.dtype != np.uint8:
-            raise UserError(
-                f"the image is {image.dtype} {tuple(image.shape)}; this model takes uint8 {self.input_shape}"
-            )
+        check_pixels(image, self.input_shape)
         self._taken[0] = image
         self._cuda.copy_in(self._addresses[0], self._taken)
         if not self._context.execute_async_v3(self._cuda.stream):
