@@ -13,6 +13,8 @@ from typing import Any
 
 from bottlefit_jax.errors import UserError
 
+__all__ = ["PROVIDERS", "check_providers", "first_line", "open_session", "providers_of"]
+
 # our name of a provider -> ONNX Runtime's, the fastest first
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",

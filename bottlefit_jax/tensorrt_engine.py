@@ -10,6 +10,8 @@ from typing import Any
 
 from bottlefit_jax.errors import UserError
 
+__all__ = ["Job", "build_with_package", "check_version", "error_collector", "reason_of", "version_of"]
+
 UINT8_SINCE = (10, 0)  # as input and output of a network
 POOLS_SINCE = (8, 4)  # from here on a builder may use all memory; before, almost none unless a size is set
 NO_FP16_SINCE = (11, 0)  # networks are strongly typed

@@ -51,6 +51,7 @@ EXPORTS = {
         "Bottleneck MODELS Network Spec create find_spec folded_norms normalise with_body_of with_measured_norms "
         "with_stem_of with_tail_of"
     ),
+    "onnx_session": "PROVIDERS check_providers first_line open_session providers_of",
     "paths": "PathError local_path printable",
     "protocol": (
         "Capabilities Output Refused RequestMaker ResponseMaker capabilities_of check_config classes_of deadline_of "
@@ -58,6 +59,7 @@ EXPORTS = {
         "vector_of version_of"
     ),
     "serve": "JsonFormatter Server ServerOptions serve_in_thread",
+    "tensorrt_engine": "Job build_with_package check_version error_collector reason_of version_of",
     "training": (
         "LOSSES Loss Plan Result Role RunLog STAGES Stage StageCheckpoints StageSettings StopRequest StopSignal "
         "Stopped TrainState create_mesh create_optimizer create_schedule create_stage create_train_step "

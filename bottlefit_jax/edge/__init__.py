@@ -35,7 +35,7 @@ __getattr__ = exports(
     __name__,
     {
         "client": ("EdgeClient", "ImageError", "ProtocolError", "Unavailable"),
-        "interpreter": ("Interpreter",),
+        "runtimes.litert": ("Interpreter",),
         "prediction": ("BytesSent", "Prediction", "Timings"),
     },
 )
