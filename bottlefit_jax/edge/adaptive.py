@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from bottlefit_jax.errors import Unavailable
 WARM_UP = 3  # runs of the head and of the local network before the first image, so that their times are known
 LINGER, SHORTEST_LINGER = 3.0, 2.0  # of the deadline, and seconds: how long a late answer is still waited for
 PING_EVERY, PING_SECONDS = 10.0, 2.0  # seconds between two measurements of the link's delay, and of one at most
+BUSY = "what was sent before is still on its way"
 OVERHEAD = 300.0  # bytes of a request beside its payload, before one was counted
 
 
@@ -36,7 +37,6 @@ class Outcome:
         probabilities: [classes] of the local network; None where the server answered.
         head, encode: seconds from the pixels to the latent, and to the payload; 0 where neither was computed.
         local: seconds of the local network; 0 where it did not run.
-        waited: seconds that the device did nothing but wait for the server.
     """
 
     path: Path
@@ -46,7 +46,6 @@ class Outcome:
     head: float = 0.0
     encode: float = 0.0
     local: float = 0.0
-    waited: float = 0.0
 
 
 class Adaptive:
@@ -98,31 +97,29 @@ class Adaptive:
         """
         self._learn()
         self._measure_delay()
-        choice, waited = self._choose(deadline)
+        choice = self._choose(deadline)
         assert choice.path is not None
         outcome = self._locally(pixels, choice) if choice.path.work == LOCAL else self._sent(pixels, choice, deadline)
         self._learn()
         self._probe(deadline)
-        return Outcome(**{**vars(outcome), "waited": outcome.waited + waited})
+        return outcome
 
     def close(self) -> None:
         """Send nothing more."""
         self._outstanding.close()
         self._pings.shutdown(wait=False, cancel_futures=True)
 
-    def _choose(self, deadline: Deadline) -> tuple[Choice, float]:
-        """Return the policy's choice, and the seconds for which there was none, because the link was busy."""
-        started = time.monotonic()
+    def _choose(self, deadline: Deadline) -> Choice:
+        """Return the policy's choice; where there is none, because the link is busy, wait for what becomes of that."""
         while True:
             choice = self.policy.choose(time.monotonic(), deadline.left())
             sends = choice.path is not None and choice.path.work == HEAD
             if choice.path is not None and not (sends and self._outstanding.is_full):
-                return choice, time.monotonic() - started
+                return choice
             if self._local_path is not None:
-                reason = "what was sent before is still on its way"
-                return Choice(self._local_path, reason, 1.0), time.monotonic() - started
+                return Choice(self._local_path, BUSY, 1.0)
             if not self._learn(deadline.left()):
-                raise self._unavailable(deadline, "what was sent before is still on its way")
+                raise self._unavailable(deadline, BUSY)
 
     def _sent(self, pixels: np.ndarray, choice: Choice, deadline: Deadline) -> Outcome:
         """Send a payload, and run the local network where the answer does not come in time for that."""
@@ -131,23 +128,21 @@ class Adaptive:
         image, head, encode = self._encode(pixels, choice.path)
         request = self._send(image, deadline)
         self._due[request.ticket] = time.monotonic() + deadline.left()
-        begun = time.monotonic()
-        left = deadline.left() if choice.hedge is None else started + choice.hedge - begun
+        left = deadline.left() if choice.hedge is None else started + choice.hedge - time.monotonic()
         try:
             answer = request.answer(left)
         except Unavailable:
             if self._local is None:
                 raise
             answer = None
-        waited = time.monotonic() - begun
         if answer is not None:
-            return Outcome(choice.path, choice, answer, None, head, encode, waited=waited)
+            return Outcome(choice.path, choice, answer, None, head, encode)
         if self._local is None:
             raise self._unavailable(deadline)
         outcome = self._locally(pixels, choice)
         if request.ended is not None and request.failure is None:  # it came while the local network ran
-            return Outcome(choice.path, choice, request.answer(0), None, head, encode, outcome.local, waited)
-        return Outcome(**{**vars(outcome), "head": head, "encode": encode, "waited": waited})
+            return Outcome(choice.path, choice, request.answer(0), None, head, encode, outcome.local)
+        return replace(outcome, head=head, encode=encode)
 
     def _locally(self, pixels: np.ndarray, choice: Choice) -> Outcome:
         assert self._local_path is not None

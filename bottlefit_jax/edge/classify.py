@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.edge.path import LOCAL
+from bottlefit_jax.edge.policy import FIXED
 from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.onnx_session import check_providers
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1
-FIXED = "fixed"  # as `client.FIXED`, which imports gRPC
 DEADLINE_HELP = "deadline of an image, with retries (default: %(default)g)"
 # flag -> smallest and largest value
 LIMITS = {

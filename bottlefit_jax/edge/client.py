@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.bundle import RAW, read_bundle
+from bottlefit_jax.bundle import RAW, Manifest, read_bundle
 from bottlefit_jax.edge import tls as tls_files
 from bottlefit_jax.edge.adaptive import Adaptive, Outcome
 from bottlefit_jax.edge.call_plan import Encoded, Preferences
@@ -20,7 +20,7 @@ from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.path import LOCAL, paths_of
-from bottlefit_jax.edge.policy import Policy
+from bottlefit_jax.edge.policy import FIXED, Policy
 from bottlefit_jax.edge.prediction import BytesSent, Prediction, Route, Timings, bytes_sent, server_times
 from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES, check_file, choose, open_head
 from bottlefit_jax.edge.runtimes.litert import Interpreter
@@ -34,7 +34,6 @@ __all__ = ["EdgeClient", "ImageError", "ProtocolError", "Unavailable"]
 
 MAX_DEADLINE_MS, MAX_THREADS = 3_600_000, 1024
 TOP = 5  # classes of a prediction
-FIXED = "fixed"  # the policy without a choice; AUTO is the other
 
 
 class EdgeClient:
@@ -109,19 +108,23 @@ class EdgeClient:
         self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
         self._network: Interpreter | None = None  # the whole network, once it runs here
         self._head: DeviceHead | None = None
+        self.runtime = runtime  # AUTO until the bundle is read
         self._connection: Connection | None = None
         self._adaptive: Adaptive | None = None
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
             self._top = min(top, self.manifest.model.num_classes)
             return
-        known = read_bundle(bundle, verify=lambda manifest: []).manifest
-        self.runtime = choose(runtime, known, self._folder)
-        files = read_bundle(bundle, verify=lambda manifest: manifest.device_files(RUNTIMES[self.runtime].head))
+
+        def needed(manifest: Manifest) -> tuple[str, ...]:
+            self.runtime = choose(runtime, manifest, self._folder)
+            return manifest.device_files(RUNTIMES[self.runtime].head)
+
+        files = read_bundle(bundle, verify=needed)
         self.manifest = files.manifest
         head = open_head(self.runtime, files, threads=threads, providers=providers)
-        if policy == AUTO and known.rates:
-            rate = known.rates[0].id  # the policy names one for each image
+        if policy == AUTO and self.manifest.rates:
+            rate = self.manifest.rates[0].id  # the policy names one for each image
         self._head = DeviceHead(head, files, rate)
         self._top = min(top, self.manifest.model.num_classes)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))

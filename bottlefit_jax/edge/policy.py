@@ -16,6 +16,7 @@ from bottlefit_jax.edge.estimate import Drifting, LogNormal, probability_below, 
 from bottlefit_jax.edge.link_model import LinkModel
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 
+FIXED = "fixed"  # the name of having no policy: every image takes the same path
 CONFIDENCE = 0.95  # wanted probability of an answer by the deadline
 # The next values were chosen by `links.simulate` on traces of five mobile links, at deadlines of 0.1 to 0.5 seconds.
 WORTH_TRYING = 0.6  # probability from which the server is tried where the local network can still follow
