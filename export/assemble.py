@@ -27,6 +27,7 @@ from bottlefit_jax.bundle import (
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.data import default_resize
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import ParityError, UserError
 from bottlefit_jax.evaluation.rate_plot import draw_rate_curve
 from bottlefit_jax.evaluation.rates import training_images
@@ -142,7 +143,7 @@ def _write_head(
         blob = litert.to_int8(
             litert.to_tflite(integer_head(folded), shape), list(calibration.images), latent_range=span
         )
-        device = litert.open_model(blob)
+        device = Interpreter(blob)
         affine = Affine(np.float32(device.scale), np.int32(device.zero_point), np.float32(0))
     else:
         blob = litert.to_tflite(float_head(folded), shape)

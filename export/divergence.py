@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from export import litert
 from export.folding import Folded
 from export.head import float_head, integer_head
@@ -82,7 +83,7 @@ def _layer(folded: Folded, until: int, precision: str, calibration: ImageSet) ->
         blob = litert.to_int8(blob, list(calibration.images))
     elif precision == "float16":
         blob = litert.to_float16(blob)
-    device = litert.open_model(blob)
+    device = Interpreter(blob)
 
     def run(image: np.ndarray) -> np.ndarray:
         values = device.run(image)

@@ -8,7 +8,6 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -57,11 +56,6 @@ def to_tflite(
             return bytes(api.export_flatbuffer_to_bytes(module.operation))
 
 
-def open_model(model: Path | bytes) -> Interpreter:
-    """Open a LiteRT file, or its content, to run it as a device does."""
-    return Interpreter(model)
-
-
 def to_float16(blob: bytes) -> bytes:
     """Give a float32 model float16 weights; it still computes in float32."""
     with _library():
@@ -95,7 +89,7 @@ def to_int8(blob: bytes, images: Sequence[np.ndarray], *, latent_range: tuple[fl
     """
     if len(images) == 0:
         raise UserError("an int8 head needs at least one calibration image, and there are none")
-    model = open_model(blob)
+    model = Interpreter(blob)
     for number, image in enumerate(images):
         if image.shape != model.input_shape or image.dtype != np.uint8:
             raise UserError(

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from bottlefit_jax.codec.quantizer import Affine, quantize
-from export.litert import open_model
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from export.tail import LOGITS, PROBABILITIES
 
 BATCH = 32
@@ -33,13 +33,13 @@ class OpenFiles:
         jetson, tail = session_of(folder / "head.onnx"), session_of(folder / "tail.onnx")
         stablehlo = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
         self.runs: dict[str, Run] = {
-            "head.tflite": open_model(folder / "head.tflite").run,
+            "head.tflite": Interpreter(folder / "head.tflite").run,
             "head.onnx": lambda image: run_onnx(jetson, image[None].astype(np.float32))[0][0],
             "tail.onnx": lambda latents: run_onnx(tail, latents, LOGITS)[0],
             "tail.stablehlo": lambda latents: np.asarray(stablehlo.call(latents)),
         }
         if (folder / "local.tflite").exists():
-            self.runs["local.tflite"] = open_model(folder / "local.tflite").run
+            self.runs["local.tflite"] = Interpreter(folder / "local.tflite").run
         self.probabilities: Run = lambda latents: run_onnx(tail, latents, PROBABILITIES)[0]
         self.quantise = functools.partial(quantize, affine=affine, bits=bits)
         self.is_int8 = head == "int8"
