@@ -100,7 +100,9 @@ def base_config() -> Config:
                 "stage2": _stage(
                     optimizer="sgd",
                     weight_decay=5e-4,
-                    loss="distillation",  # or "cross_entropy"
+                    loss="distillation",  # or "cross_entropy", or "feature_matching" as in stage 1
+                    matched=(),  # likewise
+                    relative=False,
                     alpha=0.5,  # weight of the labels in distillation
                     temperature=1.0,
                     freeze_encoder=True,
@@ -202,9 +204,10 @@ def trains(config: Config, stage: str) -> bool:
 
 
 def needs_labels(config: Config, stage: str) -> bool:
-    """Return whether a stage learns from labels: all but stage 1 do, and stage 2 where alpha is 0."""
+    """Return whether a stage learns from labels: stage 1 does not, nor stage 2 where the teacher says all."""
     if stage == "stage2":
-        return config.stages.stage2.loss != "distillation" or config.stages.stage2.alpha > 0
+        loss, alpha = config.stages.stage2.loss, config.stages.stage2.alpha
+        return loss != "feature_matching" and (loss != "distillation" or alpha > 0)
     return stage != "stage1"
 
 

@@ -102,6 +102,10 @@ MISTAKES = [
         [*NO_LABELS, "--config.stages.stage2.epochs=2", *CROSS_ENTROPY, "--config.stages.stage2.alpha=0"],
         "alpha=0 to learn from the teacher alone, with config.stages.stage2.loss='distillation'",
     ),
+    (
+        [*NO_LABELS, "--config.stages.stage2.epochs=2", "--config.stages.stage2.loss=feature_matching"],
+        "is empty, and so is config.dataset.unlabelled; one of them must name images to train on",
+    ),
     ([*NO_LABELS, "--config.stages.stage2.epochs=2"], "config.stages.stage2.epochs is 2; it must be 0 .*alpha=0"),
     (
         [*NO_LABELS, "--config.stages.stage2.epochs=2", "--config.stages.stage2.alpha=0"],

@@ -167,7 +167,11 @@ class _Experiment:
             warmup_epochs=settings.warmup_epochs,
         )
         tx = optimizer.create_optimizer(
-            settings.optimizer, schedule=schedule, momentum=settings.momentum, weight_decay=settings.weight_decay
+            settings.optimizer,
+            schedule=schedule,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            paces=self.networks.module(stage.network).paces,
         )
         variables = self._with_training_parts(stage, self._with_norms(stage, variables))
         teacher = self.networks.teacher if stage.needs_teacher else None

@@ -13,7 +13,7 @@ that many.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -36,6 +36,7 @@ class Layer:
         width: channels of its output.
         kernel, stride, padding: of its window.
         initial: of a convolution's weights: `dct`, `inverse_dct`, `zeros`, or empty for PyTorch's default.
+        pace: factor of the learning rate; below 1 for weights that begin near their goal.
         branches: of a sum, each some layers that see the same input and keep the number of rows.
     """
 
@@ -45,6 +46,7 @@ class Layer:
     stride: int = 1
     padding: int = 0
     initial: str = ""
+    pace: float = 1.0
     branches: tuple[tuple[Layer, ...], ...] = ()
 
     def length(self, n: int) -> int:
@@ -123,15 +125,21 @@ ENCODERS: Mapping[str, tuple[Layer, ...]] = {
         *(conv(48, 1), *NORM_RELU, conv("latent", 2, 2, 1)),
     ),
 }
-# What a transform alone cannot know: a layer over a block and its neighbours guesses what rounding took away, at
-# whatever step. It begins with nothing to add.
-_GUESS = (conv(128, 3, padding=1), Layer("relu"), Layer("conv", VALUES, initial="zeros"))
-_INVERSE = (Layer("conv", VALUES, 3, 1, 1, initial="inverse_dct"),)
+# What a transform alone cannot know: layers over a block and its neighbours guess what rounding took away, at whatever
+# step. They begin with nothing to add. Adam moves every weight by about the learning rate, whatever its size: at the
+# pace of the guess, a transform's small ones would be lost before anything is gained.
+_TRANSFORM_PACE = 0.15
+_RESIDUAL = Layer(
+    "sum",
+    branches=((), (Layer("relu"), conv(128, 3, padding=1), Layer("relu"), Layer("conv", 128, initial="zeros"))),
+)
+_GUESS = (conv(128, 3, padding=1), _RESIDUAL, _RESIDUAL, Layer("relu"), Layer("conv", VALUES, initial="zeros"))
+_INVERSE = (Layer("conv", VALUES, 3, 1, 1, initial="inverse_dct", pace=_TRANSFORM_PACE),)
 # Whole designs of ours. `dct` is the transform of a codec for images, learned from there on: one convolution on the
 # device, and on the server its inverse and a guess, before the whole teacher.
 WHOLE: Mapping[str, Design] = {
     "dct": Design(
-        encoder=(Layer("conv", "latent", SIDE, SIDE, initial="dct"),),
+        encoder=(Layer("conv", "latent", SIDE, SIDE, initial="dct", pace=_TRANSFORM_PACE),),
         decoder=(Layer("sum", branches=(_INVERSE, _GUESS)), Layer("unfold", "cut", stride=SIDE), RESIZE),
         cut=IMAGE,
     ),
@@ -239,3 +247,17 @@ def length_after(layers: Sequence[Layer], n: int) -> int:
     for layer in layers:
         n = max(0, layer.length(n)) if n else 0
     return n
+
+
+def paces_of(layers: Sequence[Layer], path: str) -> Iterator[tuple[str, float]]:
+    """Yield the paths of the kernels that have a pace other than 1, and this pace.
+
+    Args:
+        layers: of a `ConvStack`, which names parameters by the number of the layer and of the branch.
+        path: of the stack's parameters.
+    """
+    for number, layer in enumerate(layers):
+        if layer.pace != 1:
+            yield f"{path}/{number}/kernel", layer.pace
+        for n, branch in enumerate(layer.branches):
+            yield from paces_of(branch, f"{path}/{number}_{n}")

@@ -100,7 +100,7 @@ def feature_matching(
         label: not used.
         features: names of the features to match.
         relative: divide each feature's errors by the variance of the teacher's feature over the batch.
-        rate_weight: of a bit at a step of 1; None where the student is not trained for rates.
+        rate_weight: of a bit at a step of 1; None where the density does not learn.
     """
     assert teacher is not None
     del label
@@ -160,13 +160,17 @@ def _from_labels(*names: str) -> Callable[[Mapping[str, Any], Network, Collectio
 
 def _matched_features(settings: Mapping[str, Any], network: Network, trained: Collection[str]) -> Options:
     """Return the features to match: those that the setting `matched` names, or else the network's own."""
-    del trained
     known = network.feature_names
     known = known[known.index(network.matched[0]) :]  # a student has none of those before its cut
     features = tuple(settings.get("matched") or network.matched)
     if unknown := [feature for feature in features if feature not in known]:
         raise UserError(f"matched names {unknown[0]!r}; the student has {', '.join(known)}")
-    rate = {"rate_weight": settings["rate_weight"]} if network.training_parts else {}
+    if heads := [head.part for head in network.auxiliary_heads if head.part in trained]:
+        raise UserError(
+            f"loss is 'feature_matching', from which the classifier {heads[0]!r} learns nothing; it can be "
+            "cross_entropy or distillation"
+        )
+    rate = {"rate_weight": settings["rate_weight"]} if "density" in trained else {}
     return {"features": features, "relative": bool(settings.get("relative")), **rate}
 
 

@@ -1,7 +1,8 @@
 """Optimisers and learning-rate schedules with PyTorch's arithmetic, composed of optax's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import jax
 import optax
 
 from bottlefit_jax.errors import UserError
@@ -52,7 +53,12 @@ def create_schedule(
 
 
 def create_optimizer(
-    name: str, *, schedule: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float = 0.0
+    name: str,
+    *,
+    schedule: optax.ScalarOrSchedule,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    paces: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
     """Return PyTorch's SGD or Adam: weight decay is added to the gradient, the rate stays outside the momentum.
 
@@ -61,6 +67,7 @@ def create_optimizer(
         schedule: learning rate, or a function of the step.
         momentum: of SGD, without Nesterov or dampening.
         weight_decay: added to the gradient as weight_decay × parameter, for every parameter.
+        paces: factors of the learning rate, by the parameter's path, such as "encoder/0/kernel"; 1 for all others.
 
     Raises:
         UserError: an unknown optimiser.
@@ -72,4 +79,10 @@ def create_optimizer(
     else:
         raise UserError(f"unknown optimizer {name!r}; there are {', '.join(OPTIMIZERS)}")
     decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-    return optax.chain(*decay, rule, optax.scale_by_learning_rate(schedule))
+    factors = dict(paces or {})
+
+    def at_its_pace(path: tuple[jax.tree_util.DictKey, ...], update: jax.Array) -> jax.Array:
+        return update * factors.get("/".join(key.key for key in path), 1.0)
+
+    pace = [optax.stateless(lambda updates, _: jax.tree.map_with_path(at_its_pace, updates))] if factors else []
+    return optax.chain(*decay, rule, *pace, optax.scale_by_learning_rate(schedule))

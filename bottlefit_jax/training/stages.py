@@ -45,7 +45,7 @@ STAGES: dict[str, Declaration] = {
     # Generalised head distillation: encoder and decoder reproduce the teacher's features.
     "stage1": Declaration(Role.STUDENT, BOTTLENECK, ("feature_matching",)),
     # Fine-tuning, behind a frozen encoder or not.
-    "stage2": Declaration(Role.STUDENT, None, ("cross_entropy", "distillation")),
+    "stage2": Declaration(Role.STUDENT, None, ("cross_entropy", "distillation", "feature_matching")),
 }
 
 

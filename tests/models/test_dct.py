@@ -60,11 +60,22 @@ def test_the_decoder_adds_a_guess_to_the_inverse_which_begins_with_nothing(image
     begun = variables["params"]["decoder"]
     assert sorted(begun) == ["0_0", "0_1"]  # the branches of a sum
     np.testing.assert_allclose(restored(variables, -latent), -restored(variables, latent), atol=1e-5)
-    last = {key: jnp.ones_like(value) for key, value in begun["0_1"]["2"].items()}
-    learned = {**begun, "0_1": {**begun["0_1"], "2": last}}
+    last = {key: jnp.ones_like(value) for key, value in begun["0_1"]["4"].items()}
+    learned = {**begun, "0_1": {**begun["0_1"], "4": last}}
     variables = {**variables, "params": {**variables["params"], "decoder": learned}}
     sum_of_both = restored(variables, latent) + restored(variables, -latent)
     assert np.abs(sum_of_both).max() > 0.1  # of a linear filter it is 0
+
+
+def test_the_transform_learns_slowly_and_what_is_beside_it_does_not(images):
+    student = student_of(12)
+    paces = student.paces
+    assert sorted(paces) == ["decoder/0_0/0/kernel", "encoder/0/kernel"]
+    assert all(0 < pace < 1 for pace in paces.values())
+    params = student.init(jax.random.key(0), images)["params"]
+    names = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(params)]
+    assert set(paces) < set(names)
+    assert models.create("resnet18", width=8, bottleneck={}).paces == models.create("resnet18", width=8).paces == {}
 
 
 def test_fewer_coefficients_lose_the_high_frequencies_first():

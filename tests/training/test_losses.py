@@ -10,8 +10,10 @@ import pytest
 
 import bottlefit_jax.compare.designs  # noqa: F401  registers the designs that only the comparison uses
 from bottlefit_jax import models
+from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.network import AuxiliaryHead
 from bottlefit_jax.training.losses import cross_entropy, distillation, feature_matching
+from bottlefit_jax.training.stages import StageSettings, create_stage
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "goldens" / "training.npz"))
 
@@ -95,6 +97,18 @@ def test_an_early_exits_term_trains_the_exit_and_not_the_last_classifier():
     gradient = jax.jit(jax.grad(loss))(variables["params"])
     assert np.abs(gradient["exit"]["1"]["kernel"]).max() > 0
     assert not np.abs(gradient["fc"]["kernel"]).any()
+
+
+def test_feature_matching_in_stage_2_has_no_rate_term_and_refuses_a_student_whose_exit_needs_labels():
+    def stage(name, **bottleneck):
+        network = models.create("resnet18", num_classes=5, width=4, bottleneck=bottleneck).clone(steps=(1.0,))
+        settings = StageSettings(1, 4, loss="feature_matching", loss_options={"rate_weight": 0.5})
+        return create_stage(name, settings, network)
+
+    assert stage("stage1", channels=3).terms == ("layer2", "layer3", "layer4", "rate")
+    assert stage("stage2", channels=3).terms == ("layer2", "layer3", "layer4")
+    with pytest.raises(UserError, match=r"stages.stage2.loss is 'feature_matching', from which the classifier 'exit'"):
+        stage("stage2", channels=8, design="spinn")
 
 
 def test_label_smoothing_spreads_the_target():

@@ -67,6 +67,21 @@ def test_the_configs_checks_have_every_name():
     assert {CHOICES[f"stages.{stage}.schedule"] for stage in STAGES} == {SCHEDULES}
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_parameter_with_a_pace_moves_by_so_much_of_the_rate(name):
+    params = {"encoder": {"0": {"kernel": jnp.ones(3)}, "1": {"kernel": jnp.ones(3)}}, "fc": {"bias": jnp.ones(3)}}
+    gradient = jax.tree.map(lambda leaf: 0.5 * leaf, params)
+    moved = []
+    for paces in ({}, {"encoder/1/kernel": 0.25}):
+        tx = create_optimizer(name, schedule=0.1, paces=paces)
+        moved.append(tx.update(gradient, tx.init(params), params)[0])
+    even, paced = moved
+    np.testing.assert_allclose(paced["encoder"]["1"]["kernel"], 0.25 * even["encoder"]["1"]["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(paced["encoder"]["0"]["kernel"], even["encoder"]["0"]["kernel"])
+    np.testing.assert_array_equal(paced["fc"]["bias"], even["fc"]["bias"])
+    assert np.abs(even["encoder"]["1"]["kernel"]).min() > 0
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(UserError, match="unknown optimizer 'lion'; there are adam, sgd"):
         create_optimizer("lion", schedule=1e-3)
