@@ -91,7 +91,7 @@ class LinkModel:
         began = max(first.sent, self._free)
         lasted = now - began - self.delay
         needed = first.size * self._slowness.expected(now).median
-        if lasted > needed:  # nobody knows why, nor how long still
+        if lasted > needed:  # why, and for how long still, is unknown
             needed = LASTS * lasted
         behind = sum(request.size for request in self._requests.values()) - first.size
         return max(needed - max(now - began, 0.0), 0.0) + behind * needed / first.size

@@ -22,7 +22,7 @@ def test_observations_move_the_guess_and_narrow_it():
     assert after.variance < before.variance / 10
 
 
-def test_nobody_knows_what_was_not_observed_for_long():
+def test_what_was_not_observed_for_long_is_uncertain():
     rate = Drifting(1.0, **QUANTITY)
     rate.observe(1.0, 0.0)
     assert rate.expected(100.0).variance > 10 * rate.expected(0.0).variance

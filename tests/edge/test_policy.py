@@ -1,4 +1,4 @@
-"""The policy, in memory: what it chooses after what it was told."""
+"""The policy, in memory: what it chooses after what it observed."""
 
 import pytest
 
