@@ -1,7 +1,8 @@
 """One gRPC channel to the server, and what is known of the tail behind it."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,8 @@ class Answer:
         request_bytes: size of the serialised request.
         content_bytes: of these, the payload or the raw latent.
         output: the one that has the scores.
-        before, after: TCP's counters before the request and after the response; None where they are unknown.
+        before, after: TCP's counters before the request and after the response; None where they are unknown, as
+            where several requests were on their way at once.
     """
 
     response: Any
@@ -62,10 +64,7 @@ class Deadline:
 
 
 class ServerChannel:
-    """A gRPC channel that uses one connection at a time; gRPC reconnects where that breaks.
-
-    `infer` may run in one thread at a time, `ping` in another.
-    """
+    """A gRPC channel that uses one connection at a time; gRPC reconnects where that breaks. For several threads."""
 
     def __init__(
         self,
@@ -98,6 +97,7 @@ class ServerChannel:
         self._live_request = pb.ServerLiveRequest()
         self._meter = Meter(server.port)
         self._plan: CallPlan | None = None  # None until the server has been asked what it has
+        self.is_closed = False
 
     def verify(self, deadline: Deadline) -> CallPlan:
         """Check that the server is live and has a tail of our head ready, unless that has been checked.
@@ -110,15 +110,17 @@ class ServerChannel:
             UserError: it has none.
             grpc.RpcError: the server refused, or did not answer.
         """
-        if self._plan is not None:
-            return self._plan
+        if (plan := self._plan) is not None:
+            return plan
         try:
-            plan = self._find(deadline)
+            with self._while_open():
+                plan = self._find(deadline)
         except grpc.RpcError as error:
             if code_of(error) not in THIS_IMAGE:
                 raise
             raise NotYet(status_line(error)) from None  # no image was sent, so no image is the reason
-        self._meter.find()
+        with self._meter.span():  # finds the connection
+            pass
         self._plan = plan
         return plan
 
@@ -135,23 +137,20 @@ class ServerChannel:
         plan = self.verify(deadline)
         content = plan.content(image)
         request = plan.requests.request(content, plan.version, deadline.left())
-        before, start = self._meter.sent(), time.perf_counter()
         try:
-            response = self._stub.ModelInfer(
-                request, timeout=deadline.left(), metadata=self._metadata, compression=self._compression
-            )
+            with self._while_open(), self._meter.span() as span:
+                start = time.perf_counter()
+                response = self._stub.ModelInfer(
+                    request, timeout=deadline.left(), metadata=self._metadata, compression=self._compression
+                )
+                seconds = time.perf_counter() - start
         except grpc.RpcError as error:
             if plan.version != self._pinned or code_of(error) is grpc.StatusCode.NOT_FOUND:
                 self._plan = None  # the version may have been replaced
             if code_of(error) in THIS_IMAGE and not plan.plain:
                 self._check_again(plan, status_line(error), deadline)
             raise
-        seconds = time.perf_counter() - start
-        after = self._meter.sent()
-        if after is None:  # gRPC has reconnected
-            self._meter.find()
-            after = self._meter.sent()
-        answer = Answer(response, seconds, request.ByteSize(), len(content), plan.output, before, after)
+        answer = Answer(response, seconds, request.ByteSize(), len(content), plan.output, span.before, span.after)
         problem = identity_problem(response, self._manifest, self._server.text, self._pinned)
         if problem is not None:
             self._replace(plan, problem, deadline)
@@ -169,8 +168,19 @@ class ServerChannel:
 
     def close(self) -> None:
         """End the connection and cancel its calls."""
+        self.is_closed = True
         self._channel.close()
         self._meter.close()
+
+    @contextlib.contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """Raise NotYet where gRPC refuses a call because another thread has closed the channel."""
+        try:
+            yield
+        except ValueError:
+            if not self.is_closed:
+                raise
+            raise NotYet("the connection was replaced") from None
 
     def _check_again(self, before: CallPlan, problem: str, deadline: Deadline) -> None:
         """After a refused image, look whether the server has become another one that takes and gives other things.

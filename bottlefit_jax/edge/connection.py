@@ -40,7 +40,7 @@ logger = logging.getLogger("bottlefit_jax.edge")  # without a handler, Python pr
 
 
 class Connection:
-    """The connection to the tail of one bundle on one server. For one thread at a time, but for `ping`."""
+    """The connection to the tail of one bundle on one server. For as many threads at a time as `calls`, and `ping`."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Connection:
         token: str | None = None,
         compress: bool = False,
         version: int | None = None,
+        calls: int = 1,
     ):
         """Connect to nothing yet.
 
@@ -63,6 +64,7 @@ class Connection:
             token: sent as a bearer token with every call.
             compress: compress requests by gRPC's gzip.
             version: of the tail; None is the newest that belongs to this head.
+            calls: of `infer` at a time.
 
         Raises:
             UserError: `server` is not HOST:PORT, or the token would be sent to another machine unencrypted.
@@ -79,8 +81,9 @@ class Connection:
         self._preferences = Preferences() if preferences is None else preferences
         self._noted: set[str] = set()
         self._channel: ServerChannel | None = None
+        self._second: ServerChannel | None = None  # beside one that is silent
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(3, "bottlefit-edge")  # a call on each of two channels, and a ping
+        self._threads = ThreadPoolExecutor(3 * calls, "bottlefit-edge")  # a call on each of two channels, and a ping
         self._last_seconds = 0.0  # of the last answer
         self._hint = ""  # the likely reason why the server closes connections, where there was time to ask
 
@@ -120,15 +123,42 @@ class Connection:
 
     def close(self) -> None:
         """End the connection; the next call makes a new one."""
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = None
+        with self._lock:
+            channels, self._channel, self._second = (self._channel, self._second), None, None
+        for channel in channels:
+            if channel is not None:
+                channel.close()
 
     def _current(self) -> ServerChannel:
         """Return the channel, a new one where there is none."""
         with self._lock:  # a call and a ping may both be the first
-            self._channel = self._channel or self._open()
+            if self._channel is None:
+                self._channel, self._second = self._second or self._open(), None
             return self._channel
+
+    def _beside(self, silent: ServerChannel) -> ServerChannel:
+        """Return another channel than this one, a new one where there is none; all calls get the same."""
+        with self._lock:
+            if self._channel is not silent and self._channel is not None:
+                return self._channel
+            self._second = self._second or self._open()
+            return self._second
+
+    def _keep(self, kept: ServerChannel, dropped: ServerChannel) -> None:
+        """Go on with one of two channels, unless another call has chosen the other one."""
+        with self._lock:
+            if kept.is_closed:
+                return
+            self._channel, self._second = kept, None
+        dropped.close()
+
+    def _drop(self, channel: ServerChannel | None) -> None:
+        """End a channel; if it is still the one in use, the next call makes a new one."""
+        with self._lock:
+            if self._channel is channel:
+                self._channel = None
+        if channel is not None:
+            channel.close()
 
     def _open(self) -> ServerChannel:
         """Return a new channel."""
@@ -162,10 +192,12 @@ class Connection:
 
     def _attempt(self, once: Callable[[ServerChannel], T], deadline: Deadline) -> T:
         """Run `once` until it succeeds, with growing pauses, or raise by the deadline."""
-        delay, reason, self._hint = FIRST_DELAY, None, ""
+        delay, reason = FIRST_DELAY, None
         while True:
             try:
-                return self._on_a_live_channel(once, deadline)
+                result = self._on_a_live_channel(once, deadline)
+                self._hint = ""
+                return result
             except NotYet as error:
                 reason = str(error)
             except grpc.RpcError as error:
@@ -192,24 +224,25 @@ class Connection:
         wait(calls, share, FIRST_COMPLETED)
         if first.done() or (ping.done() and ping.result()):  # the channel lives: wait for a slow answer
             return first.result()
-        other = self._open()
+        other = self._beside(channel)
         return self._first_answer(first, channel, self._threads.submit(once, other), other)
 
     def _first_answer(self, first: Future[T], channel: ServerChannel, second: Future[T], other: ServerChannel) -> T:
         """Return the first answer of two channels and keep its channel; where the first fails, wait for the second."""
         wait((first, second), return_when=FIRST_COMPLETED)
+        if second.done() and other.is_closed:  # another call has gone on with the first channel
+            wait((first,))
         answered = first.done() and (first.exception() is None or isinstance(first.exception(), BottleFitError))
         result, kept, dropped = (first, channel, other) if answered else (second, other, channel)
         wait((result,))
-        self._channel = kept
-        dropped.close()
+        self._keep(kept, dropped)
         return result.result()
 
-    def _is_alive(self, details: str, deadline: Deadline) -> bool:
-        """Return whether the channel answers a ping. A server whose queue is full may answer UNAVAILABLE, too."""
-        if self._channel is None or any(message in details for message in LOST):
+    def _is_alive(self, channel: ServerChannel | None, details: str, deadline: Deadline) -> bool:
+        """Return whether a channel answers a ping. A server whose queue is full may answer UNAVAILABLE, too."""
+        if channel is None or any(message in details for message in LOST):
             return False
-        return self._channel.ping(min(max(PING_SECONDS, 1.5 * self._last_seconds), deadline.left()))
+        return channel.ping(min(max(PING_SECONDS, 1.5 * self._last_seconds), deadline.left()))
 
     def _reason_to_retry(self, error: Any, deadline: Deadline) -> str | None:
         """Return why an attempt failed, where another one may succeed; None where the time is up.
@@ -217,14 +250,14 @@ class Connection:
         Raises:
             UserError, ProtocolError: another attempt would fail too.
         """
-        code, details = error.code(), one_line(error.details() or "")
+        code, details, channel = error.code(), one_line(error.details() or ""), self._channel
         line = status_line(error)
         kind = kind_of(code, details)
         if kind is not Kind.RETRYABLE:
             error_class = ProtocolError if kind is Kind.THIS_IMAGE else UserError
             raise error_class(f"{self.server} answered {line}") from None
-        if code in BROKEN and not self._is_alive(details, deadline):
-            self.close()
+        if code in BROKEN and not self._is_alive(channel, details, deadline):
+            self._drop(channel)
             problem = tls.find_problem(details, self._address, self._files, min(1.0, deadline.left()))
             if problem is not None and problem.permanent:
                 raise UserError(problem.text) from None
@@ -233,5 +266,5 @@ class Connection:
         if code is not grpc.StatusCode.DEADLINE_EXCEEDED or deadline.left():
             return line
         if deadline.seconds <= 3 * SHORTEST_SHARE:  # there was no time for a ping
-            self.close()
+            self._drop(channel)
         return None

@@ -1,9 +1,12 @@
 """The bytes and segments that TCP sent over one connection, as Linux counts them."""
 
+import contextlib
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 # Offsets in struct tcp_info of linux/tcp.h, which grows only at its end; bytes_sent came with Linux 4.19.
@@ -24,6 +27,18 @@ class Sent(NamedTuple):
     connection: int
 
 
+@dataclass
+class Span:
+    """What one call sent.
+
+    Attributes:
+        before, after: the counters; None where they are unknown, and where another call used the connection too.
+    """
+
+    before: Sent | None = None
+    after: Sent | None = None
+
+
 class Meter:
     """Reads the counters of the connection to `port` that this process opens after the meter was made.
 
@@ -37,12 +52,34 @@ class Meter:
         self._port = port
         self._foreign = {inode for _, inode in _open_sockets()}
         self._socket: tuple[int, int] | None = None  # file descriptor and inode
+        self._lock = threading.Lock()
+        self._begun = self._running = 0  # calls
+        self._is_closed = False
+
+    @contextlib.contextmanager
+    def span(self) -> Iterator[Span]:
+        """Count what a call sends, from any thread. The counters are complete after the block."""
+        with self._lock:
+            self._begun, self._running = self._begun + 1, self._running + 1
+            number, alone, span = self._begun, self._running == 1, Span(self.sent())
+        try:
+            yield span
+            with self._lock:
+                span.after = self.sent()
+                if span.after is None:  # gRPC has reconnected
+                    self.find()
+                    span.after = self.sent()
+                if not alone or self._begun != number:
+                    span.before = span.after = None
+        finally:
+            with self._lock:
+                self._running -= 1
 
     def find(self) -> None:
         """Look for the connection. Call this after an answer came over it, when it certainly exists."""
-        if self._is_open():
+        if self._is_closed or self._is_open():
             return
-        self.close()
+        self._let_go()
         others = self._foreign | Meter._taken
         matches = [(fd, inode) for fd, inode in _open_sockets() if inode not in others and _port(fd) == self._port]
         if len(matches) == 1:
@@ -61,7 +98,11 @@ class Meter:
         return Sent(sent, segments, self._socket[1])
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection; there are no more counters."""
+        self._is_closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._socket is not None:
             Meter._taken.discard(self._socket[1])
         self._socket = None

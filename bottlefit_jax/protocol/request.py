@@ -11,7 +11,7 @@ from bottlefit_jax.protocol.stubs import pb
 
 
 class RequestMaker:
-    """Makes the ModelInferRequests of one head; what they have in common is made once. For one thread at a time."""
+    """Makes the ModelInferRequests of one head; what they have in common is made once. For any number of threads."""
 
     def __init__(
         self,
@@ -44,14 +44,15 @@ class RequestMaker:
         self._request.parameters[HEAD].string_param = manifest.head.id[:ID_DIGITS]
 
     def request(self, content: bytes, version: str, seconds: float) -> Any:
-        """Return the request for one image. The next call changes the same message.
+        """Return the request for one image.
 
         Args:
             content: the payload, or the values of [h, w, c] uint8.
             version: of the model; empty for the newest.
             seconds: that the server may take.
         """
-        request = self._request
+        request = pb.ModelInferRequest()
+        request.CopyFrom(self._request)
         request.raw_input_contents[0] = pack([content]) if self._payload else content
         request.model_version = version
         if self._timeout:

@@ -1,16 +1,22 @@
 """Servers that are away for a while, and connections that die silently."""
 
 import contextlib
+import functools
 import socket
 import threading
+import time
 from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import numpy as np
 import pytest
 
 from bottlefit_jax.edge import connection
-from bottlefit_jax.edge.channel import ServerChannel
+from bottlefit_jax.edge.call_plan import Encoded
+from bottlefit_jax.edge.channel import Deadline, ServerChannel
 from bottlefit_jax.edge.client import EdgeClient, Unavailable
+from bottlefit_jax.edge.connection import Connection
 from tests.edge.server import serve
 
 
@@ -162,3 +168,38 @@ def test_a_full_queue_does_not_cost_connections(bundle, server, tail, image):
             thread.join()
     assert len(tail.requests) == 24
     assert len(tail.peers) == 6
+
+
+def test_a_connection_that_died_under_several_requests_is_replaced_once(bundle, proxy, tail, image):
+    latent = int(image[1:30, 2:31].sum()) % 10
+    with EdgeClient(bundle, proxy.address) as client:
+        client.infer(image)
+        several = Connection(client.manifest, proxy.address, calls=4)
+        send = functools.partial(several.infer, Encoded(image[1:30, 2:31].tobytes()), Deadline(60))
+        with ThreadPoolExecutor(4) as threads, contextlib.closing(several):
+            assert send().before is not None
+            for count in range(1, 4):
+                proxy.freeze()
+                with a_tenth_of_a_second_is_silence():
+                    answers = [call.result() for call in [threads.submit(send) for _ in range(4)]]
+                for answer in answers:
+                    assert np.frombuffer(answer.response.raw_output_contents[0], np.float32).argmax() == latent
+                assert proxy.connections == 2 + count
+
+
+def test_calls_at_once_are_answered_and_their_bytes_are_not_mistaken_for_each_others(bundle, server, tail, image):
+    with EdgeClient(bundle, server) as client:
+        several = Connection(client.manifest, server, calls=3)
+        send = functools.partial(several.infer, Encoded(image[1:30, 2:31].tobytes()), Deadline(60))
+        with ThreadPoolExecutor(3) as threads, contextlib.closing(several):
+            alone = [send(), send()]
+            tail.gate.clear()
+            calls = [threads.submit(send) for _ in range(3)]
+            while len(tail.requests) < 5:
+                time.sleep(0.01)
+            tail.gate.set()
+            together = [call.result() for call in calls]
+            alone.append(send())
+    assert [answer.before is None for answer in alone] == [False] * 3
+    assert [(answer.before, answer.after) for answer in together] == [(None, None)] * 3
+    assert len(tail.peers) == 1
