@@ -30,7 +30,7 @@ EXPORTS = {
         "Source Unlabelled check_images class_columns default_resize describe_order eval_batches match_labels "
         "open_images open_source read_labels spread steps_per_epoch train_batches"
     ),
-    "edge": "BytesSent EdgeClient ImageError Interpreter Prediction ProtocolError Timings Unavailable",
+    "edge": "BytesSent EdgeClient ImageError Interpreter Prediction ProtocolError Result Timings Unavailable",
     "errors": "BottleFitError ParityError ProtocolError Unavailable UserError is_disk_full quote write_error",
     "evaluation": (
         "Alternative NetworkResult Report StageSummary StudentResult calibrate correct_counts count_params "

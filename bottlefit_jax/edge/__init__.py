@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bottlefit_jax.edge.client import EdgeClient, ImageError, ProtocolError, Unavailable
     from bottlefit_jax.edge.prediction import BytesSent, Prediction, Timings
     from bottlefit_jax.edge.runtimes.litert import Interpreter
+    from bottlefit_jax.edge.stream import Result
 
 # gRPC's default resolver asks DNS servers only and does not find mDNS names such as raspberrypi.local. No channel
 # option selects the resolver: gRPC reads this variable once, when it is imported. A value that is set stays.
@@ -27,6 +28,7 @@ __all__ = [
     "Interpreter",
     "Prediction",
     "ProtocolError",
+    "Result",
     "Timings",
     "Unavailable",
 ]
@@ -37,5 +39,6 @@ __getattr__ = exports(
         "client": ("EdgeClient", "ImageError", "ProtocolError", "Unavailable"),
         "runtimes.litert": ("Interpreter",),
         "prediction": ("BytesSent", "Prediction", "Timings"),
+        "stream": ("Result",),
     },
 )

@@ -1,4 +1,4 @@
-"""Frames of a camera, by Picamera2 where it is installed, as on a Raspberry Pi, else by OpenCV.
+"""Frames of a camera or a video file, by Picamera2 where it is installed, as on a Raspberry Pi, else by OpenCV.
 
 A separate thread opens and reads the camera, so that a camera that hangs is an error.
 """
@@ -7,7 +7,9 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,71 @@ from bottlefit_jax.errors import Unavailable, UserError
 
 OPEN_SECONDS, READ_SECONDS = 30.0, 10.0  # the longest wait for the first frame (streams start slowly), and for others
 CLOSE_SECONDS = 2.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a camera that vanished is opened again; they double
 
 
-def frames(source: str | int) -> Iterator[np.ndarray]:
+@dataclass(frozen=True)
+class Mode:
+    """How a camera is asked to work; it may do otherwise.
+
+    Attributes:
+        size: (width, height) of its frames, pixels; None leaves it to the camera.
+        rate: frames a second; None leaves it to the camera.
+    """
+
+    size: tuple[int, int] | None = None
+    rate: float | None = None
+
+
+def lasting(source: str | int, mode: Mode, note: Callable[[str], object]) -> Iterator[np.ndarray]:
+    """Read frames of a camera, and open it again where it vanishes, until the iterator is closed.
+
+    Args:
+        source: as of `frames`.
+        mode: of the camera.
+        note: called with a line that says why the camera is opened again.
+
+    Raises:
+        UserError, Unavailable: as `frames`, before the first frame.
+    """
+    seen, pause = False, FIRST_PAUSE
+    while True:
+        try:
+            for frame in frames(source, mode):
+                yield frame
+                seen, pause = True, FIRST_PAUSE
+        except (UserError, Unavailable) as error:
+            if not seen:
+                raise
+            note(f"{error}; it is opened again in {pause:g} seconds")
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def frames_of_file(path: str) -> Iterator[np.ndarray]:
+    """Read the frames of a video file, to its end.
+
+    Raises:
+        UserError: OpenCV cannot read it.
+    """
+    first = True
+    try:
+        for frame in frames(path):
+            yield frame
+            first = False
+    except Unavailable:
+        if first:
+            raise UserError(f"{path} is not a video that OpenCV can read") from None
+
+
+def frames(source: str | int, mode: Mode | None = None) -> Iterator[np.ndarray]:
     """Read frames of a camera until the iterator is closed.
 
     Args:
         source: the camera's number; a device (or a video file) such as /dev/video0; a URL; or a GStreamer pipeline,
             such as `nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR !
             appsink`.
+        mode: of the camera; None leaves it to the camera. A pipeline and a URL have their own.
 
     Returns:
         An iterator over [H, W, 3] uint8, in RGB order.
@@ -33,16 +91,16 @@ def frames(source: str | int) -> Iterator[np.ndarray]:
         UserError: neither library is installed and works, or there is no such camera.
         Unavailable: the camera gives no frame.
     """
-    name = name_of(source)
+    name, mode = name_of(source), mode or Mode()
     if not str(source).isdecimal():
-        return _in_thread(lambda: _by_opencv(source, name), name)
+        return _in_thread(lambda: _by_opencv(source, name, mode), name)
     if len(str(source)) > 4:  # may not fit into a C integer
         raise UserError(f"no {name}: a camera's number has at most 4 digits")
     number = int(source)
     picamera2 = _picamera2(number)
     if picamera2 is None:
-        return _in_thread(lambda: _by_opencv(number, name), name)
-    return _in_thread(lambda: _by_picamera2(picamera2, number), name)
+        return _in_thread(lambda: _by_opencv(number, name, mode), name)
+    return _in_thread(lambda: _by_picamera2(picamera2, number, mode), name)
 
 
 def name_of(source: str | int) -> str:
@@ -98,12 +156,14 @@ def _picamera2(number: int) -> Any:
     return Picamera2
 
 
-def _by_picamera2(picamera2: Any, number: int) -> Generator[np.ndarray]:
+def _by_picamera2(picamera2: Any, number: int, mode: Mode) -> Generator[np.ndarray]:
     camera = None
     try:
         camera = picamera2(number)
         # Picamera2 names the bytes of a word: BGR888 has red first in memory
-        camera.configure(camera.create_video_configuration(main={"format": "BGR888", "size": (640, 480)}))
+        main = {"format": "BGR888", "size": mode.size or (640, 480)}
+        controls = {} if mode.rate is None else {"controls": {"FrameRate": mode.rate}}
+        camera.configure(camera.create_video_configuration(main=main, **controls))
         camera.start()
         while True:
             yield np.asarray(camera.capture_array())
@@ -114,7 +174,7 @@ def _by_picamera2(picamera2: Any, number: int) -> Generator[np.ndarray]:
             camera.close()
 
 
-def _by_opencv(source: int | str, name: str) -> Generator[np.ndarray]:
+def _by_opencv(source: int | str, name: str, mode: Mode) -> Generator[np.ndarray]:
     try:
         import cv2
     except ModuleNotFoundError as error:
@@ -137,6 +197,11 @@ def _by_opencv(source: int | str, name: str) -> Generator[np.ndarray]:
         if not camera.isOpened():
             raise UserError(f"no {name} that OpenCV can open")
         camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # read the newest frame, not one from before the last answer
+        if mode.size is not None:
+            camera.set(cv2.CAP_PROP_FRAME_WIDTH, mode.size[0])
+            camera.set(cv2.CAP_PROP_FRAME_HEIGHT, mode.size[1])
+        if mode.rate is not None:
+            camera.set(cv2.CAP_PROP_FPS, mode.rate)
         while True:
             ok, frame = camera.read()
             if not ok:

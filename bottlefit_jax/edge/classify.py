@@ -1,15 +1,13 @@
 """The device's command: its flags, its loop over images or frames, its output."""
 
 import argparse
-import dataclasses
-import itertools
 import json
-import os
+import socket
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.edge.path import LOCAL
@@ -33,6 +31,7 @@ LIMITS = {
     "top": (1, INT32_MAX),
     "frames": (1, INT32_MAX),
     "tail_version": (1, INT32_MAX),
+    "camera_rate": (0.01, 1000),
 }
 
 
@@ -45,6 +44,9 @@ class ClassifyOptions:
         images: files and folders; empty with a camera.
         camera: its source, as `camera.frames` takes it; None for `images`.
         frames: of the camera; None until Ctrl-C.
+        camera_size, camera_rate: (width, height) of its frames in pixels, and frames a second; None: its own.
+        device_id: that the JSON objects of a camera's frames name.
+        wait: wait for a server that does not answer at the start, however long.
         server: HOST:PORT; None runs the whole network here.
         local: run the whole network here where the server's answer would come too late.
         policy: of the path of each image, as EdgeClient takes it.
@@ -65,6 +67,10 @@ class ClassifyOptions:
     images: Sequence[Path] = ()
     camera: str | None = None
     frames: int | None = None
+    camera_size: tuple[int, int] | None = None
+    camera_rate: float | None = None
+    device_id: str = field(default_factory=socket.gethostname)
+    wait: bool = False
     server: str | None = None
     local: bool = False
     policy: str = FIXED
@@ -114,7 +120,15 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
         "GStreamer pipeline that ends in appsink",
     )
     add("--frames", type=int, metavar="N", help="with --camera: stop after N frames")
-    add("--json", action="store_true", help="print a JSON object a line instead of a table")
+    add("--camera-size", type=_size, metavar="WxH", help="of the camera's frames, pixels (default: the camera's own)")
+    add("--camera-rate", type=float, metavar="N", help="frames a second that the camera shall give (default: its own)")
+    add("--device-id", default=socket.gethostname(), metavar="NAME", help="in a camera's JSON (default: %(default)s)")
+    add("--wait", action="store_true", help="wait for a server that does not answer at the start")
+    add(
+        "--json",
+        action="store_true",
+        help="print a JSON object a line instead of a table; of a camera also wherever the output is no terminal",
+    )
     add(
         "--top",
         type=int,
@@ -189,6 +203,7 @@ def run(options: ClassifyOptions) -> int:
     Raises:
         UserError: no other image would succeed either.
     """
+    from bottlefit_jax.edge import live
     from bottlefit_jax.edge.client import ImageError, ProtocolError, Unavailable
     from bottlefit_jax.edge.image import files_in
 
@@ -197,17 +212,36 @@ def run(options: ClassifyOptions) -> int:
     failed = False
     with _client(options) as client:
         if options.server is not None and not options.local:  # with a local network the server may come later
-            client.connect()
+            _connect(client, options.wait)
+        if options.camera is not None:
+            return live.run(client, options)
         show = _as_json if options.json else _Table(files, client.manifest.labels, options.top or 1)
-        for name, image in _images(options, files):
+        for file in files:
             try:
-                prediction = client.infer_local(image) if options.server is None else client.infer(image)
+                prediction = client.infer_local(file) if options.server is None else client.infer(file)
             except (ImageError, Unavailable, ProtocolError) as error:
                 failed = True
-                print_error(error if name in str(error) else f"{name}: {error}")
+                print_error(error if str(file) in str(error) else f"{file}: {error}")
             else:
-                print(show(name, prediction), flush=True)
+                print(show(str(file), prediction), flush=True)
     return int(failed)
+
+
+def _connect(client: "EdgeClient", wait: bool) -> None:
+    """Check that the server is there, or wait until it is."""
+    from bottlefit_jax.edge.client import Unavailable
+
+    said = False
+    while True:
+        try:
+            client.connect()
+            return
+        except Unavailable as error:
+            if not wait:
+                raise
+            if not said:
+                print(f"waiting: {error}", file=sys.stderr, flush=True)
+            said = True
 
 
 def _client(options: ClassifyOptions) -> "EdgeClient":
@@ -246,35 +280,9 @@ def _print_any_name() -> None:
         reconfigure(errors="backslashreplace")
 
 
-def _images(options: ClassifyOptions, files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Yield names and images: the files, or the camera's frames."""
-    if options.camera is None:
-        yield from ((str(file), file) for file in files)
-        return
-    # OpenCV reports every attempt to open a camera; our error says it in one line
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from bottlefit_jax.edge import camera
-
-    name = camera.name_of(options.camera)
-    for count, frame in enumerate(itertools.islice(camera.frames(options.camera), options.frames), 1):
-        yield f"{name} frame {count}", frame
-
-
 def _as_json(name: str, prediction: "Prediction") -> str:
     r"""Return a JSON object in one line. Bytes of a name that are not UTF-8 are Python's surrogates, `\udc80` on."""
-    line = {
-        "file": name,
-        "label": prediction.label,
-        "index": prediction.index,
-        "probability": prediction.probability,
-        "timings": dataclasses.asdict(prediction.timings),
-        "bytes_sent": dataclasses.asdict(prediction.bytes_sent),
-        "route": dataclasses.asdict(prediction.route),
-    }
-    if len(prediction.top) > 1:
-        line["top"] = [dict(zip(("label", "index", "probability"), row, strict=True)) for row in prediction.top]
-    return json.dumps(line)
+    return json.dumps({"file": name, **prediction.to_json()})
 
 
 class _Table:
@@ -311,3 +319,11 @@ def _path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # no such user: the file's name begins with ~
         return Path(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return the two numbers of 1280x720."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: give one such as 1280x720")
+    return int(width), int(height)

@@ -5,7 +5,7 @@ with EdgeClient("bundles/digits", "localhost:8001") as client:
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,29 @@ import numpy as np
 
 from bottlefit_jax.bundle import RAW, Manifest, read_bundle
 from bottlefit_jax.edge import tls as tls_files
-from bottlefit_jax.edge.adaptive import Adaptive, Outcome
+from bottlefit_jax.edge.adaptive import Adaptive
 from bottlefit_jax.edge.call_plan import Encoded, Preferences
-from bottlefit_jax.edge.channel import Answer, Deadline
+from bottlefit_jax.edge.channel import Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.image import ImageError, preprocess
-from bottlefit_jax.edge.path import LOCAL, paths_of
+from bottlefit_jax.edge.newest import Frame, in_turn, newest
+from bottlefit_jax.edge.path import paths_of
 from bottlefit_jax.edge.policy import FIXED, Policy
-from bottlefit_jax.edge.prediction import BytesSent, Prediction, Route, Timings, bytes_sent, server_times
+from bottlefit_jax.edge.prediction import Prediction, Route
+from bottlefit_jax.edge.predictor import Predictor
 from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES, check_file, choose, open_head
 from bottlefit_jax.edge.runtimes.litert import Interpreter
+from bottlefit_jax.edge.sending import Sending
+from bottlefit_jax.edge.stream import Finish, Result, classify, classify_sent
 from bottlefit_jax.errors import ProtocolError, Unavailable, UserError
-from bottlefit_jax.protocol.classification import likeliest
-from bottlefit_jax.protocol.names import OUTPUT
 from bottlefit_jax.protocol.response import softmax
-from bottlefit_jax.protocol.response_checks import classes_of, vector_of
 
 __all__ = ["EdgeClient", "ImageError", "ProtocolError", "Unavailable"]
 
 MAX_DEADLINE_MS, MAX_THREADS = 3_600_000, 1024
 TOP = 5  # classes of a prediction
+IN_FLIGHT, MAX_IN_FLIGHT = 8, 64  # images of a stream that are on their way at once
 
 
 class EdgeClient:
@@ -113,7 +115,7 @@ class EdgeClient:
         self._adaptive: Adaptive | None = None
         if server is None:
             self.manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
-            self._top = min(top, self.manifest.model.num_classes)
+            self._predictor = Predictor(self.manifest, top)
             return
 
         def needed(manifest: Manifest) -> tuple[str, ...]:
@@ -126,16 +128,17 @@ class EdgeClient:
         if policy == AUTO and self.manifest.rates:
             rate = self.manifest.rates[0].id  # the policy names one for each image
         self._head = DeviceHead(head, files, rate)
-        self._top = min(top, self.manifest.model.num_classes)
+        self._predictor = Predictor(self.manifest, top)
         encrypted = tls or any(path is not None for path in (tls_ca, tls_cert, tls_key))
         self._connection = Connection(
             self.manifest,
             server,
-            preferences=Preferences(self._head.rates, 0 if full else self._top),
+            preferences=Preferences(self._head.rates, 0 if full else self._predictor.top),
             files=tls_files.check_files(ca=tls_ca, cert=tls_cert, key=tls_key) if encrypted else None,
             token=token,
             compress=compress,
             version=version,
+            calls=MAX_IN_FLIGHT,
         )
         if policy == AUTO:
             self._adaptive = self._create_adaptive(local)
@@ -171,16 +174,13 @@ class EdgeClient:
                 too.
         """
         self._to_server()
-        started = time.perf_counter()
-        deadline = Deadline(self._deadline_seconds)
-        assert self._head is not None
+        if self._adaptive is None:
+            return self._send(self._prepare(image))
+        started, deadline = time.perf_counter(), Deadline(self._deadline_seconds)
         pixels = preprocess(image, self.manifest.image)
         preprocessed = time.perf_counter()
-        if self._adaptive is not None:
-            outcome = self._adaptive.answer(pixels, deadline)
-            return self._prediction_of(outcome, preprocessed - started, time.perf_counter() - started)
-        latent = self._head.run(pixels)
-        return self._send(latent, deadline, started, preprocessed, time.perf_counter())
+        outcome = self._adaptive.answer(pixels, deadline)
+        return self._predictor.of_outcome(outcome, preprocessed - started, time.perf_counter() - started)
 
     def infer_latent(self, latent: Any) -> Prediction:
         """Classify a latent that a head of one's own gave, with the tail on the server.
@@ -194,35 +194,64 @@ class EdgeClient:
         """
         self._to_server()
         started = time.perf_counter()
-        return self._send(np.asarray(latent), Deadline(self._deadline_seconds), started, started, started)
+        deadline = Deadline(self._deadline_seconds)
+        return self._send(self._encode(np.asarray(latent), deadline, started, started, started))
 
-    def _send(
+    def stream(self, images: Iterable[Any], *, in_flight: int = IN_FLIGHT, drop: bool = False) -> Generator[Result]:
+        """Classify images while others are on their way to the server, and yield their results in order.
+
+        A thread takes the images and runs the head. An image whose deadline passes, or that is invalid, is a result
+        with an error, and the stream goes on. With policy "auto", and without a server, one image is classified at a
+        time.
+
+        Args:
+            images: each as in `infer`; the iterator is closed at the end.
+            in_flight: images that were sent and have no answer yet, at most.
+            drop: the images come by themselves, as a camera's: take the newest, and drop those that there is no time
+                for.
+
+        Raises:
+            UserError: no further image can be classified, as in `infer`; or `in_flight` is out of range.
+            Unavailable: `images` says that there are no more.
+        """
+        if not 1 <= in_flight <= MAX_IN_FLIGHT:
+            raise UserError(f"in_flight is {in_flight}: give 1 to {MAX_IN_FLIGHT}")
+        frames = newest(images) if drop else in_turn(images)
+        if self._connection is None or self._adaptive is not None:
+            return classify(frames, self._begin_alone, in_flight=1)
+        return classify_sent(
+            frames, self._prepare, self._connection.infer, self._predictor.of_answer, in_flight=in_flight
+        )
+
+    def _begin_alone(self, frame: Frame) -> Finish:
+        prediction = self.infer_local(frame.image) if self._connection is None else self.infer(frame.image)
+        return lambda: prediction
+
+    def _prepare(self, image: Any) -> Sending:
+        """Return what is sent of an image. Its deadline begins now."""
+        started, deadline = time.perf_counter(), Deadline(self._deadline_seconds)
+        assert self._head is not None
+        pixels = preprocess(image, self.manifest.image)
+        preprocessed = time.perf_counter()
+        return self._encode(self._head.run(pixels), deadline, started, preprocessed, time.perf_counter())
+
+    def _encode(
         self, latent: np.ndarray, deadline: Deadline, started: float, preprocessed: float, ran: float
-    ) -> Prediction:
-        """Send what the head gave, and return the prediction; times as of `time.perf_counter`."""
-        head, connection = self._head, self._to_server()
+    ) -> Sending:
+        """Return what is sent of what the head gave; times as of `time.perf_counter`."""
+        head = self._head
         assert head is not None
         latent = head.quantise(latent)
         quantized = ran if head.quantises else time.perf_counter()
         payload = head.encode(latent)
-        encoded = time.perf_counter()
-        answer = connection.infer(Encoded(latent.tobytes(), payload), deadline)
-        top, probabilities = self._scores(answer)
-        answered = time.perf_counter()
-        queue, decode, tail = server_times(answer)
-        timings = Timings(
-            preprocess=1000 * (preprocessed - started),
-            head=1000 * (ran - preprocessed),
-            quantizer=1000 * (quantized - ran),
-            encode=0.0 if payload is None else 1000 * (encoded - quantized),
-            network=1000 * (answered - encoded) - (queue or 0) - (decode or 0) - (tail or 0),
-            queue=queue,
-            decode=decode,
-            tail=tail,
-            total=1000 * (answered - started),
-        )
+        encoded = quantized if payload is None else time.perf_counter()
         route = Route(RAW if head.rate is None or payload is None else head.rate.id, "every image is sent at this rate")
-        return self._prediction(top, timings, bytes_sent(answer), probabilities, route)
+        image = Encoded(latent.tobytes(), payload)
+        return Sending(image, deadline, route, started, preprocessed, ran, quantized, encoded)
+
+    def _send(self, sending: Sending) -> Prediction:
+        answer = self._to_server().infer(sending.image, sending.deadline)
+        return self._predictor.of_answer(sending, answer, time.perf_counter())
 
     def _create_adaptive(self, local: bool) -> Adaptive:
         """Return what chooses paths; the local network is loaded, and its and the head's times are measured."""
@@ -238,32 +267,6 @@ class EdgeClient:
             example=np.zeros((height, width, 3), np.uint8),
         )
 
-    def _prediction_of(self, outcome: Outcome, preprocess: float, total: float) -> Prediction:
-        """Return the prediction of what the policy chose; times in seconds."""
-        if outcome.answer is None:
-            assert outcome.probabilities is not None
-            top, probabilities = _classes(outcome.probabilities, self._top), outcome.probabilities
-            sent, queue, decode, tail = BytesSent(0, 0, 0, 0, 0), 0.0, 0.0, 0.0
-        else:
-            top, probabilities = self._scores(outcome.answer)
-            sent, (queue, decode, tail) = bytes_sent(outcome.answer), server_times(outcome.answer)
-        head, encode = outcome.head + outcome.local, outcome.encode
-        rest = total - preprocess - head - encode
-        timings = Timings(
-            preprocess=1000 * preprocess,
-            head=1000 * head,
-            quantizer=0.0,
-            encode=1000 * encode,
-            network=1000 * rest - (queue or 0) - (decode or 0) - (tail or 0),
-            queue=queue,
-            decode=decode,
-            tail=tail,
-            total=1000 * total,
-        )
-        choice = outcome.choice
-        route = Route(outcome.path.name, choice.reason, 1000 * choice.expected, choice.probability)
-        return self._prediction(top, timings, sent, probabilities, route)
-
     def infer_local(self, image: Any) -> Prediction:
         """Classify an image with the whole network on this device, from the bundle's file for local runs.
 
@@ -278,13 +281,7 @@ class EdgeClient:
         pixels = preprocess(image, self.manifest.image)
         preprocessed = time.perf_counter()
         probabilities = softmax(network.run(pixels))
-        ran = time.perf_counter()
-        head, total = 1000 * (ran - preprocessed), 1000 * (ran - started)
-        none = dict.fromkeys(("quantizer", "encode", "network", "queue", "decode", "tail"), 0.0)
-        timings = Timings(total - head, head, **none, total=total)
-        sent = BytesSent(0, 0, 0, 0, 0)
-        route = Route(LOCAL, "every image runs here")
-        return self._prediction(_classes(probabilities, self._top), timings, sent, probabilities, route)
+        return self._predictor.of_local(probabilities, preprocessed - started, time.perf_counter() - preprocessed)
 
     def close(self) -> None:
         """End the connection."""
@@ -315,31 +312,3 @@ class EdgeClient:
             check_file(network, name, self.manifest, (self.manifest.model.num_classes,), (np.float32,))
             self._network = network
         return self._network
-
-    def _label(self, index: int) -> str:
-        return self.manifest.labels[index] if self.manifest.labels else str(index)
-
-    def _scores(self, answer: Answer) -> tuple[list[tuple[int, float]], np.ndarray | None]:
-        """Return the likeliest classes of an answer, and the probabilities of all if the answer has them."""
-        name, classes = answer.output
-        if classes:
-            return classes_of(answer.response, self.manifest, classes), None
-        values = vector_of(answer.response, self.manifest, name)
-        probabilities = softmax(values) if name == OUTPUT else values
-        return _classes(probabilities, self._top), probabilities
-
-    def _prediction(
-        self,
-        best: list[tuple[int, float]],
-        timings: Timings,
-        bytes_sent: BytesSent,
-        probabilities: np.ndarray | None,
-        route: Route,
-    ) -> Prediction:
-        top = tuple((self._label(index), index, probability) for index, probability in best)
-        return Prediction(*top[0], timings, bytes_sent, top, probabilities, route)
-
-
-def _classes(probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """Return the likeliest classes as pairs of index and probability."""
-    return [(index, float(probabilities[index])) for index in likeliest(probabilities, count).tolist()]

@@ -1,6 +1,7 @@
 """What the device says about an image: its classes, how long each step took, and what was sent."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,20 @@ class Prediction:
     top: tuple[tuple[str, int, float], ...] = field(repr=False)
     probabilities: np.ndarray | None = field(repr=False, compare=False)
     route: Route = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as the command prints them; "top" only where it has more than one class."""
+        values = {
+            "label": self.label,
+            "index": self.index,
+            "probability": self.probability,
+            "timings": asdict(self.timings),
+            "bytes_sent": asdict(self.bytes_sent),
+            "route": asdict(self.route),
+        }
+        if len(self.top) > 1:
+            values["top"] = [dict(zip(("label", "index", "probability"), row, strict=True)) for row in self.top]
+        return values
 
 
 def server_times(answer: Answer) -> tuple[float | None, float | None, float | None]:

@@ -10,7 +10,7 @@ import onnx.numpy_helper
 import pytest
 from PIL import Image
 
-from bottlefit_jax.bundle import Manifest, write_manifest
+from bottlefit_jax.bundle import Manifest, read_bundle, write_manifest
 from bottlefit_jax.edge import channel, client, connection
 from export import litert
 from tests.bundle import example
@@ -84,6 +84,13 @@ def rated(bundle, tmp_path_factory):
 @pytest.fixture
 def tail(bundle):
     return Tail(json.loads((bundle / "manifest.json").read_text()))
+
+
+@pytest.fixture
+def taker(tail, rated):
+    """The tail, which takes the payloads of `rated`."""
+    tail.rates = read_bundle(rated).read_rates()
+    return tail
 
 
 @pytest.fixture

@@ -6,19 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.edge import adaptive
 from bottlefit_jax.edge.client import EdgeClient, Unavailable
 from bottlefit_jax.edge.outstanding import Outstanding
 from bottlefit_jax.errors import UserError
 from tests.edge.test_client import latent_of, refusal
-
-
-@pytest.fixture
-def taker(tail, rated):
-    """The tail, which takes the payloads of `rated`."""
-    tail.rates = read_bundle(rated).read_rates()
-    return tail
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,15 @@
+import dataclasses
+import io
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -14,8 +20,12 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.edge import live
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.edge.prediction import BytesSent, Prediction, Route, Timings
+from bottlefit_jax.edge.stream import Result
 from bottlefit_jax.errors import Unavailable
+from tests.edge.server import serve
 
 ROOT = Path(__file__).parents[2]
 
@@ -229,10 +239,17 @@ def test_ctrl_c_keeps_the_lines_that_were_printed(bundle, server, tail, folder):
 
 
 def test_the_camera_gives_as_many_frames_as_asked_for(bundle, server, image, capsys, monkeypatch):
-    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda number: iter([image] * 9))
-    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "2", "--json"]) == 0
-    found = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
-    assert found == ["camera 0 frame 1", "camera 0 frame 2"]
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda source, mode: itertools.repeat(image))
+    command = ["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "2", "--device-id", "door 3"]
+    before = time.time()
+    assert main(command) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in lines] == [f"camera 0 frame {line['frame']}" for line in lines]
+    first, second = lines
+    assert first["frame"] + second["dropped"] - first["dropped"] + 1 == second["frame"]
+    assert before <= first["taken"] <= second["taken"] <= time.time()
+    assert {line["device"] for line in lines} == {"door 3"}
+    assert {line["route"]["path"] for line in lines} == {"raw"}
 
 
 def test_a_missing_camera_is_one_line(bundle, server, capsys, monkeypatch):
@@ -241,16 +258,94 @@ def test_a_missing_camera_is_one_line(bundle, server, capsys, monkeypatch):
     assert "no camera 5" in refused(capsys, "--bundle", bundle, "--server", server, "--camera", "5")
 
 
-def test_a_camera_that_gives_no_frame_ends_the_run_with_one_line(bundle, server, image, capsys, monkeypatch):
-    def frames(source):
+def test_a_camera_that_gives_no_first_frame_ends_the_run_with_one_line(bundle, server, capsys, monkeypatch):
+    def frames(source, mode):
+        raise Unavailable("camera 0 gave no frame for 30 seconds")
+        yield
+
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", frames)
+    assert "camera 0 gave no frame for 30 seconds" in refused(
+        capsys, "--bundle", bundle, "--server", server, "--camera", "0"
+    )
+
+
+def test_a_camera_that_vanishes_is_opened_again(bundle, server, image, capsys, monkeypatch):
+    def frames(source, mode):
         yield image
         raise Unavailable("camera 0 gave no frame for 10 seconds")
 
     monkeypatch.setattr("bottlefit_jax.edge.camera.frames", frames)
-    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--json"]) == 2
+    monkeypatch.setattr("bottlefit_jax.edge.camera.FIRST_PAUSE", 0.01)
+    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "3"]) == 0
     out, err = capsys.readouterr()
-    assert [json.loads(line)["file"] for line in out.splitlines()] == ["camera 0 frame 1"]
-    assert err == "error: camera 0 gave no frame for 10 seconds\n"
+    assert len(out.splitlines()) == 3
+    assert err.startswith("error: camera 0 gave no frame for 10 seconds; it is opened again in 0.01 seconds\n")
+
+
+def test_a_frame_without_an_answer_is_an_error_and_the_next_one_is_not(
+    bundle, server, tail, image, capsys, monkeypatch, deadlines
+):
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda source, mode: itertools.repeat(image))
+    deadlines[:] = [60.0, 0.4]  # to connect, and of the first frame
+    tail.silences = 1
+    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "3"]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert re.fullmatch(r"error: camera 0 frame \d+: no answer from localhost:\d+ within 400 ms.*\n", err)
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for(bundle, tail, image_file, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    running = []
+    said = threading.Thread(target=lambda: (time.sleep(1), running.append(serve(tail, port=port)[0])))
+    said.start()
+    command = ["--bundle", str(bundle), "--server", f"127.0.0.1:{port}", "--deadline-ms", "300", "--wait"]
+    assert main([*command, str(image_file)]) in (0, 1)  # 300 ms may be too few for this machine, once it is there
+    said.join()
+    running[0].stop(0).wait()
+    lines = capsys.readouterr().err.splitlines()
+    assert re.match(rf"waiting: no answer from 127.0.0.1:{port} within 300 ms", lines[0])
+    assert sum(line.startswith("waiting") for line in lines) == 1
+
+
+def test_a_terminal_gets_one_line_that_says_how_it_goes():
+    terminal = io.StringIO()
+    status = live.StatusLine("camera 0", terminal)
+    timings = Timings(1, 2, 0, 0, 5, 0, 0, 2, 10)
+    sent = BytesSent(100, 50, 10, 160, 2)
+    for number in range(1, 5):
+        timings = dataclasses.replace(timings, total=10.0 * number)
+        path = "local" if number == 2 else "lossless"
+        prediction = Prediction("cat", 3, 0.5, timings, sent, (("cat", 3, 0.5),), None, Route(path, "why"))
+        status.add(Result(number, 0.0, 7, prediction))
+    status.add(Result(5, 0.0, 8, error=Unavailable("no answer")))
+    status.end()
+    last = terminal.getvalue().rstrip().rpartition("\r")[2]
+    assert last.startswith("camera 0: cat  ")
+    assert " frames/s  dropped 8  failed 1  lossless 60 %  local 20 %  p50 20 ms, p95 40 ms" in last
+    assert "\n" not in terminal.getvalue().rstrip()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_cameras_run_in_order(bundle, server, image, signum, code, tmp_path):
+    program = (
+        "import itertools, numpy as np\n"
+        "from bottlefit_jax.cli import command\n"
+        "from bottlefit_jax.edge import camera\n"
+        "image = np.zeros((32, 32, 3), np.uint8)\n"
+        "camera.frames = lambda source, mode: itertools.repeat(image)\n"
+        "from bottlefit_jax.edge.__main__ import main\n"
+        "command.run(main, extra='edge')\n"
+    )
+    flags = ["--bundle", str(bundle), "--server", server, "--camera", "0", "--deadline-ms", "60000"]
+    command = [sys.executable, "-c", program, *flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert json.loads(running.stdout.readline())["device"]
+        running.send_signal(signum)
+        out, err = running.communicate(timeout=100)
+    assert (running.returncode, err) == (code, "")
+    assert all(json.loads(line) for line in out.splitlines())
 
 
 class Closed:
