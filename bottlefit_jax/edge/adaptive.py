@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +38,7 @@ class Outcome:
         probabilities: [classes] of the local network; None where the server answered.
         head, encode: seconds from the pixels to the latent, and to the payload; 0 where neither was computed.
         local: seconds of the local network; 0 where it did not run.
+        ended: when the answer was there, seconds of `time.monotonic`.
     """
 
     path: Path
@@ -46,10 +48,30 @@ class Outcome:
     head: float = 0.0
     encode: float = 0.0
     local: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An image that has a path.
+
+    Attributes:
+        outcome: where the local network has answered; else what there is before the server's answer.
+        pixels: uint8, of the head's size.
+        request: to the server; None where none was made.
+        deadline: of the image.
+        hedge: seconds of `time.monotonic` at which the local network has to begin; None where there is none.
+    """
+
+    outcome: Outcome
+    pixels: np.ndarray
+    request: Request | None
+    deadline: Deadline
+    hedge: float | None
 
 
 class Adaptive:
-    """Takes one image at a time. For one thread at a time."""
+    """Gives images a path with `begin`, in one thread, and waits for what becomes of them with `finish`, in another."""
 
     def __init__(
         self,
@@ -59,6 +81,7 @@ class Adaptive:
         local: Callable[[np.ndarray], np.ndarray] | None,
         *,
         example: np.ndarray,
+        in_flight: int,
     ):
         """Run head and local network a few times, and send nothing yet.
 
@@ -68,67 +91,84 @@ class Adaptive:
             connection: to the server.
             local: pixels -> probabilities [classes], the whole network on this device.
             example: uint8 pixels of the head's size.
+            in_flight: requests without an answer, at most, those included whose deadline is over.
         """
         self.policy, self._head, self._connection, self._local = policy, head, connection, local
         self._local_path = next((path for path in policy.paths if path.work == LOCAL), None)
         self._cheapest = min((path for path in policy.paths if path.work == HEAD), key=lambda path: path.bytes_mean)
-        self._outstanding = Outstanding(connection.infer)
+        self._outstanding = Outstanding(connection.infer, most=in_flight)
+        self._lock = threading.RLock()  # of all that is known: the policy, and the two lines around this one
         self._due: dict[int, float] = {}  # deadlines of requests without an answer, by ticket
         self._overhead = OVERHEAD
         self._latent: np.ndarray | None = None  # of the last image that had one
         self._pings = ThreadPoolExecutor(1, "bottlefit-ping")
         self._ping: Future[float | None] | None = None
         self._pinged = float("-inf")
+        self._locals = ThreadPoolExecutor(1, "bottlefit-local")  # so that the local network runs once at a time
         for _ in range(WARM_UP):
             self._encode(example, self._cheapest)
             if local is not None:
                 self._run_local(example)
 
-    def answer(self, pixels: np.ndarray, deadline: Deadline) -> Outcome:
-        """Classify an image.
+    def begin(self, pixels: np.ndarray, deadline: Deadline) -> Begun:
+        """Choose a path for an image, and send it or run the local network.
 
         Args:
             pixels: uint8, of the head's size.
             deadline: of the image.
 
         Raises:
+            Unavailable: the server has not answered enough of what was sent before, and there is no local network.
+            UserError: the server refused this device, as `Connection.infer`.
+        """
+        choice = self._choose(deadline)
+        assert choice.path is not None
+        if choice.path.work == LOCAL:
+            return Begun(self._locally(pixels, choice), pixels, None, deadline, None)
+        started = time.monotonic()
+        image, head, encode = self._encode(pixels, choice.path)
+        with self._lock:
+            request = self._send(image, deadline)
+            self._due[request.ticket] = time.monotonic() + deadline.left()
+        hedge = None if choice.hedge is None else started + choice.hedge
+        return Begun(Outcome(choice.path, choice, None, None, head, encode), pixels, request, deadline, hedge)
+
+    def finish(self, begun: Begun) -> Outcome:
+        """Wait for the answer, and run the local network where it does not come in time for that.
+
+        Raises:
             Unavailable: there is no local network, and the server did not answer by the deadline.
             ProtocolError, UserError: the server refused this image, or this device; as `Connection.infer`.
         """
-        self._learn()
-        self._measure_delay()
-        choice = self._choose(deadline)
-        assert choice.path is not None
-        outcome = self._locally(pixels, choice) if choice.path.work == LOCAL else self._sent(pixels, choice, deadline)
-        self._learn()
-        self._probe(deadline)
+        outcome = begun.outcome if begun.request is None else self._received(begun, begun.request)
+        with self._lock:
+            self._learn()
+            self._probe(begun.deadline)
         return outcome
 
     def close(self) -> None:
         """Send nothing more."""
         self._outstanding.close()
+        self._locals.shutdown(wait=False, cancel_futures=True)
         self._pings.shutdown(wait=False, cancel_futures=True)
 
     def _choose(self, deadline: Deadline) -> Choice:
         """Return the policy's choice; where there is none, because the link is busy, wait for what becomes of that."""
         while True:
-            choice = self.policy.choose(time.monotonic(), deadline.left())
-            sends = choice.path is not None and choice.path.work == HEAD
-            if choice.path is not None and not (sends and self._outstanding.is_full):
-                return choice
+            with self._lock:
+                self._learn()
+                self._measure_delay()
+                choice = self.policy.choose(time.monotonic(), deadline.left())
+                sends = choice.path is not None and choice.path.work == HEAD
+                if choice.path is not None and not (sends and self._outstanding.is_full):
+                    return choice
             if self._local_path is not None:
                 return Choice(self._local_path, BUSY, 1.0)
-            if not self._learn(deadline.left()):
+            if not self._outstanding.wait(deadline.left()):
                 raise self._unavailable(deadline, BUSY)
 
-    def _sent(self, pixels: np.ndarray, choice: Choice, deadline: Deadline) -> Outcome:
-        """Send a payload, and run the local network where the answer does not come in time for that."""
-        assert choice.path is not None
-        started = time.monotonic()
-        image, head, encode = self._encode(pixels, choice.path)
-        request = self._send(image, deadline)
-        self._due[request.ticket] = time.monotonic() + deadline.left()
-        left = deadline.left() if choice.hedge is None else started + choice.hedge - time.monotonic()
+    def _received(self, begun: Begun, request: Request) -> Outcome:
+        left = begun.deadline.left() if begun.hedge is None else begun.hedge - time.monotonic()
         try:
             answer = request.answer(left)
         except Unavailable:
@@ -136,26 +176,28 @@ class Adaptive:
                 raise
             answer = None
         if answer is not None:
-            return Outcome(choice.path, choice, answer, None, head, encode)
+            assert request.ended is not None
+            return replace(begun.outcome, answer=answer, ended=request.ended)
         if self._local is None:
-            raise self._unavailable(deadline)
-        outcome = self._locally(pixels, choice)
+            raise self._unavailable(begun.deadline)
+        alone = self._locally(begun.pixels, begun.outcome.choice)
         if request.ended is not None and request.failure is None:  # it came while the local network ran
-            return Outcome(choice.path, choice, request.answer(0), None, head, encode, outcome.local)
-        return replace(outcome, head=head, encode=encode)
+            return replace(begun.outcome, answer=request.answer(0), local=alone.local, ended=request.ended)
+        return replace(alone, head=begun.outcome.head, encode=begun.outcome.encode)
 
     def _locally(self, pixels: np.ndarray, choice: Choice) -> Outcome:
         assert self._local_path is not None
-        probabilities, seconds = self._run_local(pixels)
-        return Outcome(self._local_path, choice, None, probabilities, local=seconds)
+        probabilities, seconds = self._locals.submit(self._run_local, pixels).result()
+        return Outcome(self._local_path, choice, None, probabilities, local=seconds, ended=time.monotonic())
 
     def _run_local(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
         assert self._local is not None
         started = time.monotonic()
         probabilities = self._local(pixels)
-        seconds = time.monotonic() - started
-        self.policy.computed(LOCAL, seconds, time.monotonic())
-        return probabilities, seconds
+        ended = time.monotonic()
+        with self._lock:
+            self.policy.computed(LOCAL, ended - started, ended)
+        return probabilities, ended - started
 
     def _encode(self, pixels: np.ndarray, path: Path) -> tuple[Encoded, float, float]:
         """Return an image as it is sent on a path, and the seconds to the latent and to the payload."""
@@ -164,7 +206,8 @@ class Adaptive:
         ran = time.monotonic()
         payload = self._head.encode(latent, path.name)
         ended = time.monotonic()
-        self.policy.computed(HEAD, ended - started, ended)
+        with self._lock:
+            self.policy.computed(HEAD, ended - started, ended)
         return Encoded(latent.tobytes(), payload), ran - started, ended - ran
 
     def _send(self, image: Encoded, deadline: Deadline) -> Request:
@@ -172,15 +215,9 @@ class Adaptive:
         ticket = self.policy.sent(payload + self._overhead, payload, time.monotonic())
         return self._outstanding.send(image, Deadline(max(LINGER * deadline.seconds, SHORTEST_LINGER)), ticket)
 
-    def _learn(self, seconds: float = 0.0) -> bool:
-        """Tell the policy what has become of requests and pings; return whether any request has ended.
-
-        Args:
-            seconds: to wait for one.
-        """
-        any_ended = False
-        for request in self._outstanding.ended(seconds):
-            any_ended = True
+    def _learn(self) -> None:
+        """Tell the policy what has become of requests and pings."""
+        for request in self._outstanding.ended():
             assert request.ended is not None
             due = self._due.pop(request.ticket, None)
             if request.failure is not None:
@@ -204,7 +241,6 @@ class Adaptive:
             if (delay := self._ping.result()) is not None:
                 self.policy.pinged(delay, time.monotonic())
             self._ping = None
-        return any_ended
 
     def _measure_delay(self) -> None:
         """Begin to measure the link's delay, where that was long ago and nothing is on its way."""

@@ -176,11 +176,7 @@ class EdgeClient:
         self._to_server()
         if self._adaptive is None:
             return self._send(self._prepare(image))
-        started, deadline = time.perf_counter(), Deadline(self._deadline_seconds)
-        pixels = preprocess(image, self.manifest.image)
-        preprocessed = time.perf_counter()
-        outcome = self._adaptive.answer(pixels, deadline)
-        return self._predictor.of_outcome(outcome, preprocessed - started, time.perf_counter() - started)
+        return self._begin(image)()
 
     def infer_latent(self, latent: Any) -> Prediction:
         """Classify a latent that a head of one's own gave, with the tail on the server.
@@ -201,12 +197,11 @@ class EdgeClient:
         """Classify images while others are on their way to the server, and yield their results in order.
 
         A thread takes the images and runs the head. An image whose deadline passes, or that is invalid, is a result
-        with an error, and the stream goes on. With policy "auto", and without a server, one image is classified at a
-        time.
+        with an error, and the stream goes on. Without a server one image is classified at a time.
 
         Args:
             images: each as in `infer`; the iterator is closed at the end.
-            in_flight: images that were sent and have no answer yet, at most.
+            in_flight: images that were begun and are not yet yielded, at most.
             drop: the images come by themselves, as a camera's: take the newest, and drop those that there is no time
                 for.
 
@@ -217,15 +212,31 @@ class EdgeClient:
         if not 1 <= in_flight <= MAX_IN_FLIGHT:
             raise UserError(f"in_flight is {in_flight}: give 1 to {MAX_IN_FLIGHT}")
         frames = newest(images) if drop else in_turn(images)
-        if self._connection is None or self._adaptive is not None:
-            return classify(frames, self._begin_alone, in_flight=1)
+        if self._connection is None:
+            return classify(frames, self._begin_local, in_flight=1)
+        if self._adaptive is not None:
+            return classify(frames, lambda frame: self._begin(frame.image), in_flight=in_flight)
         return classify_sent(
             frames, self._prepare, self._connection.infer, self._predictor.of_answer, in_flight=in_flight
         )
 
-    def _begin_alone(self, frame: Frame) -> Finish:
-        prediction = self.infer_local(frame.image) if self._connection is None else self.infer(frame.image)
+    def _begin_local(self, frame: Frame) -> Finish:
+        prediction = self.infer_local(frame.image)
         return lambda: prediction
+
+    def _begin(self, image: Any) -> Finish:
+        """Give an image the path that the policy chooses; the rest waits for what becomes of it."""
+        assert self._adaptive is not None
+        adaptive, started, deadline = self._adaptive, time.monotonic(), Deadline(self._deadline_seconds)
+        pixels = preprocess(image, self.manifest.image)
+        seconds = time.monotonic() - started
+        begun = adaptive.begin(pixels, deadline)
+
+        def finish() -> Prediction:
+            outcome = adaptive.finish(begun)
+            return self._predictor.of_outcome(outcome, seconds, outcome.ended - started)
+
+        return finish
 
     def _prepare(self, image: Any) -> Sending:
         """Return what is sent of an image. Its deadline begins now."""
@@ -265,6 +276,7 @@ class EdgeClient:
             self._connection,
             None if network is None else lambda pixels: softmax(network.run(pixels)),
             example=np.zeros((height, width, 3), np.uint8),
+            in_flight=IN_FLIGHT,
         )
 
     def infer_local(self, image: Any) -> Prediction:

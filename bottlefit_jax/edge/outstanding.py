@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import queue
+import collections
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -41,7 +42,10 @@ class Request:
 
 
 class Outstanding:
-    """Sends requests, at most so many at a time, and remembers those that have ended."""
+    """Sends requests, at most so many at a time, and remembers those that have ended.
+
+    `wait` is for any thread; everything else for one at a time.
+    """
 
     def __init__(self, infer: Callable[[Encoded, Deadline], Answer], *, most: int = 1):
         """Send nothing yet.
@@ -52,14 +56,14 @@ class Outstanding:
         """
         self._infer, self._most = infer, most
         self._threads = ThreadPoolExecutor(most, "bottlefit-request")
-        self._ended: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._open = 0
-        self._deadlines: dict[Request, Deadline] = {}  # of those without an answer
+        self._changed = threading.Condition()
+        self._ended: collections.deque[Request] = collections.deque()
+        self._deadlines: dict[Request, Deadline] = {}  # of those that `ended` has not returned
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more can be sent before a request ends. `ended` says which have."""
-        return self._open >= self._most
+        return len(self._deadlines) >= self._most
 
     def send(self, image: Encoded, deadline: Deadline, ticket: int) -> Request:
         """Send an image.
@@ -71,7 +75,6 @@ class Outstanding:
         """
         assert not self.is_full
         request = Request(ticket)
-        self._open += 1
         self._deadlines[request] = deadline
 
         def call() -> Answer:
@@ -81,22 +84,30 @@ class Outstanding:
                 request.ended = time.monotonic()
 
         request._call = self._threads.submit(call)
-        request._call.add_done_callback(lambda _: self._ended.put(request))
+        request._call.add_done_callback(lambda _: self._end(request))
         return request
 
-    def ended(self, seconds: float = 0.0) -> Iterator[Request]:
-        """Yield the requests that have ended since the last call; where there is none, wait so long for the first."""
-        while self._open:
-            try:
-                request = self._ended.get(timeout=seconds) if seconds > 0 else self._ended.get_nowait()
-            except queue.Empty:
-                return
-            self._open, seconds = self._open - 1, 0.0
+    def ended(self) -> list[Request]:
+        """Return the requests that have ended since the last call."""
+        with self._changed:
+            requests = list(self._ended)
+            self._ended.clear()
+        for request in requests:
             del self._deadlines[request]
-            yield request
+        return requests
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether a request has ended since the last call of `ended`, or does within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._ended), seconds)
+
+    def _end(self, request: Request) -> None:
+        with self._changed:
+            self._ended.append(request)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Send nothing more, and wait for nothing more. Close what sends afterwards."""
-        for deadline in self._deadlines.values():
+        for deadline in list(self._deadlines.values()):
             deadline.end()
         self._threads.shutdown(wait=False, cancel_futures=True)

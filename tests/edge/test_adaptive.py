@@ -100,10 +100,10 @@ def test_without_a_local_network_a_late_answer_is_an_error_at_the_deadline(rated
     with EdgeClient(rated, server, policy="auto") as client:
         client.infer(image)
         taker.gate.clear()
-        for reason in ("", ": what was sent before is still on its way"):
+        for _ in range(3):
             deadlines[:] = [0.3]
             started = time.monotonic()
-            with pytest.raises(Unavailable, match=f"no answer from {server} within 300 ms{reason}$"):
+            with pytest.raises(Unavailable, match=f"no answer from {server} within 300 ms"):
                 client.infer(image)
             assert 0.3 <= time.monotonic() - started < 20
         taker.gate.set()
@@ -150,14 +150,17 @@ def test_requests_end_in_any_order_and_are_told_once():
     first, second = (outstanding.send(name, adaptive.Deadline(10), number) for number, name in enumerate((b"a", b"b")))
     assert outstanding.is_full
     assert first.answer(0) is None
-    assert list(outstanding.ended()) == []
+    assert outstanding.ended() == []
+    assert not outstanding.wait(0.01)
     gates[b"b"].set()
-    assert list(outstanding.ended(10)) == [second]
+    assert outstanding.wait(10)
+    assert outstanding.ended() == [second]
     assert isinstance(second.failure, UserError)
     assert not outstanding.is_full
     gates[b"a"].set()
     assert first.answer(10) == b"a"
-    assert list(outstanding.ended(10)) == [first]
+    assert outstanding.wait(10)
+    assert outstanding.ended() == [first]
     assert first.ended >= second.ended
     outstanding.close()
 

@@ -121,11 +121,38 @@ def test_without_a_server_the_whole_network_classifies_the_stream(bundle, images
     assert {result.prediction.route.path for result in results} == {"local"}
 
 
-def test_the_policy_classifies_one_image_at_a_time(rated, server, taker, images):
+def test_the_policy_has_several_images_on_their_way_too(rated, server, taker, images):
+    with EdgeClient(rated, server, policy="auto") as client:
+        client.infer(images[0])
+        taker.gate.clear()
+        taker.requests.clear()
+        results = client.stream(images, in_flight=3)
+        found = []
+        reading = threading.Thread(target=lambda: found.extend(results))
+        reading.start()
+        while len(taker.requests) < 2:
+            time.sleep(0.01)
+        taker.gate.set()
+        reading.join()
+    assert [result.number for result in found] == [1, 2, 3, 4, 5, 6, 7]
+    for image, result in zip(images, found, strict=True):
+        assert result.prediction.route.path in ("lossless", "coarse")
+        if result.prediction.route.path == "lossless":
+            assert result.prediction.index == latent_of(image).sum() % 10
+
+
+def test_the_local_network_answers_those_images_of_a_stream_that_the_server_does_not(
+    rated, server, taker, images, deadlines
+):
     with EdgeClient(rated, server, policy="auto", local=True) as client:
-        results = list(client.stream(images))
-    assert [result.number for result in results] == [1, 2, 3, 4, 5, 6, 7]
-    assert all(result.error is None for result in results)
+        client.infer(images[0])
+        taker.gate.clear()
+        deadlines[:] = [1.0] * len(images)
+        results = list(client.stream(images, in_flight=3))
+        taker.gate.set()
+    assert [result.error for result in results] == [None] * len(images)
+    assert [result.prediction.index for result in results] == [local_class(image) for image in images]
+    assert {result.prediction.route.path for result in results} == {"local"}
 
 
 @pytest.mark.parametrize("in_flight", [0, 65])
