@@ -201,7 +201,8 @@ class EdgeClient:
 
         Args:
             images: each as in `infer`; the iterator is closed at the end.
-            in_flight: images that were begun and are not yet yielded, at most.
+            in_flight: images that were begun and are not yet yielded, at most. With policy "auto" never more than 8
+                requests have no answer yet.
             drop: the images come by themselves, as a camera's: take the newest, and drop those that there is no time
                 for.
 
