@@ -47,6 +47,7 @@ class ClassifyOptions:
         camera_size, camera_rate: (width, height) of its frames in pixels, and frames a second; None: its own.
         device_id: that the JSON objects of a camera's frames name.
         wait: wait for a server that does not answer at the start, however long.
+        health: a file that is written about once a second while a camera's frames have results.
         server: HOST:PORT; None runs the whole network here.
         local: run the whole network here where the server's answer would come too late.
         policy: of the path of each image, as EdgeClient takes it.
@@ -71,6 +72,7 @@ class ClassifyOptions:
     camera_rate: float | None = None
     device_id: str = field(default_factory=socket.gethostname)
     wait: bool = False
+    health: Path | None = None
     server: str | None = None
     local: bool = False
     policy: str = FIXED
@@ -123,6 +125,7 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     add("--camera-size", type=_size, metavar="WxH", help="of the camera's frames, pixels (default: the camera's own)")
     add("--camera-rate", type=float, metavar="N", help="frames a second that the camera shall give (default: its own)")
     add("--device-id", default=socket.gethostname(), metavar="NAME", help="in a camera's JSON (default: %(default)s)")
+    add("--health", type=_path, metavar="FILE", help="with --camera: write to FILE each second how the run goes")
     add("--wait", action="store_true", help="wait for a server that does not answer at the start")
     add(
         "--json",

@@ -8,10 +8,12 @@ import signal
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bottlefit_jax import interrupt
 from bottlefit_jax.cli.command import print_error
+from bottlefit_jax.files import write_text
 
 if TYPE_CHECKING:
     from bottlefit_jax.edge.classify import ClassifyOptions
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 10.0  # that the status line speaks of
 REFRESH_SECONDS = 0.5  # between two versions of it
 WIDTH = 110  # columns of it
+HEALTH_SECONDS = 1.0  # between two versions of the health file, at least
 
 
 def run(client: "EdgeClient", options: "ClassifyOptions") -> int:
@@ -34,7 +37,7 @@ def run(client: "EdgeClient", options: "ClassifyOptions") -> int:
         The exit code: 1 where a frame failed, 130 after SIGINT, else 0.
 
     Raises:
-        UserError: there is no such camera, or no other frame would succeed.
+        UserError: there is no such camera, no other frame would succeed, or the health file cannot be written.
         Unavailable: the camera gives no first frame.
     """
     # OpenCV reports every attempt to open a camera; our error says it in one line
@@ -50,6 +53,7 @@ def run(client: "EdgeClient", options: "ClassifyOptions") -> int:
         frames = camera.lasting(options.camera, camera.Mode(options.camera_size, options.camera_rate), print_error)
     terminal = sys.stdout.isatty() and not options.json
     output = StatusLine(name, sys.stdout) if terminal else JsonLines(name, options.device_id, sys.stdout)
+    health = None if options.health is None else Health(options.health)
     signals: list[int] = []
     images = itertools.takewhile(lambda _: not signals, frames)  # what has begun is still answered
     failed = False
@@ -57,6 +61,8 @@ def run(client: "EdgeClient", options: "ClassifyOptions") -> int:
         for result in itertools.islice(client.stream(images, drop=not is_file), options.frames):
             failed = failed or result.error is not None
             output.add(result)
+            if health is not None:
+                health.add(result)
     output.end()
     return 128 + signal.SIGINT if signal.SIGINT in signals else int(failed)
 
@@ -138,3 +144,33 @@ class StatusLine:
     def _print(self, now: float) -> None:
         self._printed = now
         print(f"\r{self.text(now)[:WIDTH]:<{WIDTH}}", end="", file=self._file, flush=True)
+
+
+class Health:
+    """Keeps a small file, for a watchdog: its age says when the last result came, its content how the run goes."""
+
+    def __init__(self, path: Path):
+        """Write the file, without results.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._path = path
+        self._values = {"frames": 0, "failed": 0, "dropped": 0, "answered": None}
+        self._write()
+
+    def add(self, result: "Result") -> None:
+        """Take in a result, and write the file where it is time to."""
+        now = time.time()
+        self._values["frames"] += 1
+        self._values["dropped"] = result.dropped
+        if result.error is None:
+            self._values["answered"] = now
+        else:
+            self._values["failed"] += 1
+        if time.monotonic() - self._written >= HEALTH_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        write_text(self._path, json.dumps({"written": time.time(), **self._values}) + "\n")

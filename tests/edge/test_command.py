@@ -22,6 +22,7 @@ from PIL import Image
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.edge import live
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.edge.classify import parse
 from bottlefit_jax.edge.prediction import BytesSent, Prediction, Route, Timings
 from bottlefit_jax.edge.stream import Result
 from bottlefit_jax.errors import Unavailable
@@ -387,6 +388,7 @@ from bottlefit_jax.edge.client import EdgeClient
 with EdgeClient(sys.argv[1], sys.argv[2], deadline_ms=60_000) as client:
     client.infer(sys.argv[3])
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.edge.classify import parse
 code = main(["--bundle", sys.argv[1], "--server", sys.argv[2], sys.argv[3], "--deadline-ms", "60000"])
 heavy = [name for name in ("jax", "tensorflow", "pandas", "cv2", "scipy", "onnx") if name in sys.modules]
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -402,3 +404,29 @@ def test_the_process_is_small_and_loads_nothing_heavy(bundle, server, image_file
     code, peak, heavy = done.stdout.splitlines()[-1].split(" ", 2)
     assert (code, heavy) == ("0", "[]")
     assert int(peak) < 120
+
+
+def test_the_health_file_says_how_a_cameras_run_goes(bundle, server, image, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda source, mode: itertools.repeat(image))
+    monkeypatch.setattr(live, "HEALTH_SECONDS", 0.0)
+    path = tmp_path / "health.json"
+    command = ["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "3", "--health", str(path)]
+    before = time.time()
+    assert main(command) == 0
+    health = json.loads(path.read_text())
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (health["frames"], health["failed"], health["dropped"]) == (3, 0, last["dropped"])
+    assert before <= health["answered"] <= health["written"] <= time.time()
+    command[-1] = str(tmp_path / "none" / "health.json")
+    assert f"cannot write {command[-1]}" in refused(capsys, *command)
+
+
+def test_the_unit_of_the_service_calls_the_command_with_flags_that_it_has():
+    folder = ROOT / "docs" / "service"
+    values = dict(re.findall(r"^([A-Z]+)=(.*)$", (folder / "edge.env").read_text(), re.MULTILINE))
+    unit = (folder / "bottlefit-edge.service").read_text()
+    line = re.search(r"^ExecStart=\S+ -m bottlefit_jax.edge (.*)$", unit, re.MULTILINE)[1]
+    words = re.sub(r"\$\{?([A-Z]+)\}?", lambda match: values[match[1]], line).split()
+    options = parse(words, None)
+    assert (options.policy, options.local, options.wait, options.device_id) == ("auto", True, True, "door-3")
+    assert str(options.health).startswith("/run/bottlefit/")
