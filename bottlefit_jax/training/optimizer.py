@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules with PyTorch's arithmetic, composed of optax's."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import optax
@@ -81,7 +82,7 @@ def create_optimizer(
     decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
     factors = dict(paces or {})
 
-    def at_its_pace(path: tuple[jax.tree_util.DictKey, ...], update: jax.Array) -> jax.Array:
+    def at_its_pace(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
         return update * factors.get("/".join(key.key for key in path), 1.0)
 
     pace = [optax.stateless(lambda updates, _: jax.tree.map_with_path(at_its_pace, updates))] if factors else []
