@@ -16,6 +16,7 @@ from bottlefit_jax.recipe import (
     bottleneck_options,
     differences,
     model_options,
+    needs_labels,
 )
 from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.stages import STAGES, create_stage
@@ -247,7 +248,8 @@ def test_distil_takes_channels_encoder_and_crops(argument, design, channels, siz
     config = load("distil", argument)
     assert (config.student.bottleneck.design, config.student.bottleneck.channels) == (design, channels)
     assert config.dataset.image_size == size
-    assert config.stages.stage2.alpha == 0
+    assert config.stages.stage2.loss == "feature_matching"
+    assert not needs_labels(config, "stage2")
 
 
 def test_distil_names_an_argument_that_it_does_not_know():

@@ -5,11 +5,11 @@ import json
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottlefit_jax.cli.command import Parser, print_error
+from bottlefit_jax.edge.options import ClassifyOptions
 from bottlefit_jax.edge.path import LOCAL
 from bottlefit_jax.edge.policy import FIXED
 from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES
@@ -33,63 +33,6 @@ LIMITS = {
     "tail_version": (1, INT32_MAX),
     "camera_rate": (0.01, 1000),
 }
-
-
-@dataclass(frozen=True)
-class ClassifyOptions:
-    """What to classify, and where.
-
-    Attributes:
-        bundle: the folder.
-        images: files and folders; empty with a camera.
-        camera: its source, as `camera.frames` takes it; None for `images`.
-        frames: of the camera; None until Ctrl-C.
-        camera_size, camera_rate: (width, height) of its frames in pixels, and frames a second; None: its own.
-        device_id: that the JSON objects of a camera's frames name.
-        wait: wait for a server that does not answer at the start, however long.
-        health: a file that is written about once a second while a camera's frames have results.
-        server: HOST:PORT; None runs the whole network here.
-        local: run the whole network here where the server's answer would come too late.
-        policy: of the path of each image, as EdgeClient takes it.
-        tail_version: None is the newest that belongs to the bundle's head.
-        json: print a JSON object for each image, not a table.
-        top: how many of the likeliest classes to ask for and to show; None asks for 5, of which a table shows one.
-        rate: of the payloads, or "raw"; None is the manifest's default.
-        deadline_ms: of an image, with retries.
-        compress: compress requests by gRPC's gzip.
-        tls, tls_ca, tls_cert, tls_key: as EdgeClient takes them.
-        token_file: holds the bearer token.
-        threads: that the head may use.
-        runtime: what runs the head, as EdgeClient takes it.
-        providers: of ONNX Runtime, likewise.
-    """
-
-    bundle: Path
-    images: Sequence[Path] = ()
-    camera: str | None = None
-    frames: int | None = None
-    camera_size: tuple[int, int] | None = None
-    camera_rate: float | None = None
-    device_id: str = field(default_factory=socket.gethostname)
-    wait: bool = False
-    health: Path | None = None
-    server: str | None = None
-    local: bool = False
-    policy: str = FIXED
-    tail_version: int | None = None
-    json: bool = False
-    top: int | None = None
-    rate: str | None = None
-    deadline_ms: float = 2000
-    compress: bool = False
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    token_file: Path | None = None
-    threads: int = 1
-    runtime: str = "auto"
-    providers: tuple[str, ...] = ()
 
 
 def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:

@@ -16,8 +16,8 @@ from bottlefit_jax.cli.command import print_error
 from bottlefit_jax.files import write_text
 
 if TYPE_CHECKING:
-    from bottlefit_jax.edge.classify import ClassifyOptions
     from bottlefit_jax.edge.client import EdgeClient
+    from bottlefit_jax.edge.options import ClassifyOptions
     from bottlefit_jax.edge.stream import Result
 
 WINDOW_SECONDS = 10.0  # that the status line speaks of

@@ -76,6 +76,11 @@ class Design:
     early_exit: Callable[[int, Any], nn.Module] | None = None
     cut: str | None = None
 
+    @property
+    def paces(self) -> dict[str, float]:
+        """The paces other than 1, by the path of the kernel among the network's parameters."""
+        return dict([*_paces(self.encoder, "encoder"), *_paces(self.decoder, "decoder")])
+
 
 def conv(width: str | int, kernel: int = 2, stride: int = 1, padding: int = 0) -> Layer:
     """Make a convolution."""
@@ -249,7 +254,7 @@ def length_after(layers: Sequence[Layer], n: int) -> int:
     return n
 
 
-def paces_of(layers: Sequence[Layer], path: str) -> Iterator[tuple[str, float]]:
+def _paces(layers: Sequence[Layer], path: str) -> Iterator[tuple[str, float]]:
     """Yield the paths of the kernels that have a pace other than 1, and this pace.
 
     Args:
@@ -260,4 +265,4 @@ def paces_of(layers: Sequence[Layer], path: str) -> Iterator[tuple[str, float]]:
         if layer.pace != 1:
             yield f"{path}/{number}/kernel", layer.pace
         for n, branch in enumerate(layer.branches):
-            yield from paces_of(branch, f"{path}/{number}_{n}")
+            yield from _paces(branch, f"{path}/{number}_{n}")

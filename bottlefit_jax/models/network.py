@@ -15,7 +15,7 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.models.backbone import Part, Spec, parts_of
 from bottlefit_jax.models.bottleneck import Bottleneck, ConvStack, Quantizer
 from bottlefit_jax.models.density import FactorizedDensity, noisy, rounded
-from bottlefit_jax.models.designs import IMAGE, Design, Size, build_design, cut_of, length_after, paces_of
+from bottlefit_jax.models.designs import IMAGE, Design, Size, build_design, cut_of, length_after
 
 SIDE_WEIGHT = 0.4  # of a side branch's loss, as in Inception's paper and torchvision's references
 
@@ -99,17 +99,13 @@ class Network(nn.Module):
     @property
     def cut(self) -> str | None:
         """The feature that a student's decoder reproduces; None in a teacher."""
-        if self.bottleneck is None:
-            return None
-        return self.bottleneck.cut or cut_of(self.bottleneck.design) or self.spec.cut
+        own = self.bottleneck
+        return None if own is None else own.cut or cut_of(own.design) or self.spec.cut
 
     @property
     def paces(self) -> dict[str, float]:
-        """Factors of the learning rate, by the path of the parameter; of those whose factor is not 1."""
-        if self.bottleneck is None:
-            return {}
-        halves = {"encoder": self.design.encoder, "decoder": self.design.decoder}
-        return {path: pace for part, layers in halves.items() for path, pace in paces_of(layers, part)}
+        """Factors of the learning rate other than 1, by the path of the parameter."""
+        return {} if self.bottleneck is None else self.design.paces
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -283,16 +283,18 @@ def test_a_camera_that_vanishes_is_opened_again(bundle, server, image, capsys, m
     assert err.startswith("error: camera 0 gave no frame for 10 seconds; it is opened again in 0.01 seconds\n")
 
 
-def test_a_frame_without_an_answer_is_an_error_and_the_next_one_is_not(
-    bundle, server, tail, image, capsys, monkeypatch, deadlines
+def test_every_frame_of_a_video_file_has_a_result_and_one_that_fails_is_an_error(
+    bundle, server, image, capsys, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda source, mode: itertools.repeat(image))
-    deadlines[:] = [60.0, 0.4]  # to connect, and of the first frame
-    tail.silences = 1
-    assert main(["--bundle", str(bundle), "--server", server, "--camera", "0", "--frames", "3"]) == 1
+    video = tmp_path / "video.mp4"
+    video.touch()
+    images = [image, image[:, :, :2], image, image]
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", lambda source, mode=None: iter(images))
+    assert main(["--bundle", str(bundle), "--server", server, "--camera", str(video)]) == 1
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 2
-    assert re.fullmatch(r"error: camera 0 frame \d+: no answer from localhost:\d+ within 400 ms.*\n", err)
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == [1, 3, 4]
+    assert err.startswith(f"error: camera {video} frame 2: ")
+    assert err.count("\n") == 1
 
 
 def test_a_server_that_is_not_there_yet_is_waited_for(bundle, tail, image_file, capsys):

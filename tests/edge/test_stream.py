@@ -56,7 +56,7 @@ def test_an_image_that_fails_is_a_result_and_the_stream_goes_on(bundle, server, 
         client.infer(images[0])
         tail.silences = 1
         deadlines[:] = [0.4, 60.0, 60.0, 60.0]
-        results = list(client.stream([images[0], damaged, images[1], images[2][:, :, :2]]))
+        results = list(client.stream([images[0], damaged, images[1], images[2][:, :, :2]], in_flight=1))
     assert [type(result.error) for result in results] == [Unavailable, ImageError, type(None), ImageError]
     assert [result.prediction is None for result in results] == [True, True, False, True]
     assert results[2].prediction.index == latent_of(images[1]).sum() % 10
