@@ -170,7 +170,7 @@ def test_a_full_queue_does_not_cost_connections(bundle, server, tail, image):
     assert len(tail.peers) == 6
 
 
-def test_a_connection_that_died_under_several_requests_is_replaced_once(bundle, proxy, tail, image):
+def test_a_connection_that_died_under_several_requests_costs_none_of_them(bundle, proxy, tail, image):
     latent = int(image[1:30, 2:31].sum()) % 10
     with EdgeClient(bundle, proxy.address) as client:
         client.infer(image)
@@ -178,13 +178,29 @@ def test_a_connection_that_died_under_several_requests_is_replaced_once(bundle, 
         send = functools.partial(several.infer, Encoded(image[1:30, 2:31].tobytes()), Deadline(60))
         with ThreadPoolExecutor(4) as threads, contextlib.closing(several):
             assert send().before is not None
-            for count in range(1, 4):
+            for _ in range(3):
                 proxy.freeze()
                 with a_tenth_of_a_second_is_silence():
                     answers = [call.result() for call in [threads.submit(send) for _ in range(4)]]
                 for answer in answers:
                     assert np.frombuffer(answer.response.raw_output_contents[0], np.float32).argmax() == latent
-                assert proxy.connections == 2 + count
+
+
+def test_all_requests_go_on_with_the_same_second_channel(bundle):
+    with EdgeClient(bundle, "127.0.0.1:9") as client:
+        several = Connection(client.manifest, "127.0.0.1:9", calls=4)
+    with contextlib.closing(several):
+        first = several._current()
+        second = several._beside(first)
+        assert several._beside(first) is second
+        several._keep(second, first)
+        several._keep(first, second)  # of a request that has had its answer over the first one just now
+        assert (first.is_closed, second.is_closed) == (True, False)
+        assert several._current() is several._beside(first) is second
+        several._drop(first)
+        assert several._current() is second
+        several._drop(second)
+        assert not several._current().is_closed
 
 
 def test_calls_at_once_are_answered_and_their_bytes_are_not_mistaken_for_each_others(bundle, server, tail, image):
