@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from bottlefit_jax.errors import BottleFitError
-
 CLOSE_SECONDS = 2.0
 
 
@@ -37,14 +35,12 @@ def newest(images: Iterable[Any]) -> Iterator[Frame]:
     """Yield the newest image at each time; a thread takes them all, and drops those that nothing has asked for.
 
     Args:
-        images: their iterator ends, or raises BottleFitError, where there will be no more. It is closed at the end.
-
-    Raises:
-        BottleFitError: as `images`, once the image before has been yielded.
+        images: their iterator ends, or raises, where there will be no more. It is closed at the end. What it raises is
+            raised again, once the image before has been yielded.
     """
     there = threading.Condition()
     held: list[Frame] = []  # the newest, at most one
-    ended: list[BottleFitError | None] = []
+    ended: list[BaseException | None] = []
     stopped = threading.Event()
 
     def take() -> None:
@@ -58,7 +54,7 @@ def newest(images: Iterable[Any]) -> Iterator[Frame]:
                     there.notify()
                 if stopped.is_set():
                     break
-        except BottleFitError as raised:
+        except BaseException as raised:  # raised again where the images are taken
             error = raised
         finally:
             with contextlib.suppress(AttributeError):

@@ -193,6 +193,15 @@ def test_the_newest_image_is_taken_and_the_others_are_counted():
     assert rest[-1].dropped + len(rest) + 2 == 7
 
 
+def test_any_error_of_a_camera_reaches_what_takes_its_images():
+    def camera():
+        yield 1
+        raise OSError("a driver's own")
+
+    with pytest.raises(OSError, match="a driver's own"):
+        list(newest(camera()))
+
+
 def test_images_in_turn_are_all_there():
     frames = list(in_turn("abc"))
     assert [(frame.number, frame.image, frame.dropped) for frame in frames] == [(1, "a", 0), (2, "b", 0), (3, "c", 0)]
