@@ -262,9 +262,8 @@ def test_the_evaluation_can_be_of_another_dataset_with_other_classes(unlabelled,
     assert training is not None
     assert len(training) == 12 + 30
     assert [len(images_of_stage(config, stage, training)) for stage in ("stage1", "stage2")] == [42, 12]
-    for settings in ({"alpha": 0.0}, {"loss": "feature_matching", "alpha": 0.5}):
-        config.stages.stage2.update(loss="distillation")
-        config.stages.stage2.update(settings)
+    for loss, alpha in (("distillation", 0.0), ("feature_matching", 0.5)):
+        config.stages.stage2.update(loss=loss, alpha=alpha)
         assert len(images_of_stage(config, "stage2", training)) == 42
     assert class_names(config, evaluation)["train_names"] is None
     config.dataset.update(name="")
