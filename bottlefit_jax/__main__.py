@@ -39,6 +39,7 @@ COMMANDS = {
     "export": Command("export.bundle", "export", "turn a trained run into a bundle for device and server"),
     "serve": Command("bottlefit_jax.serve.__main__", "serve", "on the server: run the tails of bundles"),
     "infer": Command("bottlefit_jax.edge.__main__", "edge", "on the device: classify images or a camera's frames"),
+    "check": Command("bottlefit_jax.edge.check", "edge", "on the device: does it compute what the export computed?"),
     "compare": Command("bottlefit_jax.compare.__main__", "train", "compare BottleFit with other methods", RESUMABLE),
     "bench": Command("bottlefit_jax.links.bench", "edge,serve", "measure a bundle over links of several rates"),
 }

@@ -21,6 +21,7 @@ __all__ = [
     "ProtocolError",
     "Unavailable",
     "UserError",
+    "first_line",
     "is_disk_full",
     "quote",
     "write_error",
@@ -59,6 +60,11 @@ def quote(value: Any) -> str:
     """Return a value as an error shows it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, as libraries write many; at most 300 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import UserError, first_line
 
-__all__ = ["PROVIDERS", "check_providers", "first_line", "open_session", "providers_of"]
+__all__ = ["PROVIDERS", "check_providers", "open_session", "providers_of"]
 
 # our name of a provider -> ONNX Runtime's, the fastest first
 PROVIDERS = {
@@ -100,8 +100,3 @@ def _with_options(provider: str) -> Any:
     folder = os.path.expanduser(ENGINES)
     os.makedirs(folder, exist_ok=True)
     return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, as libraries write many; at most 300 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

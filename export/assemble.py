@@ -24,6 +24,8 @@ from bottlefit_jax.bundle import (
     identity,
     write_manifest,
 )
+from bottlefit_jax.bundle.golden import FILE as GOLDEN
+from bottlefit_jax.bundle.golden import write_golden
 from bottlefit_jax.codec.quantizer import Affine, static_range
 from bottlefit_jax.codec.rates import Rates
 from bottlefit_jax.data import default_resize
@@ -36,6 +38,7 @@ from bottlefit_jax.training import checkpoint
 from export import litert, parity
 from export.divergence import first_divergence
 from export.folding import Folded, check_exportable, fold_encoder
+from export.golden import golden_images
 from export.head import float_head, integer_head
 from export.head_onnx import head_onnx
 from export.images import ImageSet, read_images
@@ -110,13 +113,15 @@ def _export(options: ExportOptions, folder: Path) -> Exported:
         training = earlier
     ladder = _write_rates(options, folder, measured, manifest, training=training)
     result = parity.summarise(folder, files, measured, ladder, head=options.head)
+    write_golden(folder / GOLDEN, golden_images(files, evaluation, ladder.rates))
     if failures := result.failures():
         layer = first_divergence(
             student, reference, folded, images=evaluation.images, calibration=calibration, precision=options.head
         )
         raise ParityError(f"{'; '.join(failures)}; {layer}")
     result.write(folder / "parity.json")
-    manifest = dataclasses.replace(manifest, rates=ladder.entries(), default_rate=ladder.default)
+    local = None if result.local is None else Local("local.tflite", result.local["top1"])
+    manifest = dataclasses.replace(manifest, local=local, rates=ladder.entries(), default_rate=ladder.default)
     return Exported(write_manifest(folder, manifest), result)
 
 
@@ -209,7 +214,7 @@ def _write_rates(
 def _manifest(
     options: ExportOptions, student: Student, folded: Folded, calibration: ImageSet, affine: Affine, bits: int
 ) -> Manifest:
-    """Describe the files for device and server, but for the rates; `write_manifest` adds their digests."""
+    """Describe the files for device and server, but for what was measured; `write_manifest` adds their digests."""
     meta, size = student.meta, student.image_size
     resize = student.dataset["resize"] or default_resize(size)
     scale, zero_point = float(affine.scale), int(affine.zero_point)
@@ -234,9 +239,10 @@ def _manifest(
             onnx="tail.onnx",
             stablehlo="tail.stablehlo",
         ),
-        local=Local("local.tflite") if options.local else None,
+        local=None,
         rates=(),
         default_rate=RAW,
+        golden=GOLDEN,
         calibration=Calibration(split="train", count=len(calibration.names), sha256=identity(*calibration.names)),
         versions={
             "bottlefit_jax": bottlefit_jax.__version__,

@@ -31,7 +31,9 @@ EXPORTS = {
         "open_images open_source read_labels spread steps_per_epoch train_batches"
     ),
     "edge": "BytesSent EdgeClient ImageError Interpreter Prediction ProtocolError Result Timings Unavailable",
-    "errors": "BottleFitError ParityError ProtocolError Unavailable UserError is_disk_full quote write_error",
+    "errors": (
+        "BottleFitError ParityError ProtocolError Unavailable UserError first_line is_disk_full quote write_error"
+    ),
     "evaluation": (
         "Alternative NetworkResult Report StageSummary StudentResult calibrate correct_counts count_params "
         "create_eval_step decode_images device_cost encode_images evaluate jpeg_bytes macs percentages "
@@ -51,7 +53,7 @@ EXPORTS = {
         "Bottleneck MODELS Network Spec create find_spec folded_norms normalise with_body_of with_measured_norms "
         "with_stem_of with_tail_of"
     ),
-    "onnx_session": "PROVIDERS check_providers first_line open_session providers_of",
+    "onnx_session": "PROVIDERS check_providers open_session providers_of",
     "paths": "PathError local_path printable",
     "protocol": (
         "Capabilities Output Refused RequestMaker ResponseMaker capabilities_of check_config classes_of deadline_of "

@@ -10,7 +10,7 @@ from typing import Any
 
 from bottlefit_jax.errors import UserError
 
-FORMAT = 3  # `older_formats` has what formats 1 and 2 were; they are still read
+FORMAT = 4  # `older_formats` has what formats 1 to 3 were; they are still read
 MANIFEST = "manifest.json"
 RAW = "raw"  # the name of what is sent without a rate: the latent itself
 
@@ -114,9 +114,15 @@ class Tail:
 
 @dataclass(frozen=True)
 class Local:
-    """The whole student as a LiteRT file."""
+    """The whole student as a LiteRT file.
+
+    Attributes:
+        litert: its name.
+        top1: as of a rate; None where the bundle is of an older format.
+    """
 
     litert: str
+    top1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ class Manifest:
         local: the whole network for a device without a link, if the bundle has it.
         rates: the ways to make a payload, in the order of the tables' file; empty where raw latents alone are sent.
         default_rate: the id of the one to use where nothing else is asked for, or RAW.
+        golden: the file of golden images (`bundle.golden`); None where the bundle has none.
         calibration: the images that int8 was calibrated with.
         versions: of the software that wrote the bundle.
         extensions: anything that other programs add; not read here.
@@ -172,6 +179,7 @@ class Manifest:
     local: Local | None
     rates: tuple[RateEntry, ...]
     default_rate: str
+    golden: str | None
     calibration: Calibration
     versions: dict[str, str]
     extensions: dict[str, Any] = field(default_factory=dict)
@@ -182,8 +190,8 @@ class Manifest:
     def named(self) -> tuple[str, ...]:
         """The files that other fields name; `files` holds these and may hold more."""
         local = () if self.local is None else (self.local.litert,)
-        tables = () if self.tables is None else (self.tables,)
-        return (*(head.file for head in self.heads), self.tail.onnx, self.tail.stablehlo, *local, *tables)
+        others = tuple(name for name in (self.tables, self.golden) if name is not None)
+        return (*(head.file for head in self.heads), self.tail.onnx, self.tail.stablehlo, *local, *others)
 
     @property
     def tables(self) -> str | None:
@@ -240,6 +248,7 @@ class Manifest:
             local=None if values["local"] is None else Local(**values["local"]),
             rates=tuple(_rate_entry(rate) for rate in values["rates"]),
             default_rate=values["default_rate"],
+            golden=values["golden"],
             calibration=Calibration(**{**values["calibration"], "count": int(values["calibration"]["count"])}),
             versions=values["versions"],
             extensions=values.get("extensions", {}),

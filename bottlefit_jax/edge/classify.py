@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottlefit_jax.cli.command import Parser, print_error
+from bottlefit_jax.edge import flags
 from bottlefit_jax.edge.options import ClassifyOptions
 from bottlefit_jax.edge.path import LOCAL
 from bottlefit_jax.edge.policy import FIXED
-from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES
+from bottlefit_jax.edge.runtimes import AUTO
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.onnx_session import check_providers
 from bottlefit_jax.protocol.authorization import read_token
@@ -43,8 +44,8 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     """
     parser = Parser("bottlefit_jax.edge", description)
     add = parser.add_argument
-    add("images", nargs="*", type=_path, metavar="IMAGE_OR_FOLDER")
-    add("--bundle", type=_path, required=True, help="the bundle's folder")
+    add("images", nargs="*", type=flags.path, metavar="IMAGE_OR_FOLDER")
+    add("--bundle", type=flags.path, required=True, help="the bundle's folder")
     add("--server", metavar="HOST:PORT", help="the server of the bundle's tail")
     add("--tail-version", type=int, metavar="N", help="version of the tail (default: the newest for this head)")
     add(
@@ -68,7 +69,7 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     add("--camera-size", type=_size, metavar="WxH", help="of the camera's frames, pixels (default: the camera's own)")
     add("--camera-rate", type=float, metavar="N", help="frames a second that the camera shall give (default: its own)")
     add("--device-id", default=socket.gethostname(), metavar="NAME", help="in a camera's JSON (default: %(default)s)")
-    add("--health", type=_path, metavar="FILE", help="with --camera: write to FILE each second how the run goes")
+    add("--health", type=flags.path, metavar="FILE", help="with --camera: write to FILE each second how the run goes")
     add("--wait", action="store_true", help="wait for a server that does not answer at the start")
     add(
         "--json",
@@ -84,25 +85,8 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     add("--rate", metavar="ID", help="the bundle's rate to send at, or raw: one byte a value (default: the bundle's)")
     add("--deadline-ms", type=float, default=ClassifyOptions.deadline_ms, help=DEADLINE_HELP)
     add("--compress", action="store_true", help="compress requests by gRPC's gzip")
-    add("--tls", action="store_true", help="encrypt; implied by the next three flags")
-    add("--tls-ca", type=_path, metavar="PEM", help="the authorities that may have signed the server's certificate")
-    add("--tls-cert", type=_path, metavar="PEM", help="this device's certificate")
-    add("--tls-key", type=_path, metavar="PEM", help="the key of that certificate")
-    add("--token-file", type=_path, metavar="FILE", help="a file with the bearer token to send")
-    add("--threads", type=int, default=ClassifyOptions.threads, help="that the head may use (default: %(default)s)")
-    add(
-        "--runtime",
-        choices=["auto", *RUNTIMES],
-        default=ClassifyOptions.runtime,
-        help="what runs the head (default: auto, the first that is installed and that the bundle has a head for)",
-    )
-    add(
-        "--providers",
-        type=lambda text: tuple(text.split(",")),
-        default=ClassifyOptions.providers,
-        metavar="NAME,...",
-        help="what ONNX Runtime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
-    )
+    flags.add_security(parser)
+    flags.add_runtime(parser)
     args = parser.parse_args(argv)
     check_providers(args.providers, "--providers")
     _resolve_policy(args)
@@ -257,14 +241,6 @@ def _shown(name: str) -> str:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     characters = (char if char.isprintable() else repr(char)[1:-1] for char in name)
     return "".join(characters).encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _path(text: str) -> Path:
-    """Return a path whose ~ is replaced by the home folder: shells do not replace it in --flag=~/path."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # no such user: the file's name begins with ~
-        return Path(text)
 
 
 def _size(text: str) -> tuple[int, int]:

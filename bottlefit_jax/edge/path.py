@@ -47,5 +47,7 @@ def paths_of(manifest: Manifest, *, local: bool) -> tuple[Path, ...]:
         return tuple(rates)
     if manifest.local is None:
         raise UserError("the bundle has no network to run locally: export it with --local")
-    # the student without a quantiser: the manifest does not say how good it is, but no rate is better
-    return (*rates, Path(LOCAL, max(path.top1 for path in rates), LOCAL))
+    top1 = manifest.local.top1
+    if top1 is None:  # older bundles do not say how good it is; as it has no quantiser, no rate is better
+        top1 = max(path.top1 for path in rates)
+    return (*rates, Path(LOCAL, top1, LOCAL))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.cli.command import Parser
+from bottlefit_jax.edge.flags import add_security
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links.energy import Watts
 from bottlefit_jax.links.link import check_shape
@@ -88,11 +89,7 @@ def _parser(description: str | None) -> Parser:
         default=BenchOptions.device_slower,
         help="how many times as long as this machine the device computes (default: 1)",
     )
-    add("--tls", action="store_true", help="with --server: encrypt; implied by the next three flags")
-    add("--tls-ca", type=Path, metavar="PEM", help="the authorities that may have signed the server's certificate")
-    add("--tls-cert", type=Path, metavar="PEM", help="this device's certificate")
-    add("--tls-key", type=Path, metavar="PEM", help="the key of that certificate")
-    add("--token-file", type=Path, metavar="FILE", help="a file with the bearer token to send")
+    add_security(parser, "with --server: ")
     return parser
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bottlefit_jax.bundle import Bundle
-from bottlefit_jax.errors import UserError
-from bottlefit_jax.onnx_session import first_line, open_session
+from bottlefit_jax.errors import UserError, first_line
+from bottlefit_jax.onnx_session import open_session
 from bottlefit_jax.protocol.names import OUTPUT
 
 SMALL = 0.0005  # seconds; a faster tail takes longer, and more of the processor, on several threads than on one

@@ -13,6 +13,7 @@ HEAD, TAIL = "a" * 64, "b" * 64
 FILES = {"head.tflite": b"lite head", "head.onnx": b"head", "tail.onnx": b"tail", "tail.stablehlo": b"hlo"}
 TABLES = "rates.json"
 NEW_IN_3 = ("heads", "rates", "default_rate", "extensions")
+NEW_IN_4 = ("golden",)
 STEPS = {"lossless": 1, "coarse": 8}
 
 
@@ -41,7 +42,7 @@ def describe(files):
 def manifest(**changes):
     """A valid manifest of FILES, as JSON values, of the newest format; `heads` fits the image and the latent."""
     values = {
-        "format": 3,
+        "format": 4,
         "name": "digits",
         "version": 3,
         "model": {"name": "resnet18", "options": {"width": 16}, "bottleneck": {"channels": 3}, "num_classes": 4},
@@ -54,6 +55,7 @@ def manifest(**changes):
         "local": None,
         "rates": [],
         "default_rate": "raw",
+        "golden": None,
         "calibration": {"split": "train", "count": 2, "sha256": "c" * 64},
         "versions": {"bottlefit_jax": "0.1.0"},
         "extensions": {},
@@ -65,10 +67,15 @@ def manifest(**changes):
     return values
 
 
+def manifest_of_format_3(**changes):
+    """The same manifest as version 0.4 wrote it."""
+    return {key: item for key, item in manifest(format=3).items() if key not in NEW_IN_4} | changes
+
+
 def manifest_of_format_2(**changes):
     """The same manifest as version 0.3 wrote it."""
     values = manifest(format=2, head={"id": HEAD, "precision": "int8", "litert": "head.tflite", "onnx": "head.onnx"})
-    return {key: item for key, item in values.items() if key not in NEW_IN_3} | changes
+    return {key: item for key, item in values.items() if key not in NEW_IN_3 + NEW_IN_4} | changes
 
 
 @functools.cache

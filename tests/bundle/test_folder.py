@@ -31,11 +31,13 @@ def test_a_bundle_gives_the_paths_of_its_files_and_of_no_others(tmp_path):
 
 
 def test_the_local_network_is_a_file_like_the_others(tmp_path):
-    folder = example.write(tmp_path, files={**example.FILES, "local.tflite": b"all"}, local={"litert": "local.tflite"})
+    folder = example.write(
+        tmp_path, files={**example.FILES, "local.tflite": b"all"}, local={"litert": "local.tflite", "top1": 74.8}
+    )
     assert "files has no local.tflite" in refusal(folder)
-    write_manifest(folder, parsed(local={"litert": "local.tflite"}))
+    write_manifest(folder, parsed(local={"litert": "local.tflite", "top1": 74.8}))
     bundle = read_bundle(folder)
-    assert bundle.manifest.local == Local("local.tflite")
+    assert bundle.manifest.local == Local("local.tflite", 74.8)
     assert bundle.path("local.tflite").read_bytes() == b"all"
 
 

@@ -8,6 +8,7 @@ from bottlefit_jax.bundle import (
     Calibration,
     HeadFile,
     Latent,
+    Local,
     Manifest,
     Tensor,
     folder,
@@ -56,7 +57,7 @@ def test_a_valid_manifest_becomes_dataclasses(tmp_path):
 
 
 def test_json_values_survive_the_round_trip_in_their_order():
-    values = example.manifest_with_rates(local={"litert": "local.tflite"})
+    values = example.manifest_with_rates(local={"litert": "local.tflite", "top1": 74.8})
     values["model"]["options"] = {"sizes": [1, [2, 3]], "none": None}
     written = Manifest.from_json(values).to_json()
     assert written == values
@@ -132,7 +133,7 @@ def test_an_unknown_field_is_named(tmp_path, path):
         (("rates",), [RATE] * 17, "it must have at most 16 items"),
         (("extensions",), [1], "extensions is [1]; it must be an object"),
         (("labels",), ["a\nb", "c", "d", "e"], "labels[0] is 'a\\nb'; it must match"),
-        (("local",), {"litert": "local.tflite"}, "files has no local.tflite"),
+        (("local",), {"litert": "local.tflite", "top1": 74.8}, "files has no local.tflite"),
         (("files",), {}, "files is {}; it must have at least 1 entries"),
         (("tail", "head"), "c" * 64, "its tail belongs to head cccccccccccc…, not to its head aaaaaaaaaaaa…"),
         (("tail", "onnx"), "../tail.onnx", "tail.onnx is '../tail.onnx'; it must match"),
@@ -173,11 +174,25 @@ def test_a_manifest_that_is_too_large_is_not_read_into_memory(tmp_path):
 
 
 def test_a_newer_format_names_the_version_that_reads_it(tmp_path):
-    example.write(tmp_path, format=4, versions={"bottlefit_jax": "7.1"}, shape="unknown")
-    assert "has format 4; this is bottlefit-jax" in refusal(tmp_path)
-    assert refusal(tmp_path).endswith("which reads formats 1 to 3; bottlefit-jax 7.1, which wrote it, reads it")
-    example.write(tmp_path, format=4, versions=None)
+    example.write(tmp_path, format=5, versions={"bottlefit_jax": "7.1"}, shape="unknown")
+    assert "has format 5; this is bottlefit-jax" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("which reads formats 1 to 4; bottlefit-jax 7.1, which wrote it, reads it")
+    example.write(tmp_path, format=5, versions=None)
     assert refusal(tmp_path).endswith("a newer one is needed")
+
+
+def test_format_3_is_read_without_golden_images_and_without_the_accuracy_of_the_local_network(tmp_path):
+    files = {**example.FILES, "local.tflite": b"all"}
+    values = example.manifest_of_format_3(local={"litert": "local.tflite"}, files=example.describe(files))
+    example.write(tmp_path, files=files)
+    old = read_bundle(example.write_values(tmp_path, values)).manifest
+    assert (old.format, old.golden, old.local) == (3, None, Local("local.tflite", None))
+    assert old.to_json() == {**values, "format": 4, "golden": None, "local": {"litert": "local.tflite", "top1": None}}
+
+
+@pytest.mark.parametrize("change", [{"golden": None}, {"local": {"litert": "local.tflite", "top1": 1.0}}])
+def test_format_3_has_nothing_of_format_4(tmp_path, change):
+    assert "is not known" in refusal(example.write_values(tmp_path, example.manifest_of_format_3(**change)))
 
 
 FORMAT_1 = {"split": "train", "pictures": ["1.png", "2.png"]}
@@ -198,7 +213,7 @@ def test_format_1_is_read_with_the_digest_of_its_calibration_names(tmp_path):
     old = read_bundle(example.write_values(tmp_path / "old", values)).manifest
     assert old.calibration == Calibration("train", 2, identity("1.png", "2.png"))
     new = read_bundle(example.write(tmp_path / "new")).manifest
-    assert dataclasses.replace(old, format=3, calibration=new.calibration) == new
+    assert dataclasses.replace(old, format=4, calibration=new.calibration) == new
     assert old.to_json() == example.manifest(calibration=dataclasses.asdict(old.calibration))
 
 

@@ -66,10 +66,10 @@ def test_a_thousand_changed_manifests_get_the_verdict_of_jsonschema():
     assert 50 < sum(verdicts) < 950
 
 
-@pytest.mark.parametrize("of_format", [2, 3])
+@pytest.mark.parametrize("of_format", [2, 3, 4])
 def test_changed_manifests_are_read_or_refused_in_one_line(of_format):
     rng, path = random.Random(1), Path("manifest.json")
-    base = MANIFEST if of_format == 3 else example.manifest_of_format_2()
+    base = {2: example.manifest_of_format_2(), 3: example.manifest_of_format_3(), 4: MANIFEST}[of_format]
     messages = []
     for _ in range(400):
         try:

@@ -52,7 +52,7 @@ def manifest():
         labels=[f"class {index}" for index in range(CLASSES)],
         image={"height": SIZE, "width": SIZE, "order": "RGB", "dtype": "uint8", "resize": SIZE},
         latent={"shape": LATENT, "dtype": "uint8", "bits": 8, "scale": 0.0625, "zero_point": 128},
-        local={"litert": "local.tflite"},
+        local={"litert": "local.tflite", "top1": 74.8},
     )
     return {**values, "heads": example.heads(values["image"], values["latent"], "float32")}
 

@@ -34,6 +34,7 @@ def exported(workdir, tmp_path_factory):
 def test_the_bundle_holds_the_files_of_its_manifest(exported, workdir):
     folder = exported.bundle.folder
     assert sorted(path.name for path in folder.iterdir()) == [
+        "golden.npz",
         "head.onnx",
         "head.tflite",
         "local.tflite",

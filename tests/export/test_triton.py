@@ -68,7 +68,7 @@ def test_the_repository_has_the_files_that_triton_loads(bundle, tmp_path):
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
     assert not config.dynamic_batching.HasField("default_queue_policy")  # with one, requests wait 500 ms at times
     parameters = {key: value.string_value for key, value in config.parameters.items()}
-    assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "3"}
+    assert parameters == {"head": example.HEAD, "tail": example.TAIL, "format": "4"}
 
 
 def test_the_config_declares_the_tensors_of_the_graph(bundle, tmp_path):

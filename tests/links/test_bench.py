@@ -21,7 +21,7 @@ from tests.serve import example
 
 @pytest.fixture
 def bundle(tmp_path, models):
-    return example.write(tmp_path / "bundle", files=models, local={"litert": "local.tflite"})
+    return example.write(tmp_path / "bundle", files=models, local={"litert": "local.tflite", "top1": 74.8})
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_bundle_without_a_local_network_says_how_to_get_one(tmp_path, models, 
 
 def test_a_server_that_cannot_start_is_one_line(tmp_path, models, images):
     bundle = example.write(
-        tmp_path / "bundle", files={**models, "tail.onnx": b"no tail"}, local={"litert": "local.tflite"}
+        tmp_path / "bundle", files={**models, "tail.onnx": b"no tail"}, local={"litert": "local.tflite", "top1": 74.8}
     )
     with started(bundle, images, tmp_path) as process:
         _, err = process.communicate(timeout=60)
