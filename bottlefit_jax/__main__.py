@@ -104,7 +104,8 @@ def _suggestion(name: str) -> str:
     """Return a question that names the command spelled most like `name`, or whose module is; or ''."""
     import difflib
 
-    modules = {part: command for command, row in COMMANDS.items() for part in row.module.split(".")[1:2]}
+    rows = reversed(COMMANDS.items())  # of the commands of one room the first counts
+    modules = {part: command for command, row in rows for part in row.module.split(".")[1:2]}
     spellings = modules | {command: command for command in COMMANDS}
     matches = difflib.get_close_matches(name.lower(), spellings, n=1)
     return f"did you mean {spellings[matches[0]]!r}? " if matches else ""

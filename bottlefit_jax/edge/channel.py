@@ -51,8 +51,9 @@ class Answer:
 class Deadline:
     """A time that lies some seconds in the future, on the monotonic clock."""
 
-    def __init__(self, seconds: float):
-        self.seconds, self._until = seconds, time.monotonic() + seconds
+    def __init__(self, seconds: float, *, since: float | None = None):
+        """Begin now, or at an earlier time of the monotonic clock."""
+        self.seconds, self._until = seconds, (time.monotonic() if since is None else since) + seconds
 
     def end(self) -> None:
         """Let nothing be left."""

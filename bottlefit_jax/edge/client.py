@@ -196,8 +196,9 @@ class EdgeClient:
     def stream(self, images: Iterable[Any], *, in_flight: int = IN_FLIGHT, drop: bool = False) -> Generator[Result]:
         """Classify images while others are on their way to the server, and yield their results in order.
 
-        A thread takes the images and runs the head. An image whose deadline passes, or that is invalid, is a result
-        with an error, and the stream goes on. Without a server one image is classified at a time.
+        A thread takes the images and runs the head. A deadline counts from when an image was taken. An image whose
+        deadline passes, or that is invalid, is a result with an error, and the stream goes on. Without a server one
+        image is classified at a time.
 
         Args:
             images: each as in `infer`; the iterator is closed at the end.
@@ -216,19 +217,28 @@ class EdgeClient:
         if self._connection is None:
             return classify(frames, self._begin_local, in_flight=1)
         if self._adaptive is not None:
-            return classify(frames, lambda frame: self._begin(frame.image), in_flight=in_flight)
+            return classify(frames, lambda frame: self._begin(frame.image, frame.since), in_flight=in_flight)
         return classify_sent(
-            frames, self._prepare, self._connection.infer, self._predictor.of_answer, in_flight=in_flight
+            frames,
+            lambda frame: self._prepare(frame.image, frame.since),
+            self._connection.infer,
+            self._predictor.of_answer,
+            in_flight=in_flight,
         )
 
     def _begin_local(self, frame: Frame) -> Finish:
         prediction = self.infer_local(frame.image)
         return lambda: prediction
 
-    def _begin(self, image: Any) -> Finish:
-        """Give an image the path that the policy chooses; the rest waits for what becomes of it."""
+    def _begin(self, image: Any, since: float | None = None) -> Finish:
+        """Give an image the path that the policy chooses; the rest waits for what becomes of it.
+
+        Args:
+            image: as in `infer`.
+            since: when it was taken, on the monotonic clock; None: now. Its deadline is counted from then.
+        """
         assert self._adaptive is not None
-        adaptive, started, deadline = self._adaptive, time.monotonic(), Deadline(self._deadline_seconds)
+        adaptive, started, deadline = self._adaptive, time.monotonic(), Deadline(self._deadline_seconds, since=since)
         pixels = preprocess(image, self.manifest.image)
         seconds = time.monotonic() - started
         begun = adaptive.begin(pixels, deadline)
@@ -239,9 +249,9 @@ class EdgeClient:
 
         return finish
 
-    def _prepare(self, image: Any) -> Sending:
-        """Return what is sent of an image. Its deadline begins now."""
-        started, deadline = time.perf_counter(), Deadline(self._deadline_seconds)
+    def _prepare(self, image: Any, since: float | None = None) -> Sending:
+        """Return what is sent of an image; arguments as of `_begin`."""
+        started, deadline = time.perf_counter(), Deadline(self._deadline_seconds, since=since)
         assert self._head is not None
         pixels = preprocess(image, self.manifest.image)
         preprocessed = time.perf_counter()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES
-
 
 def path(text: str) -> Path:
     """Return a path whose ~ is replaced by the home folder: shells do not replace it in --flag=~/path."""
@@ -18,6 +16,8 @@ def path(text: str) -> Path:
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
     """Add --runtime, --providers and --threads."""
+    from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES  # which need NumPy
+
     parser.add_argument("--threads", type=int, default=1, help="that the head may use (default: %(default)s)")
     parser.add_argument(
         "--runtime",

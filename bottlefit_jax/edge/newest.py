@@ -17,18 +17,20 @@ class Frame(NamedTuple):
         taken: seconds since 1970.
         image: the frame.
         dropped: how many frames were dropped before it, since the first.
+        since: when it was there, on the monotonic clock: its deadline is counted from then.
     """
 
     number: int
     taken: float
     image: Any
     dropped: int = 0
+    since: float | None = None
 
 
 def in_turn(images: Iterable[Any]) -> Iterator[Frame]:
     """Yield every image when it is asked for."""
     for number, image in enumerate(images, 1):
-        yield Frame(number, time.time(), image)
+        yield Frame(number, time.time(), image, since=time.monotonic())
 
 
 def newest(images: Iterable[Any]) -> Iterator[Frame]:

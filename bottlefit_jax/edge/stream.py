@@ -110,7 +110,7 @@ def _result(frame: Frame, finish: Finish) -> Result:
 
 def classify_sent(
     frames: Iterator[Frame],
-    prepare: Callable[[Any], Sending],
+    prepare: Callable[[Frame], Sending],
     send: Callable[[Encoded, Deadline], Answer],
     predict: Callable[[Sending, Answer, float], Prediction],
     *,
@@ -120,7 +120,7 @@ def classify_sent(
 
     Args:
         frames: as in `classify`.
-        prepare: runs the head.
+        prepare: runs the head on a frame.
         send: sends and waits for the answer; called from `in_flight` threads.
         predict: from what was sent, its answer, and when that was there, as of `time.perf_counter`.
         in_flight: as in `classify`.
@@ -135,7 +135,7 @@ def classify_sent(
             open_deadlines.discard(sending.deadline)
 
     def begin(frame: Frame) -> Finish:
-        sending = prepare(frame.image)
+        sending = prepare(frame)
         open_deadlines.add(sending.deadline)
         call = threads.submit(answer, sending)
         return lambda: predict(sending, *call.result())

@@ -1,4 +1,4 @@
-"""Measure a bundle in three ways over links of given rates and delays: split, local only, and sending JPEG.
+"""Measure a bundle over links: split, local only and sending JPEG; or what a policy reaches on a link that fails.
 
     python -m bottlefit_jax.links.bench --bundle BUNDLE --images FOLDER --output DIR
         [--rates 0.25,1,5,20,100] [--delays 5,40] [--count 50] [--jpeg-quality 95] [--deadline-ms 20000]
@@ -6,6 +6,8 @@
         [--overwrite]
     python -m bottlefit_jax.links.bench --bundle BUNDLE --images FOLDER --output DIR --server HOST:PORT
         [--jpeg-server HOST:PORT] [--tls-ca PEM --tls-cert PEM --tls-key PEM] [--token-file FILE]
+    python -m bottlefit_jax.links.bench --bundle BUNDLE --images FOLDER --output DIR --trace FILE_OR_FOLDER
+        --deadline-ms D [--fps 30] [--seconds S] [--delays 5] [--without-local]
 
 Without --server, the edge server and a JPEG server are started on this machine, behind a shaped link. Rates are in
 Mbit/s. A delay is one-way, in ms, and added in each direction. Device and server are then the same machine, so local
@@ -13,6 +15,10 @@ only always wins, unless --device-slower models a device that computes that many
 
 With --server the command runs on the device and measures the link as it is. The edge server is started there as for any
 device. The JPEG rows need a JPEG server beside it: `python -m bottlefit_jax.links.jpeg_server --help`.
+
+With --trace the link has the rates of a CSV file with the columns seconds,mbit_per_s, outages included, between real
+processes. The path of each image is chosen by the policy (auto), then it is each rate in turn, then the local network,
+over the same seconds. DIR/frames.csv has every image, DIR/TRACE-DELAYms.png the policy's over time.
 
 DIR/bench.md has the tables, DIR/bench.json all numbers, DIR/latency.png the plot. Where a measurement failed or was
 interrupted, its row gives the reason. One method is called faster than another only where the 95 % intervals of their
@@ -26,7 +32,6 @@ if __name__ == "__main__":
     interrupt.watch()
 
 import contextlib
-import os
 import shlex
 import statistics
 import sys
@@ -36,9 +41,9 @@ from typing import TYPE_CHECKING, Any
 
 from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import print_error
-from bottlefit_jax.errors import BottleFitError, UserError
+from bottlefit_jax.errors import BottleFitError
 from bottlefit_jax.links.flags import parse
-from bottlefit_jax.links.options import BenchOptions
+from bottlefit_jax.links.options import BenchOptions, ReplayOptions
 from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
@@ -49,7 +54,6 @@ if TYPE_CHECKING:
     from bottlefit_jax.links.servers import Server
     from bottlefit_jax.links.summary import Row
 
-MAX_IMAGES = 50  # different ones: they are decoded in memory
 NO_JPEG = (
     "no --jpeg-server: start one beside the edge server, python -m bottlefit_jax.links.jpeg_server "
     "--bundle BUNDLE --host HOST --port 8002 --tail HOST:PORT"
@@ -62,7 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
         command_line = shlex.join(["python", "-m", "bottlefit_jax.links.bench", *arguments])
-        return bench(parse(arguments, __doc__), command_line=command_line)
+        options = parse(arguments, __doc__)
+        if isinstance(options, ReplayOptions):
+            from bottlefit_jax.links.replay import replay
+
+            return replay(options, command_line=command_line)
+        return bench(options, command_line=command_line)
     except BottleFitError as error:
         return print_error(error)
     except KeyboardInterrupt:  # while the servers start
@@ -86,6 +95,7 @@ def bench(options: BenchOptions, *, command_line: str) -> int:
     from bottlefit_jax.bundle import read_bundle
     from bottlefit_jax.links import report
     from bottlefit_jax.links.energy import find_meter
+    from bottlefit_jax.links.inputs import make_folder, read_images
     from bottlefit_jax.links.link import DirectLink
     from bottlefit_jax.links.machine import describe_machine
     from bottlefit_jax.links.shaper import open_link
@@ -93,8 +103,8 @@ def bench(options: BenchOptions, *, command_line: str) -> int:
     # with a server elsewhere, the bundle on the device may have the head's file alone
     verify = True if options.server is None else lambda manifest: []
     manifest = read_bundle(options.bundle, verify=verify).manifest
-    images = _images(options.images, min(options.count, MAX_IMAGES))
-    _make_folder(options.output)
+    images = read_images(options.images, options.count)
+    make_folder(options.output)
     meter = find_meter() if options.device_slower == 1 else None  # a meter cannot measure a modelled device
     watts = None if meter else options.watts
     with interrupt.raised(), contextlib.ExitStack() as stack:
@@ -231,25 +241,6 @@ def _notes(options: BenchOptions, manifest: "Manifest", hops: list[float] | None
     return [*notes, f"{answers}{4 * manifest.model.num_classes:,} bytes of logits for split{label}."]
 
 
-def _images(folder: Path, most: int) -> list:
-    """Read at most `most` images, spread evenly over all that are there: [H, W, 3] uint8 each."""
-    import numpy as np
-    import PIL.Image
-
-    from bottlefit_jax.edge.image import files_in
-
-    files = files_in([folder])
-    count = min(most, len(files))
-    images = []
-    for file in (files[index * len(files) // count] for index in range(count)):
-        try:
-            with PIL.Image.open(file) as image:
-                images.append(np.asarray(image.convert("RGB")))
-        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others
-            raise UserError(f"{file} is not an image that can be read: {error}") from error
-    return images
-
-
 def _energy(meter: "Meter | None", watts: "Watts | None", *, alone: bool) -> str | None:
     """Return where the energy is from, in words; None without.
 
@@ -266,15 +257,6 @@ def _energy(meter: "Meter | None", watts: "Watts | None", *, alone: bool) -> str
         f"a model, nothing was measured: time x the stated {watts.compute:g} W computing, {watts.send:g} W sending (as "
         f"long as the link takes for the bytes), {watts.idle:g} W waiting"
     )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {folder}")
 
 
 def _draw(path: Path, rows: list, title: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The measurement's command line: flags -> BenchOptions."""
+"""The measurement's command line: flags -> BenchOptions, or with --trace ReplayOptions."""
 
 import argparse
 import math
@@ -13,29 +13,36 @@ from bottlefit_jax.edge.flags import add_security
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links.energy import Watts
 from bottlefit_jax.links.link import check_shape
-from bottlefit_jax.links.options import DELAYS, RATES, BenchOptions
+from bottlefit_jax.links.options import DELAYS, RATES, BenchOptions, ReplayOptions
 
-REPORT_FILES = ("bench.json", "bench.md", "latency.png")
+REPORT_FILES = ("bench.json", "bench.md", "frames.csv", "latency.png")
 WATTS = ("watts_compute", "watts_send", "watts_idle")
 SHAPING = ("rates", "delays", "shaper", *WATTS)  # for a link that is shaped here
 SECURITY = ("tls", "tls_ca", "tls_cert", "tls_key", "token_file")
+ONLY_TRACE = ("fps", "seconds", "without_local")
+NOT_TRACE = ("server", "jpeg_server", "rates", "count", "jpeg_quality", "device_slower", "shaper", *WATTS, *SECURITY)
 # flag -> smallest and largest value
 LIMITS = {
     "count": (1, 100_000),
     "jpeg_quality": (1, 95),
     "deadline_ms": (1, 3_600_000),
     "device_slower": (0.01, 10_000),
+    "fps": (0.01, 1000),
+    "seconds": (1, 1_000_000),
     **dict.fromkeys(WATTS, (0, 10_000)),
 }
 
 
-def parse(argv: Sequence[str], description: str | None) -> BenchOptions:
-    """Read the command line.
+def parse(argv: Sequence[str], description: str | None) -> BenchOptions | ReplayOptions:
+    """Read the command line; with --trace the options are those of a replay.
 
     Raises:
         UserError: a flag is unknown, missing, out of range or does not go with another, or --output holds a report.
     """
     args = _parser(description).parse_args(argv)
+    if args.trace is not None:
+        return _replay(args)
+    _refuse(args, ONLY_TRACE, "goes with --trace FILE_OR_FOLDER only")
     _check_server(args)
     rates, delays = _numbers("--rates", args.rates, RATES), _numbers("--delays", args.delays, DELAYS)
     for rate in rates:
@@ -45,9 +52,33 @@ def parse(argv: Sequence[str], description: str | None) -> BenchOptions:
     check_limits(vars(args), LIMITS)
     watts = _watts(args)
     _check_output(args.output, overwrite=args.overwrite)
-    names = {field.name for field in fields(BenchOptions)}
-    values = {name: value for name, value in vars(args).items() if name in names}
-    return BenchOptions(**{**values, "rates": rates, "delays": delays, "watts": watts})
+    return BenchOptions(**{**_given(args, BenchOptions), "rates": rates, "delays": delays, "watts": watts})
+
+
+def _replay(args: argparse.Namespace) -> ReplayOptions:
+    """Return the options of a replay."""
+    _refuse(args, NOT_TRACE, "does not go with --trace")
+    if args.deadline_ms is None:
+        raise UserError("--deadline-ms is missing: with --trace it says what is in time")
+    delays = _numbers("--delays", args.delays, ReplayOptions.delays)
+    for delay in delays:
+        check_shape(1, delay)
+    check_limits(vars(args), LIMITS)
+    _check_output(args.output, overwrite=args.overwrite)
+    return ReplayOptions(**{**_given(args, ReplayOptions), "delays": delays})
+
+
+def _given(args: argparse.Namespace, options: type) -> dict[str, Any]:
+    """Return the flags that were given, or have a default, and that the options have."""
+    names = {field.name for field in fields(options)}
+    return {name: value for name, value in vars(args).items() if name in names and value is not None}
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise UserError where one of these flags was given."""
+    for name in names:
+        if getattr(args, name) not in (None, False):
+            raise UserError(f"{_flag(name)} {why}")
 
 
 def _parser(description: str | None) -> Parser:
@@ -60,19 +91,17 @@ def _parser(description: str | None) -> Parser:
     add("--server", metavar="HOST:PORT", help="an edge server on another machine, over the link as it is")
     add("--jpeg-server", metavar="HOST:PORT", help="with --server: the JPEG server beside it (default: no JPEG rows)")
     add("--rates", help=f"Mbit/s (default: {_joined(RATES)})")
-    add("--delays", help=f"ms, one way (default: {_joined(DELAYS)})")
-    add("--count", type=int, default=BenchOptions.count, help="images of each row (default: %(default)s)")
+    add("--delays", help=f"ms, one way (default: {_joined(DELAYS)}; with --trace 5)")
+    add("--count", type=int, help=f"images of each row (default: {BenchOptions.count})")
     add(
         "--jpeg-quality",
         type=int,
-        default=BenchOptions.jpeg_quality,
-        help="1 to 95, as Pillow has it (default: %(default)s)",
+        help=f"1 to 95, as Pillow has it (default: {BenchOptions.jpeg_quality})",
     )
     add(
         "--deadline-ms",
         type=float,
-        default=BenchOptions.deadline_ms,
-        help="deadline of an image, with retries (default: %(default)g)",
+        help=f"deadline of an image, with retries (default: {BenchOptions.deadline_ms:g}; none with --trace)",
     )
     for state, activity in (("compute", "computes"), ("send", "sends"), ("idle", "waits")):
         add(
@@ -86,9 +115,12 @@ def _parser(description: str | None) -> Parser:
         "--device-slower",
         type=float,
         metavar="TIMES",
-        default=BenchOptions.device_slower,
         help="how many times as long as this machine the device computes (default: 1)",
     )
+    add("--trace", type=Path, help="a CSV file with the columns seconds,mbit_per_s, or a folder of them: replay it")
+    add("--fps", type=float, help="with --trace: images a second (default: one after the other)")
+    add("--seconds", type=float, help="with --trace: of each trace, which repeats at its end (default: once)")
+    add("--without-local", action="store_true", help="with --trace: as if the bundle had no network to run locally")
     add_security(parser, "with --server: ")
     return parser
 
@@ -112,12 +144,10 @@ def _joined(numbers: Sequence[float]) -> str:
 
 def _check_server(args: argparse.Namespace) -> None:
     """Refuse flags that do not go with --server, and flags that go only with it."""
-    refused = SHAPING if args.server else ("jpeg_server", *SECURITY)
-    given = [name for name in refused if getattr(args, name) not in (None, False)]
-    if given and args.server:
-        raise UserError(f"{_flag(given[0])} does not go with --server: the link to it is measured as it is")
-    if given:
-        raise UserError(f"{_flag(given[0])} goes with --server HOST:PORT only")
+    if args.server:
+        _refuse(args, SHAPING, "does not go with --server: the link to it is measured as it is")
+    else:
+        _refuse(args, ("jpeg_server", *SECURITY), "goes with --server HOST:PORT only")
 
 
 def _watts(args: argparse.Namespace) -> Watts | None:

@@ -52,6 +52,33 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class ReplayOptions:
+    """Which traces to replay, and how.
+
+    Attributes:
+        bundle: the folder, with rates.
+        images: an image, or a folder of images.
+        output: folder of the report.
+        trace: a CSV file, or a folder of them.
+        deadline_ms: of an image, from when it is taken.
+        delays: ms in each direction.
+        fps: images a second; None takes the next one when the one before is answered or its deadline is over.
+        seconds: of each trace; None: once.
+        without_local: as if the bundle had no network to run locally.
+    """
+
+    bundle: Path
+    images: Path
+    output: Path
+    trace: Path
+    deadline_ms: float
+    delays: Sequence[float] = (5.0,)
+    fps: float | None = None
+    seconds: float | None = None
+    without_local: bool = False
+
+
+@dataclass(frozen=True)
 class SimulateOptions:
     """What to simulate.
 

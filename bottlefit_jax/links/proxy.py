@@ -1,4 +1,6 @@
-"""A link of a given rate and delay in this process: a TCP proxy on loopback, for where `tc netem` does not work.
+"""A link of a given rate and delay, or of a trace, in this process: a TCP proxy on loopback.
+
+It stands in for `tc netem` where that does not work, and replays traces.
 
 It has no loss, no slow start and no packet headers: a byte of TCP payload is a byte of the link. Latencies are those of
 a connection whose congestion window is open, so that large requests look a little faster than they are.
@@ -12,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 from bottlefit_jax.links.link import check_shape
+from bottlefit_jax.links.trace import Trace
 
 CHUNK = 16_384  # bytes read at once
 WINDOW = 1 << 20  # bytes under way in one direction; above it the sender waits, as for a full socket buffer
@@ -29,19 +32,30 @@ class Direction:
         self._lock = threading.Lock()
         self._free = 0.0  # when the last byte put on the link has left
         self._seconds_per_byte = 0.0
+        self._trace: tuple[Trace, float] | None = None  # and when it began
         self._delay = 0.0
         self.sent = 0
 
     def shape(self, rate_mbit: float, delay_ms: float) -> None:
         """Set the rate in Mbit/s and the one-way delay in ms, from the next byte on."""
         with self._lock:
-            self._seconds_per_byte = 8e-6 / rate_mbit
+            self._seconds_per_byte, self._trace = 8e-6 / rate_mbit, None
             self._delay = delay_ms / 1e3
+
+    def follow(self, trace: Trace, delay_ms: float, since: float) -> None:
+        """Take the rate from a trace that begins at `since`, seconds of time.monotonic, on a link that is empty."""
+        with self._lock:
+            self._trace, self._free, self._delay = (trace, since), since, delay_ms / 1e3
 
     def due(self, size: int) -> float:
         """Put `size` bytes on the link and return when the last one arrives, in seconds of time.monotonic."""
         with self._lock:
-            self._free = max(self._free, time.monotonic()) + size * self._seconds_per_byte
+            begins = max(self._free, time.monotonic())
+            if self._trace is None:
+                self._free = begins + size * self._seconds_per_byte
+            else:
+                trace, since = self._trace
+                self._free = since + trace.arrives(begins - since, size)
             self.sent += size
             return self._free + self._delay
 
@@ -158,6 +172,25 @@ class ProcessLink:
         check_shape(rate_mbit, delay_ms)
         for direction in (self._up, self._down):
             direction.shape(rate_mbit, delay_ms)
+
+    def follow(self, trace: Trace, delay_ms: float) -> float:
+        """Take the rates of both directions from a trace, from now on; what is under way is forgotten.
+
+        Args:
+            trace: that repeats at its end.
+            delay_ms: that is added in each direction.
+
+        Returns:
+            When it begins, seconds of time.monotonic.
+
+        Raises:
+            UserError: the delay is out of range.
+        """
+        check_shape(1, delay_ms)
+        since = time.monotonic()
+        for direction in (self._up, self._down):
+            direction.follow(trace, delay_ms, since)
+        return since
 
     def sent(self) -> int:
         """Return the bytes that the device has sent."""

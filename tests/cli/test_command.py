@@ -22,6 +22,7 @@ COMMANDS = {
     "bottlefit_jax.serve": (["--bundle=none", "--port=0"], "serve"),
     "bottlefit_jax.serve.load": (["--server=localhost:1"], "serve"),
     "bottlefit_jax.edge": (["--bundle=none", "--server=localhost:1", "none.jpg"], "edge"),
+    "bottlefit_jax.edge.check": (["--bundle=none"], "edge"),
     "bottlefit_jax.links.bench": (["--bundle=none", "--images=none", "--output=none"], "edge,serve"),
     "bottlefit_jax.links.jpeg_server": (["--bundle=none", "--port=0", "--tail=localhost:1"], "edge"),
 }

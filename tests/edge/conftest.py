@@ -111,8 +111,8 @@ def deadlines(monkeypatch):
     given = []
 
     class Deadline(channel.Deadline):
-        def __init__(self, seconds):
-            super().__init__(given.pop(0) if given else 60.0 if seconds == 2.0 else seconds)
+        def __init__(self, seconds, **options):
+            super().__init__(given.pop(0) if given else 60.0 if seconds == 2.0 else seconds, **options)
 
     monkeypatch.setattr(client, "Deadline", Deadline)
     monkeypatch.setattr(connection, "PING_SECONDS", 30.0)

@@ -161,7 +161,7 @@ def test_a_bundle_with_rates_gets_a_model_that_decodes_and_an_ensemble(with_rate
     assert set(tail.parameters) == {"head", "tail", "format"}  # it takes no payloads itself
     parameters = {key: value.string_value for key, value in ensemble.parameters.items()}
     key = f"{with_rates.read_rates().key:08x}"
-    assert parameters == {"head": example.HEAD, "format": "3", "payload": str(wire.VERSION), "rates": key}
+    assert parameters == {"head": example.HEAD, "format": "4", "payload": str(wire.VERSION), "rates": key}
     assert (
         parse_rates((models / "digits-decode" / "3" / "rates.json").read_text(), "it").key
         == with_rates.read_rates().key
