@@ -7,7 +7,6 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,70 +18,18 @@ from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.edge.path import LOCAL, Path, paths_of
 from bottlefit_jax.edge.runtimes import AUTO
 from bottlefit_jax.errors import BottleFitError
+from bottlefit_jax.links import replay_report
 from bottlefit_jax.links.inputs import make_folder, read_images
 from bottlefit_jax.links.machine import cores, describe_machine
 from bottlefit_jax.links.options import ReplayOptions
 from bottlefit_jax.links.proxy import ProcessLink
+from bottlefit_jax.links.run import Answer, Run
 from bottlefit_jax.links.servers import Server, edge_server
 from bottlefit_jax.links.trace import Trace, read_traces
-from bottlefit_jax.links.virtual import Outcome
 
 FAST_MBIT = 1000.0  # of the link before a trace begins, while a client connects
 IN_FLIGHT = 8  # images of a device that takes them at a rate
 WARM_UP = 3  # images before a trace begins
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of an image.
-
-    Attributes:
-        taken: seconds since the trace began.
-        seconds: until there was an answer or an error.
-        path: that answered; None: an error.
-    """
-
-    taken: float
-    seconds: float
-    path: str | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """One method on one trace.
-
-    Attributes:
-        method: AUTO, LOCAL or the id of a rate.
-        trace: that was replayed.
-        delay_ms: in each direction.
-        images: that were taken, those included that the device had no time for.
-        answers: to the others, in order.
-        sent: bytes of the device, all of TCP's payload.
-        error: why it ended early; None if it did not.
-    """
-
-    method: str
-    trace: Trace
-    delay_ms: float
-    images: int = 0
-    answers: Sequence[Answer] = ()
-    sent: int = 0
-    error: str | None = None
-
-    def outcome(self, deadline: float, top1: Mapping[str, float]) -> Outcome:
-        """Return what a simulation would say: which answers were in time, and how good they are.
-
-        Args:
-            deadline: seconds.
-            top1: of each path, percent.
-        """
-        outcome = Outcome(images=self.images, sent=self.sent)
-        for answer in self.answers:
-            if answer.path is not None and answer.seconds <= deadline:
-                outcome.top1 += top1[answer.path]
-                outcome.times.append(answer.seconds)
-                outcome.paths[answer.path] = outcome.paths.get(answer.path, 0) + 1
-        return outcome
 
 
 def replay(options: ReplayOptions, *, command_line: str) -> int:
@@ -98,8 +45,6 @@ def replay(options: ReplayOptions, *, command_line: str) -> int:
     Raises:
         BottleFitError: an option is invalid, or the server does not start.
     """
-    from bottlefit_jax.links import replay_report
-
     traces = read_traces(options.trace)
     manifest = read_bundle(options.bundle).manifest
     local = manifest.local is not None and not options.without_local

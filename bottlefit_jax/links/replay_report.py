@@ -17,7 +17,7 @@ from bottlefit_jax.edge.path import LOCAL
 from bottlefit_jax.edge.runtimes import AUTO
 from bottlefit_jax.errors import BottleFitError
 from bottlefit_jax.files import write_text
-from bottlefit_jax.links.replay import Run
+from bottlefit_jax.links.run import Run
 from bottlefit_jax.links.virtual import Outcome
 
 NO_PLOTS = "no plots: they need matplotlib, pip install matplotlib"

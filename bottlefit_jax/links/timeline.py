@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from bottlefit_jax.edge.path import LOCAL
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_file
-from bottlefit_jax.links.replay import Run
+from bottlefit_jax.links.run import Run
 from bottlefit_jax.links.virtual import Outcome
 
 DPI = 150
