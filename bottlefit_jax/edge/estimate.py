@@ -6,7 +6,6 @@ own.
 """
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 LEAST = 1e-9  # of an observation: a clock may say 0
@@ -84,14 +83,27 @@ class Drifting:
         return min(self._variance + self._walk * age, MOST_SPREAD)
 
 
-def total(parts: Iterable[LogNormal]) -> LogNormal:
-    """Return about the distribution of a sum: the lognormal one with the sum's mean and variance (Fenton, 1960)."""
-    mean = variance = 0.0
-    for part in parts:
-        each = math.exp(part.mean + part.variance / 2)
-        mean, variance = mean + each, variance + math.expm1(part.variance) * each**2
-    spread = math.log1p(variance / mean**2)
-    return LogNormal(math.log(mean) - spread / 2, spread)
+class Moments(NamedTuple):
+    """Mean and variance of a positive quantity, in its unit; those of a sum are sums."""
+
+    mean: float
+    variance: float
+
+    @classmethod
+    def of(cls, part: LogNormal) -> "Moments":
+        """Return those of a lognormal distribution."""
+        mean = math.exp(part.mean + part.variance / 2)
+        return cls(mean, math.expm1(part.variance) * mean * mean)
+
+    def plus(self, part: LogNormal) -> "Moments":
+        """Return those of the sum with an independent quantity."""
+        other = Moments.of(part)
+        return Moments(self.mean + other.mean, self.variance + other.variance)
+
+    def lognormal(self) -> LogNormal:
+        """Return the lognormal distribution that has them, which is about that of a sum (Fenton, 1960)."""
+        spread = math.log1p(self.variance / (self.mean * self.mean))
+        return LogNormal(math.log(self.mean) - spread / 2, spread)
 
 
 def probability_below(value: float, distribution: LogNormal) -> float:

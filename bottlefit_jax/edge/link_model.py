@@ -7,6 +7,7 @@ what the device sees itself counts: when requests left and when their answers ca
 import itertools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bottlefit_jax.edge.estimate import Drifting, LogNormal
 from bottlefit_jax.edge.path import Path
@@ -15,7 +16,6 @@ GUESSED_RATE = 125_000.0  # bytes per second: 1 Mbit/s
 OVERHEAD, OVERHEAD_WEIGHT = 300.0, 0.2  # bytes of a request beside its payload at first; of the newest in their mean
 DELAY_KEPT = 60.0  # seconds in which the shortest ping counts as the link's delay
 LASTS = 1.5  # what has taken longer than expected is expected to take so many times as long as it has until now
-P95 = 1.645  # standard deviations above the mean of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,30 @@ class LinkModel:
         behind = sum(request.size for request in self._requests.values()) - first.size
         return max(needed - max(now - began, 0.0), 0.0) + behind * needed / first.size
 
-    def carries(self, path: Path, now: float, waiting: float = 0.0) -> LogNormal:
+    def expected(self, now: float) -> "Transfers":
+        """Return what is expected of the link, `now` being the time."""
+        slowness = self._slowness.expected(now)
+        return Transfers(slowness, slowness.median, self._overhead)
+
+
+class Transfers(NamedTuple):
+    """What is expected of a link at some time.
+
+    Attributes:
+        slowness: seconds per byte.
+        median: of it.
+        overhead: bytes of a request beside its payload.
+    """
+
+    slowness: LogNormal
+    median: float
+    overhead: float
+
+    def of(self, path: Path, waiting: float = 0.0) -> LogNormal:
         """Return how long the link takes for a payload of a path, without the delay.
 
         Args:
             path: of the payload.
-            now: the time.
             waiting: seconds for which it carries other requests first.
         """
-        slowness = self._slowness.expected(now)
-        varied = math.log(max(path.bytes_p95 / path.bytes_mean, 1.0)) / P95
-        return slowness.times(path.bytes_mean + self._overhead + waiting / slowness.median, varied**2)
+        return self.slowness.times(path.bytes_mean + self.overhead + waiting / self.median, path.varied)

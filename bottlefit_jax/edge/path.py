@@ -1,11 +1,14 @@
 """The ways in which a device can get a prediction: at a rate of the bundle, by itself, or by sending the image."""
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.errors import UserError
 
 LOCAL = "local"
+P95 = 1.645  # standard deviations above the mean of a normal distribution
 HEAD = "head"  # what a device computes of a path to the server
 
 
@@ -26,6 +29,11 @@ class Path:
     work: str
     bytes_mean: float = 0.0
     bytes_p95: float = 0.0
+
+    @cached_property
+    def varied(self) -> float:
+        """The variance of the logarithm of a payload's bytes, for a path that sends something."""
+        return (math.log(max(self.bytes_p95 / self.bytes_mean, 1.0)) / P95) ** 2
 
 
 def paths_of(manifest: Manifest, *, local: bool) -> tuple[Path, ...]:

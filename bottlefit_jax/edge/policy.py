@@ -10,9 +10,9 @@ when, and asks. All times are seconds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from bottlefit_jax.edge.estimate import Drifting, LogNormal, probability_below, total
+from bottlefit_jax.edge.estimate import Drifting, LogNormal, Moments, probability_below
 from bottlefit_jax.edge.link_model import LinkModel
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 
@@ -32,8 +32,7 @@ NOT_LIKELY = "no rate is likely to be in time"
 SOONER = "an answer is expected sooner than by a rate that is as accurate"
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What to do with an image.
 
     Attributes:
@@ -155,11 +154,11 @@ class Policy:
             return self._by_server(now, left)
         alone = Choice(self._local, "", 1.0, self._work(LOCAL, now).median)
         if all(path.top1 < self._local.top1 for path in self._remote):
-            return replace(alone, reason="no rate is as accurate")
+            return alone._replace(reason="no rate is as accurate")
         if self.is_open:
-            return replace(alone, reason="the server is given up for now")
+            return alone._replace(reason="the server is given up for now")
         if self._work(HEAD, now).quantile(HIGHEST) > reserved:
-            return replace(alone, reason="there is no time for the server and then for the local network")
+            return alone._replace(reason="there is no time for the server and then for the local network")
         return self._hedged(now, left, reserved, alone)
 
     def _hedged(self, now: float, left: float, reserved: float, alone: Choice) -> Choice:
@@ -173,8 +172,8 @@ class Policy:
         best = max([*good, alone], key=lambda each: (each.value(fallback), -each.expected))  # of equals the sooner
         if best is alone:
             equal = any(each.value(fallback) >= fallback for each in good)
-            return replace(alone, reason=SOONER if equal else NOT_LIKELY)
-        return replace(best, reason="the most accurate that is likely to be in time", hedge=reserved)
+            return alone._replace(reason=SOONER if equal else NOT_LIKELY)
+        return best._replace(reason="the most accurate that is likely to be in time", hedge=reserved)
 
     def _by_server(self, now: float, left: float) -> Choice:
         """Choose a rate where no local network can follow."""
@@ -182,29 +181,30 @@ class Policy:
         good = self._carried([each for each in options if each.probability >= self.confidence], now, left)
         if good:
             best = max(good, key=lambda each: each.value(0.0))
-            return replace(best, reason="the most accurate that is likely to be in time")
+            return best._replace(reason="the most accurate that is likely to be in time")
         best = max(options, key=lambda each: each.value(0.0))
         if self._link.is_busy and best.probability < HOPELESS:
-            return replace(best, path=None, reason="what was sent before is still on its way")
-        return replace(best, reason="the most likely to be in time")
+            return best._replace(path=None, reason="what was sent before is still on its way")
+        return best._replace(reason="the most likely to be in time")
 
     def _options(self, now: float, left: float) -> list[Choice]:
         """Return every rate with its probability of an answer within `left` seconds."""
-        work, server, delay = self._work(HEAD, now), self._server.expected(now), self._link.delay
+        work, delay, link = self._work(HEAD, now), self._link.delay, self._link.expected(now)
         waiting = self._link.waiting(now + work.median)
+        others = Moments.of(work).plus(self._server.expected(now))
         options = []
         for path in self._remote:
-            parts = total((work, self._link.carries(path, now, waiting), server))
-            options.append(Choice(path, "", probability_below(left - delay, parts), delay + parts.median))
+            seconds = others.plus(link.of(path, waiting)).lognormal()
+            options.append(Choice(path, "", probability_below(left - delay, seconds), delay + seconds.median))
         return options
 
     def _carried(self, options: Sequence[Choice], now: float, left: float) -> Sequence[Choice]:
         """Return those behind which the link has room for the next image, or else the one that sends the least."""
         fixed = self._link.delay + self._work(HEAD, now).median + self._server.expected(now).median
         room = max(self._interval, min(SHARE * (left - fixed), LONGEST_QUEUE))
-        waiting = self._link.waiting(now)
+        waiting, link = self._link.waiting(now), self._link.expected(now)
         paths = [each.path for each in options if each.path is not None]
-        busy = [waiting + self._link.carries(path, now).quantile(BUSY_DEVIATIONS) for path in paths]
+        busy = [waiting + link.of(path).quantile(BUSY_DEVIATIONS) for path in paths]
         return [each for each, seconds in zip(options, busy, strict=True) if seconds <= room] or options[-1:]
 
     def _work(self, work: str, now: float) -> LogNormal:

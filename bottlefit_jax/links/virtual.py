@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bottlefit_jax.edge.link_model import P95
-from bottlefit_jax.edge.path import HEAD, LOCAL, Path
+from bottlefit_jax.edge.path import HEAD, LOCAL, P95, Path
 from bottlefit_jax.edge.policy import Choice, Policy
 from bottlefit_jax.links.trace import Trace
 

@@ -28,13 +28,16 @@ def known(seconds_per_byte=1e-5):
 def test_a_rate_is_learnt_whatever_delay_and_server_take():
     link, now = known()
     assert link.delay == DELAY
-    assert link.carries(PATH, now).median == pytest.approx(0.013, rel=0.01)
-    assert link.carries(Path("twice", 0, HEAD, 2300.0, 2300.0), now).median == pytest.approx(0.026, rel=0.01)
+    assert link.expected(now).of(PATH).median == pytest.approx(0.013, rel=0.01)
+    assert link.expected(now).of(Path("twice", 0, HEAD, 2300.0, 2300.0)).median == pytest.approx(0.026, rel=0.01)
 
 
 def test_payloads_of_many_sizes_are_less_certain():
     link, now = known()
-    assert link.carries(Path("wide", 0, HEAD, 1000.0, 2000.0), now).variance > link.carries(PATH, now).variance + 0.1
+    assert (
+        link.expected(now).of(Path("wide", 0, HEAD, 1000.0, 2000.0)).variance
+        > link.expected(now).of(PATH).variance + 0.1
+    )
 
 
 def test_requests_behind_each_other_do_not_make_the_link_look_slow():
@@ -42,7 +45,7 @@ def test_requests_behind_each_other_do_not_make_the_link_look_slow():
     tickets = [link.sent(1300.0, 1000.0, now) for _ in range(4)]
     for place, ticket in enumerate(tickets, 1):
         link.answered(ticket, SERVER, now + 0.013 * place + DELAY + SERVER)
-    assert link.carries(PATH, now + 0.1).median == pytest.approx(0.013, rel=0.01)
+    assert link.expected(now + 0.1).of(PATH).median == pytest.approx(0.013, rel=0.01)
     assert not link.is_busy
 
 
@@ -54,7 +57,7 @@ def test_what_is_on_its_way_is_waited_for():
     assert link.is_busy
     assert link.waiting(now) == pytest.approx(0.039, rel=0.01)
     assert link.waiting(now + 0.01) == pytest.approx(0.029, rel=0.01)
-    assert link.carries(PATH, now, waiting=0.039).median == pytest.approx(0.052, rel=0.01)
+    assert link.expected(now).of(PATH, waiting=0.039).median == pytest.approx(0.052, rel=0.01)
 
 
 def test_a_link_that_says_nothing_is_expected_to_say_nothing_for_longer():
@@ -86,7 +89,7 @@ def test_the_delay_is_that_of_the_shortest_ping_of_the_last_minute():
 
 def test_the_rest_of_a_request_is_learnt():
     link = LinkModel()
-    before = link.carries(PATH, 0.0).median
+    before = link.expected(0.0).of(PATH).median
     for _ in range(40):
         link.failed(link.sent(2000.0, 1000.0, 0.0))
-    assert link.carries(PATH, 0.0).median == pytest.approx(before * 2000 / 1300, rel=0.01)
+    assert link.expected(0.0).of(PATH).median == pytest.approx(before * 2000 / 1300, rel=0.01)
