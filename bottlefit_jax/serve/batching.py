@@ -3,11 +3,8 @@
 The thread decodes the payloads of a batch all at once, then runs the tail. A payload that cannot be decoded fails its
 own request alone.
 
-No sockets and no messages. A request that finds the tail idle and the queue empty is run at once. Otherwise it waits
-for others, at most `delay` seconds from its arrival. The batcher keeps a running average of the seconds that the tail
-takes for an image. With it a request is refused at once where the requests before it leave too little of its deadline,
-and dropped where it would end late. Without this, an overloaded tail would compute results that come too late.
-Cancelled requests are dropped as well.
+No sockets and no messages. `batch_queue` decides which requests are taken, and what is run when. Cancelled requests are
+dropped.
 """
 
 import asyncio
@@ -15,23 +12,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bottlefit_jax.errors import BottleFitError, Unavailable
+from bottlefit_jax.serve.batch_queue import BatchQueue, Waiting, images_of
 from bottlefit_jax.serve.tail import Tail
 
-WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
 Decode = Callable[[Sequence[bytes]], tuple[np.ndarray, list[str | None]]]  # as wire.decode_batch, for some rates
-SHARE = 0.7  # of a deadline that the queue and the tail may take; the rest is for errors of the average and the answer
-LOOK_AGAIN = 0.01  # seconds between two searches of the queue for stale requests: each reads all of it
-
-
-class QueueFull(Unavailable):
-    """The queue is full, or too long for the deadline; its text is half a sentence that says which."""
 
 
 class Closed(Unavailable):
@@ -69,13 +60,18 @@ class Result:
     decode_us: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Request:
-    images: np.ndarray | list[bytes]  # latents or payloads
-    deadline: float  # math.inf: none
-    arrived: float
-    alone: bool  # nothing ran or waited when it arrived
+@dataclass(eq=False)
+class _Request(Waiting):
+    images: np.ndarray | list[bytes] = field(default_factory=list)  # latents or payloads
     future: Future[Result] = field(default_factory=Future)
+
+    def cancelled(self) -> bool:
+        return self.future.cancelled()
+
+
+def _expire(request: _Request) -> None:
+    if request.future.set_running_or_notify_cancel():
+        request.future.set_exception(Expired("the request would end after its deadline"))
 
 
 class Batcher:
@@ -102,13 +98,8 @@ class Batcher:
         ran: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._tail, self._max_batch, self._delay, self._limit, self._ran = tail, max_batch, delay, limit, ran
-        self._decode, self._clock = decode, clock
-        self._queue: deque[_Request] = deque()
-        self._waiting = 0  # images in the queue
-        self._image_seconds = 0.0  # running average; 0: not known yet
-        self._look_again = -math.inf
-        self._batch_ends: float | None = None  # by the average; None: the tail is idle
+        self._tail, self._ran, self._decode, self._clock = tail, ran, decode, clock
+        self._queue: BatchQueue[_Request] = BatchQueue(max_batch=max_batch, delay=delay, limit=limit, expire=_expire)
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tail", daemon=True)
@@ -135,36 +126,11 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed("the batcher is closed")
-            now, count = self._clock(), len(images)
-            refusal = self._refusal(count, deadline, now)
-            if refusal is not None and now >= self._look_again:
-                self._drop_stale(now)
-                self._look_again = now + LOOK_AGAIN
-                refusal = self._refusal(count, deadline, now)
-            if refusal is not None:
-                raise QueueFull(refusal)
-            alone = self._batch_ends is None and not self._queue
-            request = _Request(images, deadline, now, alone)
-            self._queue.append(request)
-            self._waiting += count
-            if len(self._queue) == 1 or self._waiting >= self._max_batch:
-                self._changed.notify()  # between these two the thread waits for more
+            now = self._clock()
+            request = _Request(len(images), deadline, now, images=images)
+            if self._queue.put(request, now):
+                self._changed.notify()  # otherwise the thread waits for more
         return request.future
-
-    def _refusal(self, images: int, deadline: float, now: float) -> str | None:
-        """Return why a request is refused now; None where it is taken.
-
-        A request that is alone is taken whatever the average is. Otherwise one slow batch could refuse all that follow.
-        """
-        if len(self._queue) >= self._limit:
-            return f"{len(self._queue):,} requests wait"
-        if self._batch_ends is None and not self._queue:
-            return None
-        running = 0.0 if self._batch_ends is None else max(self._batch_ends - now, 0.0)
-        needed, left = running + (self._waiting + images) * self._image_seconds, deadline - now
-        if needed <= SHARE * left:
-            return None
-        return f"an answer would take {1e3 * needed:.0f} ms, of {1e3 * left:.0f} ms to the deadline"
 
     def close(self) -> None:
         """Take no more requests, and return when those that were taken are done."""
@@ -181,54 +147,12 @@ class Batcher:
         """Wait for the next batch; None when closed and empty."""
         with self._changed:
             while True:
-                now = self._clock()
-                self._drop_stale(now)
-                batch = self._first_batch(now)
-                if not batch and self._closed:
+                batch, wait = self._queue.take(self._clock(), at_once=self._closed)
+                if batch:
+                    return batch
+                if self._closed:
                     return None
-                if not batch:
-                    self._changed.wait()
-                    continue
-                full = len(batch) < len(self._queue) or _images(batch) == self._max_batch
-                left = batch[0].arrived + self._delay - now
-                if full or len(batch) == 1 or left <= 0 or self._closed:
-                    break
-                self._changed.wait(left)
-            for _ in batch:
-                self._queue.popleft()
-            images = _images(batch)
-            self._waiting -= images
-            self._batch_ends = now + images * self._image_seconds
-        return batch
-
-    def _first_batch(self, now: float) -> list[_Request]:
-        """Return the requests at the front of the queue that fit into one batch, and of which none makes another late.
-
-        They keep their order.
-        """
-        batch, images, deadline = [], 0, math.inf
-        for request in self._queue:
-            images += len(request.images)
-            deadline = min(deadline, request.deadline)
-            late = now + images * self._image_seconds > deadline
-            if images > self._max_batch or (late and batch):
-                break
-            batch.append(request)
-        return batch
-
-    def _drop_stale(self, now: float) -> None:
-        """Drop requests that were cancelled, and those that would end late even if they were run alone and now."""
-        kept, stale = deque(), []
-        for request in self._queue:
-            (stale if self._is_stale(request, now) else kept).append(request)
-        self._queue, self._waiting = kept, self._waiting - _images(stale)
-        for request in stale:
-            if request.future.set_running_or_notify_cancel():
-                request.future.set_exception(Expired("the request would end after its deadline"))
-
-    def _is_stale(self, request: _Request, now: float) -> bool:
-        ends = now if request.alone else now + len(request.images) * self._image_seconds
-        return request.deadline <= ends or request.future.cancelled()
+                self._changed.wait(None if wait == math.inf else wait)
 
     def _run(self, batch: list[_Request]) -> None:
         # From here on no future can be cancelled. Those that were cancelled just before are left out; it may be all.
@@ -241,11 +165,9 @@ class Batcher:
                 logits = self._tail(latents)
         except Exception as raised:  # whatever a library raises, the next batch must run
             error = f"{type(raised).__name__}: {raised}"
-        ended, images = self._clock(), _images(batch)
+        ended, images = self._clock(), images_of(batch)
         with self._changed:
-            if batch and error is None:
-                self._learn((ended - started) / images)
-            self._batch_ends = None
+            self._queue.ended(None if error is not None else ended - started, images)
         start = 0
         for request in batch:
             if error is not None:
@@ -284,21 +206,13 @@ class Batcher:
                     continue
             good.append(request)
             parts.append(part)
-        if len(good) == len(batch) and len(decoded) == _images(batch):
+        if len(good) == len(batch) and len(decoded) == images_of(batch):
             return batch, decoded  # payloads alone, all of them valid
         return good, np.concatenate(parts) if parts else decoded
-
-    def _learn(self, image_seconds: float) -> None:
-        known = self._image_seconds
-        self._image_seconds = known + WEIGHT * (image_seconds - known) if known else image_seconds
 
 
 def _us(seconds: float) -> int:
     return round(seconds * 1e6)
-
-
-def _images(batch: Iterable[_Request]) -> int:
-    return sum(len(request.images) for request in batch)
 
 
 class Inbox:

@@ -23,7 +23,8 @@ from bottlefit_jax.protocol.model_config import make_config
 from bottlefit_jax.protocol.names import BATCH, DECODE_US, INPUT, OUTPUT, PROBABILITIES, QUEUE_US, TAIL_US
 from bottlefit_jax.protocol.request_checks import Refused, deadline_of, head_of, invalid, outputs_of, version_of
 from bottlefit_jax.protocol.stubs import pb
-from bottlefit_jax.serve.batching import BadPayload, Closed, Expired, Inbox, QueueFull, Result, TailFailed
+from bottlefit_jax.serve.batch_queue import QueueFull
+from bottlefit_jax.serve.batching import BadPayload, Closed, Expired, Inbox, Result, TailFailed
 from bottlefit_jax.serve.log import log
 from bottlefit_jax.serve.metrics import Metrics
 from bottlefit_jax.serve.repository import HeadMissing, Model, NoSuchModel, OtherHead, Repository

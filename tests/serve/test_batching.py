@@ -7,7 +7,8 @@ from concurrent.futures import wait
 import numpy as np
 import pytest
 
-from bottlefit_jax.serve.batching import Batcher, Closed, Expired, QueueFull, TailFailed
+from bottlefit_jax.serve.batch_queue import QueueFull
+from bottlefit_jax.serve.batching import Batcher, Closed, Expired, TailFailed
 
 
 class Tail:

@@ -76,7 +76,9 @@ def test_a_cancelled_request_is_not_run(slow, hold):
     until(lambda: len(batcher) == 5)
     for call in others:
         call.cancel()
-    until(lambda: all(request.future.cancelled() for request in batcher._queue))  # the server hears of it meanwhile
+    until(
+        lambda: all(request.future.cancelled() for request in batcher._queue._queue)
+    )  # the server hears of it meanwhile
     hold.set()
     first.result()
     method(data, timeout=60)

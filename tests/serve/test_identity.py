@@ -138,7 +138,7 @@ def with_timeout(parameter):
 def test_the_shorter_of_timeout_and_deadline_counts(held):
     method, release, batcher = held
     first = method.future(with_timeout(pb.InferParameter(int64_param=0)), timeout=60)  # 0: none
-    example.until(lambda: batcher._batch_ends is not None)
+    example.until(lambda: batcher._queue.is_running)
     second = method.future(with_timeout(pb.InferParameter(int64_param=100_000)), timeout=60)
     third = method.future(with_timeout(pb.InferParameter(int64_param=60_000_000)), timeout=60)
     example.until(lambda: len(batcher) == 2)

@@ -80,7 +80,7 @@ def test_tritonclient_gets_health_metadata_config_and_index(client):
     assert {key: value.string_value for key, value in config.parameters.items()} == {
         "head": HEAD,
         "tail": TAIL,
-        "format": "3",
+        "format": "4",
     }
     assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (4, 0)
     assert ([*config.input[0].dims], [*config.output[0].dims]) == ([5, 6, 3], [4])

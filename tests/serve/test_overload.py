@@ -10,7 +10,8 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from bottlefit_jax.serve.batching import Batcher, Expired, Inbox, QueueFull, Result
+from bottlefit_jax.serve.batch_queue import QueueFull
+from bottlefit_jax.serve.batching import Batcher, Expired, Inbox, Result
 from tests.serve.example import until
 
 
@@ -51,7 +52,7 @@ def batcher_of(tail, *, limit=1000, known=True):
             future = batcher.submit(LATENT)
             tail.end()
             future.result(60)
-            until(lambda: batcher._batch_ends is None)
+            until(lambda: not batcher._queue.is_running)
         yield batcher
     finally:
         tail.end(10_000)
@@ -124,11 +125,11 @@ def test_one_slow_batch_does_not_refuse_everyone_for_ever(tail):
         slow.result(60)
         tail.seconds = 0.1
         for _ in range(60):
-            until(lambda: batcher._batch_ends is None)
+            until(lambda: not batcher._queue.is_running)
             future = batcher.submit(LATENT, deadline=tail.clock.now + 1)
             tail.end()
             future.result(60)
-        until(lambda: batcher._batch_ends is None)
+        until(lambda: not batcher._queue.is_running)
         run_one(batcher, tail)
         batcher.submit(LATENT, deadline=tail.clock.now + 1)
 
@@ -168,7 +169,7 @@ def test_overload_does_not_reduce_the_answers_in_time(times, seconds, deadline):
         due = clock.now
         future = batcher.submit(LATENT, deadline=due + deadline)
         sent.append((due, future))
-        until(lambda: len(batcher) == 0 and batcher._batch_ends is None)
+        until(lambda: len(batcher) == 0 and not batcher._queue.is_running)
     batcher.close()
     for due, future in sent:
         if future.exception() is None:
