@@ -43,7 +43,7 @@ DEVICE = """
 import sys, time
 start = time.perf_counter()
 from bottlefit_jax.edge.client import EdgeClient
-client = EdgeClient(BUNDLE, SERVER)
+client = EdgeClient(BUNDLE, SERVER, policy="fixed")
 seconds = time.perf_counter() - start
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(seconds, int(peak) / 1024)

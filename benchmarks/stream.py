@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         link.shape(options.rate_mbit, options.delay_ms)
         with ours(bundle) as address:
             host, port = link.through(int(address.rpartition(":")[2]))
-            with EdgeClient(options.bundle, f"{host}:{port}", deadline_ms=60_000) as client:
+            with EdgeClient(options.bundle, f"{host}:{port}", deadline_ms=60_000, policy="fixed") as client:
                 client.connect()
                 for number in range(options.rounds + 1):
                     turns = _one_by_one(client, images, options), _as_stream(client, images, options)

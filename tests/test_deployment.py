@@ -68,9 +68,9 @@ def test_the_server_and_the_local_network_agree(bundle, workdir, server):
     assert there.bytes_sent.payload == 75
 
 
-def test_the_default_rate_is_what_a_device_sends_without_a_flag(bundle, workdir, server):
+def test_the_default_rate_is_what_a_device_sends_without_a_policy(bundle, workdir, server):
     image = read_images(read_student(workdir), "val", limit=1).images[0]
-    with EdgeClient(bundle, server, deadline_ms=60_000) as client:
+    with EdgeClient(bundle, server, deadline_ms=60_000, policy="fixed") as client:
         default = client.infer(image)
         rates = client.manifest.rates
         assert client.manifest.default_rate in [rate.id for rate in rates]
@@ -78,3 +78,13 @@ def test_the_default_rate_is_what_a_device_sends_without_a_flag(bundle, workdir,
         assert client.infer(image).top == default.top
     assert default.bytes_sent.payload < 75
     assert default.timings.decode is not None
+
+
+def test_without_a_flag_a_device_sends_the_most_accurate_of_its_rates(bundle, workdir, server):
+    image = read_images(read_student(workdir), "val", limit=1).images[0]
+    with EdgeClient(bundle, server, deadline_ms=60_000) as client:
+        client.infer(image)  # until then the link is a guess
+        chosen, rates = client.infer(image).route.path, {rate.id: rate for rate in client.manifest.rates}
+    most = max(rate.top1 for rate in rates.values())
+    best = [rate for rate in rates.values() if rate.top1 == most]
+    assert rates[chosen] == min(best, key=lambda rate: rate.bytes_mean)

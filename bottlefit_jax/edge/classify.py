@@ -57,7 +57,7 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
         "--policy",
         metavar="auto|local|RATE",
         help="the path of each image: auto chooses the most accurate that is likely to meet the deadline (default: "
-        "auto with --server and --local together, else local or the bundle's rate)",
+        "auto with --server, else local)",
     )
     add(
         "--camera",
@@ -82,7 +82,7 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
         metavar="N",
         help="ask for the N likeliest classes and show them (default: 5, of which the table shows one)",
     )
-    add("--rate", metavar="ID", help="the bundle's rate to send at, or raw: one byte a value (default: the bundle's)")
+    add("--rate", metavar="ID", help="the bundle's rate to send at, or raw: one byte a value (default: --policy auto)")
     add("--deadline-ms", type=float, default=ClassifyOptions.deadline_ms, help=DEADLINE_HELP)
     add("--compress", action="store_true", help="compress requests by gRPC's gzip")
     flags.add_security(parser)
@@ -116,7 +116,7 @@ def _resolve_policy(args: argparse.Namespace) -> None:
         raise UserError("--policy names the rate as well: leave --rate out")
     if args.server is None:
         args.local, args.policy = False, FIXED  # no server means that all runs here
-    elif args.policy == AUTO or (args.policy is None and args.local and args.rate is None):
+    elif args.policy == AUTO or (args.policy is None and args.rate is None):
         args.policy = AUTO
     elif args.local:
         raise UserError("with one rate for all images --local is not used: leave it out, or give --policy auto")

@@ -60,7 +60,7 @@ class EdgeClient:
         full: bool = False,
         runtime: str = AUTO,
         providers: Sequence[str] = (),
-        policy: str = FIXED,
+        policy: str = AUTO,
         local: bool = False,
     ):
         """Read manifest.json and the head; connect to nothing yet.
@@ -77,18 +77,18 @@ class EdgeClient:
             token: sent as a bearer token.
             threads: that the head may use.
             version: of the tail; None is the newest that the server has for this head.
-            rate: the id of the rate that payloads are made at, or "raw"; None is the manifest's default. A server that
-                takes no payloads of these rates gets raw latents, and a warning is logged.
+            rate: the id of the rate that all payloads are made at, or "raw"; None leaves it to the policy. A server
+                that takes no payloads of these rates gets raw latents, and a warning is logged.
             top: how many of the likeliest classes a prediction has, at most all.
             full: ask for the probabilities of all classes, which are a larger answer.
             runtime: what runs the head, a key of `runtimes.RUNTIMES`; "auto" is the first that is installed and for
                 which the bundle has a head.
             providers: what ONNX Runtime computes the head with, keys of `onnx_session.PROVIDERS` in the order of
                 preference; none: the fastest that there is.
-            policy: "fixed" sends every image at `rate`; "auto" chooses a rate for each image, the most accurate that is
-                likely to be answered within the deadline, and the local network if `local`. `infer_local` and
-                `infer_latent` have no choice.
-            local: with "auto": run the whole network here where the server's answer would come too late.
+            policy: "auto" chooses a rate for each image, the most accurate that is likely to be answered within the
+                deadline, and the local network if `local`; "fixed" sends every image at the manifest's default, which
+                is the cheapest of those that are accurate, and so do `infer_latent` and a bundle without rates.
+            local: run the whole network here where the server's answer would come too late.
 
         Raises:
             UserError: an argument is invalid, or a file of the bundle is missing or damaged.
@@ -103,10 +103,10 @@ class EdgeClient:
             raise UserError(f"top is {top}: give 1 or more")
         if policy not in (AUTO, FIXED):
             raise UserError(f"policy is {policy!r}: give {AUTO!r} or {FIXED!r}")
-        if policy == AUTO and (server is None or rate is not None):
-            raise UserError(f"policy {AUTO!r} needs a server, and chooses the rate itself")
+        if server is None or rate is not None:
+            policy = FIXED
         if local and policy != AUTO:
-            raise UserError(f"local=True belongs to policy {AUTO!r}; infer_local needs nothing")
+            raise UserError(f"local=True needs a server and policy {AUTO!r}, without a rate; infer_local needs nothing")
         self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
         self._network: Interpreter | None = None  # the whole network, once it runs here
         self._head: DeviceHead | None = None
@@ -125,7 +125,7 @@ class EdgeClient:
         files = read_bundle(bundle, verify=needed)
         self.manifest = files.manifest
         head = open_head(self.runtime, files, threads=threads, providers=providers)
-        if policy == AUTO and self.manifest.rates:
+        if policy == AUTO and self.manifest.rates and self.manifest.default_rate == RAW:
             rate = self.manifest.rates[0].id  # the policy names one for each image
         self._head = DeviceHead(head, files, rate)
         self._predictor = Predictor(self.manifest, top)
@@ -140,7 +140,7 @@ class EdgeClient:
             version=version,
             calls=MAX_IN_FLIGHT,
         )
-        if policy == AUTO:
+        if policy == AUTO and (local or self.manifest.rates):
             self._adaptive = self._create_adaptive(local)
 
     def connect(self) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottlefit_jax.edge.policy import FIXED
-
 
 @dataclass(frozen=True)
 class ClassifyOptions:
@@ -48,7 +46,7 @@ class ClassifyOptions:
     health: Path | None = None
     server: str | None = None
     local: bool = False
-    policy: str = FIXED
+    policy: str = "auto"
     tail_version: int | None = None
     json: bool = False
     top: int | None = None

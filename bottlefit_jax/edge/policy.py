@@ -180,9 +180,9 @@ class Policy:
         options = self._options(now, left)
         good = self._carried([each for each in options if each.probability >= self.confidence], now, left)
         if good:
-            best = max(good, key=lambda each: each.value(0.0))
+            best = max(good, key=lambda each: (each.value(0.0), -each.expected))
             return best._replace(reason="the most accurate that is likely to be in time")
-        best = max(options, key=lambda each: each.value(0.0))
+        best = max(options, key=lambda each: (each.value(0.0), -each.expected))
         if self._link.is_busy and best.probability < HOPELESS:
             return best._replace(path=None, reason="what was sent before is still on its way")
         return best._replace(reason="the most likely to be in time")

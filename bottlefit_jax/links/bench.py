@@ -148,6 +148,7 @@ def _measure(
 ) -> tuple[list["Row"], bool, list[str]]:
     """Return the rows, whether the measurement was interrupted, and notes for the report."""
     from bottlefit_jax.edge.client import EdgeClient
+    from bottlefit_jax.edge.policy import FIXED
     from bottlefit_jax.links import measure, methods
     from bottlefit_jax.links.machine import cores
 
@@ -163,6 +164,7 @@ def _measure(
             tls_ca=options.tls_ca,
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
+            policy=FIXED,
         )
         stack.enter_context(client)
         if options.server is not None:

@@ -131,10 +131,22 @@ def test_it_ends_at_once_while_a_request_is_on_its_way(rated, server, taker, ima
 
 def test_arguments_that_do_not_go_together_are_refused(rated, bundle, server):
     assert "policy is 'fast': give 'auto' or 'fixed'" in refusal(EdgeClient, rated, server, policy="fast")
-    assert "needs a server" in refusal(EdgeClient, rated, None, policy="auto")
-    assert "chooses the rate itself" in refusal(EdgeClient, rated, server, policy="auto", rate="coarse")
-    assert "local=True belongs to policy 'auto'" in refusal(EdgeClient, rated, server, local=True)
-    assert "the bundle has no rates" in refusal(EdgeClient, bundle, server, policy="auto")
+    assert "local=True needs a server and policy 'auto'" in refusal(EdgeClient, rated, None, local=True)
+    assert "local=True needs a server and policy 'auto'" in refusal(
+        EdgeClient, rated, server, rate="coarse", local=True
+    )
+    assert "local=True needs a server and policy 'auto'" in refusal(
+        EdgeClient, rated, server, policy="fixed", local=True
+    )
+    assert "the bundle has no rates" in refusal(EdgeClient, bundle, server, local=True)
+
+
+def test_a_policy_is_the_default_where_there_are_rates_to_choose_from(rated, bundle, server, taker, image):
+    with EdgeClient(rated, server) as client:
+        assert client.infer(image).route.reason == "the most accurate that is likely to be in time"
+    for folder, options in ((rated, {"rate": "lossless"}), (rated, {"policy": "fixed"}), (bundle, {})):
+        with EdgeClient(folder, server, **options) as client:
+            assert client.infer(image).route.reason == "every image is sent at this rate"
 
 
 def test_requests_end_in_any_order_and_are_told_once():

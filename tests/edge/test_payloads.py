@@ -41,7 +41,7 @@ def sent_latent(image, rates, rate):
 
 @pytest.mark.parametrize(("given", "rate"), [(None, "coarse"), ("lossless", "lossless")])
 def test_an_image_goes_out_as_a_payload_of_the_chosen_rate(rated, server, new, rates, image, given, rate):
-    with EdgeClient(rated, server, rate=given) as client:
+    with EdgeClient(rated, server, rate=given, policy="fixed") as client:
         prediction = client.infer(image)
     payload = wire.encode(latent_of(image), rates.get(rate))
     (request,) = new.requests
@@ -129,7 +129,7 @@ def test_a_device_needs_the_tables_as_the_manifest_has_them(rated, server, tmp_p
 
 def test_on_triton_payloads_go_to_the_ensemble_and_the_ids_are_asked_for(rated, server, new, rates, image):
     new.triton, new.identity = True, None
-    with EdgeClient(rated, server) as client:
+    with EdgeClient(rated, server, policy="fixed") as client:
         prediction = client.infer(image)
         assert prediction.index == sent_latent(image, rates, "coarse").sum() % 10
         new.head = "d" * 64
