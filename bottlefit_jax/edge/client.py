@@ -217,6 +217,7 @@ class EdgeClient:
         if self._connection is None:
             return classify(frames, self._begin_local, in_flight=1)
         if self._adaptive is not None:
+            self._adaptive.policy.paced = drop
             return classify(frames, lambda frame: self._begin(frame.image, frame.since), in_flight=in_flight)
         return classify_sent(
             frames,

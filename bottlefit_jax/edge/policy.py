@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bottlefit_jax.edge.estimate import Drifting, LogNormal, Moments, probability_below
-from bottlefit_jax.edge.link_model import LinkModel
+from bottlefit_jax.edge.link_model import LinkModel, Transfers
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 
 FIXED = "fixed"  # the name of having no policy: every image takes the same path
@@ -56,7 +56,11 @@ class Choice(NamedTuple):
 
 
 class Policy:
-    """Observes what was sent and answered, and chooses. For one thread at a time."""
+    """Observes what was sent and answered, and chooses. For one thread at a time.
+
+    Attributes:
+        paced: images come by themselves, as a camera's: those for which the device has no time are lost.
+    """
 
     def __init__(self, paths: Sequence[Path], *, confidence: float = CONFIDENCE):
         """Know nothing yet.
@@ -66,7 +70,8 @@ class Policy:
             confidence: probability with which the deadline shall be met.
         """
         self.paths, self.confidence = tuple(paths), confidence
-        self._remote = [path for path in paths if path.work != LOCAL]
+        self.paced = False
+        self._remote = sorted((path for path in paths if path.work != LOCAL), key=lambda path: -path.top1)
         self._local = next((path for path in paths if path.work == LOCAL), None)
         self._link = LinkModel()
         self._server = Drifting(GUESSED_SECONDS, unsure=1.0, walk=0.1, noise=0.15)
@@ -149,65 +154,105 @@ class Policy:
         if self._chosen is not None:
             self._interval += INTERVAL_WEIGHT * (now - self._chosen - self._interval)
         self._chosen = now
-        reserved = left - self._work(LOCAL, now).quantile(HIGHEST)
+        outlook = self._outlook(now, left)
+        local = self._work(LOCAL, now)
+        reserved = left - local.quantile(HIGHEST)
         if self._local is None or reserved < 0:
-            return self._by_server(now, left)
-        alone = Choice(self._local, "", 1.0, self._work(LOCAL, now).median)
-        if all(path.top1 < self._local.top1 for path in self._remote):
+            return self._by_server(outlook, left)
+        alone = Choice(self._local, "", 1.0, local.median)
+        # a device that computes the local network for one image misses those that come meanwhile
+        share = min(self._interval / local.median, 1.0) if self.paced and self._interval else 1.0
+        fallback = share * self._local.top1
+        if all(path.top1 < fallback for path in self._remote):
             return alone._replace(reason="no rate is as accurate")
         if self.is_open:
             return alone._replace(reason="the server is given up for now")
         if self._work(HEAD, now).quantile(HIGHEST) > reserved:
             return alone._replace(reason="there is no time for the server and then for the local network")
-        return self._hedged(now, left, reserved, alone)
-
-    def _hedged(self, now: float, left: float, reserved: float, alone: Choice) -> Choice:
-        """Choose a rate if the local network can follow it, or the local network."""
-        fallback = alone.value(0.0)
-        if self._work(LOCAL, now).median < self._interval:
-            options, wanted = self._options(now, left), WORTH_TRYING
-        else:  # a device that computes the local network for this image misses the next one
-            options, wanted = self._options(now, reserved), self.confidence
-        good = self._carried([each for each in options if each.probability >= wanted], now, left)
-        best = max([*good, alone], key=lambda each: (each.value(fallback), -each.expected))  # of equals the sooner
-        if best is alone:
-            equal = any(each.value(fallback) >= fallback for each in good)
-            return alone._replace(reason=SOONER if equal else NOT_LIKELY)
+        if share == 1.0:
+            best = self._best(outlook, left, WORTH_TRYING, fallback)
+        else:
+            best = self._best(outlook, reserved, self.confidence, fallback)
+        if best is None or best.value(fallback) < fallback:
+            return alone._replace(reason=NOT_LIKELY)
+        if best.value(fallback) == fallback and best.expected >= alone.expected:
+            return alone._replace(reason=SOONER)
         return best._replace(reason="the most accurate that is likely to be in time", hedge=reserved)
 
-    def _by_server(self, now: float, left: float) -> Choice:
+    def _by_server(self, outlook: "_Outlook", left: float) -> Choice:
         """Choose a rate where no local network can follow."""
-        options = self._options(now, left)
-        good = self._carried([each for each in options if each.probability >= self.confidence], now, left)
-        if good:
-            best = max(good, key=lambda each: (each.value(0.0), -each.expected))
+        if (best := self._best(outlook, left, self.confidence, 0.0)) is not None:
             return best._replace(reason="the most accurate that is likely to be in time")
+        options = [self._option(outlook, left, path) for path in self._remote]
         best = max(options, key=lambda each: (each.value(0.0), -each.expected))
         if self._link.is_busy and best.probability < HOPELESS:
             return best._replace(path=None, reason="what was sent before is still on its way")
         return best._replace(reason="the most likely to be in time")
 
-    def _options(self, now: float, left: float) -> list[Choice]:
-        """Return every rate with its probability of an answer within `left` seconds."""
-        work, delay, link = self._work(HEAD, now), self._link.delay, self._link.expected(now)
-        waiting = self._link.waiting(now + work.median)
-        others = Moments.of(work).plus(self._server.expected(now))
-        options = []
-        for path in self._remote:
-            seconds = others.plus(link.of(path, waiting)).lognormal()
-            options.append(Choice(path, "", probability_below(left - delay, seconds), delay + seconds.median))
-        return options
+    def _best(self, outlook: "_Outlook", left: float, wanted: float, fallback: float) -> Choice | None:
+        """Return the rate of the highest value among those that are likely enough to be answered; None without one.
 
-    def _carried(self, options: Sequence[Choice], now: float, left: float) -> Sequence[Choice]:
-        """Return those behind which the link has room for the next image, or else the one that sends the least."""
-        fixed = self._link.delay + self._work(HEAD, now).median + self._server.expected(now).median
-        room = max(self._interval, min(SHARE * (left - fixed), LONGEST_QUEUE))
-        waiting, link = self._link.waiting(now), self._link.expected(now)
-        paths = [each.path for each in options if each.path is not None]
-        busy = [waiting + link.of(path).quantile(BUSY_DEVIATIONS) for path in paths]
-        return [each for each, seconds in zip(options, busy, strict=True) if seconds <= room] or options[-1:]
+        Of those, it is one behind which the link has room for the next image, or else the one that sends the least.
+
+        Args:
+            outlook: for the image.
+            left: seconds in which there shall be an answer.
+            wanted: probability of that.
+            fallback: the top-1 of what answers instead.
+        """
+        best, crowded = None, None
+        for path in self._remote:  # the most accurate first
+            if best is not None and best.value(fallback) > max(path.top1, fallback):
+                break  # no other can have a higher value
+            option = self._option(outlook, left, path)
+            if option.probability < wanted:
+                continue
+            if outlook.busy + outlook.link.of(path).quantile(BUSY_DEVIATIONS) > outlook.room:
+                if crowded is None or path.bytes_mean < crowded[0]:
+                    crowded = path.bytes_mean, option
+            elif best is None or (option.value(fallback), -option.expected) > (best.value(fallback), -best.expected):
+                best = option  # of equals the sooner
+        return best if best is not None or crowded is None else crowded[1]
+
+    def _option(self, outlook: "_Outlook", left: float, path: Path) -> Choice:
+        """Return a rate with its probability of an answer within `left` seconds."""
+        seconds = outlook.others.plus(outlook.link.of(path, outlook.waiting)).lognormal()
+        probability = probability_below(left - outlook.delay, seconds)
+        return Choice(path, "", probability, outlook.delay + seconds.median)
+
+    def _outlook(self, now: float, left: float) -> "_Outlook":
+        """Return what is the same for all rates of an image with so many seconds to its deadline."""
+        work, server, delay = self._work(HEAD, now), self._server.expected(now), self._link.delay
+        fixed = delay + work.median + server.median
+        return _Outlook(
+            delay=delay,
+            link=self._link.expected(now),
+            others=Moments.of(work).plus(server),
+            busy=self._link.waiting(now),
+            waiting=self._link.waiting(now + work.median),
+            room=max(self._interval, min(SHARE * (left - fixed), LONGEST_QUEUE)),
+        )
 
     def _work(self, work: str, now: float) -> LogNormal:
         """Return how long the device computes."""
         known = self._works.get(work)
         return LogNormal(0.0, 0.0).times(GUESSED_SECONDS) if known is None else known.expected(now)
+
+
+class _Outlook(NamedTuple):
+    """What is expected of an image, whatever its rate.
+
+    Attributes:
+        delay: seconds of the link.
+        link: its rate.
+        others: of the seconds that head and server take.
+        busy, waiting: seconds for which the link is busy from now on, and from when the payload is there.
+        room: seconds for which it may be busy behind the image.
+    """
+
+    delay: float
+    link: Transfers
+    others: Moments
+    busy: float
+    waiting: float
+    room: float

@@ -132,6 +132,7 @@ def simulate(options: SimulateOptions) -> dict[str, Any]:
 def _run_all(world: World) -> dict[str, Outcome]:
     """Return the outcomes of the policy, the oracle, and each path alone."""
     policy = Policy(world.paths)
+    policy.paced = world.period > 0
     outcomes = {
         AUTO: Simulation(world, lambda image, now, left: policy.choose(now, left), policy).run(),
         ORACLE: oracle(world).run(),
