@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -105,10 +106,12 @@ class Adaptive:
         self._ping: Future[float | None] | None = None
         self._pinged = float("-inf")
         self._locals = ThreadPoolExecutor(1, "bottlefit-local")  # so that the local network runs once at a time
+        self._local_runs = 0  # images that it has to run for
+        self._local_ends = float("-inf")  # when it is expected to have run for them
         for _ in range(WARM_UP):
             self._encode(example, self._cheapest)
             if local is not None:
-                self._run_local(example)
+                self._start_local(example).result()
 
     def begin(self, pixels: np.ndarray, deadline: Deadline) -> Begun:
         """Choose a path for an image, and send it or run the local network.
@@ -124,7 +127,7 @@ class Adaptive:
         choice = self._choose(deadline)
         assert choice.path is not None
         if choice.path.work == LOCAL:
-            return Begun(self._locally(pixels, choice), pixels, None, deadline, None)
+            return Begun(self._locally(self._start_local(pixels), choice), pixels, None, deadline, None)
         started = time.monotonic()
         image, head, encode = self._encode(pixels, choice.path)
         with self._lock:
@@ -158,7 +161,9 @@ class Adaptive:
             with self._lock:
                 self._learn()
                 self._measure_delay()
-                choice = self.policy.choose(time.monotonic(), deadline.left())
+                now = time.monotonic()
+                begins = max(self._local_ends - now, 0.0) if self._local_runs else 0.0
+                choice = self.policy.choose(now, deadline.left(), begins)
                 sends = choice.path is not None and choice.path.work == HEAD
                 if choice.path is not None and not (sends and self._outstanding.is_full):
                     return choice
@@ -180,23 +185,37 @@ class Adaptive:
             return replace(begun.outcome, answer=answer, ended=request.ended)
         if self._local is None:
             raise self._unavailable(begun.deadline)
-        alone = self._locally(begun.pixels, begun.outcome.choice)
-        if request.ended is not None and request.failure is None:  # it came while the local network ran
-            return replace(begun.outcome, answer=request.answer(0), local=alone.local, ended=request.ended)
-        return replace(alone, head=begun.outcome.head, encode=begun.outcome.encode)
+        alone = self._start_local(begun.pixels)
+        either: list[Future[Any]] = [alone, request.call]
+        wait(either, return_when=FIRST_COMPLETED)
+        if not alone.done() and request.ended is not None and request.failure is None:
+            return replace(begun.outcome, answer=request.answer(0), ended=request.ended)
+        outcome = self._locally(alone, begun.outcome.choice)
+        return replace(outcome, head=begun.outcome.head, encode=begun.outcome.encode)
 
-    def _locally(self, pixels: np.ndarray, choice: Choice) -> Outcome:
+    def _start_local(self, pixels: np.ndarray) -> Future[tuple[np.ndarray, float]]:
+        """Run the local network, behind the images that it has to run for already."""
+        with self._lock:
+            now = time.monotonic()
+            self._local_ends = (self._local_ends if self._local_runs else now) + self.policy.local_seconds(now)
+            self._local_runs += 1
+        return self._locals.submit(self._run_local, pixels)
+
+    def _locally(self, running: Future[tuple[np.ndarray, float]], choice: Choice) -> Outcome:
         assert self._local_path is not None
-        probabilities, seconds = self._locals.submit(self._run_local, pixels).result()
+        probabilities, seconds = running.result()
         return Outcome(self._local_path, choice, None, probabilities, local=seconds, ended=time.monotonic())
 
     def _run_local(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
         assert self._local is not None
         started = time.monotonic()
-        probabilities = self._local(pixels)
-        ended = time.monotonic()
-        with self._lock:
-            self.policy.computed(LOCAL, ended - started, ended)
+        try:
+            probabilities = self._local(pixels)
+        finally:
+            ended = time.monotonic()
+            with self._lock:
+                self._local_runs -= 1
+                self.policy.computed(LOCAL, ended - started, ended)
         return probabilities, ended - started
 
     def _encode(self, pixels: np.ndarray, path: Path) -> tuple[Encoded, float, float]:

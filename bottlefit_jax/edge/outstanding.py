@@ -20,11 +20,12 @@ class Request:
     Attributes:
         ticket: the policy's name of it.
         ended: when its answer or its failure came, on the monotonic clock; None while there is neither.
+        call: of which the answer is the result.
     """
 
     ticket: int
     ended: float | None = None
-    _call: Future[Answer] = field(default_factory=Future, repr=False)
+    call: Future[Answer] = field(default_factory=Future, repr=False)
 
     def answer(self, seconds: float) -> Answer | None:
         """Wait for the answer, and return it; None where there is none in time.
@@ -32,13 +33,13 @@ class Request:
         Raises:
             BottleFitError: the request has failed.
         """
-        wait((self._call,), max(seconds, 0.0))
-        return self._call.result() if self._call.done() else None
+        wait((self.call,), max(seconds, 0.0))
+        return self.call.result() if self.call.done() else None
 
     @property
     def failure(self) -> BaseException | None:
         """Why it failed; None if it was answered. It has ended."""
-        return self._call.exception()
+        return self.call.exception()
 
 
 class Outstanding:
@@ -83,8 +84,8 @@ class Outstanding:
             finally:
                 request.ended = time.monotonic()
 
-        request._call = self._threads.submit(call)
-        request._call.add_done_callback(lambda _: self._end(request))
+        request.call = self._threads.submit(call)
+        request.call.add_done_callback(lambda _: self._end(request))
         return request
 
     def ended(self) -> list[Request]:

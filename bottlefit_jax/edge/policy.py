@@ -93,6 +93,10 @@ class Policy:
             self._works[work] = Drifting(max(seconds, 1e-6), unsure=0.5, walk=0.02, noise=0.05)
         self._works[work].observe(seconds, now)
 
+    def local_seconds(self, now: float) -> float:
+        """Return how long the local network is expected to take for an image, median."""
+        return self._work(LOCAL, now).median
+
     def pinged(self, seconds: float, now: float) -> None:
         """Take in how long a message without content took, there and back."""
         self._link.pinged(seconds, now)
@@ -144,23 +148,24 @@ class Policy:
         self._probed, self._pause = now, min(2 * self._pause, LONGEST_PAUSE)
         return True
 
-    def choose(self, now: float, left: float) -> Choice:
+    def choose(self, now: float, left: float, local_begins: float = 0.0) -> Choice:
         """Choose a path for an image.
 
         Args:
             now: the time.
             left: seconds to its deadline.
+            local_begins: seconds from now on in which the local network still runs for other images.
         """
         if self._chosen is not None:
             self._interval += INTERVAL_WEIGHT * (now - self._chosen - self._interval)
         self._chosen = now
         outlook = self._outlook(now, left)
         local = self._work(LOCAL, now)
-        reserved = left - local.quantile(HIGHEST)
+        reserved = left - local_begins - local.quantile(HIGHEST)
         if self._local is None or reserved < 0:
             return self._by_server(outlook, left)
-        alone = Choice(self._local, "", 1.0, local.median)
-        # a device that computes the local network for one image misses those that come meanwhile
+        alone = Choice(self._local, "", 1.0, local_begins + local.median)
+        # A device that computes the local network for one image misses those that come meanwhile
         share = min(self._interval / local.median, 1.0) if self.paced and self._interval else 1.0
         fallback = share * self._local.top1
         if all(path.top1 < fallback for path in self._remote):

@@ -40,7 +40,7 @@ def _options(world: World, number: int, taken: float, link_free: float) -> list[
 def _greedy(world: World) -> Simulation:
     """Take the best path for each image: where the next one waits for this one, the link is always empty."""
 
-    def choose(image: Image, now: float, _: float) -> Choice:
+    def choose(image: Image, now: float, *_: float) -> Choice:
         options = _options(world, image.number, now, simulation.link_free)
         best = max(options, key=lambda option: (option[0].top1, -option[0].bytes_mean), default=None)
         return NOTHING if best is None else Choice(best[0], "known", 1.0)
@@ -71,7 +71,7 @@ def _planned(world: World) -> Simulation:
         plan.append(path)
     plan.reverse()
 
-    def choose(image: Image, now: float, left: float) -> Choice:
+    def choose(image: Image, *_: float) -> Choice:
         path = plan[image.number]
         return NOTHING if path is None else Choice(path, "known")
 

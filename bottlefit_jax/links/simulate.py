@@ -134,12 +134,12 @@ def _run_all(world: World) -> dict[str, Outcome]:
     policy = Policy(world.paths)
     policy.paced = world.period > 0
     outcomes = {
-        AUTO: Simulation(world, lambda image, now, left: policy.choose(now, left), policy).run(),
+        AUTO: Simulation(world, lambda _, *situation: policy.choose(*situation), policy).run(),
         ORACLE: oracle(world).run(),
     }
     for path in world.paths:
         choice = Choice(path, "fixed")
-        outcomes[path.name] = Simulation(world, lambda image, now, left, choice=choice: choice).run()
+        outcomes[path.name] = Simulation(world, lambda *_, choice=choice: choice).run()
     return outcomes
 
 

@@ -171,8 +171,8 @@ class Image:
     hedge: float | None = None
 
 
-# the image, the time and the seconds to its deadline -> a path
-Chooser = Callable[[Image, float, float], Choice]
+# the image, the time, the seconds to its deadline, and those until the local network could begin -> a path
+Chooser = Callable[[Image, float, float, float], Choice]
 
 
 class Simulation:
@@ -235,7 +235,7 @@ class Simulation:
         image = self._newest
         if image is None or image.deadline <= now or self._free[HEAD] > now or len(self._open) >= self.world.in_flight:
             return
-        choice = self._chooser(image, now, image.deadline - now)
+        choice = self._chooser(image, now, image.deadline - now, max(self._free[LOCAL] - now, 0.0))
         path = choice.path
         if path is None:
             return

@@ -25,12 +25,12 @@ def world(trace=CHANGING, *, local=True, deadline=0.1, period=0.0, seconds=30.0)
 
 def fixed(path, where):
     choice = Choice(path, "fixed")
-    return Simulation(where, lambda image, now, left: choice).run()
+    return Simulation(where, lambda *_: choice).run()
 
 
 def auto(where):
     policy = Policy(where.paths)
-    return Simulation(where, lambda image, now, left: policy.choose(now, left), policy).run()
+    return Simulation(where, lambda _, *situation: policy.choose(*situation), policy).run()
 
 
 def test_an_image_takes_what_its_parts_take():
