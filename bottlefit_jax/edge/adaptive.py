@@ -17,12 +17,11 @@ from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.outstanding import Outstanding, Request
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
-from bottlefit_jax.edge.policy import Choice, Policy
+from bottlefit_jax.edge.policy import Choice, Policy, linger
 from bottlefit_jax.edge.prediction import bytes_sent, server_times
 from bottlefit_jax.errors import Unavailable
 
 WARM_UP = 3  # runs of the head and of the local network before the first image, so that their times are known
-LINGER, SHORTEST_LINGER = 3.0, 2.0  # of the deadline, and seconds: how long a late answer is still waited for
 PING_EVERY, PING_SECONDS = 10.0, 2.0  # seconds between two measurements of the link's delay, and of one at most
 BUSY = "what was sent before is still on its way"
 OVERHEAD = 300.0  # bytes of a request beside its payload, before one was counted
@@ -232,7 +231,7 @@ class Adaptive:
     def _send(self, image: Encoded, deadline: Deadline) -> Request:
         payload = len(image.latent if image.payload is None else image.payload)
         ticket = self.policy.sent(payload + self._overhead, payload, time.monotonic())
-        return self._outstanding.send(image, Deadline(max(LINGER * deadline.seconds, SHORTEST_LINGER)), ticket)
+        return self._outstanding.send(image, Deadline(linger(deadline.seconds)), ticket)
 
     def _learn(self) -> None:
         """Tell the policy what has become of requests and pings."""

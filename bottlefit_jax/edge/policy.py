@@ -28,8 +28,14 @@ FAILURES = 3  # in a row, until the server is given up for a while
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds between two probes; they double
 INTERVAL_WEIGHT = 0.1  # of the newest time between two images, in their mean
 GUESSED_SECONDS = 0.01  # of any computation
+LINGER, SHORTEST_LINGER = 3.0, 2.0  # of the deadline, and seconds: how long a late answer is still waited for
 NOT_LIKELY = "no rate is likely to be in time"
 SOONER = "an answer is expected sooner than by a rate that is as accurate"
+
+
+def linger(deadline: float) -> float:
+    """Return for how many seconds an answer is waited for, be it late, as there is something to learn from it."""
+    return max(LINGER * deadline, SHORTEST_LINGER)
 
 
 class Choice(NamedTuple):

@@ -105,3 +105,24 @@ class SimulateOptions:
     head_ms: float | None = None
     local_ms: float | None = None
     tail_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """Devices and servers to simulate, beside what SimulateOptions says of each device.
+
+    Attributes:
+        devices: how many; each has one of the traces, and begins anywhere in it.
+        servers: how many; None searches for the smallest number that keeps `goal`.
+        goal: percent of all images that shall be answered by the deadline.
+        every: seconds between two images of a device, mean; they come at random.
+        outage: (first second, last second) in which the first server refuses everything; None: it does not.
+        plot: PNG of the servers against what is answered in time; None draws none.
+    """
+
+    devices: int
+    servers: int | None = None
+    goal: float = 99.9
+    every: float = 10.0
+    outage: tuple[float, float] | None = None
+    plot: Path | None = None

@@ -4,7 +4,8 @@ from typing import Any
 
 from bottlefit_jax.edge.path import LOCAL, Path
 from bottlefit_jax.edge.policy import Choice
-from bottlefit_jax.links.virtual import REQUEST_BYTES, Image, Simulation, World
+from bottlefit_jax.links.virtual import Image, Simulation
+from bottlefit_jax.links.world import REQUEST_BYTES, World
 
 KEPT = 24  # states of the link from which the search goes on, after each image
 NOTHING = Choice(None, "nothing can be in time")

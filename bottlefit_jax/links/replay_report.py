@@ -18,7 +18,7 @@ from bottlefit_jax.edge.runtimes import AUTO
 from bottlefit_jax.errors import BottleFitError
 from bottlefit_jax.files import write_text
 from bottlefit_jax.links.run import Run
-from bottlefit_jax.links.virtual import Outcome
+from bottlefit_jax.links.world import Outcome
 
 NO_PLOTS = "no plots: they need matplotlib, pip install matplotlib"
 
@@ -47,7 +47,7 @@ class Setting:
 
     def outcome(self, runs: Sequence[Run]) -> Outcome:
         """Return the outcome of the images of all these runs."""
-        return sum((run.outcome(self.deadline_ms / 1e3, self.top1) for run in runs), Outcome())
+        return Outcome.of_all(run.outcome(self.deadline_ms / 1e3, self.top1) for run in runs)
 
 
 def write(folder: Path, setting: Setting, runs: Sequence[Run]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bottlefit_jax.links.trace import Trace
-from bottlefit_jax.links.virtual import Outcome
+from bottlefit_jax.links.world import Outcome
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,21 @@ way.
 
 `in time`: percent of all images that were answered by the deadline. `top-1`: the mean over all images of the top-1 of
 the path that answered, as the manifest has it, 0 where none did. `oracle`: choices of somebody who knows the trace in
-advance. Exit code 2: one line on standard error gives the reason.
+advance.
+
+    python -m bottlefit_jax.links.simulate ... --devices N [--servers S | --goal 99.9] [--every 10]
+        [--outage FROM-TO] [--plot FILE.png]
+
+simulates a fleet: each device has one of the traces, and sends to one of S servers, which queue and batch as
+`bottlefit_jax.serve` does. Without --servers the smallest number is searched that keeps the goal, percent of images
+answered by their deadlines. It lasts 600 seconds unless --seconds says otherwise.
+
+Exit code 2: one line on standard error gives the reason.
 """
 
+import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,13 +35,17 @@ from typing import Any
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.cli import command
 from bottlefit_jax.edge.path import LOCAL, paths_of
+from bottlefit_jax.edge.path import Path as PredictionPath
 from bottlefit_jax.edge.policy import Choice, Policy
-from bottlefit_jax.errors import BottleFitError
+from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.links.flags import check_limits
-from bottlefit_jax.links.options import SimulateOptions
+from bottlefit_jax.links.fleet import MOST_SERVERS, run_fleet
+from bottlefit_jax.links.fleet import table as fleet_table
+from bottlefit_jax.links.options import FleetOptions, SimulateOptions
 from bottlefit_jax.links.oracle import oracle
-from bottlefit_jax.links.trace import read_traces
-from bottlefit_jax.links.virtual import Outcome, Simulation, Times, World
+from bottlefit_jax.links.trace import Trace, read_traces
+from bottlefit_jax.links.virtual import Simulation
+from bottlefit_jax.links.world import Outcome, Times, World
 
 AUTO, ORACLE = "auto", "oracle"
 
@@ -44,22 +59,30 @@ LIMITS = {
     "head_ms": (0.001, 3_600_000),
     "local_ms": (0.001, 3_600_000),
     "tail_ms": (0.001, 3_600_000),
+    "devices": (1, 1_000_000),
+    "servers": (1, MOST_SERVERS),
+    "goal": (0, 100),
+    "every": (0.001, 86_400),
 }
+FLEET = ("servers", "goal", "every", "outage", "plot")  # flags that need --devices
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     try:
-        options, as_json = parse(sys.argv[1:] if argv is None else argv)
-        found = simulate(options)
+        options, fleet, as_json = parse(sys.argv[1:] if argv is None else argv)
+        if fleet is None:
+            found, table = simulate(options), _table
+        else:
+            found, table = simulate_fleet(fleet, options), fleet_table
     except BottleFitError as error:
         return command.print_error(error)
-    print(json.dumps(found) if as_json else _table(found))
+    print(json.dumps(found) if as_json else table(found))
     return 0
 
 
-def parse(argv: Sequence[str]) -> tuple[SimulateOptions, bool]:
-    """Read the command line; return the options, and whether to print JSON.
+def parse(argv: Sequence[str]) -> tuple[SimulateOptions, FleetOptions | None, bool]:
+    """Read the command line; return the options of a device, those of a fleet, and whether to print JSON.
 
     Raises:
         UserError: a flag is unknown, missing or out of range.
@@ -83,10 +106,65 @@ def parse(argv: Sequence[str]) -> tuple[SimulateOptions, bool]:
     for part, words in (("head", "the head"), ("local", "the local network"), ("tail", "the tail on the server")):
         add(f"--{part}-ms", type=float, metavar="MS", help=f"that {words} takes (default: measured here)")
     add("--json", action="store_true", help="print a JSON object instead of a table")
+    add("--devices", type=int, metavar="N", help="simulate a fleet of so many devices")
+    add("--servers", type=int, metavar="S", help="with --devices: so many servers (default: as few as keep --goal)")
+    add("--goal", type=float, help=f"with --devices: percent of images in time (default: {FleetOptions.goal:g})")
+    add("--every", type=float, help=f"with --devices: seconds between images, mean (default: {FleetOptions.every:g})")
+    add("--outage", type=_outage, metavar="FROM-TO", help="with --devices: seconds in which one server refuses all")
+    add("--plot", type=Path, metavar="FILE", help="with --devices: draw servers against images in time as PNG")
     args = vars(parser.parse_args(argv))
     check_limits(args, LIMITS)
     as_json = args.pop("json")
-    return SimulateOptions(**args), as_json
+    fleet = {name: value for name in ("devices", *FLEET) if (value := args.pop(name)) is not None}
+    if fleet and "devices" not in fleet:
+        raise UserError(f"--{next(iter(fleet))} goes with --devices N only")
+    if fleet and args["fps"] is not None:
+        raise UserError("--fps does not go with --devices: --every says how often images come")
+    if {"servers", "goal"} <= fleet.keys():
+        raise UserError("--servers and --goal exclude each other: the goal searches for the number of servers")
+    return SimulateOptions(**args), FleetOptions(**fleet) if fleet else None, as_json
+
+
+def _outage(text: str) -> tuple[float, float]:
+    """Return the two numbers of 60-120."""
+    begin, _, end = text.partition("-")
+    try:
+        times = float(begin), float(end)
+    except ValueError:
+        times = (1.0, 0.0)
+    if not 0 <= times[0] < times[1] < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds such as 60-120")
+    return times
+
+
+def simulate_fleet(fleet: FleetOptions, device: SimulateOptions) -> dict[str, Any]:
+    """Simulate a fleet.
+
+    Args:
+        fleet: how many devices and servers.
+        device: each of its devices, and the bundle.
+
+    Returns:
+        As `fleet.run_fleet`.
+
+    Raises:
+        UserError: the bundle or a trace is invalid, the goal is out of reach, or the plot cannot be written.
+    """
+    traces, paths, times = _opened(device)
+    found = run_fleet(fleet, device, traces, paths, times)
+    if fleet.plot is not None:
+        from bottlefit_jax.links.fleet_plot import draw  # which needs matplotlib
+
+        draw(fleet.plot, found)
+    return found
+
+
+def _opened(options: SimulateOptions) -> tuple[list[Trace], Sequence[PredictionPath], Times]:
+    """Return the traces, the paths of a device, and the times of its computations."""
+    traces = read_traces(options.trace)
+    manifest = read_bundle(options.bundle, verify=lambda manifest: []).manifest
+    local = manifest.local is not None and not options.without_local
+    return traces, paths_of(manifest, local=local), times_of(options, local=local)
 
 
 def simulate(options: SimulateOptions) -> dict[str, Any]:
@@ -102,11 +180,8 @@ def simulate(options: SimulateOptions) -> dict[str, Any]:
     Raises:
         UserError: the bundle or a trace is invalid.
     """
-    traces = read_traces(options.trace)
-    manifest = read_bundle(options.bundle, verify=lambda manifest: []).manifest
-    local = manifest.local is not None and not options.without_local
-    paths, times = paths_of(manifest, local=local), _times(options, local=local)
-    outcomes: dict[str, Outcome] = {}
+    traces, paths, times = _opened(options)
+    outcomes: dict[str, list[Outcome]] = {}
     for trace in traces:
         world = World(
             trace=trace,
@@ -118,8 +193,8 @@ def simulate(options: SimulateOptions) -> dict[str, Any]:
             seconds=trace.seconds if options.seconds is None else options.seconds,
         )
         for name, outcome in _run_all(world).items():
-            outcomes[name] = outcomes.get(name, Outcome()) + outcome
-    found = {name: outcome.to_json() for name, outcome in outcomes.items()}
+            outcomes.setdefault(name, []).append(outcome)
+    found = {name: Outcome.of_all(each).to_json() for name, each in outcomes.items()}
     return {
         "auto": found.pop(AUTO),
         "oracle": found.pop(ORACLE),
@@ -143,15 +218,16 @@ def _run_all(world: World) -> dict[str, Outcome]:
     return outcomes
 
 
-def _times(options: SimulateOptions, *, local: bool) -> Times:
+def times_of(options: SimulateOptions, *, local: bool) -> Times:
     """Return the times that the options give, and measure the others."""
     given = {"head": options.head_ms, "local": options.local_ms, "tail": options.tail_ms}
     known = {name: ms / 1e3 for name, ms in given.items() if ms is not None}
     if len(known) < 3 - (not local):
         from bottlefit_jax.links.times import measure_times  # which needs the runtimes
 
-        known = asdict(measure_times(options.bundle, slower=options.device_slower)) | known
-    return Times(known["head"], known.get("local") if local else None, known["tail"])
+        measured = asdict(measure_times(options.bundle, slower=options.device_slower))
+        known = {**measured, **known, "more": None if "tail" in known else measured["more"]}
+    return Times(known["head"], known.get("local") if local else None, known["tail"], known.get("more"))
 
 
 def _table(found: dict[str, Any]) -> str:

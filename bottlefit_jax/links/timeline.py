@@ -15,7 +15,7 @@ from bottlefit_jax.edge.path import LOCAL
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_file
 from bottlefit_jax.links.run import Run
-from bottlefit_jax.links.virtual import Outcome
+from bottlefit_jax.links.world import Outcome
 
 DPI = 150
 GREY, RED, ORANGE = "#6b6b6b", "#c0392b", "#d9822b"

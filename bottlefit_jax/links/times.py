@@ -11,14 +11,15 @@ import numpy as np
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.runtimes.litert import Interpreter
-from bottlefit_jax.links.virtual import Times
+from bottlefit_jax.links.world import Times
 from bottlefit_jax.serve.tail import open_tail
 
 RUNS, WARM_UP = 20, 3
+BATCH = 8  # images of the larger batch that is measured
 
 
 def measure_times(folder: Path, *, slower: float = 1.0) -> Times:
-    """Return medians of head, whole network and tail, each on one core.
+    """Return medians of head, whole network, tail, and of each further image of a batch in the tail, on one core.
 
     Args:
         folder: of the bundle.
@@ -32,12 +33,14 @@ def measure_times(folder: Path, *, slower: float = 1.0) -> Times:
     image = np.random.default_rng(0).integers(0, 256, (manifest.image.height, manifest.image.width, 3), np.uint8)
     head = DeviceHead(Interpreter(bundle.path(manifest.head_file("litert").file)), bundle)
     local = None if manifest.local is None else Interpreter(bundle.path(manifest.local.litert))
-    tail = open_tail(bundle, backend="onnx", threads=1, max_batch=1)
+    tail = open_tail(bundle, backend="onnx", threads=1, max_batch=BATCH)
     latent = np.full((1, *manifest.latent.shape), manifest.latent.zero_point, np.uint8)
+    one, batch = _median(lambda: tail(latent)), _median(lambda: tail(latent.repeat(BATCH, 0)))
     return Times(
         head=slower * _median(lambda: head.encode(head.quantise(head.run(image)))),
         local=None if local is None else slower * _median(lambda: local.run(image)),
-        tail=_median(lambda: tail(latent)),
+        tail=one,
+        more=max(batch - one, 0.0) / (BATCH - 1),
     )
 
 

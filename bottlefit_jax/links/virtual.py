@@ -4,149 +4,15 @@ The link has a rate that a trace gives, a delay in each direction, and a queue: 
 `proxy`. The device computes heads in one thread and the local network in another, each in turn.
 """
 
-import heapq
-import itertools
-import random
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from bottlefit_jax.edge.path import HEAD, LOCAL, P95, Path
-from bottlefit_jax.edge.policy import Choice, Policy
-from bottlefit_jax.links.trace import Trace
+from bottlefit_jax.edge.path import HEAD, LOCAL, Path
+from bottlefit_jax.edge.policy import Choice, Policy, linger
+from bottlefit_jax.links.virtual_server import Events, VirtualServer
+from bottlefit_jax.links.world import ANSWER_BYTES, REQUEST_BYTES, Draw, Outcome, World
 
-JITTER = 0.05  # standard deviation of the logarithm of a computation's time
-REQUEST_BYTES, ANSWER_BYTES = 300.0, 200.0  # of a request beside its payload, and of an answer
-DRAWS = 4096  # images after which chance repeats itself
 WARM_UP = 3  # computations of each kind that the policy has seen before the first image
-
-
-@dataclass(frozen=True)
-class Times:
-    """How long computations take, seconds.
-
-    Attributes:
-        head: on the device, from the image to the payload.
-        local: the whole network on the device; None where it has none.
-        tail: on the server, of one image, with all that the server does.
-    """
-
-    head: float
-    local: float | None
-    tail: float
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What chance decides for an image, whatever is chosen: factors of times, and the size in standard deviations."""
-
-    head: float
-    local: float
-    tail: float
-    size: float
-
-    def payload(self, path: Path) -> float:
-        """Return the bytes of this image's payload."""
-        return max(1.0, path.bytes_mean + self.size * max(path.bytes_p95 - path.bytes_mean, 0.0) / P95)
-
-
-@dataclass(frozen=True)
-class World:
-    """What does not depend on the choices.
-
-    Attributes:
-        trace: of the link, both directions.
-        paths: that there are; the last one is the local network, where the device has it.
-        delay: of the link in each direction, seconds.
-        times: of computations.
-        deadline: of an image, seconds from when it was taken.
-        period: seconds from one image to the next; 0: the next is taken when this one is done.
-        seconds: that the simulation lasts.
-        in_flight: images at most that are not done.
-        seed: of what chance decides.
-    """
-
-    trace: Trace
-    paths: Sequence[Path]
-    delay: float
-    times: Times
-    deadline: float
-    period: float = 0.0
-    seconds: float = 60.0
-    in_flight: int = 16
-    seed: int = 0
-
-    @cached_property
-    def draws(self) -> list[Draw]:
-        """What chance decides; images beyond the last one begin with the first again."""
-        chance = random.Random(self.seed)
-
-        def factor() -> float:
-            return chance.lognormvariate(0, JITTER)
-
-        return [Draw(factor(), factor(), factor(), chance.gauss(0, 1)) for _ in range(DRAWS)]
-
-    def draw(self, number: int) -> Draw:
-        """Return what chance decides for an image."""
-        return self.draws[number % len(self.draws)]
-
-    def answered(self, start: float, size: float, tail: float, link_free: float) -> tuple[float, float]:
-        """Return when the link is free behind a request, and when its answer is at the device.
-
-        Args:
-            start: when it was sent.
-            size: of the request.
-            tail: seconds on the server.
-            link_free: when the link is free before it.
-        """
-        left = self.trace.arrives(max(start, link_free), size)
-        return left, self.trace.arrives(left + self.delay + tail, ANSWER_BYTES) + self.delay
-
-
-@dataclass
-class Outcome:
-    """What became of the images.
-
-    Attributes:
-        images: that were taken.
-        top1: sum of the top-1 of the paths that answered by the deadline, percent.
-        sent: bytes of all requests.
-        paths: how many images each path answered by the deadline.
-        times: seconds of each of these.
-    """
-
-    images: int = 0
-    top1: float = 0.0
-    sent: float = 0.0
-    paths: dict[str, int] = field(default_factory=dict)
-    times: list[float] = field(default_factory=list)
-
-    @property
-    def in_time(self) -> int:
-        """How many images were answered by the deadline."""
-        return len(self.times)
-
-    def __add__(self, other: "Outcome") -> "Outcome":
-        """Return the outcome of the images of both."""
-        return Outcome(
-            self.images + other.images,
-            self.top1 + other.top1,
-            self.sent + other.sent,
-            dict(Counter(self.paths) + Counter(other.paths)),
-            self.times + other.times,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return means and shares: `in_time` and `paths` in percent, `top1` of all images, `bytes` of an image."""
-        count = max(self.images, 1)
-        return {
-            "in_time": 100 * self.in_time / count,
-            "top1": self.top1 / count,
-            "bytes": self.sent / count,
-            "paths": {name: 100 * number / count for name, number in sorted(self.paths.items())},
-        }
 
 
 @dataclass
@@ -178,17 +44,30 @@ Chooser = Callable[[Image, float, float, float], Choice]
 class Simulation:
     """One device in a world."""
 
-    def __init__(self, world: World, chooser: Chooser, policy: Policy | None = None):
+    def __init__(
+        self,
+        world: World,
+        chooser: Chooser,
+        policy: Policy | None = None,
+        *,
+        events: Events | None = None,
+        server: VirtualServer | None = None,
+    ):
         """Begin at 0 seconds.
 
         Args:
             world: that it runs in.
             chooser: of paths.
             policy: that learns what happens.
+            events: of all devices; None: it is alone.
+            server: that the device uses; None: one of its own.
         """
         self.world, self._chooser, self._policy = world, chooser, policy
-        self._events: list[tuple[float, int, Callable[[float], None]]] = []
-        self._order = itertools.count()
+        self._events = Events() if events is None else events
+        self._server = VirtualServer(self._events, world.times.batch) if server is None else server
+        self._smallest = min(
+            (path for path in world.paths if path.work != LOCAL), key=lambda path: path.bytes_mean, default=None
+        )
         self._free = {HEAD: 0.0, LOCAL: 0.0}  # when each of the device's threads is
         self.link_free = 0.0  # when the last byte that was sent has left
         self._newest: Image | None = None  # that waits for a path
@@ -197,17 +76,19 @@ class Simulation:
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Run until all images are done."""
-        if self._policy is not None:
-            self._warm_up(self._policy)
-        self._at(0.0, self._take)
-        while self._events:
-            now, _, what = heapq.heappop(self._events)
-            what(now)
+        """Run until all images are done; for a device that is alone."""
+        self.start()
+        self._events.run()
         return self.outcome
 
+    def start(self, at: float = 0.0) -> None:
+        """Plan the first image."""
+        if self._policy is not None:
+            self._warm_up(self._policy)
+        self._at(at, self._take)
+
     def _at(self, time: float, what: Callable[[float], None]) -> None:
-        heapq.heappush(self._events, (time, next(self._order), what))
+        self._events.at(time, what)
 
     def _warm_up(self, policy: Policy) -> None:
         for number in range(WARM_UP):
@@ -224,7 +105,9 @@ class Simulation:
         number = self.outcome.images
         self.outcome.images += 1
         self._newest = image = Image(number, now, now + self.world.deadline, self.world.draw(number))
-        if self.world.period:
+        if self.world.irregular:
+            self._at(now + image.draw.gap * self.world.period, self._take)
+        elif self.world.period:
             self._at((number + 1) * self.world.period, self._take)
         else:
             self._at(image.deadline, lambda at: self._end(image, at))
@@ -263,11 +146,13 @@ class Simulation:
         self._at(self._free[work], finish)
 
     def _run_local(self, image: Image, path: Path, now: float) -> None:
-        """Run the local network, behind those images for which it would come too late after this one."""
+        """Run the local network, behind those older images for which it would come too late after this one."""
         seconds = self.world.times.local
         assert seconds is not None
         for other in self._open.values():
-            if other is not image and other.hedge is not None and other.hedge < max(now, self._free[LOCAL]) + seconds:
+            if other.hedge is None or other.deadline >= image.deadline:
+                continue
+            if other.hedge < max(now, self._free[LOCAL]) + seconds:
                 self._hedge(other, now)
         image.hedge = None
         self._compute(LOCAL, image.draw.local * seconds, now, lambda at: self._finish(image, path, at))
@@ -279,28 +164,41 @@ class Simulation:
             self._run_local(image, self.world.paths[-1], now)
 
     def _send(self, image: Image, path: Path, now: float) -> None:
-        image.ticket = self._request(path, image.draw, now, lambda at: self._finish(image, path, at))
+        image.ticket = self._request(path, image, now, lambda at: self._finish(image, path, at))
 
-    def _request(self, path: Path, draw: Draw, now: float, then: Callable[[float], None]) -> int | None:
-        """Send a payload. When its answer comes is known already, but the policy learns it only then."""
-        payload = draw.payload(path)
+    def _request(self, path: Path, image: Image, now: float, then: Callable[[float], None]) -> int | None:
+        """Send a payload. The link and the server then take their time, and the policy learns what came of it."""
+        payload, world, policy = image.draw.payload(path), self.world, self._policy
         size = payload + REQUEST_BYTES
         self.outcome.sent += size
-        policy = self._policy
         ticket = None if policy is None else policy.sent(size, payload, now)
-        tail = draw.tail * self.world.times.tail
-        self.link_free, arrives = self.world.answered(now, size, tail, self.link_free)
         if ticket is not None:
             self._unanswered.add(ticket)
+        deadline = image.deadline if policy is None else now + linger(world.deadline)
+        self.link_free = world.trace.arrives(max(now, self.link_free), size)
 
-        def answer(at: float) -> None:
+        def arrive(at: float) -> None:
+            self._server.submit(at, deadline=deadline, factor=image.draw.tail, done=leave)
+
+        def leave(at: float, seconds: float | None) -> None:
+            arrives = world.trace.arrives(at, ANSWER_BYTES) + world.delay
+            self._at(arrives, lambda at: answer(at, seconds))
+
+        def answer(at: float, seconds: float | None) -> None:
             if policy is not None and ticket is not None:
+                counted = ticket in self._unanswered
                 self._unanswered.discard(ticket)
-                policy.answered(ticket, server=tail, now=at)
-            then(at)
+                if seconds is not None:
+                    policy.answered(ticket, server=seconds, now=at)
+                elif counted:
+                    policy.failed(ticket, at)
+                else:
+                    policy.forget(ticket)
+            if seconds is not None:
+                then(at)
             self._begin(at)
 
-        self._at(arrives, answer)
+        self._at(self.link_free + world.delay, arrive)
         return ticket
 
     def _finish(self, image: Image, path: Path, now: float) -> None:
@@ -331,5 +229,6 @@ class Simulation:
 
     def _probe(self, now: float) -> None:
         if self._policy is not None and self._policy.probe(now):
-            smallest = min((path for path in self.world.paths if path.work != LOCAL), key=lambda path: path.bytes_mean)
-            self._request(smallest, self.world.draw(0), now, lambda at: None)
+            assert self._smallest is not None
+            probe = Image(-1, now, now + self.world.deadline, self.world.draw(0))
+            self._request(self._smallest, probe, now, lambda at: None)

@@ -15,7 +15,7 @@ from bottlefit_jax.links.proxy import Direction, ProcessLink
 from bottlefit_jax.links.replay_report import Setting
 from bottlefit_jax.links.run import Answer, Run
 from bottlefit_jax.links.trace import Trace
-from bottlefit_jax.links.virtual import Outcome
+from bottlefit_jax.links.world import Outcome
 from tests.bundle import example
 from tests.serve import example as serve_example
 

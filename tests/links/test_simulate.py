@@ -43,7 +43,7 @@ def test_one_object_has_the_policy_the_oracle_and_every_path(capsys, bundle, tra
     found = json.loads(out)
     manifest = read_bundle(bundle, verify=lambda manifest: []).manifest
     assert set(found["fixed"]) == {rate.id for rate in manifest.rates}
-    assert found["times_ms"] == {"head": 2.0, "local": 9.0, "tail": 1.0}
+    assert found["times_ms"] == {"head": 2.0, "local": 9.0, "tail": 1.0, "more": None}
     for outcome in (found["auto"], found["oracle"], found["local"], *found["fixed"].values()):
         assert set(outcome) == {"in_time", "top1", "bytes", "paths"}
         assert sum(outcome["paths"].values()) == pytest.approx(outcome["in_time"])

@@ -6,7 +6,8 @@ from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import Choice, Policy
 from bottlefit_jax.links.oracle import oracle
 from bottlefit_jax.links.trace import Trace
-from bottlefit_jax.links.virtual import ANSWER_BYTES, REQUEST_BYTES, Simulation, Times, World
+from bottlefit_jax.links.virtual import Simulation
+from bottlefit_jax.links.world import ANSWER_BYTES, REQUEST_BYTES, Outcome, Times, World, draws
 
 RATES = (
     Path("fine", 75.0, HEAD, 6000.0, 7000.0),
@@ -20,7 +21,8 @@ CHANGING = Trace("changing", (0.0, 10.0, 14.0, 20.0, 25.0, 26.0), (3.0, 0.6, 4.0
 
 def world(trace=CHANGING, *, local=True, deadline=0.1, period=0.0, seconds=30.0):
     paths = (*RATES, ALONE) if local else RATES
-    return World(trace, paths, 0.005, Times(0.008, 0.03 if local else None, 0.004), deadline, period, seconds)
+    times = Times(0.008, 0.03 if local else None, 0.004)
+    return World(trace, paths, 0.005, times, deadline, period, seconds=seconds)
 
 
 def fixed(path, where):
@@ -38,7 +40,7 @@ def test_an_image_takes_what_its_parts_take():
     outcome = fixed(RATES[0], where)
     parts = [
         draw.head * 0.008 + (draw.payload(RATES[0]) + REQUEST_BYTES + ANSWER_BYTES) / 1e6 + 0.01 + draw.tail * 0.004
-        for draw in where.draws[: outcome.images]
+        for draw in draws(0)[: outcome.images]
     ]
     assert outcome.times == pytest.approx(parts)
     assert outcome.images == len(outcome.times) > 30
@@ -90,7 +92,7 @@ def test_an_oracle_is_never_behind_a_fixed_path():
 
 def test_outcomes_add_up():
     one, other = fixed(RATES[0], world(STEADY, seconds=1.0)), fixed(ALONE, world(STEADY, seconds=1.0))
-    both = one + other
+    both = Outcome.of_all([one, other])
     assert (both.images, both.in_time) == (one.images + other.images, one.in_time + other.in_time)
     assert both.paths == {"fine": one.in_time, LOCAL: other.in_time}
     assert both.to_json()["top1"] == pytest.approx((one.top1 + other.top1) / both.images)

@@ -1,0 +1,235 @@
+"""Many devices on a few servers in virtual time: what they get answered, and how many servers they need.
+
+Each device has its own link, policy and images, which come at random. It sends to one server, which queues and batches
+as the real one does. All of them share one clock.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bottlefit_jax.edge.path import Path
+from bottlefit_jax.edge.policy import Policy
+from bottlefit_jax.errors import UserError
+from bottlefit_jax.links.options import FleetOptions, SimulateOptions
+from bottlefit_jax.links.trace import Trace
+from bottlefit_jax.links.virtual import Simulation
+from bottlefit_jax.links.virtual_server import Events, VirtualServer
+from bottlefit_jax.links.world import DRAWS, Outcome, Times, World
+
+DEFAULT_SECONDS = 600.0
+MOST_SERVERS = 100_000
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class FleetOutcome:
+    """What became of the images of a fleet.
+
+    Attributes:
+        servers: how many there were.
+        seconds: that the simulation lasted.
+        images: of all devices.
+        refused: requests that the servers did not take.
+        busy: share of the time in which a server's tail ran, mean, percent.
+        batch: images of a batch, mean.
+    """
+
+    servers: int
+    seconds: float
+    images: Outcome
+    refused: int
+    busy: float
+    batch: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values of a table's row."""
+        times = 1e3 * np.array(self.images.times or [math.nan])
+        return {
+            "servers": self.servers,
+            **self.images.to_json(),
+            "images_per_second": self.images.images / self.seconds,
+            "gigabytes_per_day": self.images.sent / self.seconds * DAY / 1e9,
+            "p50_ms": float(np.percentile(times, 50)),
+            "p95_ms": float(np.percentile(times, 95)),
+            "refused": 100 * self.refused / max(self.images.images, 1),
+            "busy": self.busy,
+            "batch": self.batch,
+        }
+
+
+class Shifted:
+    """A trace that has begun some seconds ago."""
+
+    def __init__(self, trace: Trace, seconds: float):
+        """Keep a trace and the seconds that have passed."""
+        self._trace, self._passed = trace, seconds
+
+    def arrives(self, start: float, size: float) -> float:
+        """Return as `Trace.arrives`."""
+        return self._trace.arrives(start + self._passed, size) - self._passed
+
+
+def simulate_fleet(
+    fleet: FleetOptions,
+    device: SimulateOptions,
+    traces: Sequence[Trace],
+    paths: Sequence[Path],
+    times: Times,
+    *,
+    servers: int,
+) -> FleetOutcome:
+    """Simulate all devices with so many servers.
+
+    Args:
+        fleet: the fleet.
+        device: each of its devices.
+        traces: of which each device has one.
+        paths: that a device has.
+        times: of computations.
+        servers: how many.
+    """
+    seconds = DEFAULT_SECONDS if device.seconds is None else device.seconds
+    events = Events()
+    machines = [VirtualServer(events, times.batch) for _ in range(servers)]
+    if fleet.outage is not None:
+        machines[0].fail(*fleet.outage)
+    chance = random.Random(0)
+    devices = []
+    for number in range(fleet.devices):
+        trace = chance.choice(traces)
+        world = World(
+            trace=Shifted(trace, chance.uniform(0, trace.seconds)),
+            paths=paths,
+            delay=device.delay_ms / 1e3,
+            times=times,
+            deadline=device.deadline_ms / 1e3,
+            period=fleet.every,
+            irregular=True,
+            seconds=seconds,
+            first=chance.randrange(DRAWS),
+        )
+        policy = Policy(paths)
+        policy.paced = True
+        chooser = partial(_choose, policy)
+        devices.append(Simulation(world, chooser, policy, events=events, server=machines[number % servers]))
+        devices[-1].start(chance.uniform(0, fleet.every))
+    events.run()
+    batches = sum(server.batches for server in machines)
+    return FleetOutcome(
+        servers=servers,
+        seconds=seconds,
+        images=Outcome.of_all(each.outcome for each in devices),
+        refused=sum(server.refused for server in machines),
+        busy=100 * sum(server.busy for server in machines) / (servers * seconds),
+        batch=sum(server.images for server in machines) / max(batches, 1),
+    )
+
+
+def _choose(policy: Policy, image: object, now: float, left: float, local_begins: float) -> Any:
+    return policy.choose(now, left, local_begins)
+
+
+def fewest_servers(
+    run: Callable[[int], FleetOutcome], goal: float, progress: Callable[[str], None] = lambda line: None
+) -> list[FleetOutcome]:
+    """Search for the smallest number of servers that answers enough images by the deadline.
+
+    Args:
+        run: simulates a number of servers.
+        goal: percent.
+        progress: takes a line for each simulation.
+
+    Returns:
+        The outcomes of all numbers that were tried, by number; the smallest that keeps the goal is among them.
+
+    Raises:
+        UserError: more servers bring nothing more, and the goal is not kept.
+    """
+    tried: dict[int, FleetOutcome] = {}
+
+    def keeps(servers: int) -> bool:
+        if servers not in tried:
+            tried[servers] = run(servers)
+            share = tried[servers].to_json()["in_time"]
+            progress(f"{servers:,} servers: {share:.3f} % in time")
+        return tried[servers].to_json()["in_time"] >= goal
+
+    most = 1
+    while not keeps(most):
+        if most >= 4 and tried[most].busy < 5:
+            share = tried[most].to_json()["in_time"]
+            raise UserError(
+                f"--goal {goal:g} is out of reach: {most:,} servers run for {tried[most].busy:.1f} % of the time, and "
+                f"{share:.3f} % are in time; the links and the devices set the limit"
+            )
+        if most >= MOST_SERVERS:
+            raise UserError(f"--goal {goal:g} is not kept by {most:,} servers, the most that are tried")
+        most *= 2
+    bisect.bisect_left(range(most // 2 + 1, most), True, key=keeps)
+    return [tried[servers] for servers in sorted(tried)]
+
+
+def run_fleet(
+    fleet: FleetOptions, device: SimulateOptions, traces: Sequence[Trace], paths: Sequence[Path], times: Times
+) -> dict[str, Any]:
+    """Simulate a fleet with its servers, or with as few as keep the goal.
+
+    Args:
+        fleet: the fleet.
+        device: each of its devices.
+        traces: of which each device has one.
+        paths: that a device has.
+        times: of computations.
+
+    Returns:
+        {"devices", "every", "deadline_ms", "goal", "fewest": the number found or None, "rows": [FleetOutcome as JSON]}.
+
+    Raises:
+        UserError: the goal is out of reach.
+    """
+    run = partial(simulate_fleet, fleet, device, traces, paths, times)
+    if fleet.servers is not None:
+        outcomes, fewest = [run(servers=fleet.servers)], None
+    else:
+        outcomes = fewest_servers(
+            lambda servers: run(servers=servers), fleet.goal, lambda line: print(line, file=sys.stderr, flush=True)
+        )
+        fewest = next(each.servers for each in outcomes if each.to_json()["in_time"] >= fleet.goal)
+    return {
+        "devices": fleet.devices,
+        "every": fleet.every,
+        "deadline_ms": device.deadline_ms,
+        "goal": fleet.goal if fleet.servers is None else None,
+        "fewest": fewest,
+        "rows": [each.to_json() for each in outcomes],
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return what `run_fleet` found as lines."""
+    devices, every, deadline = found["devices"], found["every"], found["deadline_ms"]
+    lines = [
+        f"{devices:,} devices, an image every {every:g} s each, deadlines of {deadline:g} ms",
+        "servers  in time, %  top-1, %  images/s  bytes  GB a day  p50, ms  p95, ms  refused, %  busy, %  batch",
+    ]
+    for row in found["rows"]:
+        lines.append(
+            f"{row['servers']:>7,}  {row['in_time']:>10.3f}  {row['top1']:>8.2f}  {row['images_per_second']:>8,.1f}  "
+            f"{row['bytes']:>5,.0f}  {row['gigabytes_per_day']:>8,.2f}  {row['p50_ms']:>7.1f}  {row['p95_ms']:>7.1f}  "
+            f"{row['refused']:>10.2f}  {row['busy']:>7.1f}  {row['batch']:>5.2f}"
+        )
+    last = found["rows"][-1]
+    lines.append(f"paths: {', '.join(f'{path} {share:.1f} %' for path, share in last['paths'].items())}")
+    if found["fewest"] is not None:
+        lines.append(f"{found['fewest']:,} servers keep {found['goal']:g} %")
+    return "\n".join(lines)
