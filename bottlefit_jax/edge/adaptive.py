@@ -148,6 +148,14 @@ class Adaptive:
             self._probe(begun.deadline)
         return outcome
 
+    def hopeless(self, deadline: float) -> str | None:
+        """Return why no image can be answered within so many seconds, as far as this device knows; None if it can."""
+        now = time.monotonic()
+        head = self.policy.seconds(HEAD, now)
+        if deadline > head or (self._local is not None and deadline > self.policy.seconds(LOCAL, now)):
+            return None
+        return f"the deadline is {1000 * deadline:g} ms, and the head alone takes {1000 * head:.1f} ms on this device"
+
     def close(self) -> None:
         """Send nothing more."""
         self._outstanding.close()
@@ -187,7 +195,7 @@ class Adaptive:
         alone = self._start_local(begun.pixels)
         either: list[Future[Any]] = [alone, request.call]
         wait(either, return_when=FIRST_COMPLETED)
-        if not alone.done() and request.ended is not None and request.failure is None:
+        if request.ended is not None and request.failure is None:
             return replace(begun.outcome, answer=request.answer(0), ended=request.ended)
         outcome = self._locally(alone, begun.outcome.choice)
         return replace(outcome, head=begun.outcome.head, encode=begun.outcome.encode)
@@ -196,7 +204,7 @@ class Adaptive:
         """Run the local network, behind the images that it has to run for already."""
         with self._lock:
             now = time.monotonic()
-            self._local_ends = (self._local_ends if self._local_runs else now) + self.policy.local_seconds(now)
+            self._local_ends = (self._local_ends if self._local_runs else now) + self.policy.seconds(LOCAL, now)
             self._local_runs += 1
         return self._locals.submit(self._run_local, pixels)
 

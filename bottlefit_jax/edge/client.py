@@ -16,7 +16,7 @@ from bottlefit_jax.edge import tls as tls_files
 from bottlefit_jax.edge.adaptive import Adaptive
 from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Deadline
-from bottlefit_jax.edge.connection import Connection
+from bottlefit_jax.edge.connection import Connection, logger
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.newest import Frame, in_turn, newest
@@ -282,7 +282,7 @@ class EdgeClient:
         assert self._connection is not None
         network = self._local_network() if local else None
         height, width = self.manifest.image.height, self.manifest.image.width
-        return Adaptive(
+        adaptive = Adaptive(
             Policy(paths_of(self.manifest, local=local)),
             self._head,
             self._connection,
@@ -290,6 +290,9 @@ class EdgeClient:
             example=np.zeros((height, width, 3), np.uint8),
             in_flight=IN_FLIGHT,
         )
+        if (reason := adaptive.hopeless(self._deadline_seconds)) is not None:
+            logger.warning("%s: no image will be answered in time", reason)
+        return adaptive
 
     def infer_local(self, image: Any) -> Prediction:
         """Classify an image with the whole network on this device, from the bundle's file for local runs.

@@ -99,9 +99,9 @@ class Policy:
             self._works[work] = Drifting(max(seconds, 1e-6), unsure=0.5, walk=0.02, noise=0.05)
         self._works[work].observe(seconds, now)
 
-    def local_seconds(self, now: float) -> float:
-        """Return how long the local network is expected to take for an image, median."""
-        return self._work(LOCAL, now).median
+    def seconds(self, work: str, now: float) -> float:
+        """Return how long HEAD or LOCAL is expected to take for an image, median."""
+        return self._work(work, now).median
 
     def pinged(self, seconds: float, now: float) -> None:
         """Take in how long a message without content took, there and back."""

@@ -1,5 +1,6 @@
 """The client that chooses a path for each image: the policy, the local network behind it, and late answers."""
 
+import contextlib
 import threading
 import time
 
@@ -147,6 +148,20 @@ def test_a_policy_is_the_default_where_there_are_rates_to_choose_from(rated, bun
     for folder, options in ((rated, {"rate": "lossless"}), (rated, {"policy": "fixed"}), (bundle, {})):
         with EdgeClient(folder, server, **options) as client:
             assert client.infer(image).route.reason == "every image is sent at this rate"
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_a_deadline_below_what_the_head_takes_is_said_once_at_the_start(rated, server, taker, image, caplog, local):
+    with EdgeClient(rated, server, deadline_ms=0.001, local=local) as client:
+        (record,) = caplog.records
+        assert record.getMessage().startswith("the deadline is 0.001 ms, and the head alone takes ")
+        assert record.getMessage().endswith(" ms on this device: no image will be answered in time")
+        with contextlib.suppress(Unavailable):
+            client.infer(image)
+    assert len(caplog.records) == 1
+    caplog.clear()
+    with EdgeClient(rated, server, deadline_ms=5000, local=local):
+        assert not caplog.records
 
 
 def test_requests_end_in_any_order_and_are_told_once():
