@@ -54,6 +54,7 @@ ONLY_IN = {
     "ml_collections": ("cli/config_file.py", "recipe.py"),
     "onnx": ("export/",),
     "onnxruntime": ("export/", "onnx_session.py"),
+    "openvino": ("serve/tail.py",),
     "ai_edge_litert": ("edge/runtimes/litert.py",),
     "tflite_runtime": ("edge/runtimes/litert.py",),
     "ai_edge_quantizer": ("export/litert.py",),

@@ -1,6 +1,7 @@
 """The tail of a bundle as a function of latents, run by a row of BACKENDS."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from bottlefit_jax.bundle import Bundle
+from bottlefit_jax.bundle.golden import read_golden
 from bottlefit_jax.errors import UserError, first_line
 from bottlefit_jax.onnx_session import open_session
 from bottlefit_jax.protocol.names import OUTPUT
 
 SMALL = 0.0005  # seconds; a faster tail takes longer, and more of the processor, on several threads than on one
+ALLOWED = 0.03  # of the largest logit, by which OpenVINO may be off: what the export allows a file of float16
 Tail = Callable[[np.ndarray], np.ndarray]
 
 
@@ -36,7 +39,7 @@ def open_tail(bundle: Bundle, *, backend: str, threads: int, max_batch: int, pro
     Args:
         bundle: verified.
         backend: a key of BACKENDS.
-        threads: that onnxruntime runs one batch on, unless the tail is SMALL; JAX has its own.
+        threads: that one batch runs on; one where onnxruntime finds the tail SMALL. JAX has its own.
         max_batch: the largest batch that it will be given.
         providers: of onnxruntime, as `onnx_session.open_session` takes them.
 
@@ -115,6 +118,51 @@ def _jax(bundle: Bundle, threads: int, max_batch: int, providers: Sequence[str])
     return run
 
 
+def _openvino(bundle: Bundle, threads: int, max_batch: int, providers: Sequence[str]) -> Tail:
+    """Load tail.onnx by OpenVINO, which computes in bfloat16 on a CPU that can, and compare it with golden images."""
+    # Without this its import sends usage statistics out, in a process that it forks; it has a stand-in for this case.
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
+    try:
+        import openvino
+    except Exception as error:  # where a system library is missing, too
+        raise UserError(
+            f"--backend openvino: OpenVINO cannot be imported: {first_line(error)}; pip install openvino"
+        ) from error
+    path = bundle.path(bundle.manifest.tail.onnx)
+    try:
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        model = openvino.Core().compile_model(str(path), "CPU", settings)
+        output = model.output(_logits_name([name for each in model.outputs for name in each.get_names()]))
+        request = model.create_infer_request()
+    except Exception as error:
+        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
+
+    def run(latent: np.ndarray) -> np.ndarray:
+        request.infer({0: latent})
+        return request.get_tensor(output).data.copy()
+
+    _check_golden(bundle, run)
+    return run
+
+
+def _check_golden(bundle: Bundle, tail: Tail) -> None:
+    """Raise UserError where a tail of less precision gives the bundle's golden images other classes or logits."""
+    if bundle.manifest.golden is None:
+        raise UserError(
+            f"--backend openvino may compute in bfloat16, and {bundle.folder} has no golden images to check that with: "
+            "export it again, or use --backend onnx"
+        )
+    golden = read_golden(bundle)
+    logits = tail(golden.sent)
+    differ = int((logits.argmax(1) != golden.logits.argmax(1)).sum())
+    largest = float(np.abs(logits - golden.logits).max() / np.abs(golden.logits).max())
+    if differ or not largest <= ALLOWED:
+        raise UserError(
+            f"OpenVINO gives {differ} of {len(logits)} golden images of {bundle.folder} another class, and logits that "
+            f"are {largest:.1e} of the largest off, where {ALLOWED:g} is allowed: use --backend onnx"
+        )
+
+
 def _seconds(tail: Tail, latent: np.ndarray) -> float:
     start = time.perf_counter()
     tail(latent)
@@ -124,4 +172,5 @@ def _seconds(tail: Tail, latent: np.ndarray) -> float:
 BACKENDS = {
     "onnx": Backend(_onnx, "onnxruntime_onnx", "onnxruntime"),
     "jax": Backend(_jax, "jax_stablehlo", "jax"),
+    "openvino": Backend(_openvino, "openvino_onnx", "openvino"),
 }

@@ -51,7 +51,7 @@ def test_every_option_has_a_flag(tmp_path):
         ({"bundles": ()}, "bundles is missing; an example: bundles/digits"),
         ({"bundles": "bundles/digits"}, "bundles is 'bundles/digits'; it must be a list of folders"),
         ({"parents": ["nowhere"]}, "no folder nowhere: parents must be a folder that holds bundles"),
-        ({"backend": "torch"}, "backend is 'torch'; it must be one of onnx, jax"),
+        ({"backend": "torch"}, "backend is 'torch'; it must be one of onnx, jax, openvino"),
         ({"port": 70_000}, "port is 70000; it must be 0 to 65,535"),
         ({"port": None}, "port is None; it must be a whole number from 0 to 65,535"),
         ({"metrics_port": -1}, "metrics_port is -1; it must be 0 to 65,535"),
