@@ -177,7 +177,7 @@ class Adaptive:
             if self._local_path is not None:
                 return Choice(self._local_path, BUSY, 1.0)
             if not self._outstanding.wait(deadline.left()):
-                raise self._unavailable(deadline, BUSY)
+                raise self._unavailable(deadline, BUSY if choice.path is not None else choice.reason)
 
     def _received(self, begun: Begun, request: Request) -> Outcome:
         left = begun.deadline.left() if begun.hedge is None else begun.hedge - time.monotonic()

@@ -24,6 +24,7 @@ HOPELESS = 0.5  # probability below which nothing more is put on a link that car
 SHARE, LONGEST_QUEUE = 0.65, 0.15  # of the time for a transfer, and seconds, that the link may be busy at most
 BUSY_DEVIATIONS = 0.5  # standard deviations above the median at which that must still hold
 HIGHEST = 3.5  # standard deviations above the median of the device's times that are kept for them
+LEARN_EVERY = 0.5  # seconds after which an image that will be late is sent all the same: the link may have changed
 FAILURES = 3  # in a row, until the server is given up for a while
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds between two probes; they double
 INTERVAL_WEIGHT = 0.1  # of the newest time between two images, in their mean
@@ -85,6 +86,7 @@ class Policy:
         self._chosen: float | None = None  # when the last image came
         self._interval = 0.0  # mean, from one image to the next
         self._failures = 0  # in a row
+        self._sent = float("-inf")  # the last request
         self._pause, self._probed = FIRST_PAUSE, float("-inf")
 
     def computed(self, work: str, seconds: float, now: float) -> None:
@@ -109,6 +111,7 @@ class Policy:
 
     def sent(self, size: float, payload: float, now: float) -> int:
         """Take in that a request has left, as `LinkModel.sent`. Call `answered` or `failed` at its end."""
+        self._sent = now
         return self._link.sent(size, payload, now)
 
     def answered(self, ticket: int, *, server: float | None, now: float) -> None:
@@ -169,7 +172,7 @@ class Policy:
         local = self._work(LOCAL, now)
         reserved = left - local_begins - local.quantile(HIGHEST)
         if self._local is None or reserved < 0:
-            return self._by_server(outlook, left)
+            return self._by_server(outlook, now, left)
         alone = Choice(self._local, "", 1.0, local_begins + local.median)
         # A device that computes the local network for one image misses those that come meanwhile
         share = min(self._interval / local.median, 1.0) if self.paced and self._interval else 1.0
@@ -190,14 +193,20 @@ class Policy:
             return alone._replace(reason=SOONER)
         return best._replace(reason="the most accurate that is likely to be in time", hedge=reserved)
 
-    def _by_server(self, outlook: "_Outlook", left: float) -> Choice:
+    def _by_server(self, outlook: "_Outlook", now: float, left: float) -> Choice:
         """Choose a rate where no local network can follow."""
         if (best := self._best(outlook, left, self.confidence, 0.0)) is not None:
             return best._replace(reason="the most accurate that is likely to be in time")
         options = [self._option(outlook, left, path) for path in self._remote]
         best = max(options, key=lambda each: (each.value(0.0), -each.expected))
-        if self._link.is_busy and best.probability < HOPELESS:
-            return best._replace(path=None, reason="what was sent before is still on its way")
+        if best.probability >= HOPELESS or best.path is None:
+            return best._replace(reason="the most likely to be in time")
+        ends = outlook.busy + outlook.link.of(best.path).median
+        if ends > (outlook.room if self.paced else left):  # the next image would be late for it
+            if self._link.is_busy:
+                return best._replace(path=None, reason="what was sent before is still on its way")
+            if now - self._sent < LEARN_EVERY:
+                return best._replace(path=None, reason="too late, and the link is left to the next image")
         return best._replace(reason="the most likely to be in time")
 
     def _best(self, outlook: "_Outlook", left: float, wanted: float, fallback: float) -> Choice | None:

@@ -96,3 +96,14 @@ def test_outcomes_add_up():
     assert (both.images, both.in_time) == (one.images + other.images, one.in_time + other.in_time)
     assert both.paths == {"fine": one.in_time, LOCAL: other.in_time}
     assert both.to_json()["top1"] == pytest.approx((one.top1 + other.top1) / both.images)
+
+
+@pytest.mark.parametrize("period", [0.0, 1 / 30])
+def test_a_link_on_which_most_images_are_late_still_carries_those_that_can_be_in_time(period):
+    """A request that will be late is not sent where it would make the next one late, too."""
+    rates = (0.5, 0.7, 0.45, 0.9, 0.6, 0.5, 0.8, 0.4)
+    where = world(Trace("hard", tuple(range(len(rates))), rates), local=False, deadline=0.05, period=period)
+    found, coarse, best = auto(where), fixed(RATES[-1], where), oracle(where).run()
+    assert 0 < coarse.in_time < 0.8 * coarse.images
+    assert found.in_time / found.images >= 0.95 * coarse.in_time / coarse.images
+    assert found.in_time / found.images >= 0.9 * best.in_time / best.images
