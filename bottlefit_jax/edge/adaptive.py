@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,21 +51,29 @@ class Outcome:
     ended: float = 0.0
 
 
+class LocalAnswer(NamedTuple):
+    """What the local network says: probabilities [classes], the seconds that it took, and when it had ended."""
+
+    probabilities: np.ndarray
+    seconds: float
+    ended: float
+
+
 @dataclass(frozen=True)
 class Begun:
     """An image that has a path.
 
     Attributes:
-        outcome: where the local network has answered; else what there is before the server's answer.
+        outcome: what there is before an answer.
         pixels: uint8, of the head's size.
-        request: to the server; None where none was made.
+        running: where the local network is the path, what it will say; else the request to the server.
         deadline: of the image.
         hedge: seconds of `time.monotonic` at which the local network has to begin; None where there is none.
     """
 
     outcome: Outcome
     pixels: np.ndarray
-    request: Request | None
+    running: Future[LocalAnswer] | Request
     deadline: Deadline
     hedge: float | None
 
@@ -126,7 +134,8 @@ class Adaptive:
         choice = self._choose(deadline)
         assert choice.path is not None
         if choice.path.work == LOCAL:
-            return Begun(self._locally(self._start_local(pixels), choice), pixels, None, deadline, None)
+            outcome = Outcome(choice.path, choice, None, None)
+            return Begun(outcome, pixels, self._start_local(pixels), deadline, None)
         started = time.monotonic()
         image, head, encode = self._encode(pixels, choice.path)
         with self._lock:
@@ -142,7 +151,10 @@ class Adaptive:
             Unavailable: there is no local network, and the server did not answer by the deadline.
             ProtocolError, UserError: the server refused this image, or this device; as `Connection.infer`.
         """
-        outcome = begun.outcome if begun.request is None else self._received(begun, begun.request)
+        if isinstance(begun.running, Request):
+            outcome = self._received(begun, begun.running)
+        else:
+            outcome = self._locally(begun.running, begun.outcome.choice)
         with self._lock:
             self._learn()
             self._probe(begun.deadline)
@@ -174,7 +186,7 @@ class Adaptive:
                 sends = choice.path is not None and choice.path.work == HEAD
                 if choice.path is not None and not (sends and self._outstanding.is_full):
                     return choice
-            if self._local_path is not None:
+            if self._local_path is not None and begins + self.policy.seconds(LOCAL, now) < deadline.left():
                 return Choice(self._local_path, BUSY, 1.0)
             if not self._outstanding.wait(deadline.left()):
                 raise self._unavailable(deadline, BUSY if choice.path is not None else choice.reason)
@@ -200,7 +212,7 @@ class Adaptive:
         outcome = self._locally(alone, begun.outcome.choice)
         return replace(outcome, head=begun.outcome.head, encode=begun.outcome.encode)
 
-    def _start_local(self, pixels: np.ndarray) -> Future[tuple[np.ndarray, float]]:
+    def _start_local(self, pixels: np.ndarray) -> Future[LocalAnswer]:
         """Run the local network, behind the images that it has to run for already."""
         with self._lock:
             now = time.monotonic()
@@ -208,12 +220,12 @@ class Adaptive:
             self._local_runs += 1
         return self._locals.submit(self._run_local, pixels)
 
-    def _locally(self, running: Future[tuple[np.ndarray, float]], choice: Choice) -> Outcome:
+    def _locally(self, running: Future[LocalAnswer], choice: Choice) -> Outcome:
         assert self._local_path is not None
-        probabilities, seconds = running.result()
-        return Outcome(self._local_path, choice, None, probabilities, local=seconds, ended=time.monotonic())
+        answer = running.result()
+        return Outcome(self._local_path, choice, None, answer.probabilities, local=answer.seconds, ended=answer.ended)
 
-    def _run_local(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    def _run_local(self, pixels: np.ndarray) -> LocalAnswer:
         assert self._local is not None
         started = time.monotonic()
         try:
@@ -223,7 +235,7 @@ class Adaptive:
             with self._lock:
                 self._local_runs -= 1
                 self.policy.computed(LOCAL, ended - started, ended)
-        return probabilities, ended - started
+        return LocalAnswer(probabilities, ended - started, ended)
 
     def _encode(self, pixels: np.ndarray, path: Path) -> tuple[Encoded, float, float]:
         """Return an image as it is sent on a path, and the seconds to the latent and to the payload."""

@@ -1,6 +1,6 @@
 """Choices of somebody who knows the trace and all that chance decides: what a policy could reach at most."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from bottlefit_jax.edge.path import LOCAL, Path
 from bottlefit_jax.edge.policy import Choice
@@ -16,25 +16,35 @@ def oracle(world: World) -> Simulation:
     return _planned(world) if world.period else _greedy(world)
 
 
-def _options(world: World, number: int, taken: float, link_free: float) -> list[tuple[Path, float]]:
-    """Return the paths that answer an image in time, and when the link is free behind each.
+class _State(NamedTuple):
+    """What the images until now have left: when link and local network are free, the sum of top-1, and the paths."""
+
+    link: float
+    local: float
+    value: float
+    chosen: Any  # (path, the same before), from the last image to the first
+
+
+def _options(world: World, number: int, taken: float, state: _State) -> list[tuple[Path, _State]]:
+    """Return the paths that answer an image in time, and what each leaves.
 
     Args:
         world: of the image.
         number: of the image.
         taken: when the device begins with it.
-        link_free: when the link is free before it.
+        state: before it.
     """
     draw, times, found = world.draw(number), world.times, []
     for path in world.paths:
+        link, local, chosen = state.link, state.local, (path, state.chosen)
         if path.work == LOCAL:
-            if times.local is not None and draw.local * times.local <= world.deadline:
-                found.append((path, link_free))
-            continue
-        sent, size = taken + draw.head * times.head, draw.payload(path) + REQUEST_BYTES
-        left, answered = world.answered(sent, size, draw.tail * times.tail, link_free)
+            local = max(taken, local) + draw.local * (times.local or 0.0)
+            answered = local
+        else:
+            sent, size = taken + draw.head * times.head, draw.payload(path) + REQUEST_BYTES
+            link, answered = world.answered(sent, size, draw.tail * times.tail, link)
         if answered <= taken + world.deadline:
-            found.append((path, left))
+            found.append((path, _State(link, local, state.value + path.top1, chosen)))
     return found
 
 
@@ -42,7 +52,7 @@ def _greedy(world: World) -> Simulation:
     """Take the best path for each image: where the next one waits for this one, the link is always empty."""
 
     def choose(image: Image, now: float, *_: float) -> Choice:
-        options = _options(world, image.number, now, simulation.link_free)
+        options = _options(world, image.number, now, _State(simulation.link_free, 0.0, 0.0, None))
         best = max(options, key=lambda option: (option[0].top1, -option[0].bytes_mean), default=None)
         return NOTHING if best is None else Choice(best[0], "known", 1.0)
 
@@ -51,21 +61,20 @@ def _greedy(world: World) -> Simulation:
 
 
 def _planned(world: World) -> Simulation:
-    """Search for the paths of all images together: what one sends, the next has to wait for.
+    """Search for the paths of all images together: what one sends or computes, the next has to wait for.
 
-    After each image the search keeps those states of the link of which none is free earlier with more right answers.
+    After each image the search keeps those states of which none leaves less to the next images and has less value.
     """
-    states: list[tuple[float, float, Any]] = [(0.0, 0.0, None)]  # link free, sum of top-1, (path, the same before)
+    states = [_State(0.0, 0.0, 0.0, None)]
     number, taken = 0, 0.0
     while taken < world.seconds:
         reached = []
-        for link_free, value, chosen in states:
-            reached.append((link_free, value, (None, chosen)))
-            for path, free in _options(world, number, taken, link_free):
-                reached.append((free, value + path.top1, (path, chosen)))
+        for state in states:
+            reached.append(state._replace(chosen=(None, state.chosen)))
+            reached += [left for _, left in _options(world, number, taken, state)]
         states = _best(reached, taken)
         number, taken = number + 1, (number + 1) * world.period
-    _, _, chosen = max(states, key=lambda state: state[1])
+    chosen = max(states, key=lambda state: state.value).chosen
     plan: list[Path | None] = []
     while chosen is not None:
         path, chosen = chosen
@@ -79,11 +88,12 @@ def _planned(world: World) -> Simulation:
     return Simulation(world, choose)
 
 
-def _best(states: list[tuple[float, float, Any]], now: float) -> list[tuple[float, float, Any]]:
-    """Return states of which none has a link that is free earlier and at least as many right answers."""
-    kept: list[tuple[float, float, Any]] = []
-    for state in sorted(states, key=lambda state: (max(state[0], now), -state[1])):
-        if not kept or state[1] > kept[-1][1]:
+def _best(states: list[_State], now: float) -> list[_State]:
+    """Return states of which none is free as early as another with as much value, KEPT of them at most."""
+    kept: list[_State] = []
+    for state in sorted(states, key=lambda state: (-state.value, state.link + state.local)):
+        link, local = max(state.link, now), max(state.local, now)
+        if not any(each.link <= link and each.local <= local for each in kept):
             kept.append(state)
     if len(kept) <= KEPT:
         return kept

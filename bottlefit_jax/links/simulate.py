@@ -44,7 +44,7 @@ from bottlefit_jax.links.fleet import table as fleet_table
 from bottlefit_jax.links.options import FleetOptions, SimulateOptions
 from bottlefit_jax.links.oracle import oracle
 from bottlefit_jax.links.trace import Trace, read_traces
-from bottlefit_jax.links.virtual import Simulation
+from bottlefit_jax.links.virtual import Chooser, Simulation
 from bottlefit_jax.links.world import Outcome, Times, World
 
 AUTO, ORACLE = "auto", "oracle"
@@ -213,9 +213,14 @@ def _run_all(world: World) -> dict[str, Outcome]:
         ORACLE: oracle(world).run(),
     }
     for path in world.paths:
-        choice = Choice(path, "fixed")
-        outcomes[path.name] = Simulation(world, lambda *_, choice=choice: choice).run()
+        outcomes[path.name] = Simulation(world, _always(path)).run()
     return outcomes
+
+
+def _always(path: PredictionPath) -> Chooser:
+    """Return a choice of one path; a device that has the local network alone takes an image when that is free."""
+    choice, wait = Choice(path, "fixed"), Choice(None, "the local network still runs")
+    return lambda image, now, left, local_begins: wait if path.work == LOCAL and local_begins > 0 else choice
 
 
 def times_of(options: SimulateOptions, *, local: bool) -> Times:

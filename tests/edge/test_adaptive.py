@@ -21,8 +21,7 @@ def slow_local(monkeypatch):
     real = adaptive.Adaptive._run_local
 
     def run(self, pixels):
-        probabilities, _ = real(self, pixels)
-        return probabilities, seconds[0]
+        return real(self, pixels)._replace(seconds=seconds[0])
 
     def computed(self, work, taken, now, real=adaptive.Policy.computed):
         real(self, work, seconds[0] if work == adaptive.LOCAL else taken, now)
