@@ -33,6 +33,7 @@ LIMITS = {
     "frames": (1, INT32_MAX),
     "tail_version": (1, INT32_MAX),
     "camera_rate": (0.01, 1000),
+    "bytes_per_second": (1, 1e12),
 }
 
 
@@ -59,6 +60,7 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
         help="the path of each image: auto chooses the most accurate that is likely to meet the deadline (default: "
         "auto with --server, else local)",
     )
+    add("--bytes-per-second", type=float, metavar="N", help="that --policy auto may send (default: no limit)")
     add(
         "--camera",
         metavar="SOURCE",
@@ -114,6 +116,8 @@ def _resolve_policy(args: argparse.Namespace) -> None:
         raise UserError(f"--policy {args.policy} needs --server HOST:PORT")
     if args.policy is not None and args.rate is not None:
         raise UserError("--policy names the rate as well: leave --rate out")
+    if args.bytes_per_second is not None and (args.server is None or (args.rate or args.policy or AUTO) != AUTO):
+        raise UserError("--bytes-per-second belongs to --policy auto, with --server HOST:PORT and without --rate")
     if args.server is None:
         args.local, args.policy = False, FIXED  # no server means that all runs here
     elif args.policy == AUTO or (args.policy is None and args.rate is None):
@@ -193,6 +197,7 @@ def _client(options: ClassifyOptions) -> "EdgeClient":
         version=options.tail_version,
         rate=options.rate,
         policy=options.policy,
+        bytes_per_second=options.bytes_per_second,
         local=options.local,
         top=TOP if options.top is None else options.top,
         runtime=options.runtime,

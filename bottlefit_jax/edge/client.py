@@ -14,6 +14,7 @@ import numpy as np
 from bottlefit_jax.bundle import RAW, Manifest, read_bundle
 from bottlefit_jax.edge import tls as tls_files
 from bottlefit_jax.edge.adaptive import Adaptive
+from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Deadline
 from bottlefit_jax.edge.connection import Connection, logger
@@ -62,6 +63,7 @@ class EdgeClient:
         providers: Sequence[str] = (),
         policy: str = AUTO,
         local: bool = False,
+        bytes_per_second: float | None = None,
     ):
         """Read manifest.json and the head; connect to nothing yet.
 
@@ -89,6 +91,7 @@ class EdgeClient:
                 deadline, and the local network if `local`; "fixed" sends every image at the manifest's default, which
                 is the cheapest of those that are accurate, and so do `infer_latent` and a bundle without rates.
             local: run the whole network here where the server's answer would come too late.
+            bytes_per_second: that the policy may send, all of each request counted; bytes of 10 seconds are saved up.
 
         Raises:
             UserError: an argument is invalid, or a file of the bundle is missing or damaged.
@@ -105,6 +108,9 @@ class EdgeClient:
             raise UserError(f"policy is {policy!r}: give {AUTO!r} or {FIXED!r}")
         if server is None or rate is not None:
             policy = FIXED
+        budget = None if bytes_per_second is None else Budget(bytes_per_second)
+        if budget is not None and policy != AUTO:
+            raise UserError(f"bytes_per_second belongs to policy {AUTO!r}, without a rate")
         if local and policy != AUTO:
             raise UserError(f"local=True needs a server and policy {AUTO!r}, without a rate; infer_local needs nothing")
         self._folder, self._threads, self._deadline_seconds = Path(bundle), threads, deadline_ms / 1000
@@ -141,7 +147,7 @@ class EdgeClient:
             calls=MAX_IN_FLIGHT,
         )
         if policy == AUTO and (local or self.manifest.rates):
-            self._adaptive = self._create_adaptive(local)
+            self._adaptive = self._create_adaptive(local, budget)
 
     def connect(self) -> None:
         """Check within the deadline that the server has a tail of this head. Without this, `infer` checks it.
@@ -276,14 +282,14 @@ class EdgeClient:
         answer = self._to_server().infer(sending.image, sending.deadline)
         return self._predictor.of_answer(sending, answer, time.perf_counter())
 
-    def _create_adaptive(self, local: bool) -> Adaptive:
+    def _create_adaptive(self, local: bool, budget: Budget | None) -> Adaptive:
         """Return what chooses paths; the local network is loaded, and its and the head's times are measured."""
         assert self._head is not None
         assert self._connection is not None
         network = self._local_network() if local else None
         height, width = self.manifest.image.height, self.manifest.image.width
         adaptive = Adaptive(
-            Policy(paths_of(self.manifest, local=local)),
+            Policy(paths_of(self.manifest, local=local), budget=budget),
             self._head,
             self._connection,
             None if network is None else lambda pixels: softmax(network.run(pixels)),

@@ -22,6 +22,7 @@ class ClassifyOptions:
         server: HOST:PORT; None runs the whole network here.
         local: run the whole network here where the server's answer would come too late.
         policy: of the path of each image, as EdgeClient takes it.
+        bytes_per_second: that the policy may send; None: as many as the link carries.
         tail_version: None is the newest that belongs to the bundle's head.
         json: print a JSON object for each image, not a table.
         top: how many of the likeliest classes to ask for and to show; None asks for 5, of which a table shows one.
@@ -47,6 +48,7 @@ class ClassifyOptions:
     server: str | None = None
     local: bool = False
     policy: str = "auto"
+    bytes_per_second: float | None = None
     tail_version: int | None = None
     json: bool = False
     top: int | None = None

@@ -12,6 +12,7 @@ when, and asks. All times are seconds.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.estimate import Drifting, LogNormal, Moments, probability_below
 from bottlefit_jax.edge.link_model import LinkModel, Transfers
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
@@ -31,6 +32,7 @@ INTERVAL_WEIGHT = 0.1  # of the newest time between two images, in their mean
 GUESSED_SECONDS = 0.01  # of any computation
 LINGER, SHORTEST_LINGER = 3.0, 2.0  # of the deadline, and seconds: how long a late answer is still waited for
 NOT_LIKELY = "no rate is likely to be in time"
+USED_UP = "the budget of bytes is used up"
 SOONER = "an answer is expected sooner than by a rate that is as accurate"
 
 
@@ -69,14 +71,15 @@ class Policy:
         paced: images come by themselves, as a camera's: those for which the device has no time are lost.
     """
 
-    def __init__(self, paths: Sequence[Path], *, confidence: float = CONFIDENCE):
+    def __init__(self, paths: Sequence[Path], *, confidence: float = CONFIDENCE, budget: Budget | None = None):
         """Know nothing yet.
 
         Args:
             paths: that there are.
             confidence: probability with which the deadline shall be met.
+            budget: of bytes, all of a request counted; None: as many as the link carries.
         """
-        self.paths, self.confidence = tuple(paths), confidence
+        self.paths, self.confidence, self._budget = tuple(paths), confidence, budget
         self.paced = False
         self._remote = sorted((path for path in paths if path.work != LOCAL), key=lambda path: -path.top1)
         self._local = next((path for path in paths if path.work == LOCAL), None)
@@ -112,6 +115,8 @@ class Policy:
     def sent(self, size: float, payload: float, now: float) -> int:
         """Take in that a request has left, as `LinkModel.sent`. Call `answered` or `failed` at its end."""
         self._sent = now
+        if self._budget is not None:
+            self._budget.spend(size, now)
         return self._link.sent(size, payload, now)
 
     def answered(self, ticket: int, *, server: float | None, now: float) -> None:
@@ -181,6 +186,8 @@ class Policy:
             return alone._replace(reason="no rate is as accurate")
         if self.is_open:
             return alone._replace(reason="the server is given up for now")
+        if not outlook.paths:
+            return alone._replace(reason=USED_UP)
         if self._work(HEAD, now).quantile(HIGHEST) > reserved:
             return alone._replace(reason="there is no time for the server and then for the local network")
         if share == 1.0:
@@ -197,7 +204,9 @@ class Policy:
         """Choose a rate where no local network can follow."""
         if (best := self._best(outlook, left, self.confidence, 0.0)) is not None:
             return best._replace(reason="the most accurate that is likely to be in time")
-        options = [self._option(outlook, left, path) for path in self._remote]
+        if not outlook.paths:
+            return Choice(None, USED_UP)
+        options = [self._option(outlook, left, path) for path in outlook.paths]
         best = max(options, key=lambda each: (each.value(0.0), -each.expected))
         if best.probability >= HOPELESS or best.path is None:
             return best._replace(reason="the most likely to be in time")
@@ -221,7 +230,7 @@ class Policy:
             fallback: the top-1 of what answers instead.
         """
         best, crowded = None, None
-        for path in self._remote:  # the most accurate first
+        for path in outlook.paths:  # the most accurate first
             if best is not None and best.value(fallback) > max(path.top1, fallback):
                 break  # no other can have a higher value
             option = self._option(outlook, left, path)
@@ -243,10 +252,14 @@ class Policy:
     def _outlook(self, now: float, left: float) -> "_Outlook":
         """Return what is the same for all rates of an image with so many seconds to its deadline."""
         work, server, delay = self._work(HEAD, now), self._server.expected(now), self._link.delay
-        fixed = delay + work.median + server.median
+        fixed, link, paths = delay + work.median + server.median, self._link.expected(now), self._remote
+        if self._budget is not None:
+            bytes_left = self._budget.left(now)
+            paths = [path for path in paths if path.bytes_mean + link.overhead <= bytes_left]
         return _Outlook(
+            paths=paths,
             delay=delay,
-            link=self._link.expected(now),
+            link=link,
             others=Moments.of(work).plus(server),
             busy=self._link.waiting(now),
             waiting=self._link.waiting(now + work.median),
@@ -263,6 +276,7 @@ class _Outlook(NamedTuple):
     """What is expected of an image, whatever its rate.
 
     Attributes:
+        paths: to the server that may be taken, the most accurate first.
         delay: seconds of the link.
         link: its rate.
         others: of the seconds that head and server take.
@@ -270,6 +284,7 @@ class _Outlook(NamedTuple):
         room: seconds for which it may be busy behind the image.
     """
 
+    paths: Sequence[Path]
     delay: float
     link: Transfers
     others: Moments

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.path import Path
 from bottlefit_jax.edge.policy import Policy
 from bottlefit_jax.errors import UserError
@@ -118,7 +119,8 @@ def simulate_fleet(
             seconds=seconds,
             first=chance.randrange(DRAWS),
         )
-        policy = Policy(paths)
+        limit = device.bytes_per_second
+        policy = Policy(paths, budget=None if limit is None else Budget(limit))
         policy.paced = True
         chooser = partial(_choose, policy)
         devices.append(Simulation(world, chooser, policy, events=events, server=machines[number % servers]))

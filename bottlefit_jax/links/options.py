@@ -92,6 +92,7 @@ class SimulateOptions:
         without_local: as if the bundle had no network to run locally.
         device_slower: how many times as long as this machine the device computes.
         head_ms, local_ms, tail_ms: what these take; None is measured here.
+        bytes_per_second: that the policy of a device may send; None: as many as the link carries.
     """
 
     bundle: Path
@@ -105,6 +106,7 @@ class SimulateOptions:
     head_ms: float | None = None
     local_ms: float | None = None
     tail_ms: float | None = None
+    bytes_per_second: float | None = None
 
 
 @dataclass(frozen=True)

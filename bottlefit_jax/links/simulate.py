@@ -1,7 +1,7 @@
 """Simulate a device on a link whose rate changes: what the policy reaches, beside every fixed path and an oracle.
 
     python -m bottlefit_jax.links.simulate --bundle BUNDLE --trace FILE_OR_FOLDER --deadline-ms D
-        [--delay-ms 5] [--fps 30] [--seconds S] [--without-local] [--device-slower TIMES]
+        [--delay-ms 5] [--fps 30] [--seconds S] [--without-local] [--device-slower TIMES] [--bytes-per-second N]
         [--head-ms MS --local-ms MS --tail-ms MS] [--json]
 
 A trace is a CSV file with the columns seconds,mbit_per_s; a rate holds until the next line. Time is virtual. How long
@@ -34,6 +34,7 @@ from typing import Any
 
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.cli import command
+from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.path import LOCAL, paths_of
 from bottlefit_jax.edge.path import Path as PredictionPath
 from bottlefit_jax.edge.policy import Choice, Policy
@@ -59,6 +60,7 @@ LIMITS = {
     "head_ms": (0.001, 3_600_000),
     "local_ms": (0.001, 3_600_000),
     "tail_ms": (0.001, 3_600_000),
+    "bytes_per_second": (1, 1e12),
     "devices": (1, 1_000_000),
     "servers": (1, MOST_SERVERS),
     "goal": (0, 100),
@@ -105,6 +107,7 @@ def parse(argv: Sequence[str]) -> tuple[SimulateOptions, FleetOptions | None, bo
     )
     for part, words in (("head", "the head"), ("local", "the local network"), ("tail", "the tail on the server")):
         add(f"--{part}-ms", type=float, metavar="MS", help=f"that {words} takes (default: measured here)")
+    add("--bytes-per-second", type=float, metavar="N", help="that the policy may send (default: no limit)")
     add("--json", action="store_true", help="print a JSON object instead of a table")
     add("--devices", type=int, metavar="N", help="simulate a fleet of so many devices")
     add("--servers", type=int, metavar="S", help="with --devices: so many servers (default: as few as keep --goal)")
@@ -192,7 +195,7 @@ def simulate(options: SimulateOptions) -> dict[str, Any]:
             period=0.0 if options.fps is None else 1 / options.fps,
             seconds=trace.seconds if options.seconds is None else options.seconds,
         )
-        for name, outcome in _run_all(world).items():
+        for name, outcome in _run_all(world, options.bytes_per_second).items():
             outcomes.setdefault(name, []).append(outcome)
     found = {name: Outcome.of_all(each).to_json() for name, each in outcomes.items()}
     return {
@@ -204,9 +207,9 @@ def simulate(options: SimulateOptions) -> dict[str, Any]:
     }
 
 
-def _run_all(world: World) -> dict[str, Outcome]:
+def _run_all(world: World, bytes_per_second: float | None) -> dict[str, Outcome]:
     """Return the outcomes of the policy, the oracle, and each path alone."""
-    policy = Policy(world.paths)
+    policy = Policy(world.paths, budget=None if bytes_per_second is None else Budget(bytes_per_second))
     policy.paced = world.period > 0
     outcomes = {
         AUTO: Simulation(world, lambda _, *situation: policy.choose(*situation), policy).run(),

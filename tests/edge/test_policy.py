@@ -2,8 +2,10 @@
 
 import pytest
 
+from bottlefit_jax.edge.budget import SAVED, Budget
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Policy
+from bottlefit_jax.errors import UserError
 
 FINE, COARSE = Path("fine", 75.0, HEAD, 6000.0, 6000.0), Path("coarse", 72.0, HEAD, 1500.0, 1500.0)
 ALONE = Path(LOCAL, 70.0, LOCAL)
@@ -13,8 +15,8 @@ HEAD_SECONDS, LOCAL_SECONDS, SERVER, DELAY = 0.008, 0.03, 0.004, 0.01
 class World:
     """A policy, and a link that carries so many bytes a second."""
 
-    def __init__(self, *paths, rate=1e6):
-        self.policy, self.rate, self.now = Policy(paths), rate, 0.0
+    def __init__(self, *paths, rate=1e6, budget=None):
+        self.policy, self.rate, self.now = Policy(paths, budget=budget), rate, 0.0
         self.policy.pinged(DELAY, 0.0)
         for _ in range(10):
             self.policy.computed(HEAD, HEAD_SECONDS, 0.0)
@@ -163,3 +165,30 @@ def test_a_link_that_is_busy_gets_less():
     assert chosen.count("coarse") > 20  # 6,300 bytes in 33 ms are too much, 1,800 are not
     assert chosen.count("fine") > 5
     assert free - world.now < 0.2
+
+
+@pytest.mark.parametrize("paths", [(FINE, COARSE), (FINE, COARSE, ALONE)])
+def test_a_budget_leaves_the_finest_rate_that_it_has_bytes_for(paths):
+    world = World(*paths, budget=Budget(1000.0))
+    sent, names = 0.0, []
+    for _ in range(1200):
+        choice = world.choose(0.1)
+        names.append(None if choice.path is None else choice.path.name)
+        if names[-1] in ("fine", "coarse"):
+            sent += choice.path.bytes_mean + 300
+            world.answer(world.send(choice.path), choice.path)
+        world.now += 0.1
+    assert names[1:].index("fine") < 20  # from what is saved up, as soon as the link is known
+    assert sent <= 1000.0 * (world.now + SAVED)
+    assert sent > 800.0 * world.now
+    assert set(names) == {"fine", "coarse", "local" if len(paths) == 3 else None}
+    world.now += 1e-3
+    refused = world.choose(0.1)
+    if refused.path in (None, ALONE):
+        assert refused.reason == "the budget of bytes is used up"
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_is_a_number_above_0(wrong):
+    with pytest.raises(UserError, match=r"bytes_per_second is .*: give more than 0"):
+        Budget(wrong)
