@@ -139,6 +139,10 @@ def test_arguments_that_do_not_go_together_are_refused(rated, bundle, server):
         EdgeClient, rated, server, policy="fixed", local=True
     )
     assert "the bundle has no rates" in refusal(EdgeClient, bundle, server, local=True)
+    assert "bytes_per_second is 0" in refusal(EdgeClient, rated, server, bytes_per_second=0)
+    assert "bytes_per_second belongs to policy 'auto'" in refusal(
+        EdgeClient, rated, server, rate="coarse", bytes_per_second=1000
+    )
 
 
 def test_a_policy_is_the_default_where_there_are_rates_to_choose_from(rated, bundle, server, taker, image):

@@ -91,6 +91,9 @@ def test_flags_that_name_two_paths_are_refused(rated, image_file, capsys):
     assert "leave --rate out" in refused(capsys, *given, *server, "--policy", "coarse", "--rate", "coarse")
     assert "--local is not used" in refused(capsys, *given, *server, "--local", "--rate", "coarse")
     assert "--policy auto needs --server" in refused(capsys, *given, "--local", "--policy", "auto")
+    message = "--bytes-per-second belongs to --policy auto"
+    assert message in refused(capsys, *given, *server, "--rate", "coarse", "--bytes-per-second", "9")
+    assert message in refused(capsys, *given, "--local", "--bytes-per-second", "9")
     assert "rate is 'fine'; this bundle has" in refused(capsys, *given, *server, "--policy", "fine")
 
 
