@@ -21,7 +21,7 @@ FIXED = "fixed"  # the name of having no policy: every image takes the same path
 CONFIDENCE = 0.95  # wanted probability of an answer by the deadline
 # The next values were chosen by `links.simulate` on traces of five mobile links, at deadlines of 0.1 to 0.5 seconds.
 WORTH_TRYING = 0.6  # probability from which the server is tried where the local network can still follow
-HOPELESS = 0.5  # probability below which nothing more is put on a link that carries something
+HOPELESS = 0.5  # probability below which an image is sent only where the next one is not late for it
 SHARE, LONGEST_QUEUE = 0.65, 0.15  # of the time for a transfer, and seconds, that the link may be busy at most
 BUSY_DEVIATIONS = 0.5  # standard deviations above the median at which that must still hold
 HIGHEST = 3.5  # standard deviations above the median of the device's times that are kept for them
