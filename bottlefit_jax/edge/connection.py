@@ -32,6 +32,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 SILENT_SHARE = 1 / 8  # of the time left: the wait for an answer, then the wait for the answer to a ping
 LAST_SHARE = 1 / 20  # of the deadline: kept for the last attempt
 SHORTEST_SHARE = 0.1  # seconds: a round trip of a slow link is not silence
+# Seconds for the answer to a ping after a short deadline was missed; they double while channels turn out to be dead.
+SHORTEST_DOUBT, LONGEST_DOUBT = 0.25, 4.0
 PING_SECONDS = 0.5  # the least time for the answer to a ping after UNAVAILABLE, before the channel is replaced
 # gRPC's messages where a connection is certainly lost
 LOST = ("failed to connect", "errors resolving", "Socket closed", "Stream removed", "Connection reset")
@@ -85,6 +87,8 @@ class Connection:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(3 * calls, "bottlefit-edge")  # a call on each of two channels, and a ping
         self._last_seconds = 0.0  # of the last answer
+        self._doubted: ServerChannel | None = None  # may be dead, which a thread finds out
+        self._doubts = 0  # in a row that were right
         self._hint = ""  # the likely reason why the server closes connections, where there was time to ask
 
     def connect(self, deadline: Deadline) -> None:
@@ -238,9 +242,9 @@ class Connection:
         self._keep(kept, dropped)
         return result.result()
 
-    def _is_alive(self, channel: ServerChannel | None, details: str, deadline: Deadline) -> bool:
+    def _is_alive(self, channel: ServerChannel, details: str, deadline: Deadline) -> bool:
         """Return whether a channel answers a ping. A server whose queue is full may answer UNAVAILABLE, too."""
-        if channel is None or any(message in details for message in LOST):
+        if any(message in details for message in LOST):
             return False
         return channel.ping(min(max(PING_SECONDS, 1.5 * self._last_seconds), deadline.left()))
 
@@ -256,7 +260,7 @@ class Connection:
         if kind is not Kind.RETRYABLE:
             error_class = ProtocolError if kind is Kind.THIS_IMAGE else UserError
             raise error_class(f"{self.server} answered {line}") from None
-        if code in BROKEN and not self._is_alive(channel, details, deadline):
+        if code in BROKEN and channel is not None and not self._is_alive(channel, details, deadline):
             self._drop(channel)
             problem = tls.find_problem(details, self._address, self._files, min(1.0, deadline.left()))
             if problem is not None and problem.permanent:
@@ -265,6 +269,29 @@ class Connection:
             line += self._hint
         if code is not grpc.StatusCode.DEADLINE_EXCEEDED or deadline.left():
             return line
-        if deadline.seconds <= 3 * SHORTEST_SHARE:  # there was no time for a ping
-            self._drop(channel)
+        if deadline.seconds <= 3 * SHORTEST_SHARE and channel is not None:  # there was no time for a ping
+            self._doubt(channel, deadline)
         return None
+
+    def _doubt(self, channel: ServerChannel, deadline: Deadline) -> None:
+        """Find out, beside the next images, whether a channel is dead, and end it then.
+
+        A new connection takes several round trips: ended at each short deadline, none would ever be ready.
+        """
+        with self._lock:
+            if self._doubted is channel:
+                return
+            self._doubted = channel
+            seconds = min(max(4 * deadline.seconds, SHORTEST_DOUBT) * 2**self._doubts, LONGEST_DOUBT)
+
+        def decide() -> None:
+            alive = channel.ping(seconds)
+            with contextlib.suppress(BottleFitError, grpc.RpcError):  # the next image meets the same
+                if alive:
+                    channel.verify(Deadline(seconds))
+            with self._lock:
+                self._doubted, self._doubts = None, 0 if alive else self._doubts + 1
+            if not alive:
+                self._drop(channel)
+
+        self._threads.submit(decide)

@@ -219,3 +219,17 @@ def test_calls_at_once_are_answered_and_their_bytes_are_not_mistaken_for_each_ot
     assert [answer.before is None for answer in alone] == [False] * 3
     assert [(answer.before, answer.after) for answer in together] == [(None, None)] * 3
     assert len(tail.peers) == 1
+
+
+def test_short_deadlines_that_are_missed_leave_a_connection_that_lives(bundle, proxy, tail, image, deadlines):
+    """A new one takes several round trips, which are longer than the deadline: it would never be ready."""
+    with EdgeClient(bundle, proxy.address) as client:
+        client.infer(image)
+        tail.gate.clear()
+        for _ in range(5):
+            deadlines.append(0.1)
+            with pytest.raises(Unavailable):
+                client.infer(image)
+        tail.gate.set()
+        client.infer(image)
+    assert proxy.connections == 1
