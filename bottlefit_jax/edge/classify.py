@@ -4,6 +4,7 @@ import argparse
 import json
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1
+CONNECT_SECONDS = 2.0  # for a server to answer at the start
 DEADLINE_HELP = "deadline of an image, with retries (default: %(default)g)"
 # flag -> smallest and largest value
 LIMITS = {
@@ -162,20 +164,20 @@ def run(options: ClassifyOptions) -> int:
 
 
 def _connect(client: "EdgeClient", wait: bool) -> None:
-    """Check that the server is there, or wait until it is."""
+    """Check that the server is there, or wait until it is. An image's deadline may be too short to connect in."""
     from bottlefit_jax.edge.client import Unavailable
 
-    said = False
+    said, until = False, time.monotonic() + CONNECT_SECONDS
     while True:
         try:
             client.connect()
             return
         except Unavailable as error:
-            if not wait:
+            if not wait and time.monotonic() >= until:
                 raise
-            if not said:
+            if wait and not said:
                 print(f"waiting: {error}", file=sys.stderr, flush=True)
-            said = True
+            said = wait
 
 
 def _client(options: ClassifyOptions) -> "EdgeClient":

@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.edge import classify
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.errors import Unavailable
 from tests.edge.server import serve
 
 ROOT = Path(__file__).parents[2]
@@ -278,7 +280,9 @@ import sys
 from bottlefit_jax.edge.client import EdgeClient
 with EdgeClient(sys.argv[1], sys.argv[2], deadline_ms=60_000) as client:
     client.infer(sys.argv[3])
+from bottlefit_jax.edge import classify
 from bottlefit_jax.edge.__main__ import main
+from bottlefit_jax.errors import Unavailable
 from bottlefit_jax.edge.classify import parse
 code = main(["--bundle", sys.argv[1], "--server", sys.argv[2], sys.argv[3], "--deadline-ms", "60000"])
 heavy = [name for name in ("jax", "tensorflow", "pandas", "cv2", "scipy", "onnx") if name in sys.modules]
@@ -295,3 +299,30 @@ def test_the_process_is_small_and_loads_nothing_heavy(bundle, server, image_file
     code, peak, heavy = done.stdout.splitlines()[-1].split(" ", 2)
     assert (code, heavy) == ("0", "[]")
     assert int(peak) < 120
+
+
+class Slow:
+    """A client whose server answers at the given attempt; each takes a tenth of a second of the test's clock."""
+
+    def __init__(self, answers_at):
+        self.attempts, self.answers_at, self.now = 0, answers_at, 100.0
+
+    def monotonic(self):
+        return self.now
+
+    def connect(self):
+        self.attempts, self.now = self.attempts + 1, self.now + 0.1
+        if self.attempts < self.answers_at:
+            raise Unavailable("no answer within 100 ms")
+
+
+def test_a_deadline_that_is_too_short_to_connect_in_does_not_end_the_command_at_once(monkeypatch):
+    client = Slow(answers_at=8)
+    monkeypatch.setattr(classify, "time", client)
+    classify._connect(client, wait=False)
+    assert client.attempts == 8
+    client = Slow(answers_at=99)
+    monkeypatch.setattr(classify, "time", client)
+    with pytest.raises(Unavailable):
+        classify._connect(client, wait=False)
+    assert client.now == pytest.approx(100 + classify.CONNECT_SECONDS, abs=0.2)
