@@ -132,7 +132,7 @@ def simulate_fleet(
         seconds=seconds,
         images=Outcome.of_all(each.outcome for each in devices),
         refused=sum(server.refused for server in machines),
-        busy=100 * sum(server.busy for server in machines) / (servers * seconds),
+        busy=min(100 * sum(server.busy for server in machines) / (servers * seconds), 100.0),
         batch=sum(server.images for server in machines) / max(batches, 1),
     )
 
@@ -163,7 +163,7 @@ def fewest_servers(
         if servers not in tried:
             tried[servers] = run(servers)
             share = tried[servers].to_json()["in_time"]
-            progress(f"{servers:,} servers: {share:.3f} % in time")
+            progress(f"{counted(servers)}: {share:.3f} % in time")
         return tried[servers].to_json()["in_time"] >= goal
 
     most = 1
@@ -217,6 +217,11 @@ def run_fleet(
     }
 
 
+def counted(servers: int) -> str:
+    """Return a number of servers in words."""
+    return f"{servers:,} server{'' if servers == 1 else 's'}"
+
+
 def table(found: dict[str, Any]) -> str:
     """Return what `run_fleet` found as lines."""
     devices, every, deadline = found["devices"], found["every"], found["deadline_ms"]
@@ -233,5 +238,5 @@ def table(found: dict[str, Any]) -> str:
     last = found["rows"][-1]
     lines.append(f"paths: {', '.join(f'{path} {share:.1f} %' for path, share in last['paths'].items())}")
     if found["fewest"] is not None:
-        lines.append(f"{found['fewest']:,} servers keep {found['goal']:g} %")
+        lines.append(f"goal of {found['goal']:g} %: {counted(found['fewest'])}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bottlefit_jax.files import atomic_file
+from bottlefit_jax.links.fleet import counted
 
 BLUE, ORANGE, GREY = "#2f6db3", "#d9822b", "#6b6b6b"
 
@@ -44,9 +45,9 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     axes.tick_params(labelsize=8.5, color=GREY)
     axes.legend(frameon=False, fontsize=9, loc="center right")
     fewest = found["fewest"]
-    result = f"{found['rows'][-1]['in_time']:.2f} % in time" if fewest is None else f"{fewest:,} servers keep the goal"
+    result = f"{found['rows'][-1]['in_time']:.2f} % in time" if fewest is None else f"it takes {counted(fewest)}"
     figure.suptitle(
-        f"{found['devices']:,} devices, an image every {found['every']:g} s, {found['deadline_ms']:g} ms: {result}",
+        f"{found['devices']:,} devices, an image every {found['every']:g} s, in {found['deadline_ms']:g} ms: {result}",
         fontsize=11,
         fontweight="bold",
         x=0.01,
