@@ -17,13 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.path import Path
-from bottlefit_jax.edge.policy import Policy
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links.options import FleetOptions, SimulateOptions
 from bottlefit_jax.links.trace import Trace
-from bottlefit_jax.links.virtual import Simulation
+from bottlefit_jax.links.virtual import with_policy
 from bottlefit_jax.links.virtual_server import Events, VirtualServer
 from bottlefit_jax.links.world import DRAWS, Outcome, Times, World
 
@@ -119,11 +117,8 @@ def simulate_fleet(
             seconds=seconds,
             first=chance.randrange(DRAWS),
         )
-        limit = device.bytes_per_second
-        policy = Policy(paths, budget=None if limit is None else Budget(limit))
-        policy.paced = True
-        chooser = partial(_choose, policy)
-        devices.append(Simulation(world, chooser, policy, events=events, server=machines[number % servers]))
+        server = machines[number % servers]
+        devices.append(with_policy(world, device.bytes_per_second, events=events, server=server))
         devices[-1].start(chance.uniform(0, fleet.every))
     events.run()
     batches = sum(server.batches for server in machines)
@@ -135,10 +130,6 @@ def simulate_fleet(
         busy=min(100 * sum(server.busy for server in machines) / (servers * seconds), 100.0),
         batch=sum(server.images for server in machines) / max(batches, 1),
     )
-
-
-def _choose(policy: Policy, image: object, now: float, left: float, local_begins: float) -> Any:
-    return policy.choose(now, left, local_begins)
 
 
 def fewest_servers(

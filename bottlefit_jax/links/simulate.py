@@ -34,10 +34,9 @@ from typing import Any
 
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.cli import command
-from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.path import LOCAL, paths_of
 from bottlefit_jax.edge.path import Path as PredictionPath
-from bottlefit_jax.edge.policy import Choice, Policy
+from bottlefit_jax.edge.policy import Choice
 from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.links.flags import check_limits
 from bottlefit_jax.links.fleet import MOST_SERVERS, run_fleet
@@ -45,7 +44,7 @@ from bottlefit_jax.links.fleet import table as fleet_table
 from bottlefit_jax.links.options import FleetOptions, SimulateOptions
 from bottlefit_jax.links.oracle import oracle
 from bottlefit_jax.links.trace import Trace, read_traces
-from bottlefit_jax.links.virtual import Chooser, Simulation
+from bottlefit_jax.links.virtual import Chooser, Simulation, with_policy
 from bottlefit_jax.links.world import Outcome, Times, World
 
 AUTO, ORACLE = "auto", "oracle"
@@ -209,10 +208,8 @@ def simulate(options: SimulateOptions) -> dict[str, Any]:
 
 def _run_all(world: World, bytes_per_second: float | None) -> dict[str, Outcome]:
     """Return the outcomes of the policy, the oracle, and each path alone."""
-    policy = Policy(world.paths, budget=None if bytes_per_second is None else Budget(bytes_per_second))
-    policy.paced = world.period > 0
     outcomes = {
-        AUTO: Simulation(world, lambda _, *situation: policy.choose(*situation), policy).run(),
+        AUTO: with_policy(world, bytes_per_second).run(),
         ORACLE: oracle(world).run(),
     }
     for path in world.paths:

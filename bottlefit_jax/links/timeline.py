@@ -19,7 +19,7 @@ from bottlefit_jax.links.world import Outcome
 
 DPI = 150
 GREY, RED, ORANGE = "#6b6b6b", "#c0392b", "#d9822b"
-RATES = "viridis_r"  # colours of rates, told apart by lightness as well
+RATES = "viridis_r"  # colours of rates, which differ in lightness as well
 POINTS = 2000  # at which the link's rate is drawn
 
 

@@ -7,6 +7,7 @@ The link has a rate that a trace gives, a delay in each direction, and a queue: 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import Choice, Policy, linger
 from bottlefit_jax.links.virtual_server import Events, VirtualServer
@@ -232,3 +233,23 @@ class Simulation:
             assert self._smallest is not None
             probe = Image(-1, now, now + self.world.deadline, self.world.draw(0))
             self._request(self._smallest, probe, now, lambda at: None)
+
+
+def with_policy(
+    world: World,
+    bytes_per_second: float | None,
+    *,
+    events: Events | None = None,
+    server: VirtualServer | None = None,
+) -> Simulation:
+    """Return a device whose paths the policy chooses.
+
+    Args:
+        world: that it runs in.
+        bytes_per_second: that the policy may send; None: as many as the link carries.
+        events: as of `Simulation`.
+        server: as of `Simulation`.
+    """
+    policy = Policy(world.paths, budget=None if bytes_per_second is None else Budget(bytes_per_second))
+    policy.paced = world.period > 0
+    return Simulation(world, lambda _, *situation: policy.choose(*situation), policy, events=events, server=server)
