@@ -4,7 +4,6 @@ A transfer takes a fixed delay, which a ping shows, and the time of its bytes, b
 what the device sees itself counts: when requests left and when their answers came. Times are seconds, passed in.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,21 +17,27 @@ DELAY_KEPT = 60.0  # seconds in which the shortest ping counts as the link's del
 LASTS = 1.5  # what has taken longer than expected is expected to take so many times as long as it has until now
 
 
-@dataclass(frozen=True)
-class _Request:
+class _Request(NamedTuple):
     sent: float
     size: float
 
 
 class LinkModel:
-    """Follows a link by what it carries."""
+    """Follows a link by what it carries.
+
+    Attributes:
+        delay: seconds there and back of a message without content.
+    """
+
+    __slots__ = ("_free", "_last_ticket", "_overhead", "_pings", "_requests", "_slowness", "delay")
 
     def __init__(self) -> None:
         """Begin with a guess: 1 Mbit/s, no delay."""
         self._slowness = Drifting(1 / GUESSED_RATE, unsure=1.5, walk=0.4, noise=0.15)  # seconds per byte
         self._overhead = OVERHEAD
         self._pings: list[tuple[float, float]] = []  # seconds and time, the newest first
-        self._tickets = itertools.count()
+        self.delay = 0.0
+        self._last_ticket = -1
         self._requests: dict[int, _Request] = {}  # without an answer, in the order of sending
         self._free = -math.inf  # when the last request that was answered had left the link
 
@@ -41,14 +46,10 @@ class LinkModel:
         """Whether a request has no answer yet."""
         return bool(self._requests)
 
-    @property
-    def delay(self) -> float:
-        """Seconds there and back of a message without content."""
-        return min((seconds for seconds, _ in self._pings), default=0.0)
-
     def pinged(self, seconds: float, now: float) -> None:
         """Take in how long a message without content took, there and back."""
         self._pings = [(seconds, now), *((s, at) for s, at in self._pings if now - at < DELAY_KEPT and s < seconds)]
+        self.delay = min(self._pings)[0]
 
     def sent(self, size: float, payload: float, now: float) -> int:
         """Take in that a request has left.
@@ -62,9 +63,9 @@ class LinkModel:
             A ticket for `answered` or `failed`.
         """
         self._overhead += OVERHEAD_WEIGHT * (size - payload - self._overhead)
-        ticket = next(self._tickets)
-        self._requests[ticket] = _Request(now, size)
-        return ticket
+        self._last_ticket += 1
+        self._requests[self._last_ticket] = _Request(now, size)
+        return self._last_ticket
 
     def answered(self, ticket: int, server: float, now: float) -> None:
         """Take in an answer, in time or late.
@@ -74,9 +75,9 @@ class LinkModel:
             server: seconds that the server took.
             now: the time.
         """
-        request = self._requests.pop(ticket)
+        sent, size = self._requests.pop(ticket)
         left = now - server - self.delay
-        self._slowness.observe(max(left - max(request.sent, self._free), 0.0) / request.size, now)
+        self._slowness.observe(max(left - max(sent, self._free), 0.0) / size, now)
         self._free = max(self._free, left)
 
     def failed(self, ticket: int) -> None:
@@ -87,22 +88,23 @@ class LinkModel:
         """Return how many seconds from `now` on the link needs for what it carries, median."""
         if not self._requests:
             return 0.0
-        first = next(iter(self._requests.values()))
-        began = max(first.sent, self._free)
+        sent, size = next(iter(self._requests.values()))
+        began = sent if sent > self._free else self._free
         lasted = now - began - self.delay
-        needed = first.size * self._slowness.expected(now).median
+        needed = size * self._slowness.median
         if lasted > needed:  # why, and for how long still, is unknown
             needed = LASTS * lasted
-        behind = sum(request.size for request in self._requests.values()) - first.size
-        return max(needed - max(now - began, 0.0), 0.0) + behind * needed / first.size
+        left = needed - (now - began) if now > began else needed
+        behind = sum([each.size for each in self._requests.values()]) - size
+        return (left if left > 0 else 0.0) + behind * needed / size
 
     def expected(self, now: float) -> "Transfers":
         """Return what is expected of the link, `now` being the time."""
-        slowness = self._slowness.expected(now)
-        return Transfers(slowness, slowness.median, self._overhead)
+        return Transfers(self._slowness.expected(now), self._slowness.median, self._overhead)
 
 
-class Transfers(NamedTuple):
+@dataclass(slots=True)
+class Transfers:
     """What is expected of a link at some time.
 
     Attributes:

@@ -9,7 +9,9 @@ when, and asks. All times are seconds.
     policy.answered(ticket, server=0.004, now=now)       # or failed(ticket, now); a late answer is an answer, too
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from bottlefit_jax.edge.budget import Budget
@@ -30,9 +32,11 @@ FAILURES = 3  # in a row, until the server is given up for a while
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds between two probes; they double
 INTERVAL_WEIGHT = 0.1  # of the newest time between two images, in their mean
 GUESSED_SECONDS = 0.01  # of any computation
+UNKNOWN = LogNormal(math.log(GUESSED_SECONDS), 0.0)
 LINGER, SHORTEST_LINGER = 3.0, 2.0  # of the deadline, and seconds: how long a late answer is still waited for
 NOT_LIKELY = "no rate is likely to be in time"
 USED_UP = "the budget of bytes is used up"
+LIKELY = "the most accurate that is likely to be in time"
 SOONER = "an answer is expected sooner than by a rate that is as accurate"
 
 
@@ -59,10 +63,6 @@ class Choice(NamedTuple):
     expected: float = 0.0
     hedge: float | None = None
 
-    def value(self, fallback: float) -> float:
-        """Return the top-1 to expect if what answers instead has the top-1 `fallback`."""
-        return fallback if self.path is None else fallback + self.probability * (self.path.top1 - fallback)
-
 
 class Policy:
     """Observes what was sent and answered, and chooses. For one thread at a time.
@@ -82,6 +82,7 @@ class Policy:
         self.paths, self.confidence, self._budget = tuple(paths), confidence, budget
         self.paced = False
         self._remote = sorted((path for path in paths if path.work != LOCAL), key=lambda path: -path.top1)
+        self._highest_top1 = max((path.top1 for path in self._remote), default=-math.inf)
         self._local = next((path for path in paths if path.work == LOCAL), None)
         self._link = LinkModel()
         self._server = Drifting(GUESSED_SECONDS, unsure=1.0, walk=0.1, noise=0.15)
@@ -100,13 +101,14 @@ class Policy:
             seconds: that it took.
             now: the time.
         """
-        if work not in self._works:
-            self._works[work] = Drifting(max(seconds, 1e-6), unsure=0.5, walk=0.02, noise=0.05)
-        self._works[work].observe(seconds, now)
+        known = self._works.get(work)
+        if known is None:
+            known = self._works[work] = Drifting(max(seconds, 1e-6), unsure=0.5, walk=0.02, noise=0.05)
+        known.observe(seconds, now)
 
     def seconds(self, work: str, now: float) -> float:
         """Return how long HEAD or LOCAL is expected to take for an image, median."""
-        return self._work(work, now).median
+        return self._expected(work, now).median
 
     def pinged(self, seconds: float, now: float) -> None:
         """Take in how long a message without content took, there and back."""
@@ -173,55 +175,80 @@ class Policy:
         if self._chosen is not None:
             self._interval += INTERVAL_WEIGHT * (now - self._chosen - self._interval)
         self._chosen = now
-        outlook = self._outlook(now, left)
-        local = self._work(LOCAL, now)
+        if self._local is None:
+            return self._by_server(now, left)
+        local = self._expected(LOCAL, now)
         reserved = left - local_begins - local.quantile(HIGHEST)
-        if self._local is None or reserved < 0:
-            return self._by_server(outlook, now, left)
-        alone = Choice(self._local, "", 1.0, local_begins + local.median)
+        if reserved < 0:
+            return self._by_server(now, left)
         # A device that computes the local network for one image misses those that come meanwhile
-        share = min(self._interval / local.median, 1.0) if self.paced and self._interval else 1.0
-        fallback = share * self._local.top1
-        if all(path.top1 < fallback for path in self._remote):
-            return alone._replace(reason="no rate is as accurate")
-        if self.is_open:
-            return alone._replace(reason="the server is given up for now")
-        if not outlook.paths:
-            return alone._replace(reason=USED_UP)
-        if self._work(HEAD, now).quantile(HIGHEST) > reserved:
-            return alone._replace(reason="there is no time for the server and then for the local network")
-        if share == 1.0:
-            best = self._best(outlook, left, WORTH_TRYING, fallback)
-        else:
-            best = self._best(outlook, reserved, self.confidence, fallback)
-        if best is None or best.value(fallback) < fallback:
-            return alone._replace(reason=NOT_LIKELY)
-        if best.value(fallback) == fallback and best.expected >= alone.expected:
-            return alone._replace(reason=SOONER)
-        return best._replace(reason="the most accurate that is likely to be in time", hedge=reserved)
+        local_seconds = local.median
+        share = min(self._interval / local_seconds, 1.0) if self.paced and self._interval else 1.0
+        best = self._beside_local(now, left, reserved, share, local_begins + local_seconds)
+        if isinstance(best, str):
+            return Choice(self._local, best, 1.0, local_begins + local_seconds)
+        return Choice(best.path, LIKELY, best.probability, best.expected, reserved)
 
-    def _by_server(self, outlook: "_Outlook", now: float, left: float) -> Choice:
+    def _beside_local(
+        self, now: float, left: float, reserved: float, share: float, local_seconds: float
+    ) -> "_Option | str":
+        """Choose a rate where the local network can follow, or say why it is the better choice.
+
+        Args:
+            now: the time.
+            left: seconds to the deadline.
+            reserved: seconds until the local network has to begin.
+            share: of the images for which it has time.
+            local_seconds: until it would have an answer.
+        """
+        assert self._local is not None
+        fallback = share * self._local.top1
+        if self._highest_top1 < fallback:
+            return "no rate is as accurate"
+        if self.is_open:
+            return "the server is given up for now"
+        outlook = self._outlook(now, left)
+        if not outlook.paths:
+            return USED_UP
+        if outlook.head.quantile(HIGHEST) > reserved:
+            return "there is no time for the server and then for the local network"
+        if share == 1.0:
+            best, _ = self._best(outlook, left, WORTH_TRYING, fallback)
+        else:
+            best, _ = self._best(outlook, reserved, self.confidence, fallback)
+        if best is None or best.value < fallback:
+            return NOT_LIKELY
+        if best.value == fallback and best.expected >= local_seconds:
+            return SOONER
+        return best
+
+    def _by_server(self, now: float, left: float) -> Choice:
         """Choose a rate where no local network can follow."""
-        if (best := self._best(outlook, left, self.confidence, 0.0)) is not None:
-            return best._replace(reason="the most accurate that is likely to be in time")
+        outlook = self._outlook(now, left)
         if not outlook.paths:
             return Choice(None, USED_UP)
-        options = [self._option(outlook, left, path) for path in outlook.paths]
-        best = max(options, key=lambda each: (each.value(0.0), -each.expected))
-        if best.probability >= HOPELESS or best.path is None:
-            return best._replace(reason="the most likely to be in time")
-        ends = outlook.busy + outlook.link.of(best.path).median
-        if ends > (outlook.room if self.paced else left):  # the next image would be late for it
-            if self._link.is_busy:
-                return best._replace(path=None, reason="what was sent before is still on its way")
-            if now - self._sent < LEARN_EVERY:
-                return best._replace(path=None, reason="too late, and the link is left to the next image")
-        return best._replace(reason="the most likely to be in time")
+        best, seen = self._best(outlook, left, self.confidence, 0.0)
+        if best is not None:
+            return Choice(best.path, LIKELY, best.probability, best.expected)
+        best = max(seen, key=lambda each: (each.value, -each.expected))
+        probability, expected = best.probability, best.expected
+        if probability < HOPELESS:
+            ends = outlook.busy + outlook.link.of(best.path).median
+            if ends > (outlook.room if self.paced else left):  # the next image would be late for it
+                if self._link.is_busy:
+                    return Choice(None, "what was sent before is still on its way", probability, expected)
+                if now - self._sent < LEARN_EVERY:
+                    reason = "too late, and the link is left to the next image"
+                    return Choice(None, reason, probability, expected)
+        return Choice(best.path, "the most likely to be in time", probability, expected)
 
-    def _best(self, outlook: "_Outlook", left: float, wanted: float, fallback: float) -> Choice | None:
+    def _best(
+        self, outlook: "_Outlook", left: float, wanted: float, fallback: float
+    ) -> "tuple[_Option | None, list[_Option]]":
         """Return the rate of the highest value among those that are likely enough to be answered; None without one.
 
         Of those, it is one behind which the link has room for the next image, or else the one that sends the least.
+        The list has the rates that were looked at: all of them where there is none to return.
 
         Args:
             outlook: for the image.
@@ -229,56 +256,55 @@ class Policy:
             wanted: probability of that.
             fallback: the top-1 of what answers instead.
         """
-        best, crowded = None, None
+        best, crowded, seen = None, None, []
         for path in outlook.paths:  # the most accurate first
-            if best is not None and best.value(fallback) > max(path.top1, fallback):
+            if best is not None and best.value > path.top1 and best.value > fallback:
                 break  # no other can have a higher value
-            option = self._option(outlook, left, path)
+            option = _option(outlook, left, path, fallback)
+            seen.append(option)
             if option.probability < wanted:
                 continue
             if outlook.busy + outlook.link.of(path).quantile(BUSY_DEVIATIONS) > outlook.room:
-                if crowded is None or path.bytes_mean < crowded[0]:
-                    crowded = path.bytes_mean, option
-            elif best is None or (option.value(fallback), -option.expected) > (best.value(fallback), -best.expected):
+                if crowded is None or path.bytes_mean < crowded.path.bytes_mean:
+                    crowded = option
+            elif best is None or (option.value, -option.expected) > (best.value, -best.expected):
                 best = option  # of equals the sooner
-        return best if best is not None or crowded is None else crowded[1]
-
-    def _option(self, outlook: "_Outlook", left: float, path: Path) -> Choice:
-        """Return a rate with its probability of an answer within `left` seconds."""
-        seconds = outlook.others.plus(outlook.link.of(path, outlook.waiting)).lognormal()
-        probability = probability_below(left - outlook.delay, seconds)
-        return Choice(path, "", probability, outlook.delay + seconds.median)
+        return crowded if best is None else best, seen
 
     def _outlook(self, now: float, left: float) -> "_Outlook":
         """Return what is the same for all rates of an image with so many seconds to its deadline."""
-        work, server, delay = self._work(HEAD, now), self._server.expected(now), self._link.delay
-        fixed, link, paths = delay + work.median + server.median, self._link.expected(now), self._remote
+        work, server, delay = self._expected(HEAD, now), self._server.expected(now), self._link.delay
+        head_seconds = work.median
+        fixed, link, paths = delay + head_seconds + self._server.median, self._link.expected(now), self._remote
         if self._budget is not None:
             bytes_left = self._budget.left(now)
             paths = [path for path in paths if path.bytes_mean + link.overhead <= bytes_left]
         return _Outlook(
-            paths=paths,
-            delay=delay,
-            link=link,
-            others=Moments.of(work).plus(server),
-            busy=self._link.waiting(now),
-            waiting=self._link.waiting(now + work.median),
-            room=max(self._interval, min(SHARE * (left - fixed), LONGEST_QUEUE)),
+            paths,
+            delay,
+            link,
+            work,
+            Moments.of(work).plus(server),
+            self._link.waiting(now),
+            self._link.waiting(now + head_seconds),
+            max(self._interval, min(SHARE * (left - fixed), LONGEST_QUEUE)),
         )
 
-    def _work(self, work: str, now: float) -> LogNormal:
+    def _expected(self, work: str, now: float) -> LogNormal:
         """Return how long the device computes."""
         known = self._works.get(work)
-        return LogNormal(0.0, 0.0).times(GUESSED_SECONDS) if known is None else known.expected(now)
+        return UNKNOWN if known is None else known.expected(now)
 
 
-class _Outlook(NamedTuple):
+@dataclass(slots=True)
+class _Outlook:
     """What is expected of an image, whatever its rate.
 
     Attributes:
         paths: to the server that may be taken, the most accurate first.
         delay: seconds of the link.
         link: its rate.
+        head: seconds that it takes.
         others: of the seconds that head and server take.
         busy, waiting: seconds for which the link is busy from now on, and from when the payload is there.
         room: seconds for which it may be busy behind the image.
@@ -287,7 +313,33 @@ class _Outlook(NamedTuple):
     paths: Sequence[Path]
     delay: float
     link: Transfers
+    head: LogNormal
     others: Moments
     busy: float
     waiting: float
     room: float
+
+
+@dataclass(slots=True)
+class _Option:
+    """A rate that an image could take.
+
+    Attributes:
+        path: the rate.
+        probability: of an answer in time.
+        expected: seconds until then, median.
+        value: the top-1 to expect.
+    """
+
+    path: Path
+    probability: float
+    expected: float
+    value: float
+
+
+def _option(outlook: _Outlook, left: float, path: Path, fallback: float) -> _Option:
+    """Return a rate with its probability of an answer within `left` seconds, and `fallback` the top-1 without one."""
+    seconds = outlook.others.sum_with(outlook.link.of(path, outlook.waiting))
+    probability = probability_below(left - outlook.delay, seconds)
+    value = fallback + probability * (path.top1 - fallback)
+    return _Option(path, probability, outlook.delay + seconds.median, value)

@@ -51,8 +51,11 @@ class Trace:
         """
         rounds, offset = divmod(start, self.seconds)
         index = bisect.bisect_right(self._times, offset, hi=len(self._rates)) - 1
+        carried, begin = self._carried[index], self._times[index]
+        wanted = carried + self._rates[index] * (offset - begin) + BITS * size
+        if carried < wanted <= self._carried[index + 1]:  # before the rate changes, as mostly: nothing to search for
+            return max(start, rounds * self.seconds + (begin + (wanted - carried) / self._rates[index]))
         whole = self._carried[-1]
-        wanted = self._carried[index] + self._rates[index] * (offset - self._times[index]) + BITS * size
         more, wanted = divmod(wanted, whole)
         if not wanted and more:  # exactly at the end of a round
             more, wanted = more - 1, whole

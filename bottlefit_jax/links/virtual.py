@@ -6,6 +6,7 @@ The link has a rate that a trace gives, a delay in each direction, and a queue: 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
@@ -16,7 +17,7 @@ from bottlefit_jax.links.world import ANSWER_BYTES, REQUEST_BYTES, Draw, Outcome
 WARM_UP = 3  # computations of each kind that the policy has seen before the first image
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Image:
     """An image on its way.
 
@@ -45,6 +46,22 @@ Chooser = Callable[[Image, float, float, float], Choice]
 class Simulation:
     """One device in a world."""
 
+    __slots__ = (
+        "_chooser",
+        "_events",
+        "_head_free",
+        "_local_free",
+        "_newest",
+        "_open",
+        "_policy",
+        "_server",
+        "_smallest",
+        "_unanswered",
+        "link_free",
+        "outcome",
+        "world",
+    )
+
     def __init__(
         self,
         world: World,
@@ -69,7 +86,7 @@ class Simulation:
         self._smallest = min(
             (path for path in world.paths if path.work != LOCAL), key=lambda path: path.bytes_mean, default=None
         )
-        self._free = {HEAD: 0.0, LOCAL: 0.0}  # when each of the device's threads is
+        self._head_free = self._local_free = 0.0  # when each of the device's threads is
         self.link_free = 0.0  # when the last byte that was sent has left
         self._newest: Image | None = None  # that waits for a path
         self._open: dict[int, Image] = {}  # that are begun and not done
@@ -86,10 +103,7 @@ class Simulation:
         """Plan the first image."""
         if self._policy is not None:
             self._warm_up(self._policy)
-        self._at(at, self._take)
-
-    def _at(self, time: float, what: Callable[[float], None]) -> None:
-        self._events.at(time, what)
+        self._events.at(at, self._take)
 
     def _warm_up(self, policy: Policy) -> None:
         for number in range(WARM_UP):
@@ -101,50 +115,44 @@ class Simulation:
 
     def _take(self, now: float) -> None:
         """Take an image; it replaces one that waits."""
-        if now >= self.world.seconds:
+        world, outcome = self.world, self.outcome
+        if now >= world.seconds:
             return
-        number = self.outcome.images
-        self.outcome.images += 1
-        self._newest = image = Image(number, now, now + self.world.deadline, self.world.draw(number))
-        if self.world.irregular:
-            self._at(now + image.draw.gap * self.world.period, self._take)
-        elif self.world.period:
-            self._at((number + 1) * self.world.period, self._take)
+        number = outcome.images
+        outcome.images += 1
+        self._newest = image = Image(number, now, now + world.deadline, world.draw(number))
+        if world.irregular:
+            self._events.at(now + image.draw.gap * world.period, self._take)
+        elif world.period:
+            self._events.at((number + 1) * world.period, self._take)
         else:
-            self._at(image.deadline, lambda at: self._end(image, at))
+            self._events.at(image.deadline, partial(self._end, image))
         self._begin(now)
 
     def _begin(self, now: float) -> None:
         """Begin with the newest image, if the device is free and there is a path."""
         image = self._newest
-        if image is None or image.deadline <= now or self._free[HEAD] > now or len(self._open) >= self.world.in_flight:
+        if image is None or image.deadline <= now or self._head_free > now:
             return
-        choice = self._chooser(image, now, image.deadline - now, max(self._free[LOCAL] - now, 0.0))
-        path = choice.path
+        world = self.world
+        if len(self._open) >= world.in_flight:
+            return
+        begins = self._local_free - now if self._local_free > now else 0.0
+        path, _, _, _, hedge = self._chooser(image, now, image.deadline - now, begins)
         if path is None:
             return
         self._newest, self._open[image.number] = None, image
-        if self.world.period:
-            self._at(image.deadline, lambda at: self._end(image, at))
+        if world.period:
+            self._events.at(image.deadline, partial(self._end, image))
         if path.work == LOCAL:
             self._run_local(image, path, now)
             return
-        if choice.hedge is not None:
-            image.hedge = now + choice.hedge
-            self._at(image.hedge, lambda at: self._hedge(image, at))
-        self._compute(HEAD, image.draw.head * self.world.times.head, now, lambda at: self._send(image, path, at))
-
-    def _compute(self, work: str, seconds: float, now: float, then: Callable[[float], None]) -> None:
-        """Compute after all that the thread has to compute already."""
-        self._free[work] = max(self._free[work], now) + seconds
-
-        def finish(at: float) -> None:
-            if self._policy is not None:
-                self._policy.computed(work, seconds, at)
-            then(at)
-            self._begin(at)
-
-        self._at(self._free[work], finish)
+        if hedge is not None:
+            image.hedge = now + hedge
+            self._events.at(image.hedge, partial(self._hedge, image))
+        seconds = image.draw.head * world.times.head
+        self._head_free = now + seconds
+        self._events.at(self._head_free, partial(self._send, image, path, seconds))
 
     def _run_local(self, image: Image, path: Path, now: float) -> None:
         """Run the local network, behind those older images for which it would come too late after this one."""
@@ -153,10 +161,18 @@ class Simulation:
         for other in self._open.values():
             if other.hedge is None or other.deadline >= image.deadline:
                 continue
-            if other.hedge < max(now, self._free[LOCAL]) + seconds:
+            if other.hedge < max(now, self._local_free) + seconds:
                 self._hedge(other, now)
         image.hedge = None
-        self._compute(LOCAL, image.draw.local * seconds, now, lambda at: self._finish(image, path, at))
+        seconds *= image.draw.local
+        self._local_free = max(self._local_free, now) + seconds
+        self._events.at(self._local_free, partial(self._local_ended, image, path, seconds))
+
+    def _local_ended(self, image: Image, path: Path, seconds: float, now: float) -> None:
+        if self._policy is not None:
+            self._policy.computed(LOCAL, seconds, now)
+        self._finish(image, path, now)
+        self._begin(now)
 
     def _hedge(self, image: Image, now: float) -> None:
         """Run the local network beside a request that is not answered."""
@@ -164,51 +180,61 @@ class Simulation:
             image.hedge = None
             self._run_local(image, self.world.paths[-1], now)
 
-    def _send(self, image: Image, path: Path, now: float) -> None:
-        image.ticket = self._request(path, image, now, lambda at: self._finish(image, path, at))
+    def _send(self, image: Image, path: Path, seconds: float, now: float) -> None:
+        """Send what the head has made of an image in so many seconds."""
+        if self._policy is not None:
+            self._policy.computed(HEAD, seconds, now)
+        image.ticket = self._request(image, path, now)
+        self._begin(now)
 
-    def _request(self, path: Path, image: Image, now: float, then: Callable[[float], None]) -> int | None:
+    def _request(self, image: Image, path: Path, now: float) -> int | None:
         """Send a payload. The link and the server then take their time, and the policy learns what came of it."""
         payload, world, policy = image.draw.payload(path), self.world, self._policy
         size = payload + REQUEST_BYTES
         self.outcome.sent += size
-        ticket = None if policy is None else policy.sent(size, payload, now)
-        if ticket is not None:
+        if policy is None:
+            ticket, deadline = None, image.deadline
+        else:
+            ticket, deadline = policy.sent(size, payload, now), now + linger(world.deadline)
             self._unanswered.add(ticket)
-        deadline = image.deadline if policy is None else now + linger(world.deadline)
         self.link_free = world.trace.arrives(max(now, self.link_free), size)
-
-        def arrive(at: float) -> None:
-            self._server.submit(at, deadline=deadline, factor=image.draw.tail, done=leave)
-
-        def leave(at: float, seconds: float | None) -> None:
-            arrives = world.trace.arrives(at, ANSWER_BYTES) + world.delay
-            self._at(arrives, lambda at: answer(at, seconds))
-
-        def answer(at: float, seconds: float | None) -> None:
-            if policy is not None and ticket is not None:
-                counted = ticket in self._unanswered
-                self._unanswered.discard(ticket)
-                if seconds is not None:
-                    policy.answered(ticket, server=seconds, now=at)
-                elif counted:
-                    policy.failed(ticket, at)
-                else:
-                    policy.forget(ticket)
-            if seconds is not None:
-                then(at)
-            self._begin(at)
-
-        self._at(self.link_free + world.delay, arrive)
+        self._events.at(self.link_free + world.delay, partial(self._arrive, image, path, ticket, deadline))
         return ticket
+
+    def _arrive(self, image: Image, path: Path, ticket: int | None, deadline: float, now: float) -> None:
+        """Hand a request to the server."""
+        done = partial(self._leave, image, path, ticket)
+        self._server.submit(now, deadline=deadline, factor=image.draw.tail, done=done)
+
+    def _leave(self, image: Image, path: Path, ticket: int | None, now: float, seconds: float | None) -> None:
+        """Send the server's answer back, or its refusal."""
+        arrives = self.world.trace.arrives(now, ANSWER_BYTES) + self.world.delay
+        self._events.at(arrives, partial(self._answer, image, path, ticket, seconds))
+
+    def _answer(self, image: Image, path: Path, ticket: int | None, seconds: float | None, now: float) -> None:
+        """Take in an answer, for which the server took so many seconds, or a refusal."""
+        policy = self._policy
+        if policy is not None and ticket is not None:
+            counted = ticket in self._unanswered
+            self._unanswered.discard(ticket)
+            if seconds is not None:
+                policy.answered(ticket, server=seconds, now=now)
+            elif counted:
+                policy.failed(ticket, now)
+            else:
+                policy.forget(ticket)
+        if seconds is not None:
+            self._finish(image, path, now)
+        self._begin(now)
 
     def _finish(self, image: Image, path: Path, now: float) -> None:
         """Answer an image."""
         if image.done or now > image.deadline:
             return
-        self.outcome.top1 += path.top1
-        self.outcome.times.append(now - image.taken)
-        self.outcome.paths[path.name] = self.outcome.paths.get(path.name, 0) + 1
+        outcome = self.outcome
+        outcome.top1 += path.top1
+        outcome.times.append(now - image.taken)
+        outcome.paths[path.name] = outcome.paths.get(path.name, 0) + 1
         self._close(image, now)
 
     def _end(self, image: Image, now: float) -> None:
@@ -225,14 +251,14 @@ class Simulation:
             self._newest = None
         self._probe(now)
         if not self.world.period:
-            self._at(max(now, self._free[HEAD]), self._take)
+            self._events.at(max(now, self._head_free), self._take)
         self._begin(now)
 
     def _probe(self, now: float) -> None:
         if self._policy is not None and self._policy.probe(now):
             assert self._smallest is not None
-            probe = Image(-1, now, now + self.world.deadline, self.world.draw(0))
-            self._request(self._smallest, probe, now, lambda at: None)
+            probe = Image(-1, now, now + self.world.deadline, self.world.draw(0), done=True)  # nobody waits for it
+            self._request(probe, self._smallest, now)
 
 
 def with_policy(
@@ -252,4 +278,8 @@ def with_policy(
     """
     policy = Policy(world.paths, budget=None if bytes_per_second is None else Budget(bytes_per_second))
     policy.paced = world.period > 0
-    return Simulation(world, lambda _, *situation: policy.choose(*situation), policy, events=events, server=server)
+
+    def choose(_: Image, now: float, left: float, local_begins: float) -> Choice:
+        return policy.choose(now, left, local_begins)
+
+    return Simulation(world, choose, policy, events=events, server=server)

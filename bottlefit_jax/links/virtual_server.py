@@ -1,10 +1,10 @@
 """Virtual time, and a server in it that batches as the real one does, by the same queue."""
 
 import heapq
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from bottlefit_jax.serve.batch_queue import BatchQueue, QueueFull, Waiting
 from bottlefit_jax.serve.options import ServerOptions
@@ -19,20 +19,22 @@ class Events:
     def __init__(self) -> None:
         """Plan nothing yet."""
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
-        self._order = itertools.count()
+        self._order = 0
 
     def at(self, time: float, what: Callable[[float], None]) -> None:
         """Plan a call with the time."""
-        heapq.heappush(self._heap, (time, next(self._order), what))
+        self._order += 1
+        heapq.heappush(self._heap, (time, self._order, what))
 
     def run(self) -> None:
         """Let everything happen, also what is planned meanwhile."""
-        while self._heap:
-            now, _, what = heapq.heappop(self._heap)
+        heap, pop = self._heap, heapq.heappop
+        while heap:
+            now, _, what = pop(heap)
             what(now)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Request(Waiting):
     factor: float = 1.0  # of the tail's time
     done: Done = field(default=lambda now, seconds: None)
@@ -80,7 +82,7 @@ class VirtualServer:
             factor: of the tail's time.
             done: called when there is an answer, or none.
         """
-        self._now, request = now, _Request(1, deadline, now, factor=factor, done=done)
+        self._now, request = now, _Request(1, deadline, now, False, factor, done)
         if self._is_down(now):
             self._refuse(request, now)
             return
@@ -99,7 +101,7 @@ class VirtualServer:
         batch, wait = self._queue.take(now)
         if batch:
             seconds = self._batch_seconds(len(batch)) * batch[0].factor
-            self._events.at(now + seconds, lambda at: self._finish(batch, seconds, at))
+            self._events.at(now + seconds, partial(self._finish, batch, seconds))
         elif wait < math.inf:
             self._events.at(now + wait, self._look)
 

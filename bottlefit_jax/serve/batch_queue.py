@@ -30,7 +30,7 @@ class QueueFull(Unavailable):
     """The queue is full, or too long for the deadline; its text is half a sentence that says which."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Waiting:
     """A request.
 
@@ -112,6 +112,8 @@ class BatchQueue(Generic[Request]):
             now: the time.
             at_once: wait for no other requests.
         """
+        if not self._queue:
+            return [], math.inf
         self.drop_stale(now)
         batch = self._first_batch(now)
         if not batch:
@@ -174,9 +176,9 @@ class BatchQueue(Generic[Request]):
         images, deadline = 0, math.inf
         for request in self._queue:
             images += request.count
-            deadline = min(deadline, request.deadline)
-            late = now + images * self._image_seconds > deadline
-            if images > self._max_batch or (late and batch):
+            if request.deadline < deadline:
+                deadline = request.deadline
+            if images > self._max_batch or (batch and now + images * self._image_seconds > deadline):
                 break
             batch.append(request)
         return batch
@@ -188,4 +190,4 @@ class BatchQueue(Generic[Request]):
 
 def images_of(batch: Iterable[Waiting]) -> int:
     """Return how many images requests have."""
-    return sum(request.count for request in batch)
+    return sum([request.count for request in batch])

@@ -59,7 +59,7 @@ def test_stated_probabilities_come_true():
 def test_a_sum_has_the_mean_and_the_variance_of_its_parts():
     chance, parts = random.Random(0), (LogNormal(0.0, 0.2), LogNormal(-1.0, 0.5), LogNormal(1.0, 0.01))
     draws = [sum(math.exp(chance.gauss(p.mean, math.sqrt(p.variance))) for p in parts) for _ in range(40_000)]
-    found = Moments.of(parts[0]).plus(parts[1]).plus(parts[2]).lognormal()
+    found = Moments.of(parts[0]).plus(parts[1]).sum_with(parts[2])
     for probability in (0.5, 0.9, 0.95):
         value = sorted(draws)[int(probability * len(draws))]
         assert probability_below(value, found) == pytest.approx(probability, abs=0.03)
