@@ -11,12 +11,12 @@ when, and asks. All times are seconds.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from bottlefit_jax.edge.budget import Budget
-from bottlefit_jax.edge.estimate import Drifting, LogNormal, Moments, probability_below
-from bottlefit_jax.edge.link_model import LinkModel, Transfers
+from bottlefit_jax.edge.estimate import Drifting, LogNormal, Moments
+from bottlefit_jax.edge.link_model import LinkModel
+from bottlefit_jax.edge.outlook import Option, Outlook
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 
 FIXED = "fixed"  # the name of having no policy: every image takes the same path
@@ -70,6 +70,25 @@ class Policy:
     Attributes:
         paced: images come by themselves, as a camera's: those for which the device has no time are lost.
     """
+
+    __slots__ = (
+        "_budget",
+        "_chosen",
+        "_failures",
+        "_highest_top1",
+        "_interval",
+        "_link",
+        "_local",
+        "_pause",
+        "_probed",
+        "_remote",
+        "_sent",
+        "_server",
+        "_works",
+        "confidence",
+        "paced",
+        "paths",
+    )
 
     def __init__(self, paths: Sequence[Path], *, confidence: float = CONFIDENCE, budget: Budget | None = None):
         """Know nothing yet.
@@ -191,7 +210,7 @@ class Policy:
 
     def _beside_local(
         self, now: float, left: float, reserved: float, share: float, local_seconds: float
-    ) -> "_Option | str":
+    ) -> Option | str:
         """Choose a rate where the local network can follow, or say why it is the better choice.
 
         Args:
@@ -243,8 +262,8 @@ class Policy:
         return Choice(best.path, "the most likely to be in time", probability, expected)
 
     def _best(
-        self, outlook: "_Outlook", left: float, wanted: float, fallback: float
-    ) -> "tuple[_Option | None, list[_Option]]":
+        self, outlook: Outlook, left: float, wanted: float, fallback: float
+    ) -> tuple[Option | None, list[Option]]:
         """Return the rate of the highest value among those that are likely enough to be answered; None without one.
 
         Of those, it is one behind which the link has room for the next image, or else the one that sends the least.
@@ -260,7 +279,7 @@ class Policy:
         for path in outlook.paths:  # the most accurate first
             if best is not None and best.value > path.top1 and best.value > fallback:
                 break  # no other can have a higher value
-            option = _option(outlook, left, path, fallback)
+            option = outlook.option(path, left, fallback)
             seen.append(option)
             if option.probability < wanted:
                 continue
@@ -271,7 +290,7 @@ class Policy:
                 best = option  # of equals the sooner
         return crowded if best is None else best, seen
 
-    def _outlook(self, now: float, left: float) -> "_Outlook":
+    def _outlook(self, now: float, left: float) -> Outlook:
         """Return what is the same for all rates of an image with so many seconds to its deadline."""
         work, server, delay = self._expected(HEAD, now), self._server.expected(now), self._link.delay
         head_seconds = work.median
@@ -279,7 +298,7 @@ class Policy:
         if self._budget is not None:
             bytes_left = self._budget.left(now)
             paths = [path for path in paths if path.bytes_mean + link.overhead <= bytes_left]
-        return _Outlook(
+        return Outlook(
             paths,
             delay,
             link,
@@ -294,52 +313,3 @@ class Policy:
         """Return how long the device computes."""
         known = self._works.get(work)
         return UNKNOWN if known is None else known.expected(now)
-
-
-@dataclass(slots=True)
-class _Outlook:
-    """What is expected of an image, whatever its rate.
-
-    Attributes:
-        paths: to the server that may be taken, the most accurate first.
-        delay: seconds of the link.
-        link: its rate.
-        head: seconds that it takes.
-        others: of the seconds that head and server take.
-        busy, waiting: seconds for which the link is busy from now on, and from when the payload is there.
-        room: seconds for which it may be busy behind the image.
-    """
-
-    paths: Sequence[Path]
-    delay: float
-    link: Transfers
-    head: LogNormal
-    others: Moments
-    busy: float
-    waiting: float
-    room: float
-
-
-@dataclass(slots=True)
-class _Option:
-    """A rate that an image could take.
-
-    Attributes:
-        path: the rate.
-        probability: of an answer in time.
-        expected: seconds until then, median.
-        value: the top-1 to expect.
-    """
-
-    path: Path
-    probability: float
-    expected: float
-    value: float
-
-
-def _option(outlook: _Outlook, left: float, path: Path, fallback: float) -> _Option:
-    """Return a rate with its probability of an answer within `left` seconds, and `fallback` the top-1 without one."""
-    seconds = outlook.others.sum_with(outlook.link.of(path, outlook.waiting))
-    probability = probability_below(left - outlook.delay, seconds)
-    value = fallback + probability * (path.top1 - fallback)
-    return _Option(path, probability, outlook.delay + seconds.median, value)

@@ -69,6 +69,8 @@ class FleetOutcome:
 class Shifted:
     """A trace that has begun some seconds ago."""
 
+    __slots__ = ("_passed", "_trace")
+
     def __init__(self, trace: Trace, seconds: float):
         """Keep a trace and the seconds that have passed."""
         self._trace, self._passed = trace, seconds
@@ -153,17 +155,15 @@ def fewest_servers(
     def keeps(servers: int) -> bool:
         if servers not in tried:
             tried[servers] = run(servers)
-            share = tried[servers].to_json()["in_time"]
-            progress(f"{counted(servers)}: {share:.3f} % in time")
-        return tried[servers].to_json()["in_time"] >= goal
+            progress(f"{counted(servers)}: {tried[servers].images.percent_in_time:.3f} % in time")
+        return tried[servers].images.percent_in_time >= goal
 
     most = 1
     while not keeps(most):
         if most >= 4 and tried[most].busy < 5:
-            share = tried[most].to_json()["in_time"]
             raise UserError(
                 f"--goal {goal:g} is out of reach: {most:,} servers run for {tried[most].busy:.1f} % of the time, and "
-                f"{share:.3f} % are in time; the links and the devices set the limit"
+                f"{tried[most].images.percent_in_time:.3f} % are in time; the links and the devices set the limit"
             )
         if most >= MOST_SERVERS:
             raise UserError(f"--goal {goal:g} is not kept by {most:,} servers, the most that are tried")
@@ -197,7 +197,7 @@ def run_fleet(
         outcomes = fewest_servers(
             lambda servers: run(servers=servers), fleet.goal, lambda line: print(line, file=sys.stderr, flush=True)
         )
-        fewest = next(each.servers for each in outcomes if each.to_json()["in_time"] >= fleet.goal)
+        fewest = next(each.servers for each in outcomes if each.images.percent_in_time >= fleet.goal)
     return {
         "devices": fleet.devices,
         "every": fleet.every,

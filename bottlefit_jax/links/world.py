@@ -2,8 +2,9 @@
 
 import functools
 import random
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ REQUEST_BYTES, ANSWER_BYTES = 300.0, 200.0  # of a request beside its payload, a
 DRAWS = 4096  # images after which chance repeats itself
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Times:
     """How long computations take, seconds.
 
@@ -35,7 +36,7 @@ class Times:
         return self.tail + (images - 1) * (self.tail if self.more is None else self.more)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
     """What chance decides for an image, whatever is chosen: factors of times, and the size in standard deviations.
 
@@ -61,7 +62,7 @@ class Carrier(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class World:
     """What does not depend on the choices.
 
@@ -95,20 +96,19 @@ class World:
         """Return what chance decides for an image; those beyond the last one begin with the first again."""
         return draws(self.seed)[(self.first + number) % DRAWS]
 
-    def answered(self, start: float, size: float, tail: float, link_free: float) -> tuple[float, float]:
+    def answered(self, start: float, size: float, tail: float) -> tuple[float, float]:
         """Return when the link is free behind a request, and when its answer is at the device.
 
         Args:
-            start: when it was sent.
+            start: when it was sent, or when the link was free for it.
             size: of the request.
             tail: seconds on the server.
-            link_free: when the link is free before it.
         """
-        left = self.trace.arrives(max(start, link_free), size)
+        left = self.trace.arrives(start, size)
         return left, self.trace.arrives(left + self.delay + tail, ANSWER_BYTES) + self.delay
 
 
-@dataclass
+@dataclass(slots=True)
 class Outcome:
     """What became of the images.
 
@@ -124,12 +124,17 @@ class Outcome:
     top1: float = 0.0
     sent: float = 0.0
     paths: dict[str, int] = field(default_factory=dict)
-    times: list[float] = field(default_factory=list)
+    times: MutableSequence[float] = field(default_factory=lambda: array("d"))
 
     @property
     def in_time(self) -> int:
         """How many images were answered by the deadline."""
         return len(self.times)
+
+    @property
+    def percent_in_time(self) -> float:
+        """The share of images that were answered by the deadline."""
+        return 100 * self.in_time / max(self.images, 1)
 
     @classmethod
     def of_all(cls, outcomes: Iterable["Outcome"]) -> "Outcome":
@@ -148,7 +153,7 @@ class Outcome:
         """Return means and shares: `in_time` and `paths` in percent, `top1` of all images, `bytes` of an image."""
         count = max(self.images, 1)
         return {
-            "in_time": 100 * self.in_time / count,
+            "in_time": self.percent_in_time,
             "top1": self.top1 / count,
             "bytes": self.sent / count,
             "paths": {name: 100 * number / count for name, number in sorted(self.paths.items())},
