@@ -54,7 +54,8 @@ class Trace:
         carried, begin = self._carried[index], self._times[index]
         wanted = carried + self._rates[index] * (offset - begin) + BITS * size
         if carried < wanted <= self._carried[index + 1]:  # before the rate changes, as mostly: nothing to search for
-            return max(start, rounds * self.seconds + (begin + (wanted - carried) / self._rates[index]))
+            arrives = rounds * self.seconds + (begin + (wanted - carried) / self._rates[index])
+            return arrives if arrives > start else start
         whole = self._carried[-1]
         more, wanted = divmod(wanted, whole)
         if not wanted and more:  # exactly at the end of a round

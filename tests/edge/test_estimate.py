@@ -71,3 +71,11 @@ def test_a_multiple_has_the_factor_and_its_variance():
     assert probability_below(2.0, twice) == pytest.approx(0.5)
     assert probability_below(0.0, twice) == probability_below(-1.0, twice) == 0.0
     assert probability_below(1.99, LogNormal(math.log(2), 0.0)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_median_does_not_depend_on_the_time():
+    rate = Drifting(3.0, **QUANTITY)
+    assert rate.median == rate.expected(0.0).median == pytest.approx(3.0)
+    for second in range(4):
+        rate.observe(2.0 + second, float(second))
+        assert rate.median == rate.expected(float(second)).median == rate.expected(60.0).median

@@ -70,6 +70,15 @@ def test_a_server_that_is_down_refuses_what_it_has_and_what_comes():
     assert (server.images, server.refused) == (2, 2)
 
 
+def test_what_is_due_at_one_time_happens_in_the_order_in_which_it_was_planned():
+    events, seen = Events(), []
+    for name, time in (("b", 2.0), ("c", 2.0), ("a", 1.0)):
+        events.at(time, lambda now, name=name: seen.append((name, now)))
+    events.at(1.0, lambda now: events.at(now, lambda now: seen.append(("later", now))))
+    events.run()
+    assert seen == [("a", 1.0), ("later", 1.0), ("b", 2.0), ("c", 2.0)]
+
+
 def fleet(**options):
     return FleetOptions(**{"devices": 60, "every": 1.0, **options})
 

@@ -1,5 +1,7 @@
 """Traces of links: what is read, what is refused, and when bytes arrive."""
 
+import random
+
 import pytest
 
 from bottlefit_jax.errors import UserError
@@ -74,3 +76,14 @@ def test_bytes_arrive_when_the_rates_have_carried_them(start, size, expected):
     trace = Trace("", (0.0, 1.0, 3.0), (2.0, 0.0, 4.0))
     assert trace.seconds == 5.0
     assert trace.arrives(start, size) == pytest.approx(expected, abs=1e-9)
+
+
+def test_bytes_that_are_sent_in_two_parts_arrive_as_those_sent_at_once():
+    """The first part mostly ends before the rate changes, the whole after it."""
+    chance = random.Random(0)
+    trace = Trace("", (0.0, 1.0, 1.5, 3.0, 3.2), (2.0, 0.0, 4.0, 0.1, 3.0))
+    for _ in range(500):
+        start, one, other = chance.uniform(0, 20), chance.uniform(0, 3e5), chance.uniform(0, 2e6)
+        middle = trace.arrives(start, one)
+        assert start <= middle
+        assert trace.arrives(middle, other) == pytest.approx(trace.arrives(start, one + other), abs=1e-6)

@@ -112,3 +112,9 @@ def test_a_failed_batch_teaches_nothing(queue):
     put(queue, 1.0)
     queue.take(1.0)
     put(queue, 1.0, deadline=1.001)  # nothing is known of the tail's times
+
+
+def test_an_empty_queue_has_nothing_to_run_and_nothing_to_wait_for(queue, expired):
+    assert queue.take(0.0) == queue.take(0.0, at_once=True) == ([], math.inf)
+    assert not queue.is_running
+    assert expired == []
