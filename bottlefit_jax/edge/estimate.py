@@ -4,7 +4,7 @@ Each is a random walk of its logarithm, observed with noise, which a Kalman filt
 were lately widens or narrows those that come. Time is passed in, so that tests and simulations have a clock of their
 own.
 
-Simulations call all this some fifty times for each image. That is why the values here are plain dataclasses with slots,
+Simulations call all this dozens of times for each image. That is why the values here are plain dataclasses with slots,
 which Python makes in half the time of a named tuple, and why some comparisons stand where `min` and `max` would do.
 """
 
