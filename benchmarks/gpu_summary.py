@@ -33,9 +33,10 @@ def parse(argv: list[str]) -> tuple[Path, Path, str]:
         UserError: an argument is missing or unknown, or no such folder.
     """
     parser = Parser("benchmarks.gpu_summary", __doc__)
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder with train_step.json; gets reports.json")
-    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder with a workdir for each training")
-    parser.add_argument("device", metavar="DEVICE", help="name of the GPU, for the title")
+    add = parser.group("what to summarise")
+    add("output", type=Path, metavar="OUTPUT", help="folder with train_step.json; gets reports.json")
+    add("runs", type=Path, metavar="RUNS", help="folder with a workdir for each training")
+    add("device", metavar="DEVICE", help="name of the GPU, for the title")
     args = parser.parse_args(argv)
     for name in ("output", "runs"):
         if not getattr(args, name).is_dir():

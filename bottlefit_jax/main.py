@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from bottlefit_jax.recipe import Config
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    from bottlefit_jax.cli import config_command
+
+    return config_command.make_parser("bottlefit_jax.main", usage=str(__doc__), own={})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     from bottlefit_jax.cli.config_command import run_command

@@ -21,16 +21,36 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import printable
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    parser = command.Parser("bottlefit_jax.prepare", __doc__)
+    add = parser.group("what to store")
+    add(
+        "--name",
+        required=True,
+        metavar="NAME",
+        help="a set of TFDS's catalogue; with --folder, the name of the new set",
+    )
+    add(
+        "--folder",
+        default="",
+        metavar="FOLDER",
+        help="store the images of this folder, {train,val}/CLASS/*.jpg (default: the set of TFDS's catalogue)",
+    )
+    add = parser.group("where to store it")
+    add(
+        "--data_dir",
+        required=True,
+        metavar="FOLDER",
+        help="where the set is written; training reads it with --config.dataset.root=FOLDER",
+    )
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
-    parser = command.Parser("bottlefit_jax.prepare", __doc__)
-    parser.add_argument(
-        "--name", required=True, help="a set of TFDS's catalogue; with --folder the name of the new set"
-    )
-    parser.add_argument("--data_dir", required=True, help="the folder that gets the set, for config.dataset.root")
-    parser.add_argument("--folder", default="", help="store the images of this folder, {train,val}/CLASS/*.jpg")
     try:
-        options = parser.parse_args(argv)
+        options = make_parser().parse_args(argv)
         from bottlefit_jax.data.tfds_writer import write_catalogue_set, write_folder_set
 
         if options.folder:

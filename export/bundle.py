@@ -47,30 +47,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser, default = Parser("export.bundle", __doc__), ExportOptions
+    add = parser.group("what to export")
+    add("--workdir", type=Path, required=True, metavar="FOLDER", help="a finished run with a student")
+    add("--data", type=Path, metavar="FOLDER", help="where the run's images are now (default: where they were then)")
+    add(
+        "--calibration",
+        type=int,
+        default=default.calibration,
+        metavar="N",
+        help="training images that set the range of the latent, and those of an int8 head",
+    )
+    add(
+        "--images",
+        type=int,
+        default=default.images,
+        metavar="N",
+        help="evaluation images in the parity check and for the rates, at most",
+    )
+    add = parser.group("the bundle")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="folder of the bundle")
+    add("--head", choices=PRECISIONS, default=default.head, help="what the device computes in")
+    add("--local", action="store_true", help="add the whole student, for a device without a link")
+    add(
+        "--rates-from",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the rates of an earlier bundle of the same head (default: make new ones)",
+    )
+    add("--name", metavar="NAME", help="name of the model on a server (default: the name of the --output folder)")
+    add("--version", type=int, default=default.version, metavar="N", help="version of the model on a server")
+    add(
+        "--triton",
+        type=Path,
+        metavar="FOLDER",
+        help="add the tail to this Triton model repository as well (default: to none)",
+    )
+    add("--overwrite", action="store_true", help="replace --output, and what --triton has of that version or name")
+    return parser
+
+
 def parse(argv: Sequence[str]) -> ExportOptions:
     """Read the command line.
 
     Raises:
         UserError: flags that are unknown, missing or out of range.
     """
-    parser = Parser("export.bundle", __doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a finished run with a student")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--head", choices=PRECISIONS, default="int8", help="what the device computes in (int8)")
-    parser.add_argument("--local", action="store_true", help="add the whole student, for a device without a link")
-    parser.add_argument("--triton", type=Path, help="add the tail to this Triton model repository as well")
-    parser.add_argument("--data", type=Path, help="where the run's images are now, if they were moved")
-    parser.add_argument("--calibration", type=int, default=200, help="training images that set the ranges (200)")
-    parser.add_argument("--images", type=int, default=1000, help="most evaluation images for the parity check (1000)")
-    parser.add_argument(
-        "--rates-from", type=Path, metavar="BUNDLE", help="keep the rates of an earlier bundle of the same head"
-    )
-    parser.add_argument("--name", help="of the model on a server; otherwise the folder's name")
-    parser.add_argument("--version", type=int, default=1, help="of the model on a server (1)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace --output, and what --triton has of that version or name"
-    )
-    return ExportOptions(**vars(parser.parse_args(argv)))
+    return ExportOptions(**vars(make_parser().parse_args(argv)))
 
 
 def _silence_libraries() -> None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.errors import UserError
-from export.engine import PARTS, PRECISIONS, EngineOptions, NotBuiltError, build_engine
+from export.engine import DEFAULT_BATCH, PARTS, PRECISIONS, EngineOptions, NotBuiltError, build_engine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,20 +44,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser, default = Parser("export.tensorrt", __doc__), EngineOptions
+    add = parser.group("what to build")
+    add("--bundle", type=Path, required=True, metavar="FOLDER", help="the bundle")
+    add("--part", choices=PARTS, default=default.part, help="what runs in the engine")
+    add("--precision", choices=PRECISIONS, default=default.precision, help="what the engine computes in")
+    sizes = ",".join(map(str, DEFAULT_BATCH))
+    add(
+        "--batch",
+        type=_batch,
+        metavar="MIN,OPT,MAX",
+        help=f"with --part tail: latents that the engine takes at once (default: {sizes})",
+    )
+    add = parser.group("where to write it")
+    add("--output", type=Path, metavar="FILE", help="the engine (default: head.plan or tail.plan, here)")
+    add("--overwrite", action="store_true", help="replace --output where it exists")
+    return parser
+
+
 def parse(argv: Sequence[str]) -> EngineOptions:
     """Read the command line.
 
     Raises:
         UserError: flags that are unknown, missing, out of range or do not go together.
     """
-    parser = Parser("export.tensorrt", __doc__)
-    parser.add_argument("--bundle", type=Path, required=True, help="folder that python -m export.bundle wrote")
-    parser.add_argument("--part", choices=PARTS, default="head", help="what to build (head)")
-    parser.add_argument("--output", type=Path, help="the engine; otherwise head.plan or tail.plan, here")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="what to compute in (fp16)")
-    parser.add_argument("--batch", type=_batch, metavar="MIN,OPT,MAX", help="of the tail (1,8,32)")
-    parser.add_argument("--overwrite", action="store_true", help="replace --output if it exists")
-    return EngineOptions(**vars(parser.parse_args(argv)))
+    return EngineOptions(**vars(make_parser().parse_args(argv)))
 
 
 def _batch(text: str) -> tuple[int, ...]:

@@ -13,16 +13,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bottlefit_jax import __version__, interrupt
-from bottlefit_jax.cli import silence
+from bottlefit_jax.cli import flag_help, silence
 from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.paths import local_path
 
-__all__ = ["Parser", "called_as", "described", "missing", "outcome", "print_error", "program", "run"]
+__all__ = ["AddFlag", "Parser", "called_as", "described", "missing", "outcome", "print_error", "program", "run"]
 
 ROOT = Path(__file__).parents[2]  # the repository, if this is a clone
+AddFlag = Callable[..., argparse.Action]  # as `ArgumentParser.add_argument`
 _program: ContextVar[str | None] = ContextVar("program", default=None)
 
 
@@ -133,7 +134,13 @@ def _platform_problem() -> str | None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UserError for an invalid command line. Flags cannot be abbreviated."""
+    """An ArgumentParser whose flags stand in groups, and that raises UserError for an invalid command line.
+
+    Flags cannot be abbreviated. `cli.flag_help` says how their help is written.
+
+    Attributes:
+        groups: the flags of each group, whose title is the key; in the order in which they were added.
+    """
 
     def __init__(self, module: str, description: str | None):
         """Make the parser of a command.
@@ -145,10 +152,37 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=program(module),
             description=None if description is None else described(description, module),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            add_help=False,
         )
+        self.groups: dict[str, list[argparse.Action]] = {}
         self.register("type", Path, local_path)  # what `type=Path` means for every flag
+        super().add_argument("-h", "--help", action="help")
+
+    def group(self, title: str) -> AddFlag:
+        """Begin a group of flags, or go on with it.
+
+        Args:
+            title: what --help prints above the flags, such as "the server".
+
+        Returns:
+            What adds a flag to the group: it takes the arguments of `add_argument`.
+        """
+        actions = self.groups.setdefault(title, [])
+
+        def add(*names: str, **settings: Any) -> argparse.Action:
+            actions.append(super(Parser, self).add_argument(*names, **settings))
+            return actions[-1]
+
+        return add
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        """Add a flag to the group "flags"; commands of ours give each of theirs a group with a better title."""
+        return self.group("flags")(*names, **settings)
+
+    def format_help(self) -> str:
+        """Return what --help prints."""
+        return flag_help.format_help(self.prog, self.description, self.groups)
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError, where argparse would print the usage and exit."""

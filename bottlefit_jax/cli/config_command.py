@@ -11,18 +11,19 @@ from pathlib import Path
 from absl import flags
 from absl import logging as absl_logging
 
-from bottlefit_jax.cli.command import described, print_error, program
+from bottlefit_jax.cli.command import Parser, print_error, program
 from bottlefit_jax.cli.config_file import override, read_config
 from bottlefit_jax.errors import UserError, is_disk_full
 from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, expand_paths, model_options
 from bottlefit_jax.training.network_meta import NetworkMeta
 
-__all__ = ["Flags", "meet_weights", "parse", "run_command"]
+__all__ = ["Flags", "make_parser", "meet_weights", "parse", "run_command"]
 
 EXAMPLE = "an example: --config=configs/digits.py --workdir=runs/digits"
 
-Flags = Mapping[str, tuple[str, str]]  # a command's own: name -> (default, help); every value is a text
+KEYS = "bottlefit_jax/recipe.py and docs/reference/configuration.md have all keys"
+Flags = Mapping[str, tuple[str, str, str]]  # a command's own: name -> (default, metavar, help); every value is a text
 
 
 def run_command(
@@ -40,7 +41,7 @@ def run_command(
     """
     _quieten()
     try:
-        config, workdir, values = parse(argv, usage=described(usage, module), own=own)
+        config, workdir, values = parse(argv, parser=make_parser(module, usage=usage, own=own), own=own)
         from bottlefit_jax.training import checkpoint, loop, sharding  # JAX takes seconds: what is above needs none
 
         sharding.start_devices()
@@ -66,12 +67,37 @@ def run_command(
         return print_error(f"no space left on the disk while writing {error.filename or 'the run'}")
 
 
-def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path, dict[str, str]]:
+def make_parser(module: str, *, usage: str, own: Flags) -> Parser:
+    """Return a parser that knows the flags for --help; absl reads them, because it knows the config's.
+
+    Args:
+        module: the one that `python -m` runs.
+        usage: the module's docstring.
+        own: the command's own flags.
+    """
+    parser = Parser(module, usage)
+    add = parser.group("what to run")
+    add(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="the config, as FILE.py, or FILE.py:ARGUMENT where it takes one",
+    )
+    add("--workdir", required=True, metavar="FOLDER", help="folder of the run; a run that was stopped goes on")
+    add("--config.KEY", metavar="VALUE", help=f"changes a key of the config; {KEYS} (default: the config's)")
+    if own:
+        add = parser.group("the comparison")
+        for name, (default, metavar, text) in own.items():
+            add(f"--{name}", default=default, metavar=metavar, help=text)
+    return parser
+
+
+def parse(argv: Sequence[str], *, parser: Parser, own: Flags) -> tuple[Config, Path, dict[str, str]]:
     """Read a command line.
 
     Args:
         argv: the command line without the program.
-        usage: what --help prints.
+        parser: prints --help.
         own: the command's own flags.
 
     Returns:
@@ -83,15 +109,14 @@ def parse(argv: Sequence[str], *, usage: str, own: Flags) -> tuple[Config, Path,
     """
     reference, arguments = _take_config(argv)
     if any(argument in ("--help", "-help", "-h") for argument in arguments):
-        lines = [f"  --{name}={default}: {text}" for name, (default, text) in own.items()]
-        print("\n".join([usage, *lines, "The config's keys and their defaults: bottlefit_jax/recipe.py"]))
+        parser.print_help()
         raise SystemExit(0)
     if reference is None:
         raise UserError(f"--config is missing; {EXAMPLE}")
     config = read_config(reference)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-    for name, (default, text) in own.items():
+    for name, (default, _, text) in own.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
     rest = override(config, "config", arguments, values)
     if rest:

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from bottlefit_jax.recipe import Config
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    from bottlefit_jax.cli import config_command
+    from bottlefit_jax.compare.items import FLAGS
+
+    return config_command.make_parser("bottlefit_jax.compare", usage=str(__doc__), own=FLAGS)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     from bottlefit_jax.cli.config_command import run_command

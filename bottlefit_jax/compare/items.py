@@ -6,12 +6,21 @@ from collections.abc import Sequence
 from bottlefit_jax.compare.methods import METHODS, QUALITIES, Method
 from bottlefit_jax.errors import UserError
 
-FLAGS = {
-    "methods": (",".join(METHODS), "the methods to compare; local, the teacher itself, is always one of them"),
-    "seeds": ("0,1,2", "of the trainings"),
-    "channels": ("", "of BottleFit's latent, such as 3,6,12; the others send as many bytes; default: the config's"),
+FLAGS = {  # name -> default, metavar, help
+    "methods": (
+        ",".join(METHODS),
+        "NAME,...",
+        f"the methods to compare; local, the teacher itself, is always one of them (default: {', '.join(METHODS)})",
+    ),
+    "seeds": ("0,1,2", "N,...", "one training of each method for each seed"),
+    "channels": (
+        "",
+        "N,...",
+        "channels of BottleFit's latent, such as 3,6,12; the other methods send as many bytes (default: the config's)",
+    ),
     "device-slower": (
         "1",
+        "TIMES",
         "how many times as long as a core of this machine the device takes, for the plot of latencies",
     ),
 }

@@ -54,27 +54,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("bottlefit_jax.convert", __doc__)
+    add = parser.group("what to convert")
+    add("--input", type=Path, required=True, metavar="PATH", help="file of weights; with --to, the folder of a network")
+    add("--output", type=Path, required=True, metavar="PATH", help="folder to write; with --to, a file")
+    add("--to", choices=["torch"], help="write a finished network for PyTorch (default: read weights of others)")
+    add("--overwrite", action="store_true", help="replace --output where it exists")
+    add("--weights", metavar="NAME", help="which set of weights, where the file holds several (default: the only one)")
+    add = parser.group("the network, where the file does not describe it")
+    add("--model", metavar="NAME", help="resnet152, densenet169, custom_resnet152, ... (default: the file's)")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the model, such as width=16; once or more often (default: the file's, or the model's own)",
+    )
+    add(
+        "--teacher",
+        type=Path,
+        metavar="FOLDER",
+        help="converted teacher, where the file has a head alone (default: none)",
+    )
+    add("--bits", type=int, choices=range(9), help="bits of a student's quantiser; 0: none (default: the file's, or 8)")
+    add("--labels", metavar="FILE", help="names of the classes, one a line (default: ImageNet's for 1000 classes)")
+    add("--image-size", type=int, metavar="PX", help="side of the images, pixels (default: the model's own)")
+    add(
+        "--mean",
+        metavar="R,G,B",
+        help="mean of the images that it was trained with, scaled to 0..1 (default: the file's, or ImageNet's)",
+    )
+    add("--std", metavar="R,G,B", help="their standard deviation, likewise (default: the file's, or ImageNet's)")
+    return parser
+
+
 def parse(argv: Sequence[str]) -> ImportOptions | ExportOptions:
     """Read the command line and check what can be checked without JAX, which takes seconds to load.
 
     Raises:
         UserError: flags are unknown, missing or incompatible; the input cannot be read or the output not be written.
     """
-    parser = Parser("bottlefit_jax.convert", __doc__)
-    parser.add_argument("--to", choices=["torch"], help="write a finished network for PyTorch")
-    parser.add_argument("--model", help="resnet152, densenet169, efficientnet_lite0, custom_resnet152, ...")
-    parser.add_argument("--input", type=Path, required=True, help="file of weights; with --to the folder of a network")
-    parser.add_argument("--output", type=Path, required=True, help="folder; with --to a file")
-    parser.add_argument("--weights", metavar="NAME", help="which set of weights, where the file holds several")
-    parser.add_argument("--labels", help="names of the classes, one a line; without it 1000 classes are ImageNet's")
-    parser.add_argument("--bits", type=int, choices=range(9), help="of a student's quantiser; 0: none")
-    parser.add_argument("--mean", metavar="R,G,B", help="of the images it was trained with, 0 to 1")
-    parser.add_argument("--std", metavar="R,G,B", help="likewise; without both, ImageNet's")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side of those images; else the model's own")
-    parser.add_argument("--teacher", type=Path, help="converted teacher, where the file holds a head alone")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the model, as width=16")
-    parser.add_argument("--overwrite", action="store_true", help="replace --output where it exists")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     options = _import_options(args) if args.to is None else _export_options(args)
     _check_output(options)
     return options

@@ -24,6 +24,13 @@ from collections.abc import Sequence
 from bottlefit_jax.cli import command
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    from bottlefit_jax.edge import classify
+
+    return classify.make_parser(__doc__)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would log errors that we print

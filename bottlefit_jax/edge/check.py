@@ -94,23 +94,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(not all(each.same for each in findings))
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    from bottlefit_jax.edge import flags
+
+    parser = command.Parser("bottlefit_jax.edge.check", __doc__)
+    parser.group(flags.DEVICE)("--bundle", type=flags.path, required=True, metavar="FOLDER", help="the bundle")
+    flags.add_runtime(parser)
+    add = parser.group(flags.SERVER)
+    add("--server", metavar="HOST:PORT", help="check what this server answers, too (default: no server)")
+    flags.add_security(parser, "with --server: ")
+    parser.group(flags.OUTPUT)("--json", action="store_true", help="print a JSON array instead of a table")
+    return parser
+
+
 def parse(argv: Sequence[str]) -> tuple[CheckOptions, bool]:
     """Read the command line; return the options, and whether to print JSON.
 
     Raises:
         UserError: a flag is unknown, missing or invalid.
     """
-    from bottlefit_jax.edge import flags
     from bottlefit_jax.errors import UserError
     from bottlefit_jax.onnx_session import check_providers
 
-    parser = command.Parser("bottlefit_jax.edge.check", __doc__)
-    parser.add_argument("--bundle", type=flags.path, required=True, help="the bundle's folder")
-    parser.add_argument("--server", metavar="HOST:PORT", help="ask this server, too")
-    flags.add_runtime(parser)
-    flags.add_security(parser, "with --server: ")
-    parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
-    args = vars(parser.parse_args(argv))
+    args = vars(make_parser().parse_args(argv))
     check_providers(args["providers"], "--providers")
     given = [name for name in ("tls", "tls_ca", "tls_cert", "tls_key", "token_file") if args[name]]
     if given and args["server"] is None:

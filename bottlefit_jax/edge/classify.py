@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1
 CONNECT_SECONDS = 2.0  # for a server to answer at the start
-DEADLINE_HELP = "deadline of an image, with retries (default: %(default)g)"
 # flag -> smallest and largest value
 LIMITS = {
     "deadline_ms": (1, 3_600_000),
@@ -39,42 +38,80 @@ LIMITS = {
 }
 
 
-def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
-    """Read the command line.
-
-    Raises:
-        UserError: a flag is unknown, missing, out of range, or does not go with another.
-    """
+def make_parser(description: str | None) -> Parser:
+    """Return the parser of the command line."""
     parser = Parser("bottlefit_jax.edge", description)
-    add = parser.add_argument
-    add("images", nargs="*", type=flags.path, metavar="IMAGE_OR_FOLDER")
-    add("--bundle", type=flags.path, required=True, help="the bundle's folder")
-    add("--server", metavar="HOST:PORT", help="the server of the bundle's tail")
-    add("--tail-version", type=int, metavar="N", help="version of the tail (default: the newest for this head)")
+    _add_images(parser)
+    add = parser.group(flags.DEVICE)
+    add("--bundle", type=flags.path, required=True, metavar="FOLDER", help="the bundle")
     add(
         "--local",
         action="store_true",
         help="run the whole network here; with --server, only where the server's answer would come too late",
     )
+    flags.add_runtime(parser)
+    add = parser.group(flags.SERVER)
+    add("--server", metavar="HOST:PORT", help="the server of the bundle's tail (default: none, --local is needed)")
+    add("--tail-version", type=int, metavar="N", help="version of the tail (default: the newest for this head)")
+    add("--wait", action="store_true", help="wait for a server that does not answer at the start")
+    add("--compress", action="store_true", help="compress requests by gRPC's gzip")
+    flags.add_security(parser)
+    _add_rates(parser)
+    _add_output(parser)
+    return parser
+
+
+def _add_images(parser: Parser) -> None:
+    add = parser.group("what to classify")
     add(
-        "--policy",
-        metavar="auto|local|RATE",
-        help="the path of each image: auto chooses the most accurate that is likely to meet the deadline (default: "
-        "auto with --server, else local)",
+        "images",
+        nargs="*",
+        type=flags.path,
+        metavar="IMAGE_OR_FOLDER",
+        help="images, and folders with all images below them (default: none, --camera is needed)",
     )
-    add("--bytes-per-second", type=float, metavar="N", help="that --policy auto may send (default: no limit)")
     add(
         "--camera",
         metavar="SOURCE",
         help="classify the frames of a camera until Ctrl-C: its number, a device such as /dev/video0, a URL, or a "
-        "GStreamer pipeline that ends in appsink",
+        "GStreamer pipeline that ends in appsink (default: none, images are needed)",
     )
-    add("--frames", type=int, metavar="N", help="with --camera: stop after N frames")
+    add("--frames", type=int, metavar="N", help="with --camera: stop after N frames (default: until Ctrl-C)")
     add("--camera-size", type=_size, metavar="WxH", help="of the camera's frames, pixels (default: the camera's own)")
-    add("--camera-rate", type=float, metavar="N", help="frames a second that the camera shall give (default: its own)")
-    add("--device-id", default=socket.gethostname(), metavar="NAME", help="in a camera's JSON (default: %(default)s)")
-    add("--health", type=flags.path, metavar="FILE", help="with --camera: write to FILE each second how the run goes")
-    add("--wait", action="store_true", help="wait for a server that does not answer at the start")
+    add(
+        "--camera-rate",
+        type=float,
+        metavar="N",
+        help="frames a second that the camera shall give (default: the camera's own)",
+    )
+
+
+def _add_rates(parser: Parser) -> None:
+    add = parser.group("time and rates")
+    add(
+        "--deadline-ms",
+        type=float,
+        default=ClassifyOptions.deadline_ms,
+        metavar="MS",
+        help="deadline of an image, with retries, milliseconds",
+    )
+    add(
+        "--policy",
+        metavar="auto|local|RATE",
+        help="the path of each image; auto chooses the most accurate that is likely to meet the deadline (default: "
+        "auto with --server, else local)",
+    )
+    add("--rate", metavar="ID", help="the bundle's rate to send at, or raw: one byte a value (default: --policy auto)")
+    add(
+        "--bytes-per-second",
+        type=float,
+        metavar="N",
+        help="bytes a second that --policy auto may send (default: no limit)",
+    )
+
+
+def _add_output(parser: Parser) -> None:
+    add = parser.group(flags.OUTPUT)
     add(
         "--json",
         action="store_true",
@@ -86,12 +123,27 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
         metavar="N",
         help="ask for the N likeliest classes and show them (default: 5, of which the table shows one)",
     )
-    add("--rate", metavar="ID", help="the bundle's rate to send at, or raw: one byte a value (default: --policy auto)")
-    add("--deadline-ms", type=float, default=ClassifyOptions.deadline_ms, help=DEADLINE_HELP)
-    add("--compress", action="store_true", help="compress requests by gRPC's gzip")
-    flags.add_security(parser)
-    flags.add_runtime(parser)
-    args = parser.parse_args(argv)
+    add(
+        "--device-id",
+        default=socket.gethostname(),
+        metavar="NAME",
+        help="name of the device in a camera's JSON (default: the host name)",
+    )
+    add(
+        "--health",
+        type=flags.path,
+        metavar="FILE",
+        help="with --camera: write to FILE each second how the run goes (default: no file)",
+    )
+
+
+def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
+    """Read the command line.
+
+    Raises:
+        UserError: a flag is unknown, missing, out of range, or does not go with another.
+    """
+    args = make_parser(description).parse_args(argv)
     check_providers(args.providers, "--providers")
     _resolve_policy(args)
     if bool(args.images) == (args.camera is not None):

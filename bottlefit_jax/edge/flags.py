@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from bottlefit_jax.cli.command import Parser
+
+DEVICE, SERVER, SECURITY, OUTPUT = "the device", "the server", "security", "output"  # titles of groups of flags
 
 
 def path(text: str) -> Path:
@@ -14,31 +17,42 @@ def path(text: str) -> Path:
         return Path(text)
 
 
-def add_runtime(parser: argparse.ArgumentParser) -> None:
+def add_runtime(parser: Parser) -> None:
     """Add --runtime, --providers and --threads."""
     from bottlefit_jax.edge.runtimes import AUTO, RUNTIMES  # which need NumPy
 
-    parser.add_argument("--threads", type=int, default=1, help="that the head may use (default: %(default)s)")
-    parser.add_argument(
+    add = parser.group(DEVICE)
+    add(
         "--runtime",
         choices=[AUTO, *RUNTIMES],
         default=AUTO,
-        help="what runs the head (default: auto, the first that is installed and that the bundle has a head for)",
+        help="what runs the head; auto: the first that is installed and that the bundle has a head for",
     )
-    parser.add_argument(
+    add(
         "--providers",
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="NAME,...",
         help="what ONNX Runtime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
     )
+    add("--threads", type=int, default=1, metavar="N", help="threads that the head may use")
 
 
-def add_security(parser: argparse.ArgumentParser, condition: str = "") -> None:
-    """Add the flags of TLS and --token-file; `condition` comes before their first help."""
-    add = parser.add_argument
-    add("--tls", action="store_true", help=f"{condition}encrypt; implied by the next three flags")
-    add("--tls-ca", type=path, metavar="PEM", help="the authorities that may have signed the server's certificate")
-    add("--tls-cert", type=path, metavar="PEM", help="this device's certificate")
-    add("--tls-key", type=path, metavar="PEM", help="the key of that certificate")
-    add("--token-file", type=path, metavar="FILE", help="a file with the bearer token to send")
+def add_security(parser: Parser, condition: str = "") -> None:
+    """Add the flags of TLS and --token-file; `condition` comes before the help of each."""
+    add = parser.group(SECURITY)
+    add("--tls", action="store_true", help=f"{condition}encrypt; each of the next three flags implies it")
+    add(
+        "--tls-ca",
+        type=path,
+        metavar="PEM",
+        help=f"{condition}the authorities that may have signed the server's certificate (default: the system's)",
+    )
+    add("--tls-cert", type=path, metavar="PEM", help=f"{condition}this device's certificate (default: none)")
+    add("--tls-key", type=path, metavar="PEM", help=f"{condition}the key of that certificate (default: none)")
+    add(
+        "--token-file",
+        type=path,
+        metavar="FILE",
+        help=f"{condition}a file with the bearer token to send (default: no token)",
+    )

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import print_error
 from bottlefit_jax.errors import BottleFitError
-from bottlefit_jax.links.flags import parse
+from bottlefit_jax.links import flags
 from bottlefit_jax.links.options import BenchOptions, ReplayOptions
 from bottlefit_jax.protocol.authorization import read_token
 
@@ -61,12 +61,17 @@ NO_JPEG = (
 NO_FIGURE = "no latency.png: it needs matplotlib, pip install matplotlib"
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    return flags.make_parser(__doc__)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
         command_line = shlex.join(["python", "-m", "bottlefit_jax.links.bench", *arguments])
-        options = parse(arguments, __doc__)
+        options = flags.parse(arguments, __doc__)
         if isinstance(options, ReplayOptions):
             from bottlefit_jax.links.replay import replay
 

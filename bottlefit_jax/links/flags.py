@@ -39,7 +39,7 @@ def parse(argv: Sequence[str], description: str | None) -> BenchOptions | Replay
     Raises:
         UserError: a flag is unknown, missing, out of range or does not go with another, or --output holds a report.
     """
-    args = _parser(description).parse_args(argv)
+    args = make_parser(description).parse_args(argv)
     if args.trace is not None:
         return _replay(args)
     _refuse(args, ONLY_TRACE, "goes with --trace FILE_OR_FOLDER only")
@@ -81,48 +81,85 @@ def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
             raise UserError(f"{_flag(name)} {why}")
 
 
-def _parser(description: str | None) -> Parser:
+def make_parser(description: str | None) -> Parser:
+    """Return the parser of the command line."""
     parser = Parser("bottlefit_jax.links.bench", description)
-    add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the bundle's folder; exported with --local for the local row")
-    add("--images", type=Path, required=True, help="an image, or a folder with all images below it")
-    add("--output", type=Path, required=True, help="the report's folder; created if it does not exist")
-    add("--overwrite", action="store_true", help="replace the report that --output holds")
-    add("--server", metavar="HOST:PORT", help="an edge server on another machine, over the link as it is")
-    add("--jpeg-server", metavar="HOST:PORT", help="with --server: the JPEG server beside it (default: no JPEG rows)")
-    add("--rates", help=f"Mbit/s (default: {_joined(RATES)})")
-    add("--delays", help=f"ms, one way (default: {_joined(DELAYS)}; with --trace 5)")
-    add("--count", type=int, help=f"images of each row (default: {BenchOptions.count})")
+    add = parser.group("what to measure")
+    add(
+        "--bundle",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="the bundle; exported with --local for the local row",
+    )
+    add("--images", type=Path, required=True, metavar="PATH", help="an image, or a folder with all images below it")
+    add("--count", type=int, metavar="N", help=f"images of each row (default: {BenchOptions.count})")
     add(
         "--jpeg-quality",
         type=int,
-        help=f"1 to 95, as Pillow has it (default: {BenchOptions.jpeg_quality})",
+        metavar="Q",
+        help=f"quality of the JPEG rows, 1 to 95 as Pillow has it (default: {BenchOptions.jpeg_quality})",
     )
     add(
         "--deadline-ms",
         type=float,
-        help=f"deadline of an image, with retries (default: {BenchOptions.deadline_ms:g}; none with --trace)",
+        metavar="MS",
+        help="deadline of an image, with retries, milliseconds; required with --trace "
+        f"(default: {BenchOptions.deadline_ms:g})",
     )
-    for state, activity in (("compute", "computes"), ("send", "sends"), ("idle", "waits")):
-        add(
-            f"--watts-{state}",
-            type=float,
-            metavar="W",
-            help=f"power of the device while it {activity}; used where there is no meter",
-        )
-    add("--shaper", choices=["netem", "process"], help="default: netem, or process where netem does not work")
+    add = parser.group("the link")
+    add("--rates", metavar="N,...", help=f"Mbit/s (default: {_joined(RATES)})")
+    add("--delays", metavar="MS,...", help=f"one way, milliseconds (default: {_joined(DELAYS)}; with --trace 5)")
+    add(
+        "--shaper",
+        choices=["netem", "process"],
+        help="what slows the link down (default: netem, or process where netem does not work)",
+    )
+    add = parser.group("a trace of a link, replayed")
+    add(
+        "--trace",
+        type=Path,
+        metavar="PATH",
+        help="a CSV file with the columns seconds,mbit_per_s, or a folder of them (default: constant --rates)",
+    )
+    add("--fps", type=float, metavar="N", help="with --trace: images a second (default: one after the other)")
+    add(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="with --trace: seconds of each trace, which repeats at its end (default: once)",
+    )
+    add("--without-local", action="store_true", help="with --trace: as if the bundle had no network to run locally")
+    _add_device(parser)
+    add = parser.group("the server")
+    add(
+        "--server",
+        metavar="HOST:PORT",
+        help="an edge server on another machine, over the link as it is (default: start one here)",
+    )
+    add("--jpeg-server", metavar="HOST:PORT", help="with --server: the JPEG server beside it (default: no JPEG rows)")
+    add_security(parser, "with --server: ")
+    add = parser.group("output")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="the report's folder; created where it is missing")
+    add("--overwrite", action="store_true", help="replace the report that --output holds")
+    return parser
+
+
+def _add_device(parser: Parser) -> None:
+    add = parser.group("the device")
     add(
         "--device-slower",
         type=float,
         metavar="TIMES",
         help="how many times as long as this machine the device computes (default: 1)",
     )
-    add("--trace", type=Path, help="a CSV file with the columns seconds,mbit_per_s, or a folder of them: replay it")
-    add("--fps", type=float, help="with --trace: images a second (default: one after the other)")
-    add("--seconds", type=float, help="with --trace: of each trace, which repeats at its end (default: once)")
-    add("--without-local", action="store_true", help="with --trace: as if the bundle had no network to run locally")
-    add_security(parser, "with --server: ")
-    return parser
+    for state, activity in (("compute", "computes"), ("send", "sends"), ("idle", "waits")):
+        add(
+            f"--watts-{state}",
+            type=float,
+            metavar="W",
+            help=f"power of the device while it {activity}, watts; used where there is no meter (default: no energy)",
+        )
 
 
 def _numbers(flag: str, text: str | None, default: Sequence[float]) -> Sequence[float]:

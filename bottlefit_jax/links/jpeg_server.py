@@ -22,16 +22,22 @@ from bottlefit_jax.errors import BottleFitError
 TAIL_DEADLINE_MS = 10_000.0
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    parser = command.Parser("bottlefit_jax.links.jpeg_server", __doc__)
+    add = parser.group("what to serve")
+    add("--bundle", required=True, type=Path, metavar="FOLDER", help="the bundle that the edge server serves")
+    add("--tail", required=True, metavar="HOST:PORT", help="the edge server")
+    add = parser.group("where to listen")
+    add("--port", required=True, metavar="N", help="port to listen on")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) until SIGTERM or Ctrl-C; return the exit code."""
-    parser = command.Parser("bottlefit_jax.links.jpeg_server", __doc__)
-    add = parser.add_argument
-    add("--bundle", required=True, type=Path, help="the folder that the edge server serves")
-    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    add("--port", required=True, help="the port to listen on")
-    add("--tail", required=True, metavar="HOST:PORT", help="the edge server")
     try:
-        args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+        args = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
         serve_until_signal(args.bundle, f"{args.host}:{args.port}", tail=args.tail)
     except BottleFitError as error:
         return command.print_error(error)

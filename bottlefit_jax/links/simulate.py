@@ -82,39 +82,89 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def make_parser() -> command.Parser:
+    """Return the parser of the command line."""
+    parser, device, fleet = command.Parser("bottlefit_jax.links.simulate", __doc__), SimulateOptions, FleetOptions
+    add = parser.group("what to simulate")
+    add("--bundle", type=Path, required=True, metavar="FOLDER", help="the bundle")
+    add(
+        "--trace",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a CSV file with the columns seconds,mbit_per_s; or a folder of them",
+    )
+    add(
+        "--deadline-ms",
+        type=float,
+        required=True,
+        metavar="MS",
+        help="deadline of an image, from when it is taken, milliseconds",
+    )
+    add("--delay-ms", type=float, default=device.delay_ms, metavar="MS", help="of the link, one way, milliseconds")
+    add("--fps", type=float, metavar="N", help="images a second (default: one after the other)")
+    add("--seconds", type=float, metavar="S", help="seconds of a trace, which repeats at its end (default: once)")
+    add = parser.group("the device")
+    add("--without-local", action="store_true", help="as if the bundle had no network to run locally")
+    add(
+        "--device-slower",
+        type=float,
+        metavar="TIMES",
+        default=device.device_slower,
+        help="how many times as long as this machine the device computes",
+    )
+    for part, words in (("head", "the head"), ("local", "the local network"), ("tail", "the tail on the server")):
+        add(
+            f"--{part}-ms",
+            type=float,
+            metavar="MS",
+            help=f"milliseconds that {words} takes (default: measured here)",
+        )
+    add(
+        "--bytes-per-second",
+        type=float,
+        metavar="N",
+        help="bytes a second that the policy may send (default: no limit)",
+    )
+    add = parser.group("a fleet")
+    add("--devices", type=int, metavar="N", help="simulate a fleet of N devices (default: one device, no fleet)")
+    add("--servers", type=int, metavar="N", help="with --devices: servers (default: as few as keep --goal)")
+    add(
+        "--goal",
+        type=float,
+        metavar="PERCENT",
+        help=f"with --devices: percent of images in time (default: {fleet.goal:g})",
+    )
+    add(
+        "--every",
+        type=float,
+        metavar="S",
+        help=f"with --devices: seconds between images, mean (default: {fleet.every:g})",
+    )
+    add(
+        "--outage",
+        type=_outage,
+        metavar="FROM-TO",
+        help="with --devices: seconds in which one server refuses all (default: no outage)",
+    )
+    add = parser.group("output")
+    add("--json", action="store_true", help="print a JSON object instead of a table")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="with --devices: draw servers against images in time, as PNG (default: no plot)",
+    )
+    return parser
+
+
 def parse(argv: Sequence[str]) -> tuple[SimulateOptions, FleetOptions | None, bool]:
     """Read the command line; return the options of a device, those of a fleet, and whether to print JSON.
 
     Raises:
         UserError: a flag is unknown, missing or out of range.
     """
-    parser = command.Parser("bottlefit_jax.links.simulate", __doc__)
-    add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the bundle's folder")
-    add("--trace", type=Path, required=True, help="a CSV file with the columns seconds,mbit_per_s; or a folder of them")
-    add("--deadline-ms", type=float, required=True, help="of an image, from when it is taken")
-    add("--delay-ms", type=float, default=SimulateOptions.delay_ms, help="of the link, one way (default: %(default)g)")
-    add("--fps", type=float, help="images a second (default: one after the other)")
-    add("--seconds", type=float, help="of a trace, which repeats at its end (default: once)")
-    add("--without-local", action="store_true", help="as if the bundle had no network to run locally")
-    add(
-        "--device-slower",
-        type=float,
-        metavar="TIMES",
-        default=SimulateOptions.device_slower,
-        help="how many times as long as this machine the device computes (default: %(default)g)",
-    )
-    for part, words in (("head", "the head"), ("local", "the local network"), ("tail", "the tail on the server")):
-        add(f"--{part}-ms", type=float, metavar="MS", help=f"that {words} takes (default: measured here)")
-    add("--bytes-per-second", type=float, metavar="N", help="that the policy may send (default: no limit)")
-    add("--json", action="store_true", help="print a JSON object instead of a table")
-    add("--devices", type=int, metavar="N", help="simulate a fleet of so many devices")
-    add("--servers", type=int, metavar="S", help="with --devices: so many servers (default: as few as keep --goal)")
-    add("--goal", type=float, help=f"with --devices: percent of images in time (default: {FleetOptions.goal:g})")
-    add("--every", type=float, help=f"with --devices: seconds between images, mean (default: {FleetOptions.every:g})")
-    add("--outage", type=_outage, metavar="FROM-TO", help="with --devices: seconds in which one server refuses all")
-    add("--plot", type=Path, metavar="FILE", help="with --devices: draw servers against images in time as PNG")
-    args = vars(parser.parse_args(argv))
+    args = vars(make_parser().parse_args(argv))
     check_limits(args, LIMITS)
     as_json = args.pop("json")
     fleet = {name: value for name in ("devices", *FLEET) if (value := args.pop(name)) is not None}

@@ -49,6 +49,112 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
+    from bottlefit_jax.serve.options import ServerOptions
+
+    parser = Parser("bottlefit_jax.serve", __doc__)
+    default = ServerOptions()
+    add = parser.group("what to serve")
+    add(
+        "--bundle",
+        type=Path,
+        action="append",
+        default=[],
+        dest="bundles",
+        metavar="FOLDER",
+        help="a bundle, once or more often (default: none, --bundles is needed)",
+    )
+    add(
+        "--bundles",
+        type=Path,
+        action="append",
+        default=[],
+        dest="parents",
+        metavar="FOLDER",
+        help="a folder that holds bundles, once or more often; serve.load loads those that are put there later "
+        "(default: none, --bundle is needed)",
+    )
+    add = parser.group("where to listen")
+    add("--port", type=int, required=True, metavar="N", help="port of the protocol; 0: a free one")
+    add("--host", default=default.host, metavar="ADDRESS", help="address to listen on")
+    add(
+        "--repository-port",
+        type=int,
+        metavar="N",
+        help="port on 127.0.0.1 that loads and unloads models (serve.load); 0: a free one (default: none)",
+    )
+    add(
+        "--metrics-port",
+        type=int,
+        metavar="N",
+        help="port that serves /metrics, for Prometheus, and /healthz; 0: a free one (default: none)",
+    )
+    _add_computing(parser, default)
+    add = parser.group("security")
+    add(
+        "--tls-cert",
+        type=Path,
+        metavar="PEM",
+        help="the server's certificate, followed by those up to its authority (default: no TLS)",
+    )
+    add("--tls-key", type=Path, metavar="PEM", help="the key of that certificate (default: no TLS)")
+    add(
+        "--tls-client-ca",
+        type=Path,
+        metavar="PEM",
+        help="serve only clients with a certificate of this authority (default: all)",
+    )
+    add("--token-file", type=Path, metavar="FILE", help="serve only clients that send this file's token (default: all)")
+    add("--allow-plaintext", action="store_true", help="listen without TLS on other addresses than the loopback, too")
+    add = parser.group("output")
+    add("--log-level", choices=LOG_LEVELS, default="info", help="of the log on standard error")
+    add(
+        "--log-calls",
+        type=int,
+        default=default.log_calls,
+        metavar="N",
+        help="log one line for every N calls that end alike; 0: none",
+    )
+    return parser
+
+
+def _add_computing(parser: Parser, default: "ServerOptions") -> None:
+    from bottlefit_jax.serve.tail import BACKENDS
+
+    add = parser.group("computing and queueing")
+    add("--backend", choices=[*BACKENDS], default=default.backend, help="what runs the tail")
+    add(
+        "--threads",
+        type=int,
+        default=default.threads,
+        metavar="N",
+        help="threads that run one batch (default: all cores)",
+    )
+    add(
+        "--providers",
+        type=lambda text: tuple(text.split(",")),
+        default=default.providers,
+        metavar="NAME,...",
+        help="what ONNX Runtime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
+    )
+    add("--max-batch", type=int, default=default.max_batch, metavar="N", help="most images that are run at once")
+    add(
+        "--batch-delay-ms",
+        type=float,
+        default=default.batch_delay_ms,
+        metavar="MS",
+        help="milliseconds that an idle tail waits for more requests",
+    )
+    add(
+        "--queue",
+        type=int,
+        default=default.queue,
+        metavar="N",
+        help="most requests that wait, whatever their deadlines",
+    )
+
+
 def parse(argv: Sequence[str]) -> tuple["ServerOptions", str]:
     """Read the command line.
 
@@ -59,59 +165,8 @@ def parse(argv: Sequence[str]) -> tuple["ServerOptions", str]:
         UserError: flags that are unknown, missing, out of range or do not go together.
     """
     from bottlefit_jax.serve.options import ServerOptions
-    from bottlefit_jax.serve.tail import BACKENDS
 
-    parser = Parser("bottlefit_jax.serve", __doc__)
-    add, default = parser.add_argument, ServerOptions()
-    add("--bundle", type=Path, action="append", default=[], dest="bundles", help="a bundle, once or more often")
-    add(
-        "--bundles",
-        type=Path,
-        action="append",
-        default=[],
-        dest="parents",
-        metavar="FOLDER",
-        help="a folder that holds bundles; serve.load loads those that are put there later",
-    )
-    add("--port", type=int, required=True, help="0: a free one")
-    add("--host", default=default.host, help="the address to listen on (default: %(default)s)")
-    add("--backend", choices=[*BACKENDS], default=default.backend, help="what runs the tail (default: %(default)s)")
-    add("--threads", type=int, default=default.threads, help="that run one batch (default: all cores)")
-    add(
-        "--providers",
-        type=lambda text: tuple(text.split(",")),
-        default=default.providers,
-        metavar="NAME,...",
-        help="what onnxruntime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
-    )
-    add("--max-batch", type=int, default=default.max_batch, help="images that are run at once (default: %(default)s)")
-    add(
-        "--batch-delay-ms",
-        type=float,
-        default=default.batch_delay_ms,
-        help="that an idle tail waits for more requests (default: %(default)g)",
-    )
-    add(
-        "--queue",
-        type=int,
-        default=default.queue,
-        help="the most requests that wait, whatever their deadlines (default: %(default)s)",
-    )
-    add("--repository-port", type=int, help="on 127.0.0.1, loads and unloads models (serve.load); 0: a free one")
-    add("--metrics-port", type=int, help="serves /metrics, for Prometheus, and /healthz; 0: a free one")
-    add("--log-level", choices=LOG_LEVELS, default="info", help="of the log on standard error (default: info)")
-    add(
-        "--log-calls",
-        type=int,
-        default=default.log_calls,
-        help="one line for so many calls that end alike; 0: none (default: %(default)s)",
-    )
-    add("--tls-cert", type=Path, help="PEM file of the server's certificate, and those up to its authority")
-    add("--tls-key", type=Path, help="PEM file of its key")
-    add("--tls-client-ca", type=Path, help="PEM file: only clients with a certificate of this authority are served")
-    add("--token-file", type=Path, help="only clients that send the token in this file are served")
-    add("--allow-plaintext", action="store_true", help="without TLS on other addresses than the loopback")
-    values = vars(parser.parse_args(argv))
+    values = vars(make_parser().parse_args(argv))
     log_level = values.pop("log_level")
     options = ServerOptions(**values)
     options.check(lambda option: FLAGS.get(option, f"--{option.replace('_', '-')}"))

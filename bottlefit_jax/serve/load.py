@@ -25,15 +25,37 @@ from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, Use
 TIMEOUT = 600  # seconds: loading verifies every file, and waits for the requests that an old version took
 
 
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("bottlefit_jax.serve.load", __doc__)
+    add = parser.group("what to load")
+    add(
+        "model",
+        nargs="*",
+        metavar="NAME",
+        help="names of models, as the bundles' manifests have them (default: only list the models)",
+    )
+    add("--unload", action="store_true", help="unload all versions instead")
+    add = parser.group("the server")
+    add(
+        "--server",
+        required=True,
+        metavar="HOST:PORT",
+        help="the port for loading, as the server's line has it: loading on HOST:PORT",
+    )
+    add(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="the file that the server was started with (default: no token)",
+    )
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program) and return the exit code."""
     try:
-        parser = Parser("bottlefit_jax.serve.load", __doc__)
-        parser.add_argument("model", nargs="*", help="names of models, as the bundles' manifests have them")
-        parser.add_argument("--server", required=True, help="HOST:PORT, from the server's line: loading on HOST:PORT")
-        parser.add_argument("--unload", action="store_true", help="unload all versions instead")
-        parser.add_argument("--token-file", type=Path, help="the file that the server was started with")
-        args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+        args = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
         if args.unload and not args.model:
             raise UserError("--unload needs the names of the models")
         lines = change_models(args.server, args.model, unload=args.unload, token_file=args.token_file)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bottlefit_jax.cli.config_command import parse
+from bottlefit_jax.cli.config_command import make_parser, parse
 from bottlefit_jax.errors import UserError
 
+PARSER = make_parser("bottlefit_jax.main", usage="Trains.", own={})
 DIGITS = "--config=configs/digits.py"
 BEGINNING = "from bottlefit_jax.recipe import base_config\ndef get_config():\n    config = base_config()\n"
 
@@ -17,7 +18,7 @@ def _in_the_repository(monkeypatch):
 
 
 def read(*arguments, workdir="--workdir=runs/x"):
-    return parse([*arguments, workdir], usage="", own={})
+    return parse([*arguments, workdir], parser=PARSER, own={})
 
 
 def error_of(*arguments):
@@ -74,7 +75,7 @@ def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monk
 )
 def test_an_error_quotes_the_value_and_says_what_would_be_valid(arguments, message):
     with pytest.raises(UserError) as caught:
-        parse(["--workdir=runs/x", *arguments], usage="", own={})
+        parse(["--workdir=runs/x", *arguments], parser=PARSER, own={})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
