@@ -13,7 +13,7 @@ TORCH := torch==2.13.0
 # A process a core; a file's tests stay together, which share their fixtures; files are begun in tests/conftest.py's order.
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-torch lint bench wheel clean
+.PHONY: help demo test test-slow test-torch lint bench reference wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: $(READY)  ## side-by-side measurements; needs PyTorch and torchvision
 	$(RUN) -m benchmarks.train_step
 	$(RUN) -m benchmarks.head
 	$(RUN) -m benchmarks.tail
+
+reference: $(READY)  ## write the pages of docs/reference/ that are generated from the code
+	$(RUN) -m tools.reference
 
 wheel: $(READY)  ## a wheel in dist/, for machines without a clone: pip install 'dist/FILE.whl[edge]'
 	rm -rf build dist

@@ -1,7 +1,7 @@
 """The config that every experiment starts from: the reference recipe, and the only place with defaults.
 
 A file in `configs/` calls `base_config()`, changes what its experiment needs, and returns it. The command locks it, so
-a key that is not here is an error.
+a key that is not here is an error. The comments at the keys are the text of docs/reference/configuration.md.
 """
 
 from typing import Any
@@ -38,51 +38,63 @@ def base_config() -> Config:
     """
     return ConfigDict(
         {
-            "seed": 0,
-            "dataset": {
-                "name": "imagenet2012",  # digits, folder, or a TFDS classification set; empty: no labelled images
-                "root": "",  # the folder, or TFDS's data_dir
+            "seed": 0,  # of all random numbers: first weights, order of the images, augmentation
+            "dataset": {  # the images, and how the network gets them
+                # "imagenet2012" or another classification set of TFDS, "digits", or "folder"; empty: no labelled images
+                "name": "imagenet2012",
+                "root": "",  # the folder, or TFDS's data_dir; empty: TFDS's own
                 "unlabelled": (),  # folders of images, flat or nested, that join the stages which need no labels
-                "eval_name": "",  # the dataset to evaluate on; empty: the one above, or agreement with the teacher
-                "eval_root": "",
-                "image_size": 224,  # 0: what the weights were trained with
-                "resize": 0,  # short side before the centre crop of evaluation; 0: image_size × 256 / 224
-                "crop_scale": (0.08, 1.0),  # RandomResizedCrop: share of the image's area
-                "flip": True,
-                "mean": (),  # empty, like std: what the weights were trained with, or else ImageNet's
-                "std": (),
-                "on_bad_image": "error",  # or "skip": leave it out and report how many there are
-                "workers": 4,
-                "worker_type": "thread",  # or "process"
+                # the dataset to evaluate on; empty: `dataset.name`, or without one the agreement with the teacher
+                "eval_name": "",
+                "eval_root": "",  # root of `dataset.eval_name`, as `dataset.root`
+                "image_size": 224,  # side of the network's input, pixels; 0: what the weights were trained with
+                # short side, in pixels, before the centre crop of evaluation; 0: image_size × 256 / 224
+                "resize": 0,
+                "crop_scale": (0.08, 1.0),  # least and largest share of an image's area that a training crop covers
+                "flip": True,  # mirror a training image with probability 1/2
+                # of red, green and blue, scaled to 0..1; empty: what the weights were trained with, or ImageNet's
+                "mean": (),
+                "std": (),  # standard deviations, likewise
+                # what a file that is no valid image does: "error" stops the run, "skip" leaves it out and counts it
+                "on_bad_image": "error",
+                "workers": 4,  # threads or processes that decode images; 0: the training's own thread does it
+                "worker_type": "thread",  # what the workers are; processes help where Python itself is the limit
             },
-            "teacher": {
-                "name": "resnet152",  # empty: the model that the weights belong to
-                "options": {},  # of models.create, such as width; not set: the weights', or else the model's own
+            "teacher": {  # the classifier that the student learns from
+                "name": "resnet152",  # a key of `models.MODELS`; empty: the model that the weights belong to
+                "options": {},  # options of `models.create`, such as width; not set: the weights', or the model's own
                 "weights": "",  # folder of a converted or trained teacher; empty: train one
-                "classifier": "given",  # or "new": keep the weights' body, and train it with the dataset's classes
-                "labels": "",  # file with the names of its classes, where they are more than the dataset's
+                # "given" with the weights, or "new": keep the weights' body, and train it with the dataset's classes
+                "classifier": "given",
+                # file with the names of the teacher's classes, one a line, where they are more than the dataset's
+                "labels": "",
             },
-            "student": {
-                "weights": "",  # folder of a converted or trained student, to start from or to evaluate
-                "stem": "teacher",  # the encoder begins with the teacher's first filters, where they fit; or "random"
-                "bottleneck": {  # not set: what the student's weights have, or else BOTTLENECK
-                    "channels": config_dict.placeholder(int),
-                    "hidden": config_dict.placeholder(int),  # inner width of the decoder; 0: the model's own
-                    "design": config_dict.placeholder(str),  # "patch": a cheaper encoder; see models.bottleneck
-                    "version": config_dict.placeholder(int),
-                    "bits": config_dict.placeholder(int),  # 0: no quantiser
+            "student": {  # the teacher with a bottleneck
+                "weights": "",  # folder of a converted or trained student, to start from or to evaluate; empty: none
+                # how the encoder begins: "teacher", with the teacher's first filters where they fit, or "random"
+                "stem": "teacher",
+                "bottleneck": {  # its options; not set: what the student's weights have, or else the default below
+                    "channels": config_dict.placeholder(int),  # channels of the latent
+                    "hidden": config_dict.placeholder(int),  # inner width of the decoder, channels; 0: the model's own
+                    # encoder: "bottlefit", "patch", which is cheaper, or another of models/designs.py
+                    "design": config_dict.placeholder(str),
+                    "version": config_dict.placeholder(int),  # which of the reference's decoders; ResNets have 1, 2, 3
+                    "bits": config_dict.placeholder(int),  # bits of the quantiser, 1 to 8; 0: no quantiser
                     "cut": config_dict.placeholder(str),  # feature to cut after; empty: the model's own
-                    "per": config_dict.placeholder(str),  # one range for each "image" (as a device), "batch", "channel"
-                    "range": config_dict.placeholder(str),  # "static": calibrated once, after training; or "dynamic"
-                    "quantize_training": config_dict.placeholder(bool),  # also in training, straight-through gradient
+                    # what shares a range of the quantiser: an image, as on a device, a batch, or a channel of an image
+                    "per": config_dict.placeholder(str),
+                    # range of the quantiser: "static", calibrated after the training, or "dynamic", measured each time
+                    "range": config_dict.placeholder(str),
+                    # quantise in training as well, with a straight-through gradient
+                    "quantize_training": config_dict.placeholder(bool),
                 },
-                "rate": {  # train for payloads of few bytes; see models/density.py
-                    "weight": 0.0,  # of a bit in stage 1's loss, at a step of 1; 0: off
-                    "steps": (1.0,),  # drawn for each image, in units of the latent
+                "rate": {  # training for payloads of few bytes; see models/density.py
+                    "weight": 0.0,  # weight of a bit in stage 1's loss, at a step of 1; 0: off
+                    "steps": (1.0,),  # steps of the quantiser, in units of the latent; one is drawn for each image
                 },
                 "calibration_images": 256,  # training images that set a static range
             },
-            "stages": {
+            "stages": {  # what is trained, in this order; a stage of 0 epochs is left out
                 "teacher": _stage(
                     epochs=90,
                     batch_size=256,
@@ -90,32 +102,35 @@ def base_config() -> Config:
                     learning_rate=0.1,
                     weight_decay=1e-4,
                     milestones=(30, 60),
-                    label_smoothing=0.0,
+                    label_smoothing=0.0,  # share of the target that is spread over all classes
                 ),
                 "stage1": _stage(
                     optimizer="adam",
-                    matched=(),  # features; empty: the model's own
+                    matched=(),  # names of the features that the student learns to reproduce; empty: the model's own
                     relative=False,  # divide each feature's squared errors by the variance of the teacher's
                 ),
                 "stage2": _stage(
                     optimizer="sgd",
                     weight_decay=5e-4,
-                    loss="distillation",  # or "cross_entropy", or "feature_matching" as in stage 1
-                    matched=(),  # likewise
-                    relative=False,
-                    alpha=0.5,  # weight of the labels in distillation
-                    temperature=1.0,
-                    freeze_encoder=True,
+                    # "distillation" from labels and teacher, "cross_entropy" from labels, or "feature_matching"
+                    # as in stage 1
+                    loss="distillation",
+                    matched=(),  # with "feature_matching", as in stage 1
+                    relative=False,  # with "feature_matching", as in stage 1
+                    alpha=0.5,  # weight of the labels in distillation, 0 to 1; the teacher has the rest
+                    temperature=1.0,  # what distillation divides the logits of student and teacher by
+                    freeze_encoder=True,  # the encoder keeps its weights of stage 1, which devices may have already
                     fixed_norms=False,  # the tail keeps its batch statistics: for images unlike those that made them
                 ),
             },
-            "frozen_statistics": "fixed",  # or "update": frozen parts update batch statistics, as in the reference
-            "compute_dtype": "float32",  # or "bfloat16"; parameters and statistics stay float32
-            "eval_batch_size": 64,
+            # whether frozen parts keep their batch statistics, or update them in training, as in the reference
+            "frozen_statistics": "fixed",
+            "compute_dtype": "float32",  # what activations are computed in; parameters and statistics stay float32
+            "eval_batch_size": 64,  # images that are evaluated at once
             "evaluate_every": 1,  # epochs from one evaluation to the next; the last epoch of a stage always has one
-            "checkpoint": {
-                "every_steps": 1000,  # besides the end of each epoch; 0: only there
-                "select": "last",  # or "best" top-1: which weights are its result
+            "checkpoint": {  # when a run is saved, and which weights a stage hands on
+                "every_steps": 1000,  # steps between checkpoints, besides the end of each epoch; 0: only there
+                "select": "last",  # weights that a stage hands on: its last, or the best by top-1
             },
         }
     )
@@ -124,16 +139,16 @@ def base_config() -> Config:
 def _stage(**changes: Any) -> dict[str, Any]:
     """Return the settings that every stage has, and those that only some stages have among `changes`."""
     return {
-        "epochs": 10,
-        "batch_size": 64,
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "schedule": "multistep",  # or cosine, constant
-        "milestones": (5,),
-        "gamma": 0.1,
-        "warmup_epochs": 0,
+        "epochs": 10,  # passes over the training images; 0 leaves the stage out
+        "batch_size": 64,  # images of a step, on all devices together
+        "optimizer": "adam",  # PyTorch's Adam, or SGD with momentum
+        "learning_rate": 1e-3,  # the highest, after the warm-up
+        "momentum": 0.9,  # momentum of "sgd"
+        "weight_decay": 0.0,  # share of a parameter that is added to its gradient
+        "schedule": "multistep",  # how the learning rate falls: at milestones, along a cosine to 0, or not at all
+        "milestones": (5,),  # epochs after which "multistep" multiplies the learning rate by `gamma`
+        "gamma": 0.1,  # what "multistep" multiplies the learning rate by
+        "warmup_epochs": 0,  # epochs in which the learning rate first rises linearly from 0
         **changes,
     }
 

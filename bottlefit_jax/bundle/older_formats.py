@@ -32,7 +32,16 @@ def schema_of(of_format: int, rules: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a valid manifest of an older format as the newest one has them, but for `format`."""
+    """Return the values of a valid manifest of an older format as the newest one has them, but for `format`.
+
+    - `local.top1` and `golden` are null.
+    - Formats 1 and 2 have no rates, and `raw` as `default_rate`. Their LiteRT head takes uint8, and gives uint8 if its
+      precision is int8, else float32. Their ONNX head takes and gives float32, and computes in float32.
+    - Format 1 has the number and the sha256 of the names in `calibration.pictures`.
+
+    Args:
+        values: what json.loads returned.
+    """
     local = None if values["local"] is None else {**values["local"], "top1": None}
     values = {**values, "local": local, "golden": None}
     return values if "heads" in values else {**values, **_since_3(values)}

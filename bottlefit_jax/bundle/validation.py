@@ -1,4 +1,19 @@
-"""The checks that a valid manifest passes, and those of the tables' file against it."""
+"""The checks that a valid manifest passes, and those of the tables' file against it.
+
+A reader also refuses a manifest in which
+
+- `tail.head` is not `head.id`;
+- `labels` is neither empty nor as long as `model.num_classes`;
+- `image.resize` is less than `image.height` or `image.width`;
+- `latent.zero_point` is not a value of `latent.bits` bits;
+- two of `heads` have the same `runtime`, or an `input.shape` or `output.shape` is not that of `image` and `latent`;
+- two of `rates` have the same `id`, one is called `raw`, one has another number of `steps` than the latent has
+  channels, or not all have the same `tables`;
+- `default_rate` is neither `raw` nor the id of a rate;
+- `files` lacks a file that another field names, or has `manifest.json` itself.
+
+The file `tables` must have the same head, shape, zero point, rates and steps as the manifest.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What developers run in a clone of the repository, and nobody else."""
