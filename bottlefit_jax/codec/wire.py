@@ -1,4 +1,4 @@
-"""Payloads: the only code that knows what their bytes mean.
+"""Payloads: the only code that knows what their bytes mean. docs/reference/payload.md has it all for other languages.
 
 | bytes | content |
 |---|---|

@@ -14,10 +14,10 @@ from tests.test_public_face import EXPORTS, module_of
 from tools.reference import api, commands, configuration, manifest, markdown, pages
 
 
-@pytest.mark.parametrize("name", pages.PAGES)
-def test_a_page_is_what_the_code_says(name):
+@pytest.mark.parametrize("name", pages.FILES)
+def test_a_file_is_what_the_code_says(name):
     text = (pages.FOLDER / name).read_text(encoding="utf-8")
-    assert text == pages.PAGES[name](), f"docs/reference/{name} is out of date: run `make reference`"
+    assert text == pages.FILES[name](), f"docs/reference/{name} is out of date: run `make reference`"
 
 
 @pytest.mark.parametrize("name", pages.PAGES)
@@ -29,6 +29,15 @@ def test_a_page_says_that_it_is_generated_and_every_row_of_a_table_is_whole(name
         cells = len(re.findall(r"(?<!\\)\|", line)) - 1 if line.startswith("|") else 0
         assert cells in (0, columns) or not columns, line
         columns = cells
+
+
+def test_links_lead_to_files_and_headings():
+    for path in pages.FOLDER.glob("*.md"):
+        for file, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
+            target = path.parent / file if file else path
+            assert target.exists(), (path.name, file)
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in map(markdown.anchor, headings), (path.name, anchor)
 
 
 def leaves(config, prefix=""):

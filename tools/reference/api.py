@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.reference.markdown import code, item, page, paragraph
+from tools.reference.markdown import anchor, code, item, page, paragraph
 
 ROOT = Path(__file__).parents[2]
 INTRODUCTION = """
@@ -34,7 +34,7 @@ class Module:
 def api() -> str:
     """Return the page."""
     rooms = [module for name in room_names() if "__all__" in _assigned(module := _module(name))]
-    parts = ["\n".join(f"- [`{room.name}`](#{_anchor(room.name)}): {_summary(room)}" for room in rooms)]
+    parts = ["\n".join(f"- [`{room.name}`](#{anchor(room.name)}): {_summary(room)}" for room in rooms)]
     for room in rooms:
         parts += [f"## `{room.name}`", _prose(ast.get_docstring(room.tree) or "")]
         for name in exported(room):
@@ -236,8 +236,3 @@ def _fenced(text: str, language: str = "python") -> str:
 
 def _summary(room: Module) -> str:
     return (ast.get_docstring(room.tree) or "").partition("\n\n")[0].replace("\n", " ")
-
-
-def _anchor(title: str) -> str:
-    """Return what GitHub makes of a heading for links to it."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

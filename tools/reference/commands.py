@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bottlefit_jax import __main__ as console
 from bottlefit_jax.cli import command, flag_help
-from tools.reference.markdown import code, page, paragraph, table
+from tools.reference.markdown import anchor, code, page, paragraph, table
 
 ROOT = Path(__file__).parents[2]
 INTRODUCTION = """
@@ -39,7 +39,7 @@ def _contents() -> list[str]:
     """Return the list of the commands, with links to their sections."""
     titles = [(f"bottlefit {name}", row.summary) for name, row in console.COMMANDS.items()]
     titles += [(f"python -m {module}", _first_sentence(module)) for module in OTHERS]
-    return [f"- [`{title}`](#{_anchor(title)}): {summary}" for title, summary in titles]
+    return [f"- [`{title}`](#{anchor(title)}): {summary}" for title, summary in titles]
 
 
 def _command(title: str, module: str, extra: str, same: str) -> list[str]:
@@ -57,8 +57,3 @@ def _command(title: str, module: str, extra: str, same: str) -> list[str]:
 def _first_sentence(module: str) -> str:
     text = " ".join((importlib.import_module(module).__doc__ or "").split())
     return re.split(r"[.:] ", text)[0]
-
-
-def _anchor(title: str) -> str:
-    """Return what GitHub makes of a heading for links to it."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

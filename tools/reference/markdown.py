@@ -1,5 +1,6 @@
 """Markdown of the reference's pages."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -31,6 +32,11 @@ def paragraph(text: str, indent: str = "") -> str:
     return textwrap.fill(
         " ".join(text.split()), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+
+
+def anchor(heading: str) -> str:
+    """Return what GitHub makes of a heading, for links to it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def item(text: str) -> str:

@@ -1,8 +1,9 @@
-"""The pages that are generated, and the files beside payload.md."""
+"""The pages that are generated, and the test vectors of payload.md."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.reference import vectors
 from tools.reference.api import api
 from tools.reference.commands import commands
 from tools.reference.configuration import configuration
@@ -15,12 +16,13 @@ PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "manifest.md": manifest,
 }
+FILES = {**PAGES, f"vectors/{vectors.FILE}": vectors.text}
 
 
 def write() -> list[Path]:
-    """Write all pages; return those that changed."""
+    """Write all files; return those that changed."""
     changed = []
-    for name, make in PAGES.items():
+    for name, make in FILES.items():
         path, text = FOLDER / name, make()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
