@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNALS", "asked", "not_inherited", "raised", "undone", "watch"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a command
 FLUSH_SECONDS = 1.0  # for buffered output; the process that reads it may have stopped reading
 
 

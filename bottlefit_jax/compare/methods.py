@@ -169,6 +169,7 @@ def _spinn(config: Config, cut: str) -> None:
     _train_from_labels(config)
 
 
+# name -> a row of the comparison, in the order of its table
 METHODS = {
     method.name: method
     for method in (

@@ -46,7 +46,7 @@ def add_security(parser: Parser, condition: str = "") -> None:
         "--tls-ca",
         type=path,
         metavar="PEM",
-        help=f"{condition}the authorities that may have signed the server's certificate (default: the system's)",
+        help=f"{condition}the authorities that may have signed the server's certificate (default: the public ones)",
     )
     add("--tls-cert", type=path, metavar="PEM", help=f"{condition}this device's certificate (default: none)")
     add("--tls-key", type=path, metavar="PEM", help=f"{condition}the key of that certificate (default: none)")

@@ -14,6 +14,7 @@ from bottlefit_jax.models.network import Network
 from bottlefit_jax.models.normalise import normalise
 from bottlefit_jax.models.norms import folded_norms, with_measured_norms
 
+# the name that `create` takes -> the backbone
 MODELS: dict[str, Spec] = {
     spec.name: spec for family in (resnet, densenet, mobilenet, inception, efficientnet) for spec in family.SPECS
 }

@@ -178,6 +178,7 @@ def _head_terms(options: Options) -> tuple[str, ...]:
     return tuple(head.part for head in options["heads"])
 
 
+# name in a stage -> what it computes, and which settings of the stage it has
 LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(
         cross_entropy,

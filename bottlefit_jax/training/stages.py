@@ -39,6 +39,7 @@ class Declaration:
     losses: tuple[str, ...]
 
 
+# name -> what a stage trains and from what, in the order in which they run
 STAGES: dict[str, Declaration] = {
     # A teacher from scratch, where no weights are given.
     "teacher": Declaration(Role.TEACHER, None, ("cross_entropy",)),

@@ -89,6 +89,12 @@ def test_the_api_is_what_the_rooms_export():
         assert sorted(re.findall(r"^### `(\w+)`$", section, re.MULTILINE)) == sorted(names.split()), room
 
 
+def test_every_entry_of_the_api_says_what_it_is():
+    for entry in re.split(r"\n(?=###+ )", api.api())[1:]:
+        words = re.sub(r"```.*?```", "", entry.partition("\n## ")[0], flags=re.DOTALL).splitlines()[1:]
+        assert any(line.strip() for line in words), entry.splitlines()[0]
+
+
 def test_a_docstring_becomes_paragraphs_and_lists():
     docstring = """Return a latent.
 

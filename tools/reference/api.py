@@ -18,6 +18,7 @@ change in any version. Shapes are as [B, h, w, c]: images of a batch, rows, colu
 """
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
 SHOWN = ("classmethod", "staticmethod", "contextmanager", "asynccontextmanager")  # decorators that callers must know
+CODE = re.compile(r"from \S+ import |with .*:$|import |>>> |[\w.]+(, \w+)* = ", re.MULTILINE)  # begins an example
 PLURAL = {"Args": "Arguments"}
 Named = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
@@ -110,7 +111,8 @@ def _constant(module: Module, name: str, node: ast.Assign | ast.AnnAssign) -> st
     above = lines[node.lineno - 2].strip()
     comment = comment or (above.lstrip("# ") if above.startswith("#") else "")
     value = ast.unparse(node.value) if node.value is not None else "..."
-    shown = _fenced(f"{name} = {value}" if len(value) <= 100 else f"{name} = ...")
+    kind = f": {ast.unparse(node.annotation)}" if isinstance(node, ast.AnnAssign) else ""
+    shown = _fenced(f"{name}{kind} = {value if len(value) <= 100 else '...'}")
     return "\n\n".join(filter(None, [shown, paragraph(f"{comment[:1].upper()}{comment[1:]}.") if comment else ""]))
 
 
@@ -195,24 +197,33 @@ def _parameters(shown: list[str]) -> str:
 def _prose(docstring: str) -> str:
     """Return a docstring of Google's convention as Markdown: its sections become lists."""
     blocks, section = [], ""
-    for block in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+    for block in _blocks(inspect.cleandoc(docstring)):
         heading, _, rest = block.partition("\n")
         if heading.rstrip(":") in SECTIONS and heading.endswith(":"):
             section = heading.rstrip(":")
             blocks += [f"{PLURAL.get(section, section)}:", _list(section, textwrap.dedent(rest))]
         elif section and block.startswith(" "):
             blocks.append(_list(section, textwrap.dedent(block)))
-        elif _is_verbatim(block):
-            blocks.append(_fenced(inspect.cleandoc(block), "text"))
+        elif re.match(r"\||- ", block):
+            blocks.append(block)
+        elif CODE.match(block):
+            blocks.append(_fenced(block))
+        elif block.startswith("    "):
+            blocks.append(_fenced(textwrap.dedent(block), "text"))
         else:
             blocks.append(paragraph(block))
     return "\n\n".join(blocks)
 
 
-def _is_verbatim(block: str) -> bool:
-    """Return whether line breaks or spaces of a block matter: code, a table, a list."""
-    lines = block.splitlines()
-    return any(re.match(r"    |[-*|] |(from|with|import|>>>) |[\w.]+ = ", line) for line in lines)
+def _blocks(text: str) -> list[str]:
+    """Return what empty lines separate; code with empty lines is one block."""
+    blocks: list[str] = []
+    for block in re.split(r"\n\s*\n", text):
+        if blocks and CODE.match(blocks[-1]) and CODE.match(block):
+            blocks[-1] += f"\n\n{block}"
+        else:
+            blocks.append(block)
+    return blocks
 
 
 def _list(section: str, text: str) -> str:
