@@ -77,7 +77,12 @@ def _add_images(parser: Parser) -> None:
         "GStreamer pipeline that ends in appsink (default: none, images are needed)",
     )
     add("--frames", type=int, metavar="N", help="with --camera: stop after N frames (default: until Ctrl-C)")
-    add("--camera-size", type=_size, metavar="WxH", help="of the camera's frames, pixels (default: the camera's own)")
+    add(
+        "--camera-size",
+        type=_size,
+        metavar="WxH",
+        help="size of the camera's frames, pixels (default: the camera's own)",
+    )
     add(
         "--camera-rate",
         type=float,

@@ -108,8 +108,12 @@ def make_parser(description: str | None) -> Parser:
         f"(default: {BenchOptions.deadline_ms:g})",
     )
     add = parser.group("the link")
-    add("--rates", metavar="N,...", help=f"Mbit/s (default: {_joined(RATES)})")
-    add("--delays", metavar="MS,...", help=f"one way, milliseconds (default: {_joined(DELAYS)}; with --trace 5)")
+    add("--rates", metavar="N,...", help=f"rates of the link, Mbit/s (default: {_joined(RATES)})")
+    add(
+        "--delays",
+        metavar="MS,...",
+        help=f"delays of the link, one way, milliseconds (default: {_joined(DELAYS)}; with --trace 5)",
+    )
     add(
         "--shaper",
         choices=["netem", "process"],

@@ -101,7 +101,9 @@ def make_parser() -> command.Parser:
         metavar="MS",
         help="deadline of an image, from when it is taken, milliseconds",
     )
-    add("--delay-ms", type=float, default=device.delay_ms, metavar="MS", help="of the link, one way, milliseconds")
+    add(
+        "--delay-ms", type=float, default=device.delay_ms, metavar="MS", help="delay of the link, one way, milliseconds"
+    )
     add("--fps", type=float, metavar="N", help="images a second (default: one after the other)")
     add("--seconds", type=float, metavar="S", help="seconds of a trace, which repeats at its end (default: once)")
     add = parser.group("the device")

@@ -108,7 +108,7 @@ def make_parser() -> Parser:
     add("--token-file", type=Path, metavar="FILE", help="serve only clients that send this file's token (default: all)")
     add("--allow-plaintext", action="store_true", help="listen without TLS on other addresses than the loopback, too")
     add = parser.group("output")
-    add("--log-level", choices=LOG_LEVELS, default="info", help="of the log on standard error")
+    add("--log-level", choices=LOG_LEVELS, default="info", help="level of the log on standard error")
     add(
         "--log-calls",
         type=int,
