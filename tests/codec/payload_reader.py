@@ -1,6 +1,6 @@
-"""A decoder of payloads, written from docs/reference/payload.md alone: it imports nothing of this package.
+"""A second decoder of payloads, which follows docs/reference/payload.md and imports nothing of this package.
 
-Names and the order of the steps are the document's. It is slow and plain.
+Names and the order of the steps are the page's. It is slow and plain.
 """
 
 import hashlib

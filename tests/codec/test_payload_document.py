@@ -1,4 +1,4 @@
-"""docs/reference/payload.md and its vectors: our codec and a decoder written from the page agree with its numbers."""
+"""docs/reference/payload.md and its vectors: our codec and a decoder that follows the page agree with its numbers."""
 
 import ast
 import json
@@ -48,7 +48,7 @@ def test_our_codec_makes_and_reads_a_vector(case):
 
 
 @pytest.mark.parametrize("case", VALID, ids=names(VALID))
-def test_a_decoder_written_from_the_page_reads_a_vector(case):
+def test_a_decoder_that_follows_the_page_reads_a_vector(case):
     tables = payload_reader.read_tables(tables_of(case))
     assert payload_reader.decode(bytes.fromhex(case["payload"]), tables).hex() == case["latent"]
 
