@@ -54,14 +54,14 @@ layers run on a server. The commands, in the order of the work:
 packages of the extra in the last column: pip install 'bottlefit-jax[EXTRA]'. `prepare` needs [prepare] for a dataset
 of TFDS's catalogue, and `convert` needs [convert] for PyTorch's files.
 
-An example, in a clone of the repository, which has the configs; the training takes about a minute:
+An example; the training takes about a minute:
 
-  bottlefit train --config=configs/digits.py --workdir=runs/digits
+  bottlefit train --config=digits --workdir=runs/digits
   bottlefit export --workdir runs/digits --output bundles/digits
   bottlefit serve --bundle bundles/digits --port 8001
   bottlefit infer --bundle bundles/digits --server localhost:8001 IMAGE_OR_FOLDER
 
-To train on your own images: configs/own_classes.py."""
+To train on your own images: --config=own_classes. `bottlefit train --help` lists the configs."""
 
 
 def run() -> NoReturn:

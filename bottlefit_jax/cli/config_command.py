@@ -12,7 +12,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from bottlefit_jax.cli.command import Parser, print_error, program
-from bottlefit_jax.cli.config_file import override, read_config
+from bottlefit_jax.cli.config_file import config_list, override, read_config
 from bottlefit_jax.errors import UserError, is_disk_full
 from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, expand_paths, model_options
@@ -20,8 +20,11 @@ from bottlefit_jax.training.network_meta import NetworkMeta
 
 __all__ = ["Flags", "make_parser", "meet_weights", "parse", "run_command"]
 
-EXAMPLE = "an example: --config=configs/digits.py --workdir=runs/digits"
+EXAMPLE = "an example: --config=digits --workdir=runs/digits"
+CONFIG_HELP = """
+The configs that --config knows by name, each with the start of its text:
 
+{configs}"""
 KEYS = "bottlefit_jax/recipe.py and docs/reference/configuration.md have all keys"
 Flags = Mapping[str, tuple[str, str, str]]  # a command's own: name -> (default, metavar, help); every value is a text
 
@@ -80,8 +83,9 @@ def make_parser(module: str, *, usage: str, own: Flags) -> Parser:
     add(
         "--config",
         required=True,
-        metavar="FILE",
-        help="the config, as FILE.py, or FILE.py:ARGUMENT where it takes one",
+        metavar="CONFIG",
+        help="the config: FILE.py or the name of one of ours, and where it takes one its argument behind a colon, as in "
+        "imagenet:resnet152,12ch,kd,frozen",
     )
     add("--workdir", required=True, metavar="FOLDER", help="folder of the run; a run that was stopped goes on")
     add("--config.KEY", metavar="VALUE", help=f"changes a key of the config; {KEYS} (default: the config's)")
@@ -110,9 +114,10 @@ def parse(argv: Sequence[str], *, parser: Parser, own: Flags) -> tuple[Config, P
     reference, arguments = _take_config(argv)
     if any(argument in ("--help", "-help", "-h") for argument in arguments):
         parser.print_help()
+        print(CONFIG_HELP.format(configs=config_list()))
         raise SystemExit(0)
     if reference is None:
-        raise UserError(f"--config is missing; {EXAMPLE}")
+        raise UserError(f"--config is missing; {EXAMPLE}; --help lists the configs")
     config = read_config(reference)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
@@ -171,7 +176,7 @@ def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
             others.append(argument)
             continue
         if not reference or reference.startswith("-"):
-            raise UserError(f"--config has no file; {EXAMPLE}")
+            raise UserError(f"--config has no value; {EXAMPLE}; --help lists the configs")
     return reference, others
 
 

@@ -1,5 +1,6 @@
 """Reads a config from its file and applies the command line's changes; every error is one line that says where."""
 
+import ast
 import importlib.util
 import inspect
 import re
@@ -16,9 +17,10 @@ from bottlefit_jax.errors import UserError
 from bottlefit_jax.paths import PathError, local_path
 from bottlefit_jax.recipe import Config, base_config
 
-__all__ = ["override", "read_config"]
+__all__ = ["config_list", "override", "read_config"]
 
-EXAMPLE = "configs/digits.py is one"
+PACKAGE = Path(__file__).parents[1]
+CONFIGS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of a wheel, of a checkout
 MAX_MESSAGE = 300  # characters of an error that a config file raises
 TYPE_NAMES = {
     bool: "true or false",
@@ -34,7 +36,7 @@ def read_config(reference: str) -> Config:
     """Run the `get_config` of a file.
 
     Args:
-        reference: FILE.py, or FILE.py:ARGUMENT.
+        reference: FILE or FILE:ARGUMENT, where FILE is a path or the name of one of our configs, such as `digits`.
 
     Returns:
         The config, which has the keys of `base_config()`.
@@ -47,9 +49,12 @@ def read_config(reference: str) -> Config:
         path = local_path(reference if "://" in reference else name)
     except PathError as error:
         raise UserError(f"--config={reference}: {error}") from None
-    if not path.is_file():
+    if not path.is_file():  # a file goes before a name
         problem = f"{name!r} is a folder, not a config file" if path.is_dir() else f"no config file {name!r}"
-        raise UserError(f"{problem}; {EXAMPLE}")
+        configs = _our_configs()
+        if name not in configs:
+            raise UserError(f"{problem}; give a path, or the name of one of ours: {', '.join(configs)}")
+        path = configs[name]
     make = _in_file(path, lambda: _get_config(path))
     parameters = [argument] if colon else []
     try:
@@ -63,6 +68,14 @@ def read_config(reference: str) -> Config:
         raise UserError(f"{name}: get_config() returned {config!r}; it must return the config of base_config()")
     _check_keys(config, base_config(), name)
     return config
+
+
+def config_list() -> str:
+    """Return a line for each of our configs: its name and the beginning of its docstring."""
+    configs = _our_configs()
+    width = max(map(len, configs), default=0)
+    docstrings = {name: ast.get_docstring(ast.parse(path.read_bytes())) or "" for name, path in configs.items()}
+    return "\n".join(f"  {name:<{width}}  {re.split('[.:;]', text)[0]}" for name, text in docstrings.items())
 
 
 def override(config: Config, name: str, arguments: Sequence[str], values: flags.FlagValues) -> list[str]:
@@ -98,15 +111,21 @@ def override(config: Config, name: str, arguments: Sequence[str], values: flags.
         raise UserError(str(error)) from None
 
 
+def _our_configs() -> dict[str, Path]:
+    """Return the files of the configs of this package by their names."""
+    folder = next((folder for folder in CONFIGS if folder.is_dir()), None)
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
 def _get_config(path: Path) -> Callable[..., Any]:
     """Return the function `get_config` of a config file."""
     spec = importlib.util.spec_from_file_location("config_file", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file; {EXAMPLE}")
+        raise UserError(f"{path} is not a Python file; the config digits is an example of one")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not callable(make := getattr(module, "get_config", None)):
-        raise UserError(f"{path} has no function get_config(); configs/digits.py shows one")
+        raise UserError(f"{path} has no function get_config(); the config digits has one")
     return make
 
 

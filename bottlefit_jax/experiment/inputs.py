@@ -225,7 +225,7 @@ def _class_columns(
     try:
         return data.class_columns(class_names or (), labels, num_classes) or None
     except UserError as error:
-        hint = "; to teach the weights your own classes, give --config=configs/own_classes.py" if own else ""
+        hint = "; to teach the weights your own classes, give --config=own_classes" if own else ""
         raise UserError(f"{error}{hint}") from error
 
 

@@ -37,6 +37,30 @@ def test_a_config_is_read_with_an_equals_sign_or_without(arguments):
     assert config.is_locked
 
 
+def test_our_configs_have_names_in_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    config, _, _ = read("--config=digits", "--config.stages.stage1.epochs=3")
+    assert (config.dataset.name, config.stages.stage1.epochs) == ("digits", 3)
+    config, _, _ = read("--config", "distil:48ch,dct,crops")
+    assert (config.student.bottleneck.channels, config.dataset.image_size) == (48, 128)
+    assert "no config file 'configs/digits.py'; give a path, or" in error_of("--config=configs/digits.py")
+    (tmp_path / "own.py").write_text(BEGINNING + "    config.seed = 7\n    return config\n")
+    config, _, _ = read("--config=own.py")
+    assert config.seed == 7
+
+
+def test_the_help_lists_our_configs_by_their_names(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], usage="", own={})
+    out = capsys.readouterr().out
+    listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("  ")}
+    files = {path.stem: path for path in Path("configs").glob("*.py")}
+    assert listed.keys() == files.keys()
+    assert all(files[name].read_text().lstrip('r"').startswith(summary) for name, summary in listed.items())
+    assert max(map(len, out.splitlines())) <= 120
+
+
 def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     keys = ("dataset.root", "teacher.weights", "teacher.labels", "student.weights")
@@ -49,10 +73,12 @@ def test_paths_in_the_config_and_the_workdir_may_begin_with_the_home_folder(monk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--config is missing; an example: --config=configs/digits.py"),
-        (["--config"], "--config has no file"),
-        (["--config="], "--config has no file"),
-        (["--config", "none.py"], "no config file 'none.py'; configs/digits.py is one"),
+        ([], "--config is missing; an example: --config=digits "),
+        (["--config"], "--config has no value"),
+        (["--config="], "--config has no value"),
+        (["--config", "none.py"], "no config file 'none.py'; give a path, or the name of one of ours: digits, dist"),
+        (["--config=diggits"], "no config file 'diggits'; give a path, or the name of one of ours: digits, distil, "),
+        (["--config=digits:6ch"], "digits takes no argument, and '6ch' was given"),
         (["--config=configs"], "'configs' is a folder, not a config file"),
         (["--config=gs://b/x.py"], "'gs://b/x.py' is not on this machine"),
         (["--config=configs/digits.py:6ch"], "configs/digits.py takes no argument, and '6ch' was given"),
