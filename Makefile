@@ -13,10 +13,10 @@ TORCH := torch==2.13.0
 # A process a core; a file's tests stay together, which share their fixtures; files are begun in tests/conftest.py's order.
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-torch lint bench reference wheel clean
+.PHONY: help demo test test-slow test-torch lint bench reference wheel release-check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## train the digits classifier, its bottleneck, and write runs/digits/report.md
 	$(RUN) -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
@@ -51,6 +51,10 @@ wheel: $(READY)  ## a wheel in dist/, for machines without a clone: pip install 
 	rm -rf build dist
 	$(RUN) -m pip wheel -q --no-deps -w dist .
 	@ls dist/*.whl
+
+release-check: $(READY)  ## sdist and wheel of the last commit in dist/, and the wheel used outside the checkout
+	$(RUN) -m pip install -q -c constraints.txt -e '.[release]'
+	.ci/release_check $(RUN)
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one with make PYTHON=/path/to/python"; exit 2; }
