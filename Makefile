@@ -53,7 +53,6 @@ wheel: $(READY)  ## a wheel in dist/, for machines without a clone: pip install 
 	@ls dist/*.whl
 
 release-check: $(READY)  ## sdist and wheel of the last commit in dist/, and the wheel used outside the checkout
-	$(RUN) -m pip install -q -c constraints.txt -e '.[release]'
 	.ci/release_check $(RUN)
 
 $(READY): pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
 """What pyproject.toml cannot say: the configs of a wheel, and the README as a package index shows it.
 
-A wheel holds the folder `configs` as `bottlefit_jax/configs`. A package-dir mapping would do so too, but it needs a
-list of all packages, and turns editable installs into import hooks.
+A wheel holds the folder `configs` as `bottlefit_jax/configs`. A package-dir mapping would do so too, but only beside a
+list of all packages, which every new room would have to join.
 """
 
 import re
