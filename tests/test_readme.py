@@ -59,7 +59,7 @@ def test_every_file_and_target_it_names_is_there():
             assert ((ROOT / page if page == "README.md" else ROOT / "docs" / page).parent / path).exists(), (page, path)
         for config in re.findall(r"--config=(\S+?\.py)", text):
             assert (ROOT / config).exists(), (page, config)
-        for target in re.findall(r"^ *make (\w+)", text, re.MULTILINE):
+        for target in re.findall(r"^ *make ([\w-]+)", text, re.MULTILINE):
             assert f"\n{target}: " in (ROOT / "Makefile").read_text(), (page, target)
 
 
