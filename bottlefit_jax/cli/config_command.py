@@ -84,8 +84,8 @@ def make_parser(module: str, *, usage: str, own: Flags) -> Parser:
         "--config",
         required=True,
         metavar="CONFIG",
-        help="the config: FILE.py or the name of one of ours, and where it takes one its argument behind a colon, as in "
-        "imagenet:resnet152,12ch,kd,frozen",
+        help="the config: FILE.py or the name of one of ours, with its argument behind a colon where it takes one, as "
+        "in imagenet:resnet152,12ch,kd,frozen",
     )
     add("--workdir", required=True, metavar="FOLDER", help="folder of the run; a run that was stopped goes on")
     add("--config.KEY", metavar="VALUE", help=f"changes a key of the config; {KEYS} (default: the config's)")

@@ -52,8 +52,8 @@ def test_our_configs_have_names_in_every_folder(tmp_path, monkeypatch):
 
 def test_the_help_lists_our_configs_by_their_names(capsys):
     with pytest.raises(SystemExit):
-        parse(["--help"], usage="", own={})
-    out = capsys.readouterr().out
+        parse(["--help"], parser=PARSER, own={})
+    _, _, out = capsys.readouterr().out.partition("knows by name")
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("  ")}
     files = {path.stem: path for path in Path("configs").glob("*.py")}
     assert listed.keys() == files.keys()
