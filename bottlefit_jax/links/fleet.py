@@ -80,6 +80,44 @@ class Shifted:
         return self._trace.arrives(start + self._passed, size) - self._passed
 
 
+@dataclass(frozen=True)
+class Device:
+    """What chance gives to a device of a fleet.
+
+    Attributes:
+        trace: of its link.
+        passed: seconds of the trace that are over when the fleet begins.
+        first: image of the draws with which it begins, as World has it.
+        begins: seconds until its first image.
+    """
+
+    trace: Trace
+    passed: float
+    first: int
+    begins: float
+
+    @property
+    def link(self) -> Shifted:
+        """Its trace, as if it began with the fleet."""
+        return Shifted(self.trace, self.passed)
+
+
+def devices_of(fleet: FleetOptions, traces: Sequence[Trace]) -> list[Device]:
+    """Return the devices of a fleet, the same ones at each call.
+
+    Args:
+        fleet: the fleet.
+        traces: of which each device has one.
+    """
+    chance = random.Random(0)
+    devices = []
+    for _ in range(fleet.devices):
+        trace = chance.choice(traces)
+        passed, first = chance.uniform(0, trace.seconds), chance.randrange(DRAWS)
+        devices.append(Device(trace, passed, first, chance.uniform(0, fleet.every)))
+    return devices
+
+
 def simulate_fleet(
     fleet: FleetOptions,
     device: SimulateOptions,
@@ -104,12 +142,10 @@ def simulate_fleet(
     machines = [VirtualServer(events, times.batch) for _ in range(servers)]
     if fleet.outage is not None:
         machines[0].fail(*fleet.outage)
-    chance = random.Random(0)
     devices = []
-    for number in range(fleet.devices):
-        trace = chance.choice(traces)
+    for number, each in enumerate(devices_of(fleet, traces)):
         world = World(
-            trace=Shifted(trace, chance.uniform(0, trace.seconds)),
+            trace=each.link,
             paths=paths,
             delay=device.delay_ms / 1e3,
             times=times,
@@ -117,17 +153,17 @@ def simulate_fleet(
             period=fleet.every,
             irregular=True,
             seconds=seconds,
-            first=chance.randrange(DRAWS),
+            first=each.first,
         )
         server = machines[number % servers]
         devices.append(with_policy(world, device.bytes_per_second, events=events, server=server))
-        devices[-1].start(chance.uniform(0, fleet.every))
+        devices[-1].start(each.begins)
     events.run()
     batches = sum(server.batches for server in machines)
     return FleetOutcome(
         servers=servers,
         seconds=seconds,
-        images=Outcome.of_all(each.outcome for each in devices),
+        images=Outcome.of_all(simulated.outcome for simulated in devices),
         refused=sum(server.refused for server in machines),
         busy=min(100 * sum(server.busy for server in machines) / (servers * seconds), 100.0),
         batch=sum(server.images for server in machines) / max(batches, 1),

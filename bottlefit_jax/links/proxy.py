@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from bottlefit_jax.links.link import check_shape
-from bottlefit_jax.links.trace import Trace
+from bottlefit_jax.links.world import Carrier
 
 CHUNK = 16_384  # bytes read at once
 WINDOW = 1 << 20  # bytes under way in one direction; above it the sender waits, as for a full socket buffer
@@ -32,7 +32,7 @@ class Direction:
         self._lock = threading.Lock()
         self._free = 0.0  # when the last byte put on the link has left
         self._seconds_per_byte = 0.0
-        self._trace: tuple[Trace, float] | None = None  # and when it began
+        self._trace: tuple[Carrier, float] | None = None  # and when it began
         self._delay = 0.0
         self.sent = 0
 
@@ -42,7 +42,7 @@ class Direction:
             self._seconds_per_byte, self._trace = 8e-6 / rate_mbit, None
             self._delay = delay_ms / 1e3
 
-    def follow(self, trace: Trace, delay_ms: float, since: float) -> None:
+    def follow(self, trace: Carrier, delay_ms: float, since: float) -> None:
         """Take the rate from a trace that begins at `since`, seconds of time.monotonic, on a link that is empty."""
         with self._lock:
             self._trace, self._free, self._delay = (trace, since), since, delay_ms / 1e3
@@ -173,11 +173,11 @@ class ProcessLink:
         for direction in (self._up, self._down):
             direction.shape(rate_mbit, delay_ms)
 
-    def follow(self, trace: Trace, delay_ms: float) -> float:
+    def follow(self, trace: Carrier, delay_ms: float) -> float:
         """Take the rates of both directions from a trace, from now on; what is under way is forgotten.
 
         Args:
-            trace: that repeats at its end.
+            trace: a Trace, or what carries as one does; it has no end.
             delay_ms: that is added in each direction.
 
         Returns:

@@ -1,0 +1,302 @@
+"""Does the fleet simulation say what a real server does with 32 real clients? Both with the same images and links.
+
+    python -m benchmarks.fleet --bundle B --images FOLDER --traces FOLDER [--loads 4 1] [--devices 32] [--seconds 60]
+        [--deadline-ms 400] [--tail-ms 60 --more-ms 15] [--slower-links 10] [--with-local]
+
+The server is `bottlefit_jax.serve` in a process of its own, the devices are EdgeClients with the policy, in four
+processes. Each has its own link on loopback, which replays its trace from its offset, and takes its images at the times
+at which the simulation takes them. A load is the mean of seconds between two images of a device.
+
+So that two cores can hold a fleet, the tail is slow and not busy: benchmarks/slow_tail.py lets it sleep for the rest of
+its time. gRPC, the queue, batches, deadlines, decoder, clients, heads, payloads and links are real. What this does not
+show is therefore a tail that competes with the server's own work for the processor.
+
+The simulation then gets what was measured in the same run: the mean of the head, the tail's time for one image and for
+each further one, the mean payload of each rate. One client over a fast link before the run shows what gRPC and both
+processes add to a call; half of it is added to the link's delay in each direction.
+
+`in time`, mean latency and busy share must agree within 10 % for loads that the server can carry.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+
+from benchmarks.fleet_devices import Setting
+from benchmarks.serve import serving
+from benchmarks.slow_tail import Batch, read_batches
+from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.edge import EdgeClient
+from bottlefit_jax.edge.path import LOCAL, paths_of
+from bottlefit_jax.edge.path import Path as PredictionPath
+from bottlefit_jax.errors import BottleFitError, UserError
+from bottlefit_jax.links.fleet import FleetOutcome, simulate_fleet
+from bottlefit_jax.links.inputs import read_images
+from bottlefit_jax.links.options import FleetOptions, SimulateOptions
+from bottlefit_jax.links.proxy import ProcessLink
+from bottlefit_jax.links.run import Answer, Run
+from bottlefit_jax.links.trace import Trace, read_traces
+from bottlefit_jax.links.world import Outcome, Times
+
+ALLOWED = 0.1  # relative difference
+CHECKED = ("in_time", "mean_ms", "busy")
+HIDDEN = ("servers", "images_per_second", "gigabytes_per_day")
+PROCESSES, CALLS, FAST_MBIT = 4, 60, 1000.0
+STILL = Trace("any", (0.0,), (1.0,))  # a Run names one; here each device has another
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all loads, print a table for each, and return 1 where one does not agree."""
+    parser = argparse.ArgumentParser(description="The fleet simulation against real processes.")
+    add = parser.add_argument
+    for flag in ("--bundle", "--images", "--traces"):
+        add(flag, type=Path, required=True)
+    add("--loads", type=float, nargs="+", default=[4.0, 1.0], help="seconds between two images of a device, mean")
+    add("--devices", type=int, default=32)
+    add("--seconds", type=float, default=60.0)
+    add("--deadline-ms", type=float, default=400.0)
+    add("--delay-ms", type=float, default=5.0)
+    add("--tail-ms", type=float, default=60.0)
+    add("--more-ms", type=float, default=15.0)
+    add("--slower-links", type=float, default=10.0, metavar="TIMES", help="than the traces say")
+    add("--with-local", action="store_true")
+    options = parser.parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            traces = _slower(options, Path(folder))
+            agreed = [_compare(options, every, traces) for every in options.loads]
+            return int(not all(agreed))
+    except BottleFitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _slower(options: argparse.Namespace, folder: Path) -> Path:
+    """Write the traces with lower rates into a folder, and return it."""
+    files = sorted(options.traces.glob("*.csv")) if options.traces.is_dir() else [options.traces]
+    for file in files:
+        heading, *rows = file.read_text().split()
+        pairs = (row.split(",") for row in rows)
+        lines = [heading, *(f"{seconds},{float(rate) / options.slower_links}" for seconds, rate in pairs)]
+        (folder / file.name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def _compare(options: argparse.Namespace, every: float, traces: Path) -> bool:
+    """Run and simulate one load, print both, and return whether they agree."""
+    load, idle = os.getloadavg()[0], _idle_seconds()
+    began = time.monotonic()
+    real, measured = _real(options, every, traces)
+    spare = (_idle_seconds() - idle) / (time.monotonic() - began) / (os.cpu_count() or 1)
+    paths = _paths(options, measured)
+    simulated = simulate_fleet(
+        FleetOptions(options.devices, every=every),
+        SimulateOptions(
+            options.bundle,
+            traces,
+            options.deadline_ms,
+            delay_ms=options.delay_ms + measured["call_ms"] / 2,
+            seconds=options.seconds,
+        ),
+        read_traces(traces),
+        paths,
+        Times(
+            measured["head_ms"] / 1e3,
+            None if measured["local_ms"] is None else measured["local_ms"] / 1e3,
+            measured["tail_ms"] / 1e3,
+            measured["more_ms"] / 1e3,
+        ),
+        servers=1,
+    )
+    print(f"## {options.devices} devices, an image every {every:g} s each, {options.seconds:g} s; deadline ", end="")
+    print(f"{options.deadline_ms:g} ms; load average before {load:.2f}, idle processors {100 * spare:.0f} %")
+    print(json.dumps(measured))
+    return _print(real, simulated)
+
+
+def _real(options: argparse.Namespace, every: float, traces: Path) -> tuple[FleetOutcome, dict[str, Any]]:
+    """Run the devices against the server; return what became of the images, and what was measured of the parts."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        batches = Path(folder) / "batches"
+        words = [sys.executable, "-m", "benchmarks.slow_tail", "--tail-ms", str(options.tail_ms)]
+        words += ["--more-ms", str(options.more_ms), "--batches", str(batches), "--"]
+        words += ["--bundle", str(options.bundle), "--port", "0", "--log-calls", "0"]
+        _, address = stack.enter_context(serving(words))
+        call_ms = _call_ms(options, address)
+        port = int(address.rpartition(":")[2])
+        processes = [
+            stack.enter_context(_devices(_setting(options, every, traces, port, number))) for number in range(PROCESSES)
+        ]
+        for process in processes:
+            if _line(process) != "ready\n":
+                raise UserError("a process of devices did not start")
+        failed = _failed(address)
+        begins = time.monotonic() + 1.0
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{begins}\n")
+            process.stdin.flush()
+        found = [device for process in processes for device in json.loads(_line(process) or "[]")]
+        failed = _failed(address) - failed
+        ran = [batch for batch in read_batches(batches) if batch.began >= begins]
+    errors = [device["error"] for device in found if device["error"] is not None]
+    if errors or len(found) < options.devices:
+        raise UserError(f"{len(errors)} devices failed: {errors[0] if errors else 'no results'}")
+    measured = _measured(options, found, ran) | {"call_ms": call_ms}
+    return _outcome(options, found, ran, measured["decode_ms"], failed), measured
+
+
+def _setting(options: argparse.Namespace, every: float, traces: Path, port: int, number: int) -> Setting:
+    return Setting(
+        bundle=str(options.bundle),
+        images=str(options.images),
+        traces=str(traces),
+        port=port,
+        numbers=list(range(number, options.devices, PROCESSES)),
+        devices=options.devices,
+        every=every,
+        deadline_ms=options.deadline_ms,
+        delay_ms=options.delay_ms,
+        seconds=options.seconds,
+        local=options.with_local,
+    )
+
+
+@contextlib.contextmanager
+def _devices(setting: Setting) -> Iterator[subprocess.Popen[str]]:
+    """Start a process of devices; it has ended at the end of the context."""
+    words = [sys.executable, "-m", "benchmarks.fleet_devices", setting.to_json()]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _idle_seconds() -> float:
+    """Return the seconds that the processors have been idle, all together."""
+    return float(Path("/proc/uptime").read_text().split()[1])
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    return process.stdout.readline() if process.stdout else ""
+
+
+def _call_ms(options: argparse.Namespace, address: str) -> float:
+    """Return the milliseconds of a call beside the link, the queue, the decoder and the tail: a median."""
+    images = read_images(options.images)
+    port = int(address.rpartition(":")[2])
+    with ProcessLink() as link:
+        link.shape(FAST_MBIT, 0)
+        host, through = link.through(port)
+        with EdgeClient(options.bundle, f"{host}:{through}", policy="fixed") as client:
+            found = [client.infer(images[number % len(images)]).timings.network for number in range(CALLS)]
+    return statistics.median(found)
+
+
+def _failed(address: str) -> int:
+    """Return how many requests the server has refused, dropped or seen cancelled."""
+    with triton.InferenceServerClient(address) as client:
+        found = client.get_inference_statistics().model_stats
+    return sum(each.inference_stats.fail.count for each in found)
+
+
+def _measured(options: argparse.Namespace, found: Sequence[dict], batches: Sequence[Batch]) -> dict[str, Any]:
+    """Return the means of what was measured in the run: times in ms, and bytes by path."""
+    answers = [answer for device in found for answer in device["answers"] if answer["path"] is not None]
+    remote = [answer for answer in answers if answer["path"] != LOCAL]
+    local = [answer["head"] for answer in answers if answer["path"] == LOCAL]
+    decode = statistics.fmean(answer["decode"] for answer in remote)
+    sizes = sorted({batch.images for batch in batches})
+    more, one = np.polyfit([batch.images - 1 for batch in batches], [1e3 * batch.seconds for batch in batches], 1)
+    if len(sizes) < 2:
+        more, one = options.more_ms, statistics.fmean(1e3 * batch.seconds for batch in batches)
+    payloads: dict[str, list[int]] = {}
+    for answer in remote:
+        payloads.setdefault(answer["path"], []).append(answer["payload"])
+    return {
+        "head_ms": statistics.fmean(answer["head"] for answer in remote),
+        "local_ms": statistics.fmean(local) if local else None,
+        "tail_ms": float(one) + decode,
+        "more_ms": float(more),
+        "decode_ms": decode,
+        "batch_ms": {
+            size: round(1e3 * statistics.fmean(each.seconds for each in batches if each.images == size), 2)
+            for size in sizes
+        },
+        "payloads": {path: (float(np.mean(each)), float(np.percentile(each, 95))) for path, each in payloads.items()},
+        "overhead_bytes": statistics.fmean(answer["bytes"] - answer["payload"] for answer in remote),
+        "late_ms": 1e3 * max(device["late"] for device in found),
+    }
+
+
+def _paths(options: argparse.Namespace, measured: dict[str, Any]) -> list[PredictionPath]:
+    """Return the bundle's paths with the payloads that were measured, where there were any."""
+    paths = paths_of(read_bundle(options.bundle).manifest, local=options.with_local)
+    sizes = {path.name: (path.bytes_mean, path.bytes_p95) for path in paths} | measured["payloads"]
+    return [replace(path, bytes_mean=sizes[path.name][0], bytes_p95=sizes[path.name][1]) for path in paths]
+
+
+def _outcome(
+    options: argparse.Namespace, found: Sequence[dict], batches: Sequence[Batch], decode_ms: float, failed: int
+) -> FleetOutcome:
+    """Return what became of the images of all devices."""
+    paths = paths_of(read_bundle(options.bundle).manifest, local=options.with_local)
+    top1, deadline = {path.name: path.top1 for path in paths}, options.deadline_ms / 1e3
+    outcomes = []
+    for device in found:
+        answers = [Answer(0.0, answer["seconds"], answer["path"]) for answer in device["answers"]]
+        run = Run("auto", STILL, options.delay_ms, device["images"], answers, device["sent"])
+        outcomes.append(run.outcome(deadline, top1))
+    busy = sum(batch.seconds + decode_ms / 1e3 for batch in batches)
+    return FleetOutcome(
+        servers=1,
+        seconds=options.seconds,
+        images=Outcome.of_all(outcomes),
+        refused=failed,
+        busy=min(100 * busy / options.seconds, 100.0),
+        batch=statistics.fmean(batch.images for batch in batches),
+    )
+
+
+def _print(real: FleetOutcome, simulated: FleetOutcome) -> bool:
+    """Print both side by side; return whether what is checked agrees."""
+    rows = [_row(each) for each in (real, simulated)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    print("| | real | simulated | difference |")
+    print("| :--- | ---: | ---: | ---: |")
+    agrees = True
+    for name in names:
+        one, other = (row.get(name, 0.0) for row in rows)
+        difference = abs(other - one) / max(abs(one), 1e-9)
+        checked = name in CHECKED
+        agrees = agrees and not (checked and difference > ALLOWED)
+        verdict = "" if not checked else " (agrees)" if difference <= ALLOWED else " (DIFFERS)"
+        print(f"| {name} | {one:,.2f} | {other:,.2f} | {100 * (other - one) / max(abs(one), 1e-9):+.1f} %{verdict} |")
+    print(flush=True)
+    return agrees
+
+
+def _row(outcome: FleetOutcome) -> dict[str, float]:
+    """Return the values of a column: in percent, ms, bytes, images."""
+    values = outcome.to_json()
+    paths = {f"path {name}, %": share for name, share in values.pop("paths").items()}
+    times = {"images": float(outcome.images.images), "mean_ms": 1e3 * statistics.fmean(outcome.images.times or [0.0])}
+    return {name: value for name, value in {**times, **values}.items() if name not in HIDDEN} | paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())
