@@ -152,6 +152,8 @@ def _real(options: argparse.Namespace, every: float, traces: Path) -> tuple[Flee
         found = [device for process in processes for device in json.loads(_line(process) or "[]")]
         failed = _failed(address) - failed
         ran = [batch for batch in read_batches(batches) if batch.began >= begins]
+    if "RAW" in os.environ:
+        Path(os.environ["RAW"]).write_text(json.dumps([found, ran, begins]))
     errors = [device["error"] for device in found if device["error"] is not None]
     if errors or len(found) < options.devices:
         raise UserError(f"{len(errors)} devices failed: {errors[0] if errors else 'no results'}")

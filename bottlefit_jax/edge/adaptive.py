@@ -15,6 +15,7 @@ from bottlefit_jax.edge.call_plan import Encoded
 from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.device_head import DeviceHead
+from bottlefit_jax.edge.link_model import PING_EVERY
 from bottlefit_jax.edge.outstanding import Outstanding, Request
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import Choice, Policy, linger
@@ -22,7 +23,7 @@ from bottlefit_jax.edge.prediction import bytes_sent, server_times
 from bottlefit_jax.errors import Unavailable
 
 WARM_UP = 3  # runs of the head and of the local network before the first image, so that their times are known
-PING_EVERY, PING_SECONDS = 10.0, 2.0  # seconds between two measurements of the link's delay, and of one at most
+PING_SECONDS = 2.0  # of a measurement of the link's delay, at most
 BUSY = "what was sent before is still on its way"
 OVERHEAD = 300.0  # bytes of a request beside its payload, before one was counted
 

@@ -20,6 +20,7 @@ import grpc
 from bottlefit_jax.bundle import Manifest
 from bottlefit_jax.edge import tls
 from bottlefit_jax.edge.address import parse_server
+from bottlefit_jax.edge.attempts import FIRST_DELAY, LONGEST_DELAY, SHORTEST_PART, pause
 from bottlefit_jax.edge.call_plan import Encoded, Preferences
 from bottlefit_jax.edge.channel import Answer, Deadline, ServerChannel
 from bottlefit_jax.edge.statuses import BROKEN, Kind, NotYet, kind_of
@@ -27,10 +28,7 @@ from bottlefit_jax.errors import BottleFitError, ProtocolError, Unavailable, Use
 from bottlefit_jax.protocol.response_checks import largest_response
 from bottlefit_jax.protocol.text import one_line, status_line
 
-# Seconds between attempts: they double each time; of each, a random part from a half to all of it is waited.
-FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 SILENT_SHARE = 1 / 8  # of the time left: the wait for an answer, then the wait for the answer to a ping
-LAST_SHARE = 1 / 20  # of the deadline: kept for the last attempt
 SHORTEST_SHARE = 0.1  # seconds: a round trip of a slow link is not silence
 # Seconds for the answer to a ping after a short deadline was missed; they double while channels turn out to be dead.
 SHORTEST_DOUBT, LONGEST_DOUBT = 0.25, 4.0
@@ -206,12 +204,12 @@ class Connection:
                 reason = str(error)
             except grpc.RpcError as error:
                 reason = self._reason_to_retry(error, deadline) or reason
-            last = max(LAST_SHARE * deadline.seconds, 1.5 * self._last_seconds)
-            pause = min(random.uniform(delay / 2, delay), deadline.left() - last)
-            if pause <= 0:
+            part = random.uniform(SHORTEST_PART * delay, delay)
+            seconds = pause(part, deadline.left(), deadline.seconds, self._last_seconds)
+            if seconds <= 0:
                 because = f": {reason}" if reason else ""
                 raise Unavailable(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{because}")
-            time.sleep(pause)
+            time.sleep(seconds)
             delay = min(2 * delay, LONGEST_DELAY)
 
     def _on_a_live_channel(self, once: Callable[[ServerChannel], T], deadline: Deadline) -> T:

@@ -13,6 +13,7 @@ from bottlefit_jax.edge.path import Path
 
 GUESSED_RATE = 125_000.0  # bytes per second: 1 Mbit/s
 OVERHEAD, OVERHEAD_WEIGHT = 300.0, 0.2  # bytes of a request beside its payload at first; of the newest in their mean
+PING_EVERY = 10.0  # seconds between two measurements of the delay, at least
 DELAY_KEPT = 60.0  # seconds in which the shortest ping counts as the link's delay
 LASTS = 1.5  # what has taken longer than expected is expected to take so many times as long as it has until now
 

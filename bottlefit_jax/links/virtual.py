@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from bottlefit_jax.edge.attempts import FIRST_DELAY, LONGEST_DELAY, SHORTEST_PART, pause
 from bottlefit_jax.edge.budget import Budget
+from bottlefit_jax.edge.link_model import PING_EVERY
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import Choice, Policy, linger
 from bottlefit_jax.links.virtual_server import Events, VirtualServer
-from bottlefit_jax.links.world import ANSWER_BYTES, REQUEST_BYTES, Draw, Outcome, World
+from bottlefit_jax.links.world import ANSWER_BYTES, PING_BYTES, PONG_BYTES, REQUEST_BYTES, Draw, Outcome, World
 
+MEAN_PART = (1 + SHORTEST_PART) / 2  # of the delay before a further attempt, of which the device takes a random part
 WARM_UP = 3  # computations of each kind that the policy has seen before the first image
 
 
@@ -39,6 +42,31 @@ class Image:
     hedge: float | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Request:
+    """A payload on its way, with all its attempts.
+
+    Attributes:
+        image, path: which one, and how it is sent.
+        size: bytes of an attempt.
+        ticket: as of `Image`.
+        began, deadline: of all attempts, seconds.
+        delay: before the next attempt, of which a part is waited, seconds.
+    """
+
+    image: Image
+    path: Path
+    size: float
+    ticket: int | None
+    began: float
+    deadline: float
+    delay: float = FIRST_DELAY
+
+    def pause(self, now: float) -> float:
+        """Return the seconds to wait before the next attempt; 0 or less where there is no time for one."""
+        return pause(MEAN_PART * self.delay, self.deadline - now, self.deadline - self.began)
+
+
 # the image, the time, the seconds to its deadline, and those until the local network could begin -> a path
 Chooser = Callable[[Image, float, float, float], Choice]
 
@@ -53,6 +81,7 @@ class Simulation:
         "_local_free",
         "_newest",
         "_open",
+        "_pinged",
         "_policy",
         "_server",
         "_smallest",
@@ -88,6 +117,7 @@ class Simulation:
         )
         self._head_free = self._local_free = 0.0  # when each of the device's threads is
         self.link_free = 0.0  # when the last byte that was sent has left
+        self._pinged = 0.0  # when the link's delay was last measured
         self._newest: Image | None = None  # that waits for a path
         self._open: dict[int, Image] = {}  # that are begun and not done
         self._unanswered: set[int] = set()  # tickets
@@ -137,6 +167,7 @@ class Simulation:
         world = self.world
         if len(self._open) >= world.in_flight:
             return
+        self._ping(now)
         begins = self._local_free - now if self._local_free > now else 0.0
         path, _, _, _, hedge = self._chooser(image, now, image.deadline - now, begins)
         if path is None:
@@ -188,32 +219,37 @@ class Simulation:
         self._begin(now)
 
     def _request(self, image: Image, path: Path, now: float) -> int | None:
-        """Send a payload. The link and the server then take their time, and the policy learns what came of it."""
-        payload, world, policy = image.draw.payload(path), self.world, self._policy
+        """Send a payload, again where it is refused, and let the policy learn what comes of it."""
+        payload, policy = image.draw.payload(path), self._policy
         size = payload + REQUEST_BYTES
-        self.outcome.sent += size
         if policy is None:
             ticket, deadline = None, image.deadline
         else:
-            ticket, deadline = policy.sent(size, payload, now), now + linger(world.deadline)
+            ticket, deadline = policy.sent(size, payload, now), now + linger(self.world.deadline)
             self._unanswered.add(ticket)
-        self.link_free = world.trace.arrives(max(now, self.link_free), size)
-        self._events.at(self.link_free + world.delay, partial(self._arrive, image, path, ticket, deadline))
+        self._attempt(Request(image, path, size, ticket, now, deadline), now)
         return ticket
 
-    def _arrive(self, image: Image, path: Path, ticket: int | None, deadline: float, now: float) -> None:
-        """Hand a request to the server."""
-        done = partial(self._leave, image, path, ticket)
-        self._server.submit(now, deadline=deadline, factor=image.draw.tail, done=done)
+    def _attempt(self, request: Request, now: float) -> None:
+        self._events.at(self._sent(request.size, now), partial(self._arrive, request))
 
-    def _leave(self, image: Image, path: Path, ticket: int | None, now: float, seconds: float | None) -> None:
+    def _arrive(self, request: Request, now: float) -> None:
+        """Hand a request to the server."""
+        done = partial(self._leave, request)
+        self._server.submit(now, deadline=request.deadline, factor=request.image.draw.tail, done=done)
+
+    def _leave(self, request: Request, now: float, seconds: float | None) -> None:
         """Send the server's answer back, or its refusal."""
         arrives = self.world.trace.arrives(now, ANSWER_BYTES) + self.world.delay
-        self._events.at(arrives, partial(self._answer, image, path, ticket, seconds))
+        self._events.at(arrives, partial(self._answer, request, seconds))
 
-    def _answer(self, image: Image, path: Path, ticket: int | None, seconds: float | None, now: float) -> None:
+    def _answer(self, request: Request, seconds: float | None, now: float) -> None:
         """Take in an answer, for which the server took so many seconds, or a refusal."""
-        policy = self._policy
+        policy, ticket = self._policy, request.ticket
+        if seconds is None and (wait := request.pause(now)) > 0:
+            request.delay = min(2 * request.delay, LONGEST_DELAY)
+            self._events.at(now + wait, partial(self._attempt, request))
+            return
         if policy is not None and ticket is not None:
             counted = ticket in self._unanswered
             self._unanswered.discard(ticket)
@@ -224,8 +260,23 @@ class Simulation:
             else:
                 policy.forget(ticket)
         if seconds is not None:
-            self._finish(image, path, now)
+            self._finish(request.image, request.path, now)
         self._begin(now)
+
+    def _sent(self, size: float, now: float) -> float:
+        """Put bytes on the link, behind those that are there, and return when the last one is at the other end."""
+        self.outcome.sent += size
+        self.link_free = self.world.trace.arrives(max(now, self.link_free), size)
+        return self.link_free + self.world.delay
+
+    def _ping(self, now: float) -> None:
+        """Measure the link's delay, where that was long ago."""
+        policy = self._policy
+        if policy is None or now - self._pinged <= PING_EVERY:
+            return
+        self._pinged = now
+        arrives = self.world.trace.arrives(self._sent(PING_BYTES, now), PONG_BYTES) + self.world.delay
+        self._events.at(arrives, lambda at: policy.pinged(at - now, at))
 
     def _finish(self, image: Image, path: Path, now: float) -> None:
         """Answer an image."""

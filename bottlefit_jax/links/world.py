@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from bottlefit_jax.edge.path import P95, Path
 
 JITTER = 0.05  # standard deviation of the logarithm of a computation's time
-REQUEST_BYTES, ANSWER_BYTES = 300.0, 200.0  # of a request beside its payload, and of an answer
+REQUEST_BYTES, ANSWER_BYTES = 200.0, 350.0  # of a request beside its payload, and of an answer, counted on TCP
+PING_BYTES, PONG_BYTES = 75.0, 65.0  # of a message without content, there and back
 DRAWS = 4096  # images after which chance repeats itself
 
 
