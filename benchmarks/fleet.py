@@ -1,7 +1,7 @@
 """Does the fleet simulation say what a real server does with 32 real clients? Both with the same images and links.
 
-    python -m benchmarks.fleet --bundle B --images FOLDER --traces FOLDER [--loads 4 1] [--devices 32] [--seconds 60]
-        [--deadline-ms 400] [--tail-ms 60 --more-ms 15] [--slower-links 10] [--with-local]
+    python -m benchmarks.fleet --bundle B --images FOLDER --traces FOLDER [--loads 4 1.2 0.7] [--devices 32]
+        [--seconds 60] [--deadline-ms 400] [--delay-ms 5] [--tail-ms 60 --more-ms 15] [--slower-links 10] [--with-local]
 
 The server is `bottlefit_jax.serve` in a process of its own, the devices are EdgeClients with the policy, in four
 processes. Each has its own link on loopback, which replays its trace from its offset, and takes its images at the times
@@ -40,8 +40,11 @@ from benchmarks.serve import serving
 from benchmarks.slow_tail import Batch, read_batches
 from bottlefit_jax.bundle import read_bundle
 from bottlefit_jax.edge import EdgeClient
+from bottlefit_jax.edge.device_head import DeviceHead
+from bottlefit_jax.edge.image import preprocess
 from bottlefit_jax.edge.path import LOCAL, paths_of
 from bottlefit_jax.edge.path import Path as PredictionPath
+from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import BottleFitError, UserError
 from bottlefit_jax.links.fleet import FleetOutcome, simulate_fleet
 from bottlefit_jax.links.inputs import read_images
@@ -52,8 +55,9 @@ from bottlefit_jax.links.trace import Trace, read_traces
 from bottlefit_jax.links.world import Outcome, Times
 
 ALLOWED = 0.1  # relative difference
-CHECKED = ("in_time", "mean_ms", "busy")
-HIDDEN = ("servers", "images_per_second", "gigabytes_per_day")
+IN_TIME, MEAN, BUSY = "in time, %", "mean of answers in time, ms", "busy, %"
+CHECKED = (IN_TIME, MEAN, BUSY)
+POINTS = "% of images"  # rows whose shares are too small for a quotient
 PROCESSES, CALLS, FAST_MBIT = 4, 60, 1000.0
 STILL = Trace("any", (0.0,), (1.0,))  # a Run names one; here each device has another
 
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     for flag in ("--bundle", "--images", "--traces"):
         add(flag, type=Path, required=True)
-    add("--loads", type=float, nargs="+", default=[4.0, 1.0], help="seconds between two images of a device, mean")
+    add("--loads", type=float, nargs="+", default=[4.0, 1.2, 0.7], help="seconds between two images of a device, mean")
     add("--devices", type=int, default=32)
     add("--seconds", type=float, default=60.0)
     add("--deadline-ms", type=float, default=400.0)
@@ -101,7 +105,6 @@ def _compare(options: argparse.Namespace, every: float, traces: Path) -> bool:
     began = time.monotonic()
     real, measured = _real(options, every, traces)
     spare = (_idle_seconds() - idle) / (time.monotonic() - began) / (os.cpu_count() or 1)
-    paths = _paths(options, measured)
     simulated = simulate_fleet(
         FleetOptions(options.devices, every=every),
         SimulateOptions(
@@ -112,7 +115,7 @@ def _compare(options: argparse.Namespace, every: float, traces: Path) -> bool:
             seconds=options.seconds,
         ),
         read_traces(traces),
-        paths,
+        _paths(options),
         Times(
             measured["head_ms"] / 1e3,
             None if measured["local_ms"] is None else measured["local_ms"] / 1e3,
@@ -121,9 +124,9 @@ def _compare(options: argparse.Namespace, every: float, traces: Path) -> bool:
         ),
         servers=1,
     )
-    print(f"## {options.devices} devices, an image every {every:g} s each, {options.seconds:g} s; deadline ", end="")
-    print(f"{options.deadline_ms:g} ms; load average before {load:.2f}, idle processors {100 * spare:.0f} %")
-    print(json.dumps(measured))
+    print(f"{options.devices} devices, an image every {every:g} s each, {options.seconds:g} s, deadline ", end="")
+    print(f"{options.deadline_ms:g} ms; load average before {load:.1f}, idle processors {100 * spare:.0f} %")
+    print(", ".join(f"{name} {_shown(value)}" for name, value in measured.items()))
     return _print(real, simulated)
 
 
@@ -135,7 +138,7 @@ def _real(options: argparse.Namespace, every: float, traces: Path) -> tuple[Flee
         words += ["--more-ms", str(options.more_ms), "--batches", str(batches), "--"]
         words += ["--bundle", str(options.bundle), "--port", "0", "--log-calls", "0"]
         _, address = stack.enter_context(serving(words))
-        call_ms = _call_ms(options, address)
+        alone = _alone(options, address)
         port = int(address.rpartition(":")[2])
         processes = [
             stack.enter_context(_devices(_setting(options, every, traces, port, number))) for number in range(PROCESSES)
@@ -152,12 +155,10 @@ def _real(options: argparse.Namespace, every: float, traces: Path) -> tuple[Flee
         found = [device for process in processes for device in json.loads(_line(process) or "[]")]
         failed = _failed(address) - failed
         ran = [batch for batch in read_batches(batches) if batch.began >= begins]
-    if "RAW" in os.environ:
-        Path(os.environ["RAW"]).write_text(json.dumps([found, ran, begins]))
     errors = [device["error"] for device in found if device["error"] is not None]
     if errors or len(found) < options.devices:
         raise UserError(f"{len(errors)} devices failed: {errors[0] if errors else 'no results'}")
-    measured = _measured(options, found, ran) | {"call_ms": call_ms}
+    measured = _measured(options, found, ran) | alone
     return _outcome(options, found, ran, measured["decode_ms"], failed), measured
 
 
@@ -188,6 +189,13 @@ def _devices(setting: Setting) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
+def _shown(value: Any) -> str:
+    """Return a measured value in a few digits."""
+    if isinstance(value, dict):
+        return "/".join(_shown(each) for each in value.values())
+    return "none" if value is None else f"{value:.2f}"
+
+
 def _idle_seconds() -> float:
     """Return the seconds that the processors have been idle, all together."""
     return float(Path("/proc/uptime").read_text().split()[1])
@@ -197,59 +205,65 @@ def _line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline() if process.stdout else ""
 
 
-def _call_ms(options: argparse.Namespace, address: str) -> float:
-    """Return the milliseconds of a call beside the link, the queue, the decoder and the tail: a median."""
-    images = read_images(options.images)
-    port = int(address.rpartition(":")[2])
+def _alone(options: argparse.Namespace, address: str) -> dict[str, Any]:
+    """Return medians of one client: what a call takes beside link, queue, decoder and tail; and the local network."""
+    images = _images(options)
     with ProcessLink() as link:
         link.shape(FAST_MBIT, 0)
-        host, through = link.through(port)
-        with EdgeClient(options.bundle, f"{host}:{through}", policy="fixed") as client:
-            found = [client.infer(images[number % len(images)]).timings.network for number in range(CALLS)]
-    return statistics.median(found)
+        host, port = link.through(int(address.rpartition(":")[2]))
+        with EdgeClient(options.bundle, f"{host}:{port}", policy="fixed") as client:
+            calls = [client.infer(images[number % len(images)]).timings.network for number in range(CALLS)]
+            locally = CALLS if options.with_local else 0
+            runs = [client.infer_local(images[number % len(images)]).timings.total for number in range(locally)]
+    return {"call_ms": statistics.median(calls), "local_ms": statistics.median(runs) if runs else None}
+
+
+def _images(options: argparse.Namespace) -> list[np.ndarray]:
+    return read_images(options.images)
 
 
 def _failed(address: str) -> int:
     """Return how many requests the server has refused, dropped or seen cancelled."""
     with triton.InferenceServerClient(address) as client:
-        found = client.get_inference_statistics().model_stats
-    return sum(each.inference_stats.fail.count for each in found)
+        statistics_of: Any = client.get_inference_statistics()
+    return sum(each.inference_stats.fail.count for each in statistics_of.model_stats)
 
 
 def _measured(options: argparse.Namespace, found: Sequence[dict], batches: Sequence[Batch]) -> dict[str, Any]:
     """Return the means of what was measured in the run: times in ms, and bytes by path."""
     answers = [answer for device in found for answer in device["answers"] if answer["path"] is not None]
     remote = [answer for answer in answers if answer["path"] != LOCAL]
-    local = [answer["head"] for answer in answers if answer["path"] == LOCAL]
     decode = statistics.fmean(answer["decode"] for answer in remote)
     sizes = sorted({batch.images for batch in batches})
     more, one = np.polyfit([batch.images - 1 for batch in batches], [1e3 * batch.seconds for batch in batches], 1)
     if len(sizes) < 2:
         more, one = options.more_ms, statistics.fmean(1e3 * batch.seconds for batch in batches)
-    payloads: dict[str, list[int]] = {}
-    for answer in remote:
-        payloads.setdefault(answer["path"], []).append(answer["payload"])
     return {
         "head_ms": statistics.fmean(answer["head"] for answer in remote),
-        "local_ms": statistics.fmean(local) if local else None,
         "tail_ms": float(one) + decode,
         "more_ms": float(more),
         "decode_ms": decode,
         "batch_ms": {
-            size: round(1e3 * statistics.fmean(each.seconds for each in batches if each.images == size), 2)
-            for size in sizes
+            size: 1e3 * statistics.fmean(each.seconds for each in batches if each.images == size) for size in sizes
         },
-        "payloads": {path: (float(np.mean(each)), float(np.percentile(each, 95))) for path, each in payloads.items()},
         "overhead_bytes": statistics.fmean(answer["bytes"] - answer["payload"] for answer in remote),
         "late_ms": 1e3 * max(device["late"] for device in found),
     }
 
 
-def _paths(options: argparse.Namespace, measured: dict[str, Any]) -> list[PredictionPath]:
-    """Return the bundle's paths with the payloads that were measured, where there were any."""
-    paths = paths_of(read_bundle(options.bundle).manifest, local=options.with_local)
-    sizes = {path.name: (path.bytes_mean, path.bytes_p95) for path in paths} | measured["payloads"]
-    return [replace(path, bytes_mean=sizes[path.name][0], bytes_p95=sizes[path.name][1]) for path in paths]
+def _paths(options: argparse.Namespace) -> list[PredictionPath]:
+    """Return the bundle's paths with the payloads that the images have."""
+    bundle = read_bundle(options.bundle)
+    head = DeviceHead(Interpreter(bundle.path(bundle.manifest.head_file("litert").file)), bundle)
+    latents = [head.quantise(head.run(preprocess(image, bundle.manifest.image))) for image in _images(options)]
+
+    def measured(path: PredictionPath) -> PredictionPath:
+        if path.work == LOCAL:
+            return path
+        sizes = [len(head.encode(latent, path.name) or b"") for latent in latents]
+        return replace(path, bytes_mean=float(np.mean(sizes)), bytes_p95=float(np.percentile(sizes, 95)))
+
+    return [measured(path) for path in paths_of(bundle.manifest, local=options.with_local)]
 
 
 def _outcome(
@@ -276,28 +290,40 @@ def _outcome(
 
 def _print(real: FleetOutcome, simulated: FleetOutcome) -> bool:
     """Print both side by side; return whether what is checked agrees."""
-    rows = [_row(each) for each in (real, simulated)]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    one, other = _row(real), _row(simulated)
     print("| | real | simulated | difference |")
     print("| :--- | ---: | ---: | ---: |")
     agrees = True
-    for name in names:
-        one, other = (row.get(name, 0.0) for row in rows)
-        difference = abs(other - one) / max(abs(one), 1e-9)
-        checked = name in CHECKED
-        agrees = agrees and not (checked and difference > ALLOWED)
-        verdict = "" if not checked else " (agrees)" if difference <= ALLOWED else " (DIFFERS)"
-        print(f"| {name} | {one:,.2f} | {other:,.2f} | {100 * (other - one) / max(abs(one), 1e-9):+.1f} %{verdict} |")
+    for name in dict.fromkeys([*one, *other]):
+        values = one.get(name, 0.0), other.get(name, 0.0)
+        difference = values[1] - values[0]
+        if name.endswith(POINTS):
+            words = f"{difference:+.2f} points"
+        else:
+            words = f"{100 * difference / max(values[0], 1e-9):+.1f} %"
+        if name in CHECKED and abs(difference) > ALLOWED * values[0]:
+            agrees, words = False, f"{words}, DIFFERS"
+        print(f"| {name} | {values[0]:,.2f} | {values[1]:,.2f} | {words} |")
     print(flush=True)
     return agrees
 
 
 def _row(outcome: FleetOutcome) -> dict[str, float]:
-    """Return the values of a column: in percent, ms, bytes, images."""
+    """Return the values of a column by their names."""
     values = outcome.to_json()
-    paths = {f"path {name}, %": share for name, share in values.pop("paths").items()}
-    times = {"images": float(outcome.images.images), "mean_ms": 1e3 * statistics.fmean(outcome.images.times or [0.0])}
-    return {name: value for name, value in {**times, **values}.items() if name not in HIDDEN} | paths
+    return {
+        "images": float(outcome.images.images),
+        IN_TIME: values["in_time"],
+        "top-1, %": values["top1"],
+        MEAN: 1e3 * statistics.fmean(outcome.images.times or [0.0]),
+        "p50, ms": values["p50_ms"],
+        "p95, ms": values["p95_ms"],
+        "bytes of an image": values["bytes"],
+        BUSY: values["busy"],
+        "mean batch": values["batch"],
+        "refused, % of images": values["refused"],
+        **{f"answered by {name}, % of images": share for name, share in values["paths"].items()},
+    }
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ JSON is a `Setting`. It prints "ready" when all its devices are connected, reads
 standard input, and prints what became of all images as one line of JSON.
 """
 
-import contextlib
-import itertools
 import json
 import sys
 import threading
@@ -21,7 +19,7 @@ import numpy as np
 
 from bottlefit_jax.edge import EdgeClient
 from bottlefit_jax.edge.prediction import Prediction
-from bottlefit_jax.errors import BottleFitError
+from bottlefit_jax.errors import BottleFitError, Unavailable
 from bottlefit_jax.links.fleet import Device, devices_of
 from bottlefit_jax.links.inputs import read_images
 from bottlefit_jax.links.options import FleetOptions
@@ -30,7 +28,7 @@ from bottlefit_jax.links.trace import read_traces
 from bottlefit_jax.links.world import DRAWS, draws
 
 IN_FLIGHT = 8  # as World has it
-LEAD = 2.0  # seconds for the first connection of a device, whatever its deadline
+CONNECT_SECONDS, LEAST_MBIT = 20.0, 0.1  # for the first connection of a device, and of the link meanwhile
 
 
 @dataclass(frozen=True)
@@ -67,27 +65,18 @@ class Client:
     """A device: a client, its link, and what became of its images."""
 
     def __init__(self, setting: Setting, device: Device, images: Sequence[np.ndarray]):
-        """Connect over a link that has the rate of the trace at its beginning, and classify one image."""
+        """Connect over a link that has about the rate of the trace at its beginning, and send no image yet."""
         self._setting, self._device, self._images = setting, device, images
-        self._taken, self._late = 0, 0.0
+        self._taken, self._sent, self._late = 0, 0, 0.0
         self._answers: list[dict[str, Any]] = []
         self._error: str | None = None
         self._link = ProcessLink()
-        self._link.shape(max(device.trace.rate(device.passed), 0.1), setting.delay_ms)
+        self._link.shape(max(device.trace.rate(device.passed), LEAST_MBIT), setting.delay_ms)
         host, port = self._link.through(setting.port)
         self._client = EdgeClient(
             setting.bundle, f"{host}:{port}", deadline_ms=setting.deadline_ms, policy="auto", local=setting.local
         )
-        began = time.monotonic()
-        while True:
-            try:
-                self._client.connect()
-                break
-            except BottleFitError:
-                if time.monotonic() - began > LEAD * 10:
-                    raise
-        with contextlib.suppress(BottleFitError):
-            self._client.infer(images[0])
+        self._connect(time.monotonic() + CONNECT_SECONDS)
 
     def run(self, begins: float) -> None:
         """Classify images from a time of time.monotonic on, and close everything."""
@@ -108,6 +97,15 @@ class Client:
             self._client.close()
             self._link.close()
 
+    def _connect(self, until: float) -> None:
+        """Connect, however often a short deadline is over before that."""
+        while True:
+            try:
+                return self._client.connect()
+            except Unavailable:
+                if time.monotonic() > until:
+                    raise
+
     def result(self) -> dict[str, Any]:
         """Return what became of the images: {"images", "sent", "answers", "late", "error"}."""
         return {
@@ -127,7 +125,7 @@ class Client:
             self._late = max(self._late, time.monotonic() - begins - due)
             number, self._taken = self._taken, self._taken + 1
             due += setting.every * draws(0)[(device.first + number) % DRAWS].gap
-            yield self._images[number % len(self._images)]
+            yield self._images[(device.first + number) % len(self._images)]
 
 
 def described(prediction: Prediction) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def main() -> int:
     print("ready", flush=True)
     begins = float(sys.stdin.readline())
     threads = [threading.Thread(target=client.run, args=(begins,)) for client in clients]
-    for thread in itertools.chain(threads):
+    for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
