@@ -41,7 +41,7 @@ class Setting:
         numbers: of the devices in this process.
         devices, every: of the fleet, as FleetOptions has them.
         deadline_ms, delay_ms, seconds: as SimulateOptions has them.
-        local: whether the devices have the local network.
+        local_ms: that the local network takes at least; None where the devices have none.
     """
 
     bundle: str
@@ -54,11 +54,40 @@ class Setting:
     deadline_ms: float
     delay_ms: float
     seconds: float
-    local: bool
+    local_ms: float | None
 
     def to_json(self) -> str:
         """Return the values as one word."""
         return json.dumps(asdict(self))
+
+
+class SlowNetwork:
+    """A network that takes as long as is asked: a sleep fills the rest of the time."""
+
+    def __init__(self, network: Any, seconds: float):
+        """Keep a network with a method `run`, and the seconds that it shall take."""
+        self._network, self._seconds = network, seconds
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """Run it and sleep."""
+        began = time.monotonic()
+        result = self._network.run(pixels)
+        time.sleep(max(began + self._seconds - time.monotonic(), 0.0))
+        return result
+
+
+class SlowDevice(EdgeClient):
+    """A client whose local network is as slow as a small device's."""
+
+    local_seconds = 0.0
+
+    def _local_network(self) -> Any:
+        return SlowNetwork(super()._local_network(), self.local_seconds)
+
+
+def device_class(local_ms: float | None) -> type[EdgeClient]:
+    """Return the class of clients whose local network takes so many ms."""
+    return type("SlowDevice", (SlowDevice,), {"local_seconds": (local_ms or 0.0) / 1e3})
 
 
 class Client:
@@ -73,8 +102,12 @@ class Client:
         self._link = ProcessLink()
         self._link.shape(max(device.trace.rate(device.passed), LEAST_MBIT), setting.delay_ms)
         host, port = self._link.through(setting.port)
-        self._client = EdgeClient(
-            setting.bundle, f"{host}:{port}", deadline_ms=setting.deadline_ms, policy="auto", local=setting.local
+        self._client = device_class(setting.local_ms)(
+            setting.bundle,
+            f"{host}:{port}",
+            deadline_ms=setting.deadline_ms,
+            policy="auto",
+            local=setting.local_ms is not None,
         )
         self._connect(time.monotonic() + CONNECT_SECONDS)
 
