@@ -132,7 +132,7 @@ def _compare(options: argparse.Namespace, every: float, traces: Path) -> bool:
     print(f"{options.devices} devices, an image every {every:g} s each, {options.seconds:g} s, deadline ", end="")
     print(f"{options.deadline_ms:g} ms; load average before {load:.1f}, idle processors {100 * spare:.0f} %")
     print(", ".join(f"{name} {_shown(value)}" for name, value in measured.items()))
-    return _print(real, simulated)
+    return print_comparison(real, simulated)
 
 
 def _real(options: argparse.Namespace, every: float, traces: Path) -> tuple[FleetOutcome, dict[str, Any]]:
@@ -293,7 +293,7 @@ def _outcome(
     )
 
 
-def _print(real: FleetOutcome, simulated: FleetOutcome) -> bool:
+def print_comparison(real: FleetOutcome, simulated: FleetOutcome) -> bool:
     """Print both side by side; return whether what is checked agrees."""
     one, other = _row(real), _row(simulated)
     print("| | real | simulated | difference |")

@@ -9,7 +9,7 @@ import pytest
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links import simulate as command
-from bottlefit_jax.links.fleet import FleetOutcome, fewest_servers, run_fleet, simulate_fleet
+from bottlefit_jax.links.fleet import FleetOutcome, devices_of, fewest_servers, run_fleet, simulate_fleet
 from bottlefit_jax.links.options import FleetOptions, SimulateOptions
 from bottlefit_jax.links.trace import Trace
 from bottlefit_jax.links.virtual_server import Events, VirtualServer
@@ -103,6 +103,17 @@ def test_a_fleet_with_a_local_network_answers_what_a_dead_server_cannot():
     assert 10.0 < outage["paths"][LOCAL] < 25.0  # half of the devices for a third of the time
     assert outage["refused"] > quiet["refused"]
     assert quiet["images_per_second"] == pytest.approx(60, rel=0.1)
+
+
+def test_each_device_begins_somewhere_in_a_trace_and_always_at_the_same_place():
+    long = Trace("long", (0.0, 5.0, 50.0), (1.0, 2.0, 3.0))
+    devices = devices_of(fleet(every=2.0), [STEADY, long])
+    assert devices == devices_of(fleet(every=2.0), [STEADY, long])
+    assert {device.trace for device in devices} == {STEADY, long}
+    assert all(device.passed < device.trace.seconds and device.begins < 2.0 for device in devices)
+    assert len({device.first for device in devices}) > 50
+    device = next(device for device in devices if 5.0 < device.passed < 49.0)
+    assert device.link.arrives(1.0, 250_000) == pytest.approx(2.0)  # 2 Mbit at 2 Mbit/s
 
 
 def test_the_same_fleet_has_the_same_outcome():

@@ -7,7 +7,17 @@ from bottlefit_jax.edge.policy import Choice, Policy
 from bottlefit_jax.links.oracle import oracle
 from bottlefit_jax.links.trace import Trace
 from bottlefit_jax.links.virtual import Simulation
-from bottlefit_jax.links.world import ANSWER_BYTES, REQUEST_BYTES, Outcome, Times, World, draws
+from bottlefit_jax.links.virtual_server import Events, VirtualServer
+from bottlefit_jax.links.world import (
+    ANSWER_BYTES,
+    PING_BYTES,
+    PONG_BYTES,
+    REQUEST_BYTES,
+    Outcome,
+    Times,
+    World,
+    draws,
+)
 
 RATES = (
     Path("fine", 75.0, HEAD, 6000.0, 7000.0),
@@ -107,3 +117,42 @@ def test_a_link_on_which_most_images_are_late_still_carries_those_that_can_be_in
     assert 0 < coarse.in_time < 0.8 * coarse.images
     assert found.in_time / found.images >= 0.95 * coarse.in_time / coarse.images
     assert found.in_time / found.images >= 0.9 * best.in_time / best.images
+
+
+def at_a_server_that_is_down_until(end):
+    """What becomes of one image with 2 seconds to its deadline, and the server."""
+    server = VirtualServer(events := Events(), lambda images: 0.004)
+    server.fail(0.0, end)
+    where = world(STEADY, local=False, deadline=2.0, seconds=0.1)
+    device = Simulation(where, lambda *_: Choice(RATES[0], "fixed"), events=events, server=server)
+    return device.run(), server
+
+
+def test_a_refused_request_is_sent_again_until_the_server_takes_it():
+    outcome, server = at_a_server_that_is_down_until(0.5)
+    assert outcome.images == outcome.in_time == 1
+    assert 0.5 < outcome.times[0] < 1.0
+    assert server.refused > 1
+    assert outcome.sent == pytest.approx((server.refused + 1) * (draws(0)[0].payload(RATES[0]) + REQUEST_BYTES))
+
+
+def test_a_refused_request_is_given_up_at_its_deadline():
+    outcome, server = at_a_server_that_is_down_until(float("inf"))
+    assert outcome.in_time == 0
+    assert 4 <= server.refused <= 10  # the pauses double
+
+
+def test_a_device_measures_the_delay_of_its_link_every_ten_seconds():
+    class Listening(Policy):
+        def pinged(self, seconds, now):
+            heard.append((seconds, now))
+            super().pinged(seconds, now)
+
+    heard, where = [], world(STEADY, local=False, period=1.0)
+    policy = Listening(where.paths)
+    outcome = Simulation(where, lambda _, *situation: Choice(RATES[0], "fixed"), policy).run()
+    (_, *pings) = heard  # the first one is known before the first image
+    assert [now for _, now in pings] == pytest.approx([11.0, 22.0], abs=0.1)
+    assert [seconds for seconds, _ in pings] == pytest.approx([0.01 + (PING_BYTES + PONG_BYTES) / 1e6] * 2)
+    images = sum(draw.payload(RATES[0]) + REQUEST_BYTES for draw in draws(0)[: outcome.images])
+    assert outcome.sent == pytest.approx(images + 2 * PING_BYTES)
