@@ -1,6 +1,6 @@
 """Does the fleet simulation say what a real server does with 32 real clients? Both with the same images and links.
 
-    python -m benchmarks.fleet --bundle B --images FOLDER --traces FOLDER [--loads 4 1.2 0.7] [--devices 32]
+    python -m benchmarks.fleet --bundle B --images FOLDER --traces FOLDER [--loads 4 1.2 0.8] [--devices 32]
         [--seconds 60] [--deadline-ms 400] [--delay-ms 5] [--tail-ms 60 --more-ms 15] [--local-ms 60]
         [--slower-links 10]
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     for flag in ("--bundle", "--images", "--traces"):
         add(flag, type=Path, required=True)
-    add("--loads", type=float, nargs="+", default=[4.0, 1.2, 0.7], help="seconds between two images of a device, mean")
+    add("--loads", type=float, nargs="+", default=[4.0, 1.2, 0.8], help="seconds between two images of a device, mean")
     add("--devices", type=int, default=32)
     add("--seconds", type=float, default=60.0)
     add("--deadline-ms", type=float, default=400.0)
