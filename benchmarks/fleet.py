@@ -21,7 +21,7 @@ both processes add to a call; half of it is added to the link's delay in each di
 Images in time, their mean latency and the busy share must agree within 10 %. That is asked of loads at which the server
 answers a good part of the images; far above its capacity, where a hundredth of them is in time without a local network,
 a quotient says nothing. Other work on the machine delays the real side: on Linux `chrt -r 1` in front of the command
-gives it precedence, for about a fifth of two cores. `late_ms` is the most by which an image was taken late.
+gives it precedence, for a fifth of two cores. `late_ms` is the most by which an image was taken late.
 """
 
 import argparse
@@ -51,6 +51,7 @@ from bottlefit_jax.edge.path import LOCAL, paths_of
 from bottlefit_jax.edge.path import Path as PredictionPath
 from bottlefit_jax.edge.runtimes.litert import Interpreter
 from bottlefit_jax.errors import BottleFitError, UserError
+from bottlefit_jax.links.flags import check_limits
 from bottlefit_jax.links.fleet import FleetOutcome, simulate_fleet
 from bottlefit_jax.links.inputs import read_images
 from bottlefit_jax.links.options import FleetOptions, SimulateOptions
@@ -59,11 +60,23 @@ from bottlefit_jax.links.run import Answer, Run
 from bottlefit_jax.links.trace import Trace, read_traces
 from bottlefit_jax.links.world import Outcome, Times
 
-ALLOWED = 0.1  # relative difference
-IN_TIME, MEAN, BUSY = "in time, %", "mean of answers in time, ms", "busy, %"
-CHECKED = (IN_TIME, MEAN, BUSY)
-POINTS = "% of images"  # rows whose shares are too small for a quotient
 PROCESSES, CALLS, FAST_MBIT = 4, 60, 1000.0
+ALLOWED = 0.1  # relative difference
+CHECKED = IN_TIME, MEAN, BUSY = "in time, %", "mean of answers in time, ms", "busy, %"
+TOO_LATE_MS = 60.0
+TIMES = ("head_ms", "local_ms", "tail_ms", "more_ms")
+POINTS = "% of images"  # rows whose shares are too small for a quotient
+SECONDS, MS = (0.01, 3600), (0.1, 60_000)
+LIMITS = {  # flag -> smallest and largest value
+    "devices": (PROCESSES, 1000),
+    "seconds": SECONDS,
+    "deadline_ms": MS,
+    "delay_ms": (0, 60_000),
+    "tail_ms": MS,
+    "more_ms": MS,
+    "local_ms": MS,
+    "slower_links": (0.001, 1000),
+}
 STILL = Trace("any", (0.0,), (1.0,))  # a Run names one; here each device has another
 
 
@@ -75,15 +88,17 @@ def main(argv: list[str] | None = None) -> int:
         add(flag, type=Path, required=True)
     add("--loads", type=float, nargs="+", default=[4.0, 1.2, 0.8], help="seconds between two images of a device, mean")
     add("--devices", type=int, default=32)
-    add("--seconds", type=float, default=60.0)
-    add("--deadline-ms", type=float, default=400.0)
-    add("--delay-ms", type=float, default=5.0)
-    add("--tail-ms", type=float, default=60.0)
-    add("--more-ms", type=float, default=15.0)
+    defaults = {"--seconds": 60.0, "--deadline-ms": 400.0, "--delay-ms": 5.0, "--tail-ms": 60.0, "--more-ms": 15.0}
+    for flag, default in defaults.items():
+        add(flag, type=float, default=default)
     add("--slower-links", type=float, default=10.0, metavar="TIMES", help="than the traces say")
     add("--local-ms", type=float, help="give the devices the local network, which takes so long")
     options = parser.parse_args(argv)
     try:
+        check_limits(vars(options), LIMITS)
+        for every in options.loads:
+            check_limits({"loads": every}, {"loads": SECONDS})
+        paths_of(read_bundle(options.bundle).manifest, local=options.local_ms is not None)
         with tempfile.TemporaryDirectory() as folder:
             traces = _slower(options, Path(folder))
             agreed = [_compare(options, every, traces) for every in options.loads]
@@ -95,9 +110,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _slower(options: argparse.Namespace, folder: Path) -> Path:
     """Write the traces with lower rates into a folder, and return it."""
+    read_traces(options.traces)  # which finds what is wrong with them
     files = sorted(options.traces.glob("*.csv")) if options.traces.is_dir() else [options.traces]
     for file in files:
-        heading, *rows = file.read_text().split()
+        heading, *rows = filter(None, file.read_text().splitlines())
         pairs = (row.split(",") for row in rows)
         lines = [heading, *(f"{seconds},{float(rate) / options.slower_links}" for seconds, rate in pairs)]
         (folder / file.name).write_text("\n".join(lines) + "\n")
@@ -121,17 +137,14 @@ def _compare(options: argparse.Namespace, every: float, traces: Path) -> bool:
         ),
         read_traces(traces),
         _paths(options),
-        Times(
-            measured["head_ms"] / 1e3,
-            None if measured["local_ms"] is None else measured["local_ms"] / 1e3,
-            measured["tail_ms"] / 1e3,
-            measured["more_ms"] / 1e3,
-        ),
+        Times(*(None if (ms := measured[name]) is None else ms / 1e3 for name in TIMES)),  # pyright: ignore
         servers=1,
     )
     print(f"{options.devices} devices, an image every {every:g} s each, {options.seconds:g} s, deadline ", end="")
     print(f"{options.deadline_ms:g} ms; load average before {load:.1f}, idle processors {100 * spare:.0f} %")
     print(", ".join(f"{name} {_shown(value)}" for name, value in measured.items()))
+    if measured["late_ms"] > TOO_LATE_MS:
+        print("the machine was too busy: images were taken late, and what follows says little of the simulation")
     return print_comparison(real, simulated)
 
 
@@ -212,7 +225,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 def _alone(options: argparse.Namespace, address: str) -> dict[str, Any]:
     """Return medians of one client: what a call takes beside link, queue, decoder and tail; and the local network."""
-    images = _images(options)
+    images = read_images(options.images)
     with ProcessLink() as link:
         link.shape(FAST_MBIT, 0)
         host, port = link.through(int(address.rpartition(":")[2]))
@@ -221,10 +234,6 @@ def _alone(options: argparse.Namespace, address: str) -> dict[str, Any]:
             locally = 0 if options.local_ms is None else CALLS
             runs = [client.infer_local(images[number % len(images)]).timings.total for number in range(locally)]
     return {"call_ms": statistics.median(calls), "local_ms": statistics.median(runs) if runs else None}
-
-
-def _images(options: argparse.Namespace) -> list[np.ndarray]:
-    return read_images(options.images)
 
 
 def _failed(address: str) -> int:
@@ -238,6 +247,10 @@ def _measured(options: argparse.Namespace, found: Sequence[dict], batches: Seque
     """Return the means of what was measured in the run: times in ms, and bytes by path."""
     answers = [answer for device in found for answer in device["answers"] if answer["path"] is not None]
     remote = [answer for answer in answers if answer["path"] != LOCAL]
+    if not remote or not batches:
+        raise UserError(
+            "the server answered no image: give --loads, --deadline-ms or --slower-links that leave it time"
+        )
     decode = statistics.fmean(answer["decode"] for answer in remote)
     sizes = sorted({batch.images for batch in batches})
     more, one = np.polyfit([batch.images - 1 for batch in batches], [1e3 * batch.seconds for batch in batches], 1)
@@ -260,7 +273,9 @@ def _paths(options: argparse.Namespace) -> list[PredictionPath]:
     """Return the bundle's paths with the payloads that the images have."""
     bundle = read_bundle(options.bundle)
     head = DeviceHead(Interpreter(bundle.path(bundle.manifest.head_file("litert").file)), bundle)
-    latents = [head.quantise(head.run(preprocess(image, bundle.manifest.image))) for image in _images(options)]
+    latents = [
+        head.quantise(head.run(preprocess(image, bundle.manifest.image))) for image in read_images(options.images)
+    ]
 
     def measured(path: PredictionPath) -> PredictionPath:
         if path.work == LOCAL:
