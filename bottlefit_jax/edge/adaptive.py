@@ -16,6 +16,7 @@ from bottlefit_jax.edge.channel import Answer, Deadline
 from bottlefit_jax.edge.connection import Connection
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.link_model import PING_EVERY
+from bottlefit_jax.edge.options import IN_FLIGHT
 from bottlefit_jax.edge.outstanding import Outstanding, Request
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import Choice, Policy, linger
@@ -90,7 +91,6 @@ class Adaptive:
         local: Callable[[np.ndarray], np.ndarray] | None,
         *,
         example: np.ndarray,
-        in_flight: int,
     ):
         """Run head and local network a few times, and send nothing yet.
 
@@ -100,12 +100,11 @@ class Adaptive:
             connection: to the server.
             local: pixels -> probabilities [classes], the whole network on this device.
             example: uint8 pixels of the head's size.
-            in_flight: requests without an answer, at most, those included whose deadline is over.
         """
         self.policy, self._head, self._connection, self._local = policy, head, connection, local
         self._local_path = next((path for path in policy.paths if path.work == LOCAL), None)
         self._cheapest = min((path for path in policy.paths if path.work == HEAD), key=lambda path: path.bytes_mean)
-        self._outstanding = Outstanding(connection.infer, most=in_flight)
+        self._outstanding = Outstanding(connection.infer, most=IN_FLIGHT)
         self._lock = threading.RLock()  # of all that is known: the policy, and the two lines around this one
         self._due: dict[int, float] = {}  # deadlines of requests without an answer, by ticket
         self._overhead = OVERHEAD
@@ -120,6 +119,10 @@ class Adaptive:
             self._encode(example, self._cheapest)
             if local is not None:
                 self._start_local(example).result()
+
+    def allow(self, in_flight: int) -> None:
+        """Let so many requests have no answer, or IN_FLIGHT if that is more, those included whose deadline is over."""
+        self._outstanding.most = max(in_flight, IN_FLIGHT)
 
     def begin(self, pixels: np.ndarray, deadline: Deadline) -> Begun:
         """Choose a path for an image, and send it or run the local network.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.edge import flags
-from bottlefit_jax.edge.options import ClassifyOptions
+from bottlefit_jax.edge.options import IN_FLIGHT, MAX_IN_FLIGHT, ClassifyOptions
 from bottlefit_jax.edge.path import LOCAL
 from bottlefit_jax.edge.policy import FIXED
 from bottlefit_jax.edge.runtimes import AUTO
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 40  # the widest column of labels; a longer label moves the rest of its line
 INT32_MAX = 2**31 - 1
 CONNECT_SECONDS = 2.0  # for a server to answer at the start
+ONLY_CAMERA = ("frames", "in_flight", "camera_size", "camera_rate", "health")
 # flag -> smallest and largest value
 LIMITS = {
     "deadline_ms": (1, 3_600_000),
     "threads": (1, 1024),
     "top": (1, INT32_MAX),
     "frames": (1, INT32_MAX),
+    "in_flight": (1, MAX_IN_FLIGHT),
     "tail_version": (1, INT32_MAX),
     "camera_rate": (0.01, 1000),
     "bytes_per_second": (1, 1e12),
@@ -77,6 +79,12 @@ def _add_images(parser: Parser) -> None:
         "GStreamer pipeline that ends in appsink (default: none, images are needed)",
     )
     add("--frames", type=int, metavar="N", help="with --camera: stop after N frames (default: until Ctrl-C)")
+    add(
+        "--in-flight",
+        type=int,
+        metavar="N",
+        help=f"with --camera: frames that are on their way to the server at once, at most (default: {IN_FLIGHT})",
+    )
     add(
         "--camera-size",
         type=_size,
@@ -151,14 +159,28 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     args = make_parser(description).parse_args(argv)
     check_providers(args.providers, "--providers")
     _resolve_policy(args)
+    _check(args)
+    args.in_flight = args.in_flight or IN_FLIGHT
+    return ClassifyOptions(**vars(args))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Check what is classified, and the ranges of numbers.
+
+    Raises:
+        UserError: a flag is out of range, or does not go with another.
+    """
     if bool(args.images) == (args.camera is not None):
         raise UserError("give images or folders, or --camera 0")
+    if args.camera is None:
+        for name in ONLY_CAMERA:
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} goes with --camera SOURCE only")
     for name, (smallest, largest) in LIMITS.items():
         value = getattr(args, name)
         if value is not None and not smallest <= value <= largest:  # NaN is not
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {value} is out of range: give {smallest:,} to {largest:,}")
-    return ClassifyOptions(**vars(args))
 
 
 def _resolve_policy(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from bottlefit_jax.edge.connection import Connection, logger
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.newest import Frame, in_turn, newest
+from bottlefit_jax.edge.options import IN_FLIGHT, MAX_IN_FLIGHT
 from bottlefit_jax.edge.path import paths_of
 from bottlefit_jax.edge.policy import FIXED, Policy
 from bottlefit_jax.edge.prediction import Prediction, Route
@@ -36,7 +37,6 @@ __all__ = ["EdgeClient", "ImageError", "ProtocolError", "Unavailable"]
 
 MAX_DEADLINE_MS, MAX_THREADS = 3_600_000, 1024
 TOP = 5  # classes of a prediction
-IN_FLIGHT, MAX_IN_FLIGHT = 8, 64  # images of a stream that are on their way at once
 
 
 class EdgeClient:
@@ -208,8 +208,8 @@ class EdgeClient:
 
         Args:
             images: each as in `infer`; the iterator is closed at the end.
-            in_flight: images that were begun and are not yet yielded, at most. With policy "auto" never more than 8
-                requests have no answer yet.
+            in_flight: images that were begun and are not yet yielded, at most. With policy "auto" no more requests, or
+                8, have no answer yet, those included whose deadline is over.
             drop: the images come by themselves, as a camera's: take the newest, and drop those that there is no time
                 for.
 
@@ -224,6 +224,7 @@ class EdgeClient:
             return classify(frames, self._begin_local, in_flight=1)
         if self._adaptive is not None:
             self._adaptive.policy.paced = drop
+            self._adaptive.allow(in_flight)
             return classify(frames, lambda frame: self._begin(frame.image, frame.since), in_flight=in_flight)
         return classify_sent(
             frames,
@@ -294,7 +295,6 @@ class EdgeClient:
             self._connection,
             None if network is None else lambda pixels: softmax(network.run(pixels)),
             example=np.zeros((height, width, 3), np.uint8),
-            in_flight=IN_FLIGHT,
         )
         if (reason := adaptive.hopeless(self._deadline_seconds)) is not None:
             logger.warning("%s: no image will be answered in time", reason)

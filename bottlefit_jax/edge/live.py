@@ -57,8 +57,9 @@ def run(client: "EdgeClient", options: "ClassifyOptions") -> int:
     signals: list[int] = []
     images = itertools.takewhile(lambda _: not signals, frames)  # what has begun is still answered
     failed = False
+    results = client.stream(images, in_flight=options.in_flight, drop=not is_file)
     with interrupt.asked(signals.append):
-        for result in itertools.islice(client.stream(images, drop=not is_file), options.frames):
+        for result in itertools.islice(results, options.frames):
             failed = failed or result.error is not None
             output.add(result)
             if health is not None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+IN_FLIGHT, MAX_IN_FLIGHT = 8, 64  # images of a stream that are on their way at once
+
 
 @dataclass(frozen=True)
 class ClassifyOptions:
@@ -15,6 +17,7 @@ class ClassifyOptions:
         images: files and folders; empty with a camera.
         camera: its source, as `camera.frames` takes it; None for `images`.
         frames: of the camera; None until Ctrl-C.
+        in_flight: frames that are on their way at once, at most.
         camera_size, camera_rate: (width, height) of its frames in pixels, and frames a second; None: its own.
         device_id: that the JSON objects of a camera's frames name.
         wait: wait for a server that does not answer at the start, however long.
@@ -40,6 +43,7 @@ class ClassifyOptions:
     images: Sequence[Path] = ()
     camera: str | None = None
     frames: int | None = None
+    in_flight: int = IN_FLIGHT
     camera_size: tuple[int, int] | None = None
     camera_rate: float | None = None
     device_id: str = field(default_factory=socket.gethostname)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from bottlefit_jax.edge.call_plan import Encoded
 from bottlefit_jax.edge.channel import Answer, Deadline
+from bottlefit_jax.edge.options import MAX_IN_FLIGHT
 
 
 @dataclass(eq=False)
@@ -46,6 +47,9 @@ class Outstanding:
     """Sends requests, at most so many at a time, and remembers those that have ended.
 
     `wait` is for any thread; everything else for one at a time.
+
+    Attributes:
+        most: requests without an answer; MAX_IN_FLIGHT or fewer.
     """
 
     def __init__(self, infer: Callable[[Encoded, Deadline], Answer], *, most: int = 1):
@@ -53,10 +57,10 @@ class Outstanding:
 
         Args:
             infer: sends an image and waits for its answer; called in threads, `most` at a time.
-            most: requests without an answer.
+            most: the attribute.
         """
-        self._infer, self._most = infer, most
-        self._threads = ThreadPoolExecutor(most, "bottlefit-request")
+        self._infer, self.most = infer, most
+        self._threads = ThreadPoolExecutor(MAX_IN_FLIGHT, "bottlefit-request")
         self._changed = threading.Condition()
         self._ended: collections.deque[Request] = collections.deque()
         self._deadlines: dict[Request, Deadline] = {}  # of those that `ended` has not returned
@@ -64,7 +68,7 @@ class Outstanding:
     @property
     def is_full(self) -> bool:
         """Whether nothing more can be sent before a request ends. `ended` says which have."""
-        return len(self._deadlines) >= self._most
+        return len(self._deadlines) >= self.most
 
     def send(self, image: Encoded, deadline: Deadline, ticket: int) -> Request:
         """Send an image.

@@ -159,7 +159,7 @@ class Tail(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 def serve(tail, *, port=0, credentials=None):
     """Starts serving on the loopback; returns the gRPC server and its port."""
-    server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(tail, server)
     address = f"127.0.0.1:{port}"
     if credentials is None:

@@ -259,6 +259,13 @@ def test_invalid_arguments_are_one_line_and_code_2(bundle, server, tail, image_f
     assert "--deadline-ms nan is out of range" in refused(capsys, *given, image_file, "--deadline-ms", "nan")
     assert "--deadline-ms 1e+300 is out of range" in refused(capsys, *given, image_file, "--deadline-ms", "1e300")
     assert "--frames 100000000000000000000 is out" in refused(capsys, *given, "--camera", "0", "--frames", 10**20)
+    for number in (0, 65, -1):
+        error = refused(capsys, *given, "--camera", "0", "--in-flight", number)
+        assert f"--in-flight {number} is out of range: give 1 to 64" in error
+    assert "invalid int value: '8.5'" in refused(capsys, *given, "--camera", "0", "--in-flight", "8.5")
+    values = {"--in-flight": 4, "--frames": 9, "--camera-rate": 5, "--camera-size": "8x8", "--health": "health.json"}
+    for flag, value in values.items():
+        assert f"{flag} goes with --camera SOURCE only" in refused(capsys, *given, image_file, flag, value)
     assert "invalid int value: 'x'; --help lists the flags" in refused(capsys, *given, image_file, "--threads", "x")
     assert "no file or folder" in refused(capsys, *given, tmp_path / "none.png")
     assert "is not a bundle" in refused(capsys, "--bundle", tmp_path, "--server", server, image_file)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -34,6 +35,37 @@ def test_the_camera_gives_as_many_frames_as_asked_for(bundle, server, image, cap
     assert before <= first["taken"] <= second["taken"] <= time.time()
     assert {line["device"] for line in lines} == {"door 3"}
     assert {line["route"]["path"] for line in lines} == {"raw"}
+
+
+@pytest.mark.parametrize(("flags", "most"), [((), 8), (("--in-flight", "2"), 2)])
+def test_so_many_frames_of_a_video_are_on_their_way_at_once_and_no_more(
+    bundle, server, tail, image, flags, most, capsys, monkeypatch, tmp_path
+):
+    """The source is asked for the next frame only when one of those before has its answer."""
+    video = tmp_path / "video.mp4"
+    video.touch()
+    taken, answered = [], []
+
+    def frames(source, mode=None):
+        for number in range(12):
+            while number < most and len(tail.requests) < number:  # the first ones are there before any is answered
+                time.sleep(0.01)
+            taken.append(number - len(answered))
+            if number == most - 1:
+                threading.Timer(0.2, tail.gate.set).start()
+            yield image
+
+    def alter(response):
+        answered.append(1)
+        return response
+
+    tail.alter = alter
+    tail.gate.clear()
+    monkeypatch.setattr("bottlefit_jax.edge.camera.frames", frames)
+    command = ["--bundle", str(bundle), "--server", server, "--camera", str(video), "--deadline-ms", "60000"]
+    assert main([*command, *flags]) == 0
+    assert max(taken) == most - 1
+    assert len(capsys.readouterr().out.splitlines()) == 12
 
 
 def test_a_missing_camera_is_one_line(bundle, server, capsys, monkeypatch):

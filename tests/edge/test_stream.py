@@ -141,6 +141,23 @@ def test_the_policy_has_several_images_on_their_way_too(rated, server, taker, im
             assert result.prediction.index == latent_of(image).sum() % 10
 
 
+def test_the_policy_has_as_many_requests_on_their_way_as_asked_for(rated, server, taker, images):
+    """Beyond the 8 that it may have by default."""
+    with EdgeClient(rated, server, policy="auto", deadline_ms=60_000) as client:
+        client.infer(images[0])
+        taker.gate.clear()
+        taker.requests.clear()
+        results = client.stream(itertools.islice(itertools.cycle(images), 12), in_flight=10)
+        found = []
+        reading = threading.Thread(target=lambda: found.extend(results))
+        reading.start()
+        while len(taker.requests) < 10:
+            time.sleep(0.01)
+        taker.gate.set()
+        reading.join()
+    assert [result.error for result in found] == [None] * 12
+
+
 def test_the_local_network_answers_those_images_of_a_stream_that_the_server_does_not(
     rated, server, taker, images, deadlines
 ):
