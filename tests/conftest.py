@@ -60,7 +60,25 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory):
+def once(tmp_path_factory):
+    """Call it with a name and what makes something at a path: the path, made once for all workers of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def path_of(name, make):
+        path = folder / name
+        with (folder / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not path.exists():
+                make(path)
+        return path
+
+    return path_of
+
+
+@pytest.fixture(scope="session")
+def demo(once):
     """Call it with flags: what the demo's command did with them, once for all workers of pytest-xdist.
 
     `workdir` is to be left as it is; `code`, `out` and `err` are what the command ended with. A `whole` demo trains for
@@ -68,20 +86,15 @@ def demo(tmp_path_factory):
     """
     from tests.test_main import run
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-
     def train(*flags, whole=False):
-        workdir = folder / f"demo-{hashlib.sha256(repr((flags, whole)).encode()).hexdigest()[:16]}"
         environment = {"XLA_FLAGS": ""} if whole else {}
-        answer = workdir.with_suffix(".json")
-        with workdir.with_suffix(".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not answer.exists():
-                answer.write_text(json.dumps(run(*flags, f"--workdir={workdir}", **environment)))
+
+        def make(answer):
+            answer.write_text(json.dumps(run(*flags, f"--workdir={answer.with_suffix('')}", **environment)))
+
+        answer = once(f"demo-{hashlib.sha256(repr((flags, whole)).encode()).hexdigest()[:16]}.json", make)
         code, out, err = json.loads(answer.read_text())
-        return SimpleNamespace(workdir=workdir, code=code, out=out, err=err)
+        return SimpleNamespace(workdir=answer.with_suffix(""), code=code, out=out, err=err)
 
     return train
 

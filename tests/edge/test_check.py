@@ -11,18 +11,10 @@ from bottlefit_jax.bundle import read_bundle, write_manifest
 from bottlefit_jax.bundle.golden import read_golden, write_golden
 from bottlefit_jax.edge import check
 from bottlefit_jax.errors import UserError
-from export import ExportOptions, export_bundle
 from tests.edge.server import Tail, serve
-from tests.export.finished_run import workdir
+from tests.export.finished_run import exported, workdir
 
-__all__ = ["workdir"]  # a fixture
-
-
-@pytest.fixture(scope="module", params=["float32", "int8"])
-def exported(request, workdir, tmp_path_factory):
-    output = tmp_path_factory.mktemp("bundles") / "digits"
-    options = ExportOptions(workdir, output, head=request.param, local=True, images=20, calibration=20)
-    return export_bundle(options).bundle.folder
+__all__ = ["exported", "workdir"]  # fixtures
 
 
 def changed(folder, target, **changes):

@@ -12,6 +12,7 @@ from bottlefit_jax import models
 from bottlefit_jax.training.checkpoint import save_variables
 from bottlefit_jax.training.network_meta import NetworkMeta
 from bottlefit_jax.training.sharding import to_host
+from export import ExportOptions, export_bundle
 from export.student import read_student
 from tests.test_main import ROOT
 
@@ -26,6 +27,16 @@ def workdir(tmp_path_factory):
 def patch_workdir(tmp_path_factory):
     """The same with the design `patch`."""
     return write_run(tmp_path_factory.mktemp("runs") / "patch", design="patch")
+
+
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def exported(request, workdir, once):
+    """The folder of a bundle of `workdir`; tests do not change it."""
+
+    def export(output):
+        export_bundle(ExportOptions(workdir, output, head=request.param, local=True, images=20, calibration=20))
+
+    return once(f"digits-{request.param}", export)
 
 
 def write_run(workdir, **bottleneck):
