@@ -61,16 +61,18 @@ class Meter:
         """Count what a call sends, from any thread. The counters are complete after the block."""
         with self._lock:
             self._begun, self._running = self._begun + 1, self._running + 1
-            number, alone, span = self._begun, self._running == 1, Span(self.sent())
+            number, alone = self._begun, self._running == 1
+            span = Span(self.sent() if alone else None)
         try:
             yield span
             with self._lock:
+                if not alone or self._begun != number:
+                    span.before = None
+                    return
                 span.after = self.sent()
                 if span.after is None:  # gRPC has reconnected
                     self.find()
                     span.after = self.sent()
-                if not alone or self._begun != number:
-                    span.before = span.after = None
         finally:
             with self._lock:
                 self._running -= 1
