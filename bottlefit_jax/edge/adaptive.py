@@ -105,7 +105,7 @@ class Adaptive:
         self._local_path = next((path for path in policy.paths if path.work == LOCAL), None)
         self._cheapest = min((path for path in policy.paths if path.work == HEAD), key=lambda path: path.bytes_mean)
         self._outstanding = Outstanding(connection.infer, most=IN_FLIGHT)
-        self._lock = threading.RLock()  # of all that is known: the policy, and the two lines around this one
+        self._lock = threading.Lock()  # of all that is known: the policy, and the two lines around this one
         self._due: dict[int, float] = {}  # deadlines of requests without an answer, by ticket
         self._overhead = OVERHEAD
         self._latent: np.ndarray | None = None  # of the last image that had one
