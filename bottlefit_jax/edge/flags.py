@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bottlefit_jax.cli.command import Parser
+from bottlefit_jax.cli.flags import add_providers
 
 DEVICE, SERVER, SECURITY, OUTPUT = "the device", "the server", "security", "output"  # titles of groups of flags
 
@@ -28,13 +29,7 @@ def add_runtime(parser: Parser) -> None:
         default=AUTO,
         help="what runs the head; auto: the first that is installed and that the bundle has a head for",
     )
-    add(
-        "--providers",
-        type=lambda text: tuple(text.split(",")),
-        default=(),
-        metavar="NAME,...",
-        help="what ONNX Runtime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
-    )
+    add_providers(add)
     add("--threads", type=int, default=1, metavar="N", help="threads that the head may use")
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from bottlefit_jax.cli import command
 from bottlefit_jax.cli.command import Parser, print_error
+from bottlefit_jax.cli.flags import add_providers
 from bottlefit_jax.errors import BottleFitError
 
 if TYPE_CHECKING:
@@ -131,13 +132,7 @@ def _add_computing(parser: Parser, default: "ServerOptions") -> None:
         metavar="N",
         help="threads that run one batch (default: all cores)",
     )
-    add(
-        "--providers",
-        type=lambda text: tuple(text.split(",")),
-        default=default.providers,
-        metavar="NAME,...",
-        help="what ONNX Runtime computes with: some of tensorrt, cuda, cpu (default: the fastest that is installed)",
-    )
+    add_providers(add)
     add("--max-batch", type=int, default=default.max_batch, metavar="N", help="most images that are run at once")
     add(
         "--batch-delay-ms",

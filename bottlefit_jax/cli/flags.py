@@ -1,0 +1,18 @@
+"""Flags that commands of different rooms have."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bottlefit_jax.onnx_session import PROVIDERS
+
+
+def add_providers(add: Callable[..., Any]) -> None:
+    """Add --providers by `Parser.group`'s function; `onnx_session.check_providers` checks its value."""
+    names = ", ".join(PROVIDERS)
+    add(
+        "--providers",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="NAME,...",
+        help=f"what ONNX Runtime computes with: some of {names} (default: the fastest that is installed)",
+    )
