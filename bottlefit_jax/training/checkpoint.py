@@ -21,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from bottlefit_jax.errors import UserError, is_disk_full
+from bottlefit_jax.errors import UserError, first_line, is_disk_full
 from bottlefit_jax.training.network_meta import FORMAT, NetworkMeta
 from bottlefit_jax.training.sharding import to_host
 
@@ -146,8 +146,7 @@ class StageCheckpoints:
 
     def _move_aside(self, step: int, error: Exception) -> None:
         path = self.folder / str(step)
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        log.warning("skipped the damaged checkpoint %s: %s", path, reason)
+        log.warning("skipped the damaged checkpoint %s: %s", path, first_line(error))
         if jax.process_index() == 0:
             target = path.with_name(f"{step}.damaged")
             shutil.rmtree(target, ignore_errors=True)
@@ -199,8 +198,7 @@ def load_variables(folder: Path) -> tuple[Any, NetworkMeta]:
             )
         variables, description = restored["variables"], restored["meta"]
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{folder} does not hold a whole network: {reason}") from error
+        raise UserError(f"{folder} does not hold a whole network: {first_line(error)}") from error
     meta = NetworkMeta.from_json(description, folder)
     if digest(variables) != meta.digest:
         raise UserError(f"{folder} is damaged: its arrays differ from those that were saved")

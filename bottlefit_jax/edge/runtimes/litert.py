@@ -12,7 +12,7 @@ import numpy as np
 
 from bottlefit_jax.cli.silence import silenced
 from bottlefit_jax.edge.runtimes.pixels import check_pixels
-from bottlefit_jax.errors import UserError
+from bottlefit_jax.errors import UserError, first_line
 
 PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")  # the first that is installed is used
 
@@ -45,8 +45,7 @@ class Interpreter:
                 self._interpreter = interpreter_class(model_content=content, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"{name} is not a LiteRT model that this machine can run: {reason}") from error
+            raise UserError(f"{name} is not a LiteRT model that this machine can run: {first_line(error)}") from error
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(f"{name} has {len(inputs)} inputs and {len(outputs)} outputs; a head has one of each")
