@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottlefit_jax.cli import command
+from bottlefit_jax.edge.options import SECURITY, Security
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,15 +43,13 @@ DEADLINE_MS = 10_000
 
 
 @dataclass(frozen=True)
-class CheckOptions:
-    """What to check.
+class CheckOptions(Security):
+    """What to check; the security is that of `server`.
 
     Attributes:
         bundle: the folder.
         server: HOST:PORT; None asks no server.
         runtime, providers, threads: of the head, as EdgeClient takes them.
-        tls, tls_ca, tls_cert, tls_key: likewise, of the server.
-        token_file: holds the bearer token.
     """
 
     bundle: Path
@@ -58,11 +57,6 @@ class CheckOptions:
     runtime: str = "auto"
     providers: tuple[str, ...] = ()
     threads: int = 1
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    token_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ def parse(argv: Sequence[str]) -> tuple[CheckOptions, bool]:
 
     args = vars(make_parser().parse_args(argv))
     check_providers(args["providers"], "--providers")
-    given = [name for name in ("tls", "tls_ca", "tls_cert", "tls_key", "token_file") if args[name]]
+    given = [name for name in SECURITY if args[name]]
     if given and args["server"] is None:
         raise UserError(f"--{given[0].replace('_', '-')} goes with --server HOST:PORT only")
     as_json = args.pop("json")
@@ -220,18 +214,13 @@ def _server(golden: "Golden", options: CheckOptions, server: str) -> Finding:
 
     from bottlefit_jax.bundle import RAW
     from bottlefit_jax.edge.client import EdgeClient
-    from bottlefit_jax.protocol.authorization import read_token
     from bottlefit_jax.protocol.response import softmax
 
     client = EdgeClient(
         options.bundle,
         server,
         deadline_ms=DEADLINE_MS,
-        tls=options.tls,
-        tls_ca=options.tls_ca,
-        tls_cert=options.tls_cert,
-        tls_key=options.tls_key,
-        token=None if options.token_file is None else read_token(options.token_file),
+        **options.for_client(),
         rate=RAW,
         full=True,
         runtime=options.runtime,

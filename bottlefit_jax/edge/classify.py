@@ -17,7 +17,6 @@ from bottlefit_jax.edge.policy import FIXED
 from bottlefit_jax.edge.runtimes import AUTO
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.onnx_session import check_providers
-from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
     from bottlefit_jax.edge.client import EdgeClient
@@ -263,17 +262,12 @@ def _client(options: ClassifyOptions) -> "EdgeClient":
     """Return the client, with its models open."""
     from bottlefit_jax.edge.client import TOP, EdgeClient
 
-    token = None if options.token_file is None else read_token(options.token_file)
     client = EdgeClient(
         options.bundle,
         options.server,
         deadline_ms=options.deadline_ms,
         compress=options.compress,
-        tls=options.tls,
-        tls_ca=options.tls_ca,
-        tls_cert=options.tls_cert,
-        tls_key=options.tls_key,
-        token=token,
+        **options.for_client(),
         threads=options.threads,
         version=options.tail_version,
         rate=options.rate,

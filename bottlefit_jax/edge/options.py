@@ -2,15 +2,47 @@
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
+from bottlefit_jax.protocol.authorization import read_token
 
 IN_FLIGHT, MAX_IN_FLIGHT = 8, 64  # images of a stream that are on their way at once
 
 
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """How a connection to the server is secured.
+
+    Attributes:
+        tls, tls_ca, tls_cert, tls_key: as EdgeClient takes them.
+        token_file: holds the bearer token.
+    """
+
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+
+    def for_client(self) -> dict[str, Any]:
+        """Return what EdgeClient takes of it.
+
+        Raises:
+            UserError: the token's file cannot be read, or holds no token.
+        """
+        token = None if self.token_file is None else read_token(self.token_file)
+        files = {"tls_ca": self.tls_ca, "tls_cert": self.tls_cert, "tls_key": self.tls_key}
+        return {"tls": self.tls, **files, "token": token}
+
+
+SECURITY = tuple(each.name for each in fields(Security))
+
+
 @dataclass(frozen=True)
-class ClassifyOptions:
-    """What to classify, and where.
+class ClassifyOptions(Security):
+    """What to classify, and where; the security is that of `server`.
 
     Attributes:
         bundle: the folder.
@@ -32,8 +64,6 @@ class ClassifyOptions:
         rate: of the payloads, or "raw"; None is the manifest's default.
         deadline_ms: of an image, with retries.
         compress: compress requests by gRPC's gzip.
-        tls, tls_ca, tls_cert, tls_key: as EdgeClient takes them.
-        token_file: holds the bearer token.
         threads: that the head may use.
         runtime: what runs the head, as EdgeClient takes it.
         providers: of ONNX Runtime, likewise.
@@ -59,11 +89,6 @@ class ClassifyOptions:
     rate: str | None = None
     deadline_ms: float = 2000
     compress: bool = False
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    token_file: Path | None = None
     threads: int = 1
     runtime: str = "auto"
     providers: tuple[str, ...] = ()

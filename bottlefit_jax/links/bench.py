@@ -44,7 +44,6 @@ from bottlefit_jax.cli.command import print_error
 from bottlefit_jax.errors import BottleFitError
 from bottlefit_jax.links import flags
 from bottlefit_jax.links.options import BenchOptions, ReplayOptions
-from bottlefit_jax.protocol.authorization import read_token
 
 if TYPE_CHECKING:
     from bottlefit_jax.bundle import Manifest
@@ -164,12 +163,8 @@ def _measure(
             address,
             deadline_ms=options.deadline_ms,
             threads=cores(),
-            token=None if options.token_file is None else read_token(options.token_file),
-            tls=options.tls,
-            tls_ca=options.tls_ca,
-            tls_cert=options.tls_cert,
-            tls_key=options.tls_key,
             policy=FIXED,
+            **options.for_client(),
         )
         stack.enter_context(client)
         if options.server is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bottlefit_jax.cli.command import Parser
 from bottlefit_jax.edge.flags import add_security
+from bottlefit_jax.edge.options import SECURITY
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.links.energy import Watts
 from bottlefit_jax.links.link import check_shape
@@ -18,7 +19,6 @@ from bottlefit_jax.links.options import DELAYS, RATES, BenchOptions, ReplayOptio
 REPORT_FILES = ("bench.json", "bench.md", "frames.csv", "latency.png")
 WATTS = ("watts_compute", "watts_send", "watts_idle")
 SHAPING = ("rates", "delays", "shaper", *WATTS)  # for a link that is shaped here
-SECURITY = ("tls", "tls_ca", "tls_cert", "tls_key", "token_file")
 ONLY_TRACE = ("fps", "seconds", "without_local")
 NOT_TRACE = ("server", "jpeg_server", "rates", "count", "jpeg_quality", "device_slower", "shaper", *WATTS, *SECURITY)
 # flag -> smallest and largest value

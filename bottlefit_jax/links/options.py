@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bottlefit_jax.edge.options import Security
 from bottlefit_jax.links.energy import Watts
 
 RATES, DELAYS = (0.25, 1.0, 5.0, 20.0, 100.0), (5.0, 40.0)
 
 
 @dataclass(frozen=True)
-class BenchOptions:
-    """What to measure, and how.
+class BenchOptions(Security):
+    """What to measure, and how; the security is that of `server`.
 
     Attributes:
         bundle: the folder.
@@ -27,8 +28,6 @@ class BenchOptions:
         watts: of the device, for a model of the energy; None without.
         shaper: "netem" or "process"; None takes netem where it works.
         device_slower: how many times as long as this machine the device computes; 1 measures and models nothing.
-        tls, tls_ca, tls_cert, tls_key: for `server`, as EdgeClient takes them.
-        token_file: holds the bearer token for `server`.
     """
 
     bundle: Path
@@ -44,11 +43,6 @@ class BenchOptions:
     watts: Watts | None = None
     shaper: str | None = None
     device_slower: float = 1.0
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    token_file: Path | None = None
 
 
 @dataclass(frozen=True)
