@@ -18,25 +18,29 @@ from tests.test_main import ROOT
 
 
 @pytest.fixture(scope="session")
-def workdir(tmp_path_factory):
+def workdir(once):
     """A run on the digits; tests do not change it."""
-    return write_run(tmp_path_factory.mktemp("runs") / "digits")
+    return once("digits-run", write_run)
 
 
 @pytest.fixture(scope="session")
-def patch_workdir(tmp_path_factory):
+def patch_workdir(once):
     """The same with the design `patch`."""
-    return write_run(tmp_path_factory.mktemp("runs") / "patch", design="patch")
+    return once("patch-run", lambda folder: write_run(folder, design="patch"))
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
 def exported(request, workdir, once):
-    """The folder of a bundle of `workdir`; tests do not change it."""
+    """The folder of a bundle of `workdir` with a local file; tests do not change it."""
+    return exported_once(request.param, workdir, once)
 
-    def export(output):
-        export_bundle(ExportOptions(workdir, output, head=request.param, local=True, images=20, calibration=20))
 
-    return once(f"digits-{request.param}", export)
+def exported_once(head, workdir, once):
+    return once(f"digits-{head}", lambda folder: export_bundle(export_options(head, workdir, folder)))
+
+
+def export_options(head, workdir, folder):
+    return ExportOptions(workdir, folder, head=head, name="digits", local=True, images=60, calibration=20)
 
 
 def write_run(workdir, **bottleneck):

@@ -21,19 +21,17 @@ from export import ExportOptions, assemble, export_bundle
 from export.images import read_images
 from export.open_files import run_onnx, session_of
 from export.student import read_student
-from tests.export.finished_run import with_other_bottleneck, write_run
+from tests.export.finished_run import export_options, exported_once, with_other_bottleneck, write_run
 
 
 @pytest.fixture(scope="module")
-def exported(workdir, tmp_path_factory):
-    """A float32 bundle with a local file."""
-    output = tmp_path_factory.mktemp("bundles") / "digits"
-    return export_bundle(ExportOptions(workdir, output, head="float32", local=True, images=60, calibration=20))
+def exported(workdir, once):
+    """The folder of a float32 bundle."""
+    return exported_once("float32", workdir, once)
 
 
 def test_the_bundle_holds_the_files_of_its_manifest(exported, workdir):
-    folder = exported.bundle.folder
-    assert sorted(path.name for path in folder.iterdir()) == [
+    assert sorted(path.name for path in exported.iterdir()) == [
         "golden.npz",
         "head.onnx",
         "head.tflite",
@@ -45,10 +43,9 @@ def test_the_bundle_holds_the_files_of_its_manifest(exported, workdir):
         "tail.onnx",
         "tail.stablehlo",
     ]
-    assert read_bundle(folder) == exported.bundle
-    manifest = exported.bundle.manifest
+    manifest = read_bundle(exported).manifest
     assert (manifest.name, manifest.labels) == ("digits", tuple("0123456789"))
-    raw = json.loads((folder / "manifest.json").read_text())
+    raw = json.loads((exported / "manifest.json").read_text())
     assert raw["image"] == {"height": 32, "width": 32, "order": "RGB", "dtype": "uint8", "resize": 32}
     assert raw["latent"]["shape"] == [5, 5, 3]
     names = read_images(read_student(workdir), "train", limit=20).names
@@ -57,36 +54,35 @@ def test_the_bundle_holds_the_files_of_its_manifest(exported, workdir):
 
 
 def test_the_files_compute_what_the_network_computes(exported, workdir):
-    folder = exported.bundle.folder
-    parity = json.loads((folder / "parity.json").read_text())
-    assert parity == dataclasses.asdict(exported.parity)
+    parity = json.loads((exported / "parity.json").read_text())
     assert parity["images"] == 60
     assert parity["agreement_percent"] == 100
     assert max(file["largest_difference"] for file in parity["files"].values()) < 1e-4
     images = read_images(read_student(workdir), "val", limit=5)
-    latent = exported.bundle.manifest.latent
+    latent = read_bundle(exported).manifest.latent
     affine = Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
-    device, tail = Interpreter(folder / "head.tflite"), session_of(folder / "tail.onnx")
+    device, tail = Interpreter(exported / "head.tflite"), session_of(exported / "tail.onnx")
     sent = np.stack([quantize(device.run(image), affine) for image in images.images])
     logits, probabilities = run_onnx(tail, sent)
     np.testing.assert_allclose(probabilities, jax.nn.softmax(jnp.asarray(logits)), atol=1e-6)
-    local = Interpreter(folder / "local.tflite")
+    local = Interpreter(exported / "local.tflite")
     np.testing.assert_allclose(logits, [local.run(image) for image in images.images], atol=0.3)
-    restored = jax.export.deserialize(bytearray((folder / "tail.stablehlo").read_bytes()))
+    restored = jax.export.deserialize(bytearray((exported / "tail.stablehlo").read_bytes()))
     np.testing.assert_allclose(logits, restored.call(sent), atol=1e-4)
 
 
 def test_the_same_student_gives_the_same_bytes(exported, workdir, tmp_path):
-    options = ExportOptions(workdir, tmp_path / "again", head="float32", local=True, images=60, calibration=20)
-    again = export_bundle(options).bundle
+    again, bundle = export_bundle(export_options("float32", workdir, tmp_path / "again")), read_bundle(exported)
+    assert read_bundle(tmp_path / "again") == again.bundle
+    assert json.loads(again.bundle.path("parity.json").read_text()) == dataclasses.asdict(again.parity)
     for name in ("head.tflite", "head.onnx", "local.tflite", "tail.onnx", "tail.stablehlo", "rates.json"):
-        assert again.path(name).read_bytes() == exported.bundle.path(name).read_bytes(), name
-    assert again.manifest.head == exported.bundle.manifest.head
+        assert again.bundle.path(name).read_bytes() == bundle.path(name).read_bytes(), name
+    assert again.bundle.manifest.head == bundle.manifest.head
 
 
 def test_the_rates_of_a_bundle_are_what_it_sends(exported, workdir):
     """From the files alone: head, payload, tables, tail; the figures are those of manifest and parity."""
-    bundle = read_bundle(exported.bundle.folder)
+    bundle, parity = read_bundle(exported), json.loads((exported / "parity.json").read_text())
     rates, manifest = bundle.read_rates(), bundle.manifest
     assert rates is not None
     assert len(manifest.rates) >= 5
@@ -97,7 +93,7 @@ def test_the_rates_of_a_bundle_are_what_it_sends(exported, workdir):
     affine = Affine(np.float32(latent.scale), np.int32(latent.zero_point), np.float32(0))
     sent = [quantize(device.run(image), affine) for image in evaluation.images]
     tail = session_of(bundle.path(manifest.tail.onnx))
-    for entry, measured in zip(manifest.rates, exported.parity.rates, strict=True):
+    for entry, measured in zip(manifest.rates, parity["rates"], strict=True):
         payloads = [wire.encode(each, rates.get(entry.id)) for each in sent]
         assert entry.bytes_mean == np.mean([len(payload) for payload in payloads])
         received, problems = wire.decode_batch(payloads, rates)
@@ -108,34 +104,32 @@ def test_the_rates_of_a_bundle_are_what_it_sends(exported, workdir):
         top1 = 100 * np.mean(logits.argmax(1) == evaluation.labels)
         assert (entry.top1, measured["top1"]) == pytest.approx((top1, top1))
         assert (measured["id"], tuple(measured["steps"])) == (entry.id, entry.steps)
-    assert exported.parity.raw["bytes"] == 75
+    assert parity["raw"]["bytes"] == 75
     assert (bundle.folder / "rates.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_bundle_can_keep_the_rates_of_an_earlier_one(exported, workdir, tmp_path):
-    options = ExportOptions(
-        workdir, tmp_path / "x", head="float32", images=10, calibration=20, rates_from=exported.bundle.folder
-    )
-    again = export_bundle(options).bundle
-    assert again.path("rates.json").read_bytes() == exported.bundle.path("rates.json").read_bytes()
-    assert [rate.id for rate in again.manifest.rates] == [rate.id for rate in exported.bundle.manifest.rates]
+    options = ExportOptions(workdir, tmp_path / "x", head="float32", images=10, calibration=20, rates_from=exported)
+    again, bundle = export_bundle(options).bundle, read_bundle(exported)
+    assert again.path("rates.json").read_bytes() == bundle.path("rates.json").read_bytes()
+    assert [rate.id for rate in again.manifest.rates] == [rate.id for rate in bundle.manifest.rates]
     rates = again.read_rates()
     assert rates is not None
-    assert rates.key == exported.bundle.read_rates().key
+    assert rates.key == bundle.read_rates().key
 
 
 def test_no_file_has_a_path_of_the_machine_that_wrote_it(exported, workdir):
     package = Path(assemble.__file__).parents[1]
-    places = {str(place).encode() for place in (workdir, exported.bundle.folder, package, Path(sys.prefix))}
-    for path in exported.bundle.folder.iterdir():
+    places = {str(place).encode() for place in (workdir, exported, package, Path(sys.prefix))}
+    for path in exported.iterdir():
         data = path.read_bytes()
         assert not [place for place in places if place in data], path.name
         assert not re.search(rb"[\w./-]{4,}\.py", data), path.name
 
 
 @pytest.mark.parametrize(("design", "side"), [("patch", 5), ("dct", 4)])
-def test_a_student_of_our_designs_exports_like_any_other(tmp_path, design, side):
-    run_folder = write_run(tmp_path / "run", design=design)
+def test_a_student_of_our_designs_exports_like_any_other(tmp_path, once, design, side):
+    run_folder = once(f"{design}-run", lambda folder: write_run(folder, design=design))
     exported = export_bundle(
         ExportOptions(run_folder, tmp_path / "bundle", head="float32", local=True, images=40, calibration=20)
     )
