@@ -90,10 +90,10 @@ def caller(client: Any, bundle: Bundle, images: Images, number: int = 0) -> Call
 def device_request(bundle: Bundle, images: Images, seconds: float) -> tuple[bytes, int]:
     """Return the message that a device sends for the first image, and how many of its bytes are not the image."""
     if images.payloads is None:
-        content, maker = images.latents[0].tobytes(), RequestMaker(bundle.manifest, timeout=False)
+        content, maker = images.latents[0].tobytes(), RequestMaker(bundle.manifest)
     else:
         outputs = (Output(PROBABILITIES, min(TOP, bundle.manifest.model.num_classes)),)
-        content, maker = images.payloads[0], RequestMaker(bundle.manifest, payload=True, outputs=outputs, timeout=False)
+        content, maker = images.payloads[0], RequestMaker(bundle.manifest, payload=True, outputs=outputs)
     message = maker.request(content, "", seconds).SerializeToString()
     return message, len(message) - len(content)
 

@@ -255,7 +255,7 @@ class Adaptive:
     def _send(self, image: Encoded, deadline: Deadline) -> Request:
         payload = len(image.latent if image.payload is None else image.payload)
         ticket = self.policy.sent(payload + self._overhead, payload, time.monotonic())
-        return self._outstanding.send(image, Deadline(linger(deadline.seconds)), ticket)
+        return self._outstanding.send(image, Deadline(linger(deadline.seconds), useful=deadline), ticket)
 
     def _learn(self) -> None:
         """Tell the policy what has become of requests and pings."""
@@ -294,7 +294,7 @@ class Adaptive:
         """Send the last latent as cheaply as possible, where the policy wants to know whether the server is back."""
         if self._latent is not None and not self._outstanding.is_full and self.policy.probe(time.monotonic()):
             payload = self._head.encode(self._latent, self._cheapest.name)
-            self._send(Encoded(self._latent.tobytes(), payload), deadline)
+            self._send(Encoded(self._latent.tobytes(), payload), Deadline(deadline.seconds))
 
     def _unavailable(self, deadline: Deadline, reason: str = "") -> Unavailable:
         because = f": {reason}" if reason else ""

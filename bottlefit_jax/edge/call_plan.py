@@ -45,6 +45,7 @@ class CallPlan:
         payload: whether it sends payloads, and not raw latents.
         output: the one that has the scores.
         model: the name to ask for.
+        triton: whether the server needs to be told the deadline in the request, as it does not know gRPC's.
         requests: makes the messages.
     """
 
@@ -52,6 +53,7 @@ class CallPlan:
     payload: bool
     output: Output
     model: str
+    triton: bool
     requests: RequestMaker = field(compare=False, repr=False)
 
     @property
@@ -86,6 +88,5 @@ def make_plan(
     named: tuple[Output, ...] = ()  # an older server does not know them
     if capabilities.probabilities:
         named = (output, Output(IDENTITY)) if capabilities.identity else (output,)
-    timeout = capabilities.identity  # Triton: another server knows gRPC's deadline
-    requests = RequestMaker(manifest, model=model, payload=payload, outputs=named, timeout=timeout)
-    return CallPlan(version, payload, output, model, requests)
+    requests = RequestMaker(manifest, model=model, payload=payload, outputs=named)
+    return CallPlan(version, payload, output, model, capabilities.identity, requests)

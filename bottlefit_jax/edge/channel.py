@@ -1,5 +1,7 @@
 """One gRPC channel to the server, and what is known of the tail behind it."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -49,11 +51,18 @@ class Answer:
 
 
 class Deadline:
-    """A time that lies some seconds in the future, on the monotonic clock."""
+    """A time that lies some seconds in the future, on the monotonic clock.
 
-    def __init__(self, seconds: float, *, since: float | None = None):
-        """Begin now, or at an earlier time of the monotonic clock."""
+    Attributes:
+        seconds: from its beginning.
+        useful: until when an answer is of use, which the server is told: this deadline itself, or an earlier one where
+            a late answer is still waited for, to learn from it.
+    """
+
+    def __init__(self, seconds: float, *, since: float | None = None, useful: Deadline | None = None):
+        """Begin now, or at an earlier time of the monotonic clock; `useful` is the attribute, None for this one."""
         self.seconds, self._until = seconds, (time.monotonic() if since is None else since) + seconds
+        self.useful = self if useful is None else useful
 
     def end(self) -> None:
         """Let nothing be left."""
@@ -137,7 +146,8 @@ class ServerChannel:
         """
         plan = self.verify(deadline)
         content = plan.content(image)
-        request = plan.requests.request(content, plan.version, deadline.left())
+        told = deadline.useful.left() if plan.triton or deadline.useful is not deadline else None  # else gRPC tells it
+        request = plan.requests.request(content, plan.version, told)
         try:
             with self._while_open(), self._meter.span() as span:
                 start = time.perf_counter()

@@ -205,10 +205,11 @@ class Connection:
             except grpc.RpcError as error:
                 reason = self._reason_to_retry(error, deadline) or reason
             part = random.uniform(SHORTEST_PART * delay, delay)
-            seconds = pause(part, deadline.left(), deadline.seconds, self._last_seconds)
+            seconds = pause(part, deadline.useful.left(), deadline.useful.seconds, self._last_seconds)
             if seconds <= 0:
                 because = f": {reason}" if reason else ""
-                raise Unavailable(f"no answer from {self.server} within {1000 * deadline.seconds:.0f} ms{because}")
+                within = f"{1000 * deadline.useful.seconds:.0f} ms"
+                raise Unavailable(f"no answer from {self.server} within {within}{because}")
             time.sleep(seconds)
             delay = min(2 * delay, LONGEST_DELAY)
 

@@ -12,7 +12,7 @@ from bottlefit_jax.edge.attempts import FIRST_DELAY, LONGEST_DELAY, SHORTEST_PAR
 from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.link_model import PING_EVERY
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
-from bottlefit_jax.edge.policy import Choice, Policy, linger
+from bottlefit_jax.edge.policy import Choice, Policy
 from bottlefit_jax.links.virtual_server import Events, VirtualServer
 from bottlefit_jax.links.world import ANSWER_BYTES, PING_BYTES, PONG_BYTES, REQUEST_BYTES, Draw, Outcome, World
 
@@ -50,7 +50,7 @@ class Request:
         image, path: which one, and how it is sent.
         size: bytes of an attempt.
         ticket: as of `Image`.
-        began, deadline: of all attempts, seconds.
+        began: when the first attempt did.
         delay: before the next attempt, of which a part is waited, seconds.
     """
 
@@ -59,12 +59,12 @@ class Request:
     size: float
     ticket: int | None
     began: float
-    deadline: float
     delay: float = FIRST_DELAY
 
     def pause(self, now: float) -> float:
         """Return the seconds to wait before the next attempt; 0 or less where there is no time for one."""
-        return pause(MEAN_PART * self.delay, self.deadline - now, self.deadline - self.began)
+        deadline = self.image.deadline
+        return pause(MEAN_PART * self.delay, deadline - now, deadline - self.began)
 
 
 # the image, the time, the seconds to its deadline, and those until the local network could begin -> a path
@@ -222,21 +222,20 @@ class Simulation:
         """Send a payload, again where it is refused, and let the policy learn what comes of it."""
         payload, policy = image.draw.payload(path), self._policy
         size = payload + REQUEST_BYTES
-        if policy is None:
-            ticket, deadline = None, image.deadline
-        else:
-            ticket, deadline = policy.sent(size, payload, now), now + linger(self.world.deadline)
+        ticket = None if policy is None else policy.sent(size, payload, now)
+        if ticket is not None:
             self._unanswered.add(ticket)
-        self._attempt(Request(image, path, size, ticket, now, deadline), now)
+        self._attempt(Request(image, path, size, ticket, now), now)
         return ticket
 
     def _attempt(self, request: Request, now: float) -> None:
-        self._events.at(self._sent(request.size, now), partial(self._arrive, request))
+        left = max(request.image.deadline - now, 0.0)
+        self._events.at(self._sent(request.size, now), partial(self._arrive, request, left))
 
-    def _arrive(self, request: Request, now: float) -> None:
-        """Hand a request to the server."""
+    def _arrive(self, request: Request, left: float, now: float) -> None:
+        """Hand a request to the server, and the seconds that were left of the deadline when it was sent."""
         done = partial(self._leave, request)
-        self._server.submit(now, deadline=request.deadline, factor=request.image.draw.tail, done=done)
+        self._server.submit(now, deadline=now + left, factor=request.image.draw.tail, done=done)
 
     def _leave(self, request: Request, now: float, seconds: float | None) -> None:
         """Send the server's answer back, or its refusal."""

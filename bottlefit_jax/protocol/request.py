@@ -20,7 +20,6 @@ class RequestMaker:
         model: str | None = None,
         payload: bool = False,
         outputs: Sequence[Output] = (),
-        timeout: bool = True,
     ):
         """Make what the requests have in common.
 
@@ -29,10 +28,9 @@ class RequestMaker:
             model: the name to ask for; None is the manifest's.
             payload: whether an image is sent as a payload, and not as its raw latent.
             outputs: to ask for; none leaves it to the server, which gives the logits.
-            timeout: whether requests have the parameter TIMEOUT. Triton needs it; other servers take gRPC's deadline.
         """
         self._request = pb.ModelInferRequest(model_name=model or manifest.name, raw_input_contents=[b""])
-        self._payload, self._timeout = payload, timeout
+        self._payload = payload
         if payload:
             self._request.inputs.add(name=PAYLOAD, datatype="BYTES", shape=[1, 1])
         else:
@@ -43,18 +41,19 @@ class RequestMaker:
                 output.parameters[CLASSIFICATION].int64_param = classes
         self._request.parameters[HEAD].string_param = manifest.head.id[:ID_DIGITS]
 
-    def request(self, content: bytes, version: str, seconds: float) -> Any:
+    def request(self, content: bytes, version: str, seconds: float | None) -> Any:
         """Return the request for one image.
 
         Args:
             content: the payload, or the values of [h, w, c] uint8.
             version: of the model; empty for the newest.
-            seconds: that the server may take.
+            seconds: that the server may take, as the parameter TIMEOUT; None leaves it to gRPC's deadline, which Triton
+                does not know.
         """
         request = pb.ModelInferRequest()
         request.CopyFrom(self._request)
         request.raw_input_contents[0] = pack([content]) if self._payload else content
         request.model_version = version
-        if self._timeout:
+        if seconds is not None:
             request.parameters[TIMEOUT].int64_param = max(int(1e6 * seconds), 1)
         return request

@@ -8,9 +8,9 @@ The server's batcher and a simulation of servers ask it the same questions; time
     queue.ended(seconds, images)            # of that batch
 
 A request that finds the tail idle and the queue empty is run at once. Otherwise it waits for others, at most `delay`
-seconds from its arrival. The queue keeps a running average of the seconds that the tail takes for an image. With it a
-request is refused at once where the requests before it leave too little of its deadline, and dropped where it would end
-late. Without this, an overloaded tail would compute results that come too late.
+seconds from its arrival. The queue learns how long the tail takes for a batch (`BatchCost`). A request is refused at
+once where the requests before it leave too little of its deadline, and dropped where it would end late. Without this,
+an overloaded tail would compute results that come too late.
 """
 
 import math
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from bottlefit_jax.errors import Unavailable
+from bottlefit_jax.serve.batch_cost import BatchCost
 
-WEIGHT = 0.2  # of the last batch in the running average of seconds for an image
-SHARE = 0.7  # of a deadline that the queue and the tail may take; the rest is for errors of the average and the answer
+SHARE = 0.7  # of a deadline that the queue and the tail may take; the rest is for errors of the estimate and the answer
 LOOK_AGAIN = 0.01  # seconds between two searches of the queue for stale requests: each reads all of it
 
 
@@ -71,9 +71,9 @@ class BatchQueue(Generic[Request]):
         self._max_batch, self._delay, self._limit, self._expire = max_batch, delay, limit, expire
         self._queue: deque[Request] = deque()
         self._images = 0  # in the queue
-        self._image_seconds = 0.0  # running average; 0: not known yet
+        self._cost = BatchCost(max_batch)
         self._look_again = -math.inf
-        self._batch_ends: float | None = None  # by the average; None: the tail is idle
+        self._batch_ends: float | None = None  # as far as is known; None: the tail is idle
 
     def __len__(self) -> int:
         """Return the number of requests that wait."""
@@ -126,7 +126,7 @@ class BatchQueue(Generic[Request]):
         for _ in batch:
             self._queue.popleft()
         self._images -= images
-        self._batch_ends = now + images * self._image_seconds
+        self._batch_ends = now + self._cost.seconds(images)
         return batch, 0.0
 
     def ended(self, seconds: float | None, images: int) -> None:
@@ -137,8 +137,7 @@ class BatchQueue(Generic[Request]):
             images: of it.
         """
         if seconds is not None and images:
-            known, new = self._image_seconds, seconds / images
-            self._image_seconds = known + WEIGHT * (new - known) if known else new
+            self._cost.learn(seconds, images)
         self._batch_ends = None
 
     def drop_stale(self, now: float) -> None:
@@ -155,14 +154,14 @@ class BatchQueue(Generic[Request]):
     def _refusal(self, request: Request, now: float) -> str | None:
         """Return why a request is refused now; None where it is taken.
 
-        A request that is alone is taken whatever the average is. Otherwise one slow batch could refuse all that follow.
+        A request that is alone is taken whatever is known. Otherwise one slow batch could refuse all that follow.
         """
         if len(self._queue) >= self._limit:
             return f"{len(self._queue):,} requests wait"
         if self._batch_ends is None and not self._queue:
             return None
         running = 0.0 if self._batch_ends is None else max(self._batch_ends - now, 0.0)
-        needed, left = running + (self._images + request.count) * self._image_seconds, request.deadline - now
+        needed, left = running + self._cost.seconds(self._images + request.count), request.deadline - now
         if needed <= SHARE * left:
             return None
         return f"an answer would take {1e3 * needed:.0f} ms, of {1e3 * left:.0f} ms to the deadline"
@@ -178,13 +177,13 @@ class BatchQueue(Generic[Request]):
             images += request.count
             if request.deadline < deadline:
                 deadline = request.deadline
-            if images > self._max_batch or (batch and now + images * self._image_seconds > deadline):
+            if images > self._max_batch or (batch and now + self._cost.seconds(images) > deadline):
                 break
             batch.append(request)
         return batch
 
     def _is_stale(self, request: Request, now: float) -> bool:
-        ends = now if request.alone else now + request.count * self._image_seconds
+        ends = now if request.alone else now + self._cost.seconds(request.count)
         return request.deadline <= ends or request.cancelled()
 
 

@@ -110,6 +110,15 @@ def test_without_a_local_network_a_late_answer_is_an_error_at_the_deadline(rated
         assert client.infer(image).route.path in ("lossless", "coarse")
 
 
+def test_the_server_is_told_for_how_long_an_answer_is_of_use_and_has_longer(rated, server, taker, image, deadlines):
+    with EdgeClient(rated, server, policy="auto", local=True) as client:
+        deadlines[:] = [1.5]
+        client.infer(image)
+    told = taker.requests[-1].parameters["timeout"].int64_param / 1e6
+    assert 0 < told < 1.5
+    assert taker.times_left[-1] > told + 0.4  # 2 s: a late answer is still waited for
+
+
 def test_a_server_of_another_head_is_an_error_even_with_a_local_network(rated, server, taker, image):
     taker.head = "d" * 64
     with EdgeClient(rated, server, policy="auto", local=True) as client:
@@ -118,14 +127,15 @@ def test_a_server_of_another_head_is_an_error_even_with_a_local_network(rated, s
 
 def test_it_ends_at_once_while_a_request_is_on_its_way(rated, server, taker, image, deadlines):
     taker.gate.clear()
+    others = set(threading.enumerate())  # of tests before this one
     with EdgeClient(rated, server, policy="auto", local=True) as client:
         deadlines[:] = [1.0]
         client.infer(image)
         started = time.monotonic()
     assert time.monotonic() - started < 20
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - others:
         if thread.name.startswith("bottlefit-request"):
-            thread.join(10)
+            thread.join(30)
             assert not thread.is_alive()
 
 

@@ -39,6 +39,18 @@ def served(rate, seconds, *, count=40_000, **options):
     return sum(times) / count, server
 
 
+def test_a_server_with_too_much_to_do_still_answers_a_good_part_in_time():
+    times = Times(0.005, None, 0.06, 0.015)  # batches of 8 are 48 images a second
+    device = SimulateOptions("bundle", "trace", deadline_ms=400.0, seconds=60.0)
+    light, heavy = (
+        simulate_fleet(FleetOptions(32, every=every), device, [STEADY], PATHS, times, servers=1) for every in (4.0, 0.5)
+    )
+    assert light.images.percent_in_time > 99.9
+    assert light.refused < 0.01 * light.images.images
+    assert heavy.images.percent_in_time > 40  # where it computed what is late, 1 %
+    assert heavy.batch > 6
+
+
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_a_server_without_batches_is_the_queue_of_theory(load):
     """M/D/1: the mean wait is load * service / (2 (1 - load)), by Pollaczek and Khinchine."""

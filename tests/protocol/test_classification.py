@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bottlefit_jax.protocol import byte_tensors, classification
@@ -57,7 +57,7 @@ def test_any_bytes_are_so_many_elements_or_an_error(raw, count):
     assert byte_tensors.pack(items) == raw
 
 
-@settings(max_examples=50, deadline=None)  # texts from a pattern take long to make
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # texts from a pattern
 @given(
     st.lists(st.binary(max_size=30) | st.from_regex(r"[01]\.[0-9]{1,8}:[0-9]{1,4}(:.*)?").map(str.encode), max_size=4),
     st.integers(0, 4),

@@ -24,6 +24,7 @@ def test_a_request_keeps_its_values_while_the_next_one_is_made(tmp_path):
     assert (list(first.raw_input_contents), first.model_version) == ([b"first"], "3")
     assert (list(second.raw_input_contents), second.model_version) == ([b"second"], "")
     assert second.parameters["timeout"].int64_param == 1  # 0 would be no timeout
+    assert "timeout" not in maker.request(b"third", "", None).parameters
 
 
 def test_a_payload_goes_to_the_model_that_takes_it_and_names_the_outputs(tmp_path):

@@ -52,6 +52,20 @@ def test_others_wait_for_more_until_the_batch_is_full_or_their_time_is_over(queu
     assert first not in more
 
 
+def test_a_request_is_taken_where_a_large_batch_answers_it_in_time():
+    queue = BatchQueue(max_batch=8, delay=0.0, limit=100)
+    for count, seconds in [(1, 0.060), (4, 0.105), (1, 0.060), (8, 0.165)]:  # 45 ms, and 15 ms an image
+        put(queue, 0.0, count=count)
+        run(queue, 0.0, seconds)
+    put(queue, 1.0)
+    queue.take(1.0)
+    waiting = [put(queue, 1.0, deadline=1.4) for _ in range(8)]  # 60 ms that run, and 165 ms; by the image 540 ms
+    with pytest.raises(QueueFull, match="to the deadline"):
+        put(queue, 1.0, deadline=1.2)
+    queue.ended(0.060, 1)
+    assert queue.take(1.06) == (waiting, 0.0)
+
+
 def test_a_batch_that_nobody_waits_for_begins_when_it_is_asked_to(queue):
     put(queue, 0.0)
     queue.take(0.0)
