@@ -6,12 +6,17 @@ there, only a session shows.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.errors import UserError, first_line
+
+logger = logging.getLogger("bottlefit_jax.onnx_session")
 
 __all__ = ["PROVIDERS", "check_providers", "open_session", "providers_of"]
 
@@ -26,6 +31,8 @@ ENGINES = "~/.cache/bottlefit-jax/onnxruntime"  # TensorRT builds an engine at t
 
 def open_session(path: Path, *, threads: int, providers: Sequence[str] = ()) -> Any:
     """Load a graph. What the first of the providers cannot compute, the next one does, and at last the CPU.
+
+    Where no provider is named and an installed GPU's does not work here, a warning says so.
 
     Args:
         path: of the .onnx file.
@@ -51,14 +58,20 @@ def open_session(path: Path, *, threads: int, providers: Sequence[str] = ()) -> 
     # threads that spin between two layers take the cores from gRPC and from other tails; under load that cost 50 %
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; onnxruntime would print them as well
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[_with_options(name) for name in chosen])
-    except Exception as error:  # onnxruntime's errors have no common class below Exception
-        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
-    if missing := [name for name in providers if PROVIDERS[name] not in session.get_providers()]:
+    with _quiet(onnxruntime, not providers):
+        if PROVIDERS["cuda"] in chosen and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA's libraries where pip has put them
+        session = _opened(onnxruntime, path, options, chosen)
+    works = providers_of(session)
+    if missing := [name for name in providers if name not in works]:
         raise UserError(
             f"ONNX Runtime cannot use {missing[0]} on this machine: its libraries or its GPU are missing; "
-            f"without it there is {', '.join(providers_of(session))}"
+            f"without it there is {', '.join(works)}"
+        )
+    if PROVIDERS["cuda"] in chosen and works == ("cpu",):
+        logger.warning(
+            "warning: ONNX Runtime has the provider cuda and cannot use it here: the CPU computes; "
+            "--providers cuda shows what is missing"
         )
     return session
 
@@ -92,6 +105,31 @@ def _chosen(providers: Sequence[str], installed: Sequence[str]) -> list[str]:
         raise UserError(f"this ONNX Runtime has no provider {missing[0]}, only {known}: onnxruntime-gpu has the others")
     names = [PROVIDERS[name] for name in providers] or [name for name in PROVIDERS.values() if name in installed]
     return [*names, *([] if PROVIDERS["cpu"] in names else [PROVIDERS["cpu"]])]
+
+
+@contextlib.contextmanager
+def _quiet(runtime: Any, silent: bool) -> Iterator[None]:
+    """Keep what ONNX Runtime prints on standard output, where results go; `silent`: also what its own log says."""
+    if silent:
+        runtime.set_default_logger_severity(4)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        if silent:
+            runtime.set_default_logger_severity(2)  # its default; it does not say what was set
+
+
+def _opened(runtime: Any, path: Path, options: Any, providers: Sequence[str]) -> Any:
+    """Return a session with as many of the providers as it can be opened with."""
+    for first in range(len(providers)):
+        given = [_with_options(name) for name in providers[first:]]
+        try:
+            return runtime.InferenceSession(str(path), options, providers=given, enable_fallback=0)
+        except Exception as error:  # onnxruntime's errors have no common class below Exception
+            if first == len(providers) - 1:
+                raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
+    raise AssertionError("the CPU is always among them")
 
 
 def _with_options(provider: str) -> Any:

@@ -14,16 +14,21 @@ TENSORRT, CUDA, CPU = onnx_session.PROVIDERS.values()
 @pytest.fixture
 def runtime(monkeypatch, tmp_path):
     """An ONNX Runtime that has three providers, of which those in `works` work here; it notes what it was given."""
-    made = types.SimpleNamespace(installed=[TENSORRT, CUDA, CPU], works=[TENSORRT, CUDA, CPU], given=None)
+    made = types.SimpleNamespace(
+        installed=[TENSORRT, CUDA, CPU], works=[TENSORRT, CUDA, CPU], raises=[], given=None, severities=[], preloaded=0
+    )
 
     class Options:
         def add_session_config_entry(self, key, value):
             pass
 
     class Session:
-        def __init__(self, path, options, providers):
+        def __init__(self, path, options, providers, enable_fallback):
             made.given = providers
             names = [each if isinstance(each, str) else each[0] for each in providers]
+            print("EP Error")  # as the real one does
+            if names[0] in made.raises:
+                raise RuntimeError(f"no library of {names[0]}")
             self._used = [name for name in names if name in made.works]
 
         def get_providers(self):
@@ -32,6 +37,13 @@ def runtime(monkeypatch, tmp_path):
     module = types.ModuleType("onnxruntime")
     module.SessionOptions, module.InferenceSession = Options, Session
     module.get_available_providers = lambda: made.installed
+    module.set_default_logger_severity = made.severities.append
+
+    def preload_dlls():
+        made.preloaded += 1
+        print("Failed to load libcublas")
+
+    module.preload_dlls = preload_dlls
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     monkeypatch.setattr(onnx_session, "ENGINES", str(tmp_path / "engines"))
     return made
@@ -62,6 +74,31 @@ def test_what_is_installed_and_does_not_work_is_an_error_only_where_it_was_named
     assert opened() == ("cpu",)
     with pytest.raises(UserError, match=r"cannot use cuda on this machine: its libraries or its GPU are missing"):
         opened("cuda")
+
+
+def test_a_provider_without_its_libraries_is_left_out_and_nothing_is_printed(runtime, capfd):
+    runtime.raises = [TENSORRT]
+    assert opened() == ("cuda", "cpu")
+    assert runtime.severities == [4, 2]
+    assert runtime.preloaded == 1
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(UserError, match="cannot use tensorrt on this machine"):
+        opened("tensorrt")
+    assert runtime.severities == [4, 2]  # its own log says which library it is
+    runtime.raises = [TENSORRT, CUDA, CPU]
+    with pytest.raises(UserError, match=r"a.onnx cannot be loaded: no library of CPU"):
+        opened()
+
+
+def test_a_gpu_that_is_not_used_is_said_where_nothing_was_named(runtime, caplog):
+    runtime.works = [CPU]
+    assert opened() == ("cpu",)
+    assert "has the provider cuda and cannot use it here: the CPU computes" in caplog.text
+    caplog.clear()
+    assert opened("cpu") == ("cpu",)
+    runtime.works = [CUDA, CPU]
+    assert opened() == ("cuda", "cpu")
+    assert not caplog.text
 
 
 def test_what_is_not_installed_is_an_error_that_names_what_is(runtime):

@@ -162,7 +162,9 @@ def _head(bundle: "Bundle", golden: "Golden", runtime: str, options: CheckOption
     from bottlefit_jax.edge.runtimes import RUNTIMES, open_head
 
     entry = bundle.manifest.head_file(RUNTIMES[runtime].head)
-    head = DeviceHead(open_head(runtime, bundle, threads=options.threads, providers=options.providers), bundle)
+    opened = open_head(runtime, bundle, threads=options.threads, providers=options.providers)
+    providers = getattr(opened, "providers", ())
+    head = DeviceHead(opened, bundle)
     latents, ms = _timed(head.run, golden.images)
     expected = golden.latents[entry.runtime]
     steps = np.stack(
@@ -173,6 +175,7 @@ def _head(bundle: "Bundle", golden: "Golden", runtime: str, options: CheckOption
     )
     allowed = OTHER_STEPS if runtime == "tensorrt" else LARGEST_STEPS.get(entry.precision, OTHER_STEPS)
     differ = f"{np.count_nonzero(steps):,} of {steps.size:,} values differ, by {steps.max()} steps at most"
+    differ += f" (provider {providers[0]})" if providers else ""
     return Finding(f"{entry.file} by {runtime}", bool(steps.max() <= allowed), differ, ms)
 
 

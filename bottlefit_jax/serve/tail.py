@@ -11,8 +11,9 @@ import numpy as np
 from bottlefit_jax.bundle import Bundle
 from bottlefit_jax.bundle.golden import read_golden
 from bottlefit_jax.errors import UserError, first_line
-from bottlefit_jax.onnx_session import open_session
+from bottlefit_jax.onnx_session import open_session, providers_of
 from bottlefit_jax.protocol.names import OUTPUT
+from bottlefit_jax.serve.log import log
 
 SMALL = 0.0005  # seconds; a faster tail takes longer, and more of the processor, on several threads than on one
 ALLOWED = 0.03  # of the largest logit, by which OpenVINO may be off: what the export allows a file of float16
@@ -83,6 +84,7 @@ def _onnx_session(bundle: Bundle, threads: int, providers: Sequence[str]) -> Tai
         logits = _logits_name([output.name for output in session.get_outputs()])
     except ValueError as error:
         raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
+    log("tail opened", path=str(path), providers=list(providers_of(session)), threads=threads)
     return lambda batch: session.run([logits], {latent.name: batch})[0]  # pyright: ignore[reportReturnType]
 
 
