@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bottlefit_jax.cli.command import Parser, print_error
 from bottlefit_jax.edge import flags
-from bottlefit_jax.edge.options import IN_FLIGHT, MAX_IN_FLIGHT, ClassifyOptions
+from bottlefit_jax.edge.options import AUTO_IN_FLIGHT, IN_FLIGHT, MAX_IN_FLIGHT, ClassifyOptions
 from bottlefit_jax.edge.path import LOCAL
 from bottlefit_jax.edge.policy import FIXED
 from bottlefit_jax.edge.runtimes import AUTO
@@ -82,7 +82,8 @@ def _add_images(parser: Parser) -> None:
         "--in-flight",
         type=int,
         metavar="N",
-        help=f"with --camera: frames that are on their way to the server at once, at most (default: {IN_FLIGHT})",
+        help="with --camera: frames that are on their way to the server at once, at most (default: "
+        f"{AUTO_IN_FLIGHT} with --policy auto, else {IN_FLIGHT})",
     )
     add(
         "--camera-size",
@@ -159,7 +160,6 @@ def parse(argv: Sequence[str], description: str | None) -> ClassifyOptions:
     check_providers(args.providers, "--providers")
     _resolve_policy(args)
     _check(args)
-    args.in_flight = args.in_flight or IN_FLIGHT
     return ClassifyOptions(**vars(args))
 
 

@@ -21,7 +21,7 @@ from bottlefit_jax.edge.connection import Connection, logger
 from bottlefit_jax.edge.device_head import DeviceHead
 from bottlefit_jax.edge.image import ImageError, preprocess
 from bottlefit_jax.edge.newest import Frame, in_turn, newest
-from bottlefit_jax.edge.options import IN_FLIGHT, MAX_IN_FLIGHT
+from bottlefit_jax.edge.options import AUTO_IN_FLIGHT, IN_FLIGHT, MAX_IN_FLIGHT
 from bottlefit_jax.edge.path import paths_of
 from bottlefit_jax.edge.policy import FIXED, Policy
 from bottlefit_jax.edge.prediction import Prediction, Route
@@ -199,7 +199,7 @@ class EdgeClient:
         deadline = Deadline(self._deadline_seconds)
         return self._send(self._encode(np.asarray(latent), deadline, started, started, started))
 
-    def stream(self, images: Iterable[Any], *, in_flight: int = IN_FLIGHT, drop: bool = False) -> Generator[Result]:
+    def stream(self, images: Iterable[Any], *, in_flight: int | None = None, drop: bool = False) -> Generator[Result]:
         """Classify images while others are on their way to the server, and yield their results in order.
 
         A thread takes the images and runs the head. A deadline counts from when an image was taken. An image whose
@@ -208,8 +208,8 @@ class EdgeClient:
 
         Args:
             images: each as in `infer`; the iterator is closed at the end.
-            in_flight: images that were begun and are not yet yielded, at most. With policy "auto" no more requests, or
-                8, have no answer yet, those included whose deadline is over.
+            in_flight: images that were begun and are not yet yielded, at most; None is 16 with policy "auto", else 8.
+                With it no more requests, or 8, have no answer yet, those included whose deadline is over.
             drop: the images come by themselves, as a camera's: take the newest, and drop those that there is no time
                 for.
 
@@ -217,6 +217,8 @@ class EdgeClient:
             UserError: no further image can be classified, as in `infer`; or `in_flight` is out of range.
             Unavailable: `images` says that there are no more.
         """
+        if in_flight is None:
+            in_flight = IN_FLIGHT if self._adaptive is None else AUTO_IN_FLIGHT
         if not 1 <= in_flight <= MAX_IN_FLIGHT:
             raise UserError(f"in_flight is {in_flight}: give 1 to {MAX_IN_FLIGHT}")
         frames = newest(images) if drop else in_turn(images)

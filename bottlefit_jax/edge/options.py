@@ -8,7 +8,10 @@ from typing import Any
 
 from bottlefit_jax.protocol.authorization import read_token
 
-IN_FLIGHT, MAX_IN_FLIGHT = 8, 64  # images of a stream that are on their way at once
+# Images of a stream that are on their way at once, at most: where all are sent at one rate, where the policy chooses, and
+# by flag. At one rate more of them only wait for each other on a slow link. The policy sends what can be in time, and
+# during an outage images with a long deadline wait for their turn of the local network.
+IN_FLIGHT, AUTO_IN_FLIGHT, MAX_IN_FLIGHT = 8, 16, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class ClassifyOptions(Security):
         images: files and folders; empty with a camera.
         camera: its source, as `camera.frames` takes it; None for `images`.
         frames: of the camera; None until Ctrl-C.
-        in_flight: frames that are on their way at once, at most.
+        in_flight: frames that are on their way at once, at most; None: as EdgeClient.stream chooses.
         camera_size, camera_rate: (width, height) of its frames in pixels, and frames a second; None: its own.
         device_id: that the JSON objects of a camera's frames name.
         wait: wait for a server that does not answer at the start, however long.
@@ -73,7 +76,7 @@ class ClassifyOptions(Security):
     images: Sequence[Path] = ()
     camera: str | None = None
     frames: int | None = None
-    in_flight: int = IN_FLIGHT
+    in_flight: int | None = None
     camera_size: tuple[int, int] | None = None
     camera_rate: float | None = None
     device_id: str = field(default_factory=socket.gethostname)

@@ -1,9 +1,10 @@
 """Choices of somebody who knows the trace and all that chance decides: what a policy could reach at most."""
 
 import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from bottlefit_jax.edge.options import AUTO_IN_FLIGHT
 from bottlefit_jax.edge.path import LOCAL, Path
 from bottlefit_jax.edge.policy import Choice
 from bottlefit_jax.links.virtual import Image, Simulation
@@ -15,6 +16,7 @@ NOTHING = Choice(None, "nothing can be in time")
 
 def oracle(world: World) -> Simulation:
     """Return a simulation whose paths are chosen by somebody who knows everything."""
+    world = replace(world, in_flight=AUTO_IN_FLIGHT)
     return _planned(world) if world.period else _greedy(world)
 
 

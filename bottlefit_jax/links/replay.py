@@ -28,7 +28,6 @@ from bottlefit_jax.links.servers import Server, edge_server
 from bottlefit_jax.links.trace import Trace, read_traces
 
 FAST_MBIT = 1000.0  # of the link before a trace begins, while a client connects
-IN_FLIGHT = 8  # images of a device that takes them at a rate
 WARM_UP = 3  # images before a trace begins
 
 
@@ -135,7 +134,7 @@ def _run(
             began_at = time.time() - (time.monotonic() - began)  # as results say when an image was taken
             frames = _frames(images, options.fps, began + seconds, began)
             in_turn = options.fps is None
-            for result in client.stream(frames, in_flight=1 if in_turn else IN_FLIGHT, drop=not in_turn):
+            for result in client.stream(frames, in_flight=1 if in_turn else None, drop=not in_turn):
                 path = None if result.prediction is None else result.prediction.route.path
                 answers.append(Answer(result.taken - began_at, time.time() - result.taken, path))
                 taken = result.number

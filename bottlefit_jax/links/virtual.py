@@ -5,12 +5,13 @@ The link has a rate that a trace gives, a delay in each direction, and a queue: 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from bottlefit_jax.edge.attempts import FIRST_DELAY, LONGEST_DELAY, SHORTEST_PART, pause
 from bottlefit_jax.edge.budget import Budget
 from bottlefit_jax.edge.link_model import PING_EVERY
+from bottlefit_jax.edge.options import AUTO_IN_FLIGHT
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.edge.policy import Choice, Policy
 from bottlefit_jax.links.virtual_server import Events, VirtualServer
@@ -50,7 +51,7 @@ class Request:
         image, path: which one, and how it is sent.
         size: bytes of an attempt.
         ticket: as of `Image`.
-        began: when the first attempt did.
+        began, sent: when the first attempt did, and the last one.
         delay: before the next attempt, of which a part is waited, seconds.
     """
 
@@ -59,12 +60,13 @@ class Request:
     size: float
     ticket: int | None
     began: float
+    sent: float
     delay: float = FIRST_DELAY
 
-    def pause(self, now: float) -> float:
-        """Return the seconds to wait before the next attempt; 0 or less where there is no time for one."""
+    def pause(self, now: float, last: float) -> float:
+        """Return the seconds to wait before the next attempt; 0 or less where there is no time for one as the last."""
         deadline = self.image.deadline
-        return pause(MEAN_PART * self.delay, deadline - now, deadline - self.began)
+        return pause(MEAN_PART * self.delay, deadline - now, deadline - self.began, last)
 
 
 # the image, the time, the seconds to its deadline, and those until the local network could begin -> a path
@@ -78,6 +80,7 @@ class Simulation:
         "_chooser",
         "_events",
         "_head_free",
+        "_last_seconds",
         "_local_free",
         "_newest",
         "_open",
@@ -117,6 +120,7 @@ class Simulation:
         )
         self._head_free = self._local_free = 0.0  # when each of the device's threads is
         self.link_free = 0.0  # when the last byte that was sent has left
+        self._last_seconds = 0.0  # that the last answer took
         self._pinged = 0.0  # when the link's delay was last measured
         self._newest: Image | None = None  # that waits for a path
         self._open: dict[int, Image] = {}  # that are begun and not done
@@ -225,11 +229,11 @@ class Simulation:
         ticket = None if policy is None else policy.sent(size, payload, now)
         if ticket is not None:
             self._unanswered.add(ticket)
-        self._attempt(Request(image, path, size, ticket, now), now)
+        self._attempt(Request(image, path, size, ticket, now, now), now)
         return ticket
 
     def _attempt(self, request: Request, now: float) -> None:
-        left = max(request.image.deadline - now, 0.0)
+        request.sent, left = now, max(request.image.deadline - now, 0.0)
         self._events.at(self._sent(request.size, now), partial(self._arrive, request, left))
 
     def _arrive(self, request: Request, left: float, now: float) -> None:
@@ -245,7 +249,7 @@ class Simulation:
     def _answer(self, request: Request, seconds: float | None, now: float) -> None:
         """Take in an answer, for which the server took so many seconds, or a refusal."""
         policy, ticket = self._policy, request.ticket
-        if seconds is None and (wait := request.pause(now)) > 0:
+        if seconds is None and (wait := request.pause(now, self._last_seconds)) > 0:
             request.delay = min(2 * request.delay, LONGEST_DELAY)
             self._events.at(now + wait, partial(self._attempt, request))
             return
@@ -259,6 +263,7 @@ class Simulation:
             else:
                 policy.forget(ticket)
         if seconds is not None:
+            self._last_seconds = now - request.sent
             self._finish(request.image, request.path, now)
         self._begin(now)
 
@@ -326,6 +331,7 @@ def with_policy(
         events: as of `Simulation`.
         server: as of `Simulation`.
     """
+    world = replace(world, in_flight=AUTO_IN_FLIGHT)
     policy = Policy(world.paths, budget=None if bytes_per_second is None else Budget(bytes_per_second))
     policy.paced = world.period > 0
 

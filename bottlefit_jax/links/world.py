@@ -8,10 +8,11 @@ from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bottlefit_jax.edge.options import IN_FLIGHT
 from bottlefit_jax.edge.path import P95, Path
 
 JITTER = 0.05  # standard deviation of the logarithm of a computation's time
-REQUEST_BYTES, ANSWER_BYTES = 200.0, 350.0  # of a request beside its payload, and of an answer, counted on TCP
+REQUEST_BYTES, ANSWER_BYTES = 225.0, 350.0  # of a request beside its payload, and of an answer, counted on TCP
 PING_BYTES, PONG_BYTES = 75.0, 65.0  # of a message without content, there and back
 DRAWS = 4096  # images after which chance repeats itself
 
@@ -89,7 +90,7 @@ class World:
     period: float = 0.0
     irregular: bool = False
     seconds: float = 60.0
-    in_flight: int = 8
+    in_flight: int = IN_FLIGHT
     seed: int = 0
     first: int = 0
 
