@@ -8,9 +8,9 @@ from typing import Any
 
 from bottlefit_jax.protocol.authorization import read_token
 
-# Images of a stream that are on their way at once, at most: where all are sent at one rate, where the policy chooses, and
-# by flag. At one rate more of them only wait for each other on a slow link. The policy sends what can be in time, and
-# during an outage images with a long deadline wait for their turn of the local network.
+# Images of a stream that are on their way at once, at most: where all are sent at one rate, where the policy chooses,
+# and by flag. At one rate more of them only wait for each other on a slow link. The policy sends what can be in time,
+# and during an outage images with a long deadline wait for their turn of the local network.
 IN_FLIGHT, AUTO_IN_FLIGHT, MAX_IN_FLIGHT = 8, 16, 64
 
 
