@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves on an emulated Raspberry Pi 4 that `bottlefit-jax[edge]`, installed from aarch64 wheels alone, classifies a
-# image through a server on this host.
+# Proves on an emulated Raspberry Pi 4 that `bottlefit-jax[edge]`, installed from aarch64 wheels alone, computes what
+# the export computed (`bottlefit check`), and classifies images through a server on this host.
 #
 #   benchmarks/arm64_edge.sh BUNDLE IMAGE...
 #
@@ -37,6 +37,7 @@ mkdir "$work/site" "$work/device"
 cp -r "$here/bottlefit_jax" "$work/site/"
 cp "$bundle/manifest.json" "$work/device/"
 cp "$bundle/"*.tflite "$work/device/"
+for file in rates.json golden.npz; do [ ! -e "$bundle/$file" ] || cp "$bundle/$file" "$work/device/"; done
 
 cd "$here"
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -46,6 +47,9 @@ for _ in $(seq 100); do grep -q '^listening' "$work/log" && break; kill -0 "$ser
 
 cd "$work/device"
 PYTHONPATH=$work/site "$arm64/run.sh" -c 'import platform; print("device:", platform.machine(), platform.python_version())'
+if [ -e golden.npz ]; then  # bundles of the formats 1 to 3 have none
+  PYTHONPATH=$work/site "$arm64/run.sh" -m bottlefit_jax.edge.check --bundle "$work/device" --server "localhost:$port"
+fi
 PYTHONPATH=$work/site "$arm64/run.sh" -m bottlefit_jax.edge \
   --bundle "$work/device" --server "localhost:$port" --deadline-ms 60000 --json "$@" > "$work/pi.json"
 cd "$here"

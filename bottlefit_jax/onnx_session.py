@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bottlefit_jax.errors import UserError, first_line
+from bottlefit_jax.paths import cache_folder
 
 logger = logging.getLogger("bottlefit_jax.onnx_session")
 
@@ -26,7 +26,7 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-ENGINES = "~/.cache/bottlefit-jax/onnxruntime"  # TensorRT builds an engine at the first run, which takes minutes
+ENGINES = "onnxruntime"  # folder of the cache: TensorRT builds an engine at the first run, which takes minutes
 
 
 def open_session(path: Path, *, threads: int, providers: Sequence[str] = ()) -> Any:
@@ -135,6 +135,9 @@ def _opened(runtime: Any, path: Path, options: Any, providers: Sequence[str]) ->
 def _with_options(provider: str) -> Any:
     if provider != PROVIDERS["tensorrt"]:
         return provider
-    folder = os.path.expanduser(ENGINES)
-    os.makedirs(folder, exist_ok=True)
-    return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+    folder = cache_folder() / ENGINES
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # where nothing can be kept, each run builds its engines
+        return provider
+    return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}

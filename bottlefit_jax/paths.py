@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bottlefit_jax.errors import UserError
 
-__all__ = ["PathError", "local_path", "printable"]
+__all__ = ["PathError", "cache_folder", "local_path", "printable"]
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # of gs://bucket/run, s3://, http://, file://
 
@@ -36,6 +36,17 @@ def local_path(text: str) -> Path:
     if "\0" in text:
         raise PathError(f"{text!r} has a zero byte, which no path can have")
     return path
+
+
+def cache_folder() -> Path:
+    """Return the folder of what a later run need not make again: below XDG_CACHE_HOME, which services set, or ~/.cache.
+
+    A service without a home folder has nothing but that variable.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    # its specification says to ignore a relative path; an unknown home folder leaves `~`, which is expanded no further
+    parent = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~/.cache"))
+    return parent / "bottlefit-jax"
 
 
 def printable(path: str | bytes | os.PathLike) -> str:

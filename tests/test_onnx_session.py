@@ -45,7 +45,7 @@ def runtime(monkeypatch, tmp_path):
 
     module.preload_dlls = preload_dlls
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
-    monkeypatch.setattr(onnx_session, "ENGINES", str(tmp_path / "engines"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return made
 
 
@@ -57,10 +57,18 @@ def test_the_fastest_that_is_installed_comes_first(runtime, tmp_path):
     assert opened() == ("tensorrt", "cuda", "cpu")
     name, options = runtime.given[0]
     assert name == TENSORRT
-    assert options == {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tmp_path / "engines")}
-    assert (tmp_path / "engines").is_dir()
+    folder = tmp_path / "bottlefit-jax" / "onnxruntime"
+    assert options == {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+    assert folder.is_dir()
     runtime.installed = [CPU, "AzureExecutionProvider"]
     assert opened() == ("cpu",)
+
+
+def test_where_nothing_can_be_kept_tensorrt_is_used_all_the_same(runtime, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert opened("tensorrt") == ("tensorrt", "cpu")
+    assert runtime.given == [TENSORRT, CPU]
 
 
 def test_those_that_are_named_are_used_and_the_cpu_for_the_rest(runtime):

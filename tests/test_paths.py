@@ -7,7 +7,7 @@ import pytest
 
 from bottlefit_jax.cli.command import Parser
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.paths import local_path, printable
+from bottlefit_jax.paths import cache_folder, local_path, printable
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,16 @@ def test_every_flag_of_type_path_is_read_so(monkeypatch):
     assert parser.parse_args(["--output", "~/bundle"]).output == Path("/home/ann/bundle")
     with pytest.raises(UserError, match=r"argument --output: 's3://b/x' is not on this machine"):
         parser.parse_args(["--output", "s3://b/x"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("/var/cache/x", "/var/cache/x"), ("", "/home/ann/.cache"), ("x", "/home/ann/.cache")],
+)
+def test_what_is_kept_lies_in_the_cache_of_the_service_or_of_the_user(monkeypatch, given, expected):
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert cache_folder() == Path(expected, "bottlefit-jax")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ EXPORTS = {
         "with_stem_of with_tail_of"
     ),
     "onnx_session": "PROVIDERS check_providers open_session providers_of",
-    "paths": "PathError local_path printable",
+    "paths": "PathError cache_folder local_path printable",
     "protocol": (
         "Capabilities Output Refused RequestMaker ResponseMaker capabilities_of check_config classes_of deadline_of "
         "head_of identity_problem input_of largest_response make_config microseconds outputs_of payload_problem "

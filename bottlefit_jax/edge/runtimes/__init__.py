@@ -64,9 +64,7 @@ class Runtime:
 
 
 RUNTIMES = {  # in the order in which AUTO looks for one
-    "tensorrt": Runtime(
-        "onnx", (("tensorrt",), cuda.PACKAGES), "JetPack has TensorRT; pip install cuda-python, or pycuda"
-    ),
+    "tensorrt": Runtime("onnx", (("tensorrt",), cuda.PACKAGES), f"JetPack has TensorRT; {cuda.INSTALL}"),
     "litert": Runtime("litert", (("ai_edge_litert", "tflite_runtime"),), f"pip install {EXTRA}"),
     "onnxruntime": Runtime("onnx", (("onnxruntime",),), "pip install onnxruntime"),
 }

@@ -12,6 +12,8 @@ from bottlefit_jax.errors import UserError
 
 RUNTIMES = ("cuda.bindings.runtime", "cuda.cudart")  # of cuda-python since 12.8, and before
 PACKAGES = ("cuda", "pycuda")
+# cuda-python 13 does not run on the driver of a JetPack with CUDA 12
+INSTALL = "pip install cuda-python of CUDA's major version ('cuda-python<13' for CUDA 12), or pycuda"
 
 
 class Cuda(Protocol):
@@ -57,7 +59,7 @@ def open_cuda() -> Cuda:
         return _PyCuda(importlib.import_module("pycuda.driver"))
     except ImportError:
         raise UserError(
-            "TensorRT needs a package for the GPU's memory: pip install cuda-python, or pycuda where it has no wheel"
+            f"TensorRT needs a package for the GPU's memory: {INSTALL}, where there is no wheel of it"
         ) from None
 
 

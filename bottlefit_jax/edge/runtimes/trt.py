@@ -23,6 +23,7 @@ from bottlefit_jax.edge.runtimes.cuda import Cuda, open_cuda
 from bottlefit_jax.edge.runtimes.pixels import check_pixels
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.files import atomic_file, sha256_of
+from bottlefit_jax.paths import cache_folder
 from bottlefit_jax.tensorrt_engine import (
     NO_FP16_SINCE,
     Job,
@@ -33,7 +34,7 @@ from bottlefit_jax.tensorrt_engine import (
 )
 
 NAMES_SINCE = (8, 5)  # tensors have names; before, they had numbers
-ENGINES = Path("~/.cache/bottlefit-jax/engines")
+ENGINES = "engines"  # folder of the cache
 PROGRESS = 30.0  # seconds between two messages while an engine is built
 
 logger = logging.getLogger("bottlefit_jax.edge")
@@ -106,14 +107,16 @@ class TensorrtHead:
             logger.warning("TensorRT does not load %s: %s", plan, reason_of(self._logger, "it does not say why"))
             self._logger.errors.clear()
         logger.warning(
-            "building a TensorRT engine of %s for %s: this takes minutes, and %s keeps it", onnx, self._cuda.name, plan
+            "building a TensorRT engine of %s for %s, to keep as %s: this takes minutes", onnx, self._cuda.name, plan
         )
         with _progress():
             data = build_with_package(trt, Job(onnx, plan, "head", _precision(trt)))
-        with contextlib.suppress(OSError, UserError):  # where it cannot be kept, the next run builds it again
+        try:
             plan.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(plan) as temporary:
                 temporary.write_bytes(data)
+        except (OSError, UserError) as error:
+            logger.warning("the engine is not kept, so the next run builds it again: %s", error)
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise UserError(f"TensorRT cannot load its own engine: {reason_of(self._logger, 'it does not say why')}")
@@ -145,7 +148,7 @@ def _plan(trt: Any, onnx: Path, cuda: Cuda) -> Path:
     """Return where the engine of a graph is kept: a file for each graph, TensorRT, GPU and precision."""
     gpu = re.sub(r"[^a-z0-9]+", "-", cuda.name.lower()).strip("-")
     name = f"{sha256_of(onnx)[0][:16]}-tensorrt-{trt.__version__}-{gpu}-{_precision(trt)}.plan"
-    return ENGINES.expanduser() / name
+    return cache_folder() / ENGINES / name
 
 
 @contextlib.contextmanager

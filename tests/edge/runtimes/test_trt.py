@@ -172,7 +172,7 @@ def gpu(monkeypatch, tmp_path):
         return b"engine"
 
     monkeypatch.setattr(trt, "build_with_package", build)
-    monkeypatch.setattr(trt, "ENGINES", tmp_path / "engines")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt(made))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda_python(made))
     for name in ("cuda.cudart", "pycuda.driver"):
@@ -197,7 +197,7 @@ def test_an_engine_is_built_once_for_each_graph_gpu_and_version(gpu, bundle, tmp
     TensorrtHead(bundle / "head.onnx")
     assert gpu.built == [("head.onnx", "head", "fp16")]
     assert "building a TensorRT engine" in caplog.text
-    (plan,) = (tmp_path / "engines").iterdir()
+    (plan,) = (tmp_path / "bottlefit-jax" / "engines").iterdir()
     assert plan.name.endswith("-tensorrt-10.3.0-orin-nvgpu-fp16.plan")
     TensorrtHead(bundle / "head.onnx")
     assert len(gpu.built) == 1
@@ -212,7 +212,7 @@ def test_an_engine_is_built_once_for_each_graph_gpu_and_version(gpu, bundle, tmp
 
 def test_an_engine_that_does_not_load_is_built_again(gpu, bundle, tmp_path, caplog):
     TensorrtHead(bundle / "head.onnx")
-    (plan,) = (tmp_path / "engines").iterdir()
+    (plan,) = (tmp_path / "bottlefit-jax" / "engines").iterdir()
     plan.write_bytes(b"of another driver")
     TensorrtHead(bundle / "head.onnx")
     assert len(gpu.built) == 2
@@ -220,10 +220,11 @@ def test_an_engine_that_does_not_load_is_built_again(gpu, bundle, tmp_path, capl
     assert "version tag does not match" in caplog.text
 
 
-def test_where_nothing_can_be_kept_it_runs_all_the_same(gpu, bundle, tmp_path, monkeypatch):
+def test_where_nothing_can_be_kept_it_runs_all_the_same_and_says_so(gpu, bundle, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(trt, "ENGINES", tmp_path / "file" / "engines")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     TensorrtHead(bundle / "head.onnx")
+    assert "the engine is not kept, so the next run builds it again: [Errno" in caplog.text
 
 
 def test_what_is_missing_is_one_line(gpu, bundle, monkeypatch):
@@ -237,7 +238,9 @@ def test_what_is_missing_is_one_line(gpu, bundle, monkeypatch):
     with pytest.raises(UserError, match="GPU does not work: cudaGetDeviceProperties ends with cudaErrorNoDevice"):
         TensorrtHead(bundle / "head.onnx")
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    with pytest.raises(UserError, match="pip install cuda-python, or pycuda"):
+    with pytest.raises(
+        UserError, match=r"pip install cuda-python of CUDA's major version \('cuda-python<13' for CUDA 12\), or pycuda"
+    ):
         TensorrtHead(bundle / "head.onnx")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(UserError, match="tensorrt is not installed: JetPack has it"):
