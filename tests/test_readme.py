@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import io
+import itertools
 import json
 import re
 import shlex
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bottlefit_jax.__main__ import COMMANDS as PROGRAM
+from bottlefit_jax.edge import check, classify
 from bottlefit_jax.recipe import base_config
+from export import tensorrt
 from tests.edge.conftest import bundle, deadlines, image, server, tail  # noqa: F401  fixtures
 from tests.serve import example
 
@@ -30,7 +34,7 @@ def blocks(text, *languages):
 
 
 def commands():
-    """(page, module, its arguments) of every `python -m` in a block of shell commands."""
+    """(page, module, its arguments) of every `python -m` and `bottlefit NAME` in a block of shell commands."""
     for page, text in DOCS.items():
         for block in blocks(text, "sh"):
             for line in block.replace("\\\n", " ").splitlines():
@@ -38,6 +42,9 @@ def commands():
                 if "-m" in words and Path(words[words.index("-m") - 1]).name == "python":
                     at = words.index("-m") + 1
                     yield page, words[at], words[at + 1 :]
+                for at, (word, name) in enumerate(itertools.pairwise(words)):
+                    if Path(word).name == "bottlefit" and name in PROGRAM:
+                        yield page, PROGRAM[name].module.removesuffix(".__main__"), words[at + 2 :]
 
 
 COMMANDS = sorted({(page, module, tuple(arguments)) for page, module, arguments in commands()})
@@ -81,6 +88,25 @@ def test_every_command_has_the_flags_that_it_is_given(page, module, arguments):
                 value = value[key]
         elif flag.startswith("--") and module.partition(".")[0] != "benchmarks":
             assert re.search(rf"{flag}\b", help_of(module)), (page, flag)
+
+
+def test_every_command_of_the_boards_guides_is_one_that_its_parser_takes():
+    parsers = {
+        "bottlefit_jax.edge": lambda arguments: classify.parse(arguments, None),
+        "bottlefit_jax.edge.check": check.parse,
+        "export.tensorrt": tensorrt.parse,
+    }
+    boards = [row for row in COMMANDS if row[0] in ("raspberry-pi.md", "jetson.md")]
+    parsed = [parsers[module](arguments) for _, module, arguments in boards if module in parsers]
+    assert len(parsed) == len([row for row in boards if row[2]]) > 10  # a name alone is no command line
+
+
+def test_the_user_of_the_jetsons_service_is_the_one_that_the_guide_makes():
+    conf = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / "docs" / "service" / "jetson.conf").read_text(), re.MULTILINE))
+    assert (
+        f"useradd --system --groups {conf['SupplementaryGroups'].replace(' ', ',')} {conf['User']}\n"
+        in DOCS["jetson.md"]
+    )
 
 
 def test_the_image_of_the_demo_says_how_many_channels_it_shows():

@@ -150,7 +150,7 @@ def _picamera2(number: int) -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name == "picamera2":
             return None
         raise UserError(
-            f"Picamera2 is installed but cannot be imported ({_line(error)}): repair it, or use OpenCV with "
+            f"Picamera2 is installed but cannot be imported ({_line(error)}){_remedy(error)}, or use OpenCV with "
             f"--camera /dev/video{number}"
         ) from None
     return Picamera2
@@ -182,7 +182,7 @@ def _by_opencv(source: int | str, name: str, mode: Mode) -> Generator[np.ndarray
             raise UserError(f"OpenCV does not work here: {_line(error)}") from None
         raise UserError("--camera needs Picamera2, or OpenCV: pip install 'bottlefit-jax[camera]'") from None
     except Exception as error:  # where a system library is missing, or it was built for another NumPy
-        raise UserError(f"OpenCV does not work here: {_line(error)}") from None
+        raise UserError(f"OpenCV does not work here: {_line(error)}{_remedy(error)}") from None
     if isinstance(source, str) and "!" in source:
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
             raise UserError(f"no {name}: this OpenCV has no GStreamer; the system's package has it, pip's does not")
@@ -209,6 +209,11 @@ def _by_opencv(source: int | str, name: str, mode: Mode) -> Generator[np.ndarray
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     finally:
         camera.release()
+
+
+def _remedy(error: Exception) -> str:
+    """Return what repairs a package that cannot be imported: those of apt may be built for NumPy 1."""
+    return ": pip install 'numpy<2' where it is built for NumPy 1" if "numpy" in str(error).lower() else ": repair it"
 
 
 def _line(error: Exception) -> str:

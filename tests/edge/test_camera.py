@@ -1,4 +1,5 @@
 import importlib.util
+import re
 import sys
 import threading
 import types
@@ -136,26 +137,35 @@ def test_a_camera_that_never_opens_ends_in_an_error(opencv, monkeypatch):
     stuck.set()
 
 
+NUMPY_1 = "pip install 'numpy<2' where it is built for NumPy 1"
+
+
 @pytest.mark.parametrize(
-    "line",
-    ["raise ValueError('numpy.dtype size changed')", "raise ImportError('libcamera.so.0.5')", "import libcamera_"],
+    ("line", "shown"),
+    [
+        ("raise ValueError('numpy.dtype size changed')", f"(numpy.dtype size changed): {NUMPY_1}"),
+        ("raise ImportError('libcamera.so.0.5')", "(libcamera.so.0.5): repair it"),
+        ("import libcamera_", "(No module named 'libcamera_'): repair it"),
+    ],
 )
-def test_a_picamera2_that_cannot_be_imported_is_one_line_with_the_reason(tmp_path, monkeypatch, line):
+def test_a_picamera2_that_cannot_be_imported_is_one_line_with_the_reason(tmp_path, monkeypatch, line, shown):
     (tmp_path / "picamera2.py").write_text(line)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
-    message = (
-        r"Picamera2 is installed but cannot be imported \((numpy.dtype size|libcamera|No module named 'libcamera_').*"
-    )
-    with pytest.raises(UserError, match=message + r"--camera /dev/video4"):
+    message = f"Picamera2 is installed but cannot be imported {shown}, or use OpenCV with --camera /dev/video4"
+    with pytest.raises(UserError, match=re.escape(message)):
         camera.frames(4)
 
 
-def test_an_opencv_that_cannot_be_imported_is_one_line_with_the_reason(opencv, tmp_path, monkeypatch):
-    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [("libGL.so.1: cannot open", "repair it"), ("numpy.core.multiarray failed to import", NUMPY_1)],
+)
+def test_an_opencv_that_cannot_be_imported_is_one_line_with_the_reason(opencv, tmp_path, monkeypatch, reason, remedy):
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({reason!r})")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cv2")
-    with pytest.raises(UserError, match="OpenCV does not work here: libGL"):
+    with pytest.raises(UserError, match=re.escape(f"OpenCV does not work here: {reason}: {remedy}")):
         next(camera.frames(0))
 
 
