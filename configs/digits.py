@@ -3,8 +3,8 @@
     python -m bottlefit_jax.main --config=configs/digits.py --workdir=runs/digits
 
 The scans that come with scikit-learn, at 32 px; the teacher is a narrow ResNet-18. With the encoder `patch` the device
-computes an eighth of the teacher's multiply-adds, and sends 21 bytes; WebP at quality 5 has 120. Stage 1 has the rate
-term. Result: docs/results.md.
+computes an eighth of the teacher's multiply-adds, and sends 12 to 17 bytes (one core, two); WebP at quality 5 has 120.
+Stage 1 has the rate term. Result: docs/results.md.
 """
 
 from bottlefit_jax.recipe import base_config

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.__main__ import COMMANDS as PROGRAM
+from bottlefit_jax.compare.methods import METHODS
 from bottlefit_jax.edge import check, classify
 from bottlefit_jax.recipe import base_config
 from export import tensorrt
@@ -25,6 +26,18 @@ from tests.serve import example
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+NUMBERS = {"three": 3, "four": 4, "six": 6, "sixteen": 16}
+
+
+def folder(page):
+    """The folder that a page's relative links start from."""
+    return ROOT if page == "README.md" else ROOT / "docs"
+
+
+def anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def blocks(text, *languages):
@@ -60,10 +73,34 @@ def help_of(module):
     return printed.getvalue()
 
 
-def test_every_file_and_target_it_names_is_there():
+def test_every_link_leads_to_a_file():
+    missing = {
+        (page, path)
+        for page, text in DOCS.items()
+        for path in re.findall(r"\]\(([^)#:]+)[)#]", text)
+        if not (folder(page) / path).exists()
+    }
+    assert not missing
+
+
+def test_every_link_to_a_section_leads_to_its_heading():
+    links = [
+        (page, (folder(page) / path).resolve() if path else folder(page) / page, anchor)
+        for page, text in DOCS.items()
+        for path, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text)
+    ]
+    assert len(links) > 10
+    missing = [(page, path.name, anchor) for page, path, anchor in links if anchor not in anchors(path.read_text())]
+    assert not missing
+
+
+def test_the_readme_is_short_and_names_every_page():
+    assert len(README.splitlines()) < 150
+    assert {page for page in DOCS if page != "README.md" and f"](docs/{page})" not in README} == set()
+
+
+def test_every_config_and_target_it_names_is_there():
     for page, text in DOCS.items():
-        for path in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert ((ROOT / page if page == "README.md" else ROOT / "docs" / page).parent / path).exists(), (page, path)
         for config in re.findall(r"--config=(\S+?\.py)", text):
             assert (ROOT / config).exists(), (page, config)
         for target in re.findall(r"^ *make ([\w-]+)", text, re.MULTILINE):
@@ -111,10 +148,41 @@ def test_the_user_of_the_jetsons_service_is_the_one_that_the_guide_makes():
 
 def test_the_image_of_the_demo_says_how_many_channels_it_shows():
     (shown,) = re.findall(
-        r"!\[[^]]*beside each the (\w+) channels that arrive[^]]*\]\(docs/images/digits_latents.png\)", README
+        r"!\[[^]]*beside each the (\w+) channels that arrive[^]]*\]\(images/digits_latents.png\)", DOCS["training.md"]
     )
     (channels,) = re.findall(r"channels=(\d+)", (ROOT / "configs" / "digits.py").read_text())
-    assert {"three": 3, "four": 4, "six": 6}[shown] == int(channels)
+    assert NUMBERS[shown] == int(channels)
+
+
+def test_the_headline_is_what_results_measured():
+    measured = [int(number) for number in re.findall(r"\*\*within-0\.3\*\* \| \*\*(\d+)\*\*", DOCS["results.md"])]
+    assert len(measured) == 2
+    for text in (README, (ROOT / "configs" / "digits.py").read_text()):
+        (headline,) = re.findall(r"sends (\d+) to (\d+)\s+bytes", text)
+        assert [int(number) for number in headline] == sorted(measured)
+
+
+def test_the_share_of_the_failing_link_is_what_results_measured():
+    (share,) = re.findall(r"in time: ([\d.]+) % of the \d,\d+ images", README)
+    (measured,) = re.findall(r"^\| \*\*auto\*\*, the plot \| ([\d.]+) \|", DOCS["results.md"], re.MULTILINE)
+    assert share == measured
+
+
+def test_the_methods_that_it_counts_and_names_are_there():
+    (count,) = re.findall(r"measures (\w+) methods", README)
+    assert NUMBERS[count] == len(METHODS)
+    (named,) = re.findall(r"--methods=(\S+)", DOCS["method.md"])
+    assert set(named.split(",")) <= set(METHODS)
+
+
+@pytest.mark.parametrize("page", ["method.md", "training.md"])
+def test_files_and_benchmarks_in_its_text_are_there(page):
+    files = set(re.findall(r"`([\w/-]+\.(?:py|sh|md))`", DOCS[page]))
+    assert files
+    for path in files - {"report.md", "compare.md"}:  # what a run writes
+        assert any((start / path).exists() for start in (ROOT, ROOT / "bottlefit_jax")), path
+    for name in re.findall(r"`benchmarks\.(\w+)`", DOCS[page]):
+        assert (ROOT / "benchmarks" / f"{name}.py").exists(), name
 
 
 def test_the_client_example_classifies(bundle, server, image, tmp_path, monkeypatch, capsys):  # noqa: F811
@@ -139,7 +207,7 @@ def test_the_server_example_serves(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_model_example_prints_what_it_says():
-    (code,) = blocks(README, "python")
+    (code,) = blocks(DOCS["training.md"], "python")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == re.search(r"print\(.*\)  # (\(.*?\)):", code).group(1)
@@ -147,7 +215,7 @@ def test_the_model_example_prints_what_it_says():
 
 def test_every_python_block_has_a_test():
     found = {page: len(blocks(text, "python", "py")) for page, text in DOCS.items() if "```py" in text}
-    assert found == {"README.md": 2, "deployment.md": 1}
+    assert found == {"README.md": 1, "deployment.md": 1, "training.md": 1}
 
 
 @pytest.mark.slow
