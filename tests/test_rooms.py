@@ -35,6 +35,7 @@ ORDER = (
     "images",
     "config_check",
     "recipe",
+    "drawing",
     "onnx_session",
     "tensorrt_engine",
     "files",
@@ -44,7 +45,7 @@ ORDER = (
     "lazy",
     "errors",
 )
-WITHOUT_JAX = ("links", "edge", "serve", "protocol", "bundle", "codec", "images")
+WITHOUT_JAX = ("links", "edge", "serve", "protocol", "bundle", "codec", "images", "drawing")
 # library -> the only places that may import it
 ONLY_IN = {
     "orbax": ("training/checkpoint.py",),

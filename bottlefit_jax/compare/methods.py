@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from bottlefit_jax.evaluation.colours import BLUE, ORANGE, RED
+from bottlefit_jax.drawing.colours import BLACK, GREEN, GREY, JPEG, NAVY, PURPLE, SKY, SPLIT, WEBP, WINE
 from bottlefit_jax.recipe import Config
 
 QUALITIES = (5, 10, 20, 30, 50, 70, 85, 95)  # of JPEG and WebP, on Pillow's scale
@@ -22,7 +22,8 @@ class Method:
     Attributes:
         name: in paths, flags and compare.json.
         title: for people.
-        colour: in plots.
+        colour: in plots; there are more methods than colours that everybody tells apart, so ours differ from each other
+            and from files, and each method has a marker of its own.
         marker: in plots, as Matplotlib spells it.
         image_format: Pillow's name of the format, where images are sent.
         change: makes the config of a training from a copy of the comparison's config, whose rate term is set already;
@@ -173,47 +174,45 @@ def _spinn(config: Config, cut: str) -> None:
 METHODS = {
     method.name: method
     for method in (
-        Method("local", "local", "black", "s", note="the teacher on the device; nothing is sent"),
+        Method("local", "local", BLACK, ".", note="the teacher on the device; nothing is sent"),
         Method(
-            *("jpeg", "JPEG", ORANGE, "s"),
+            *("jpeg", "JPEG", *JPEG),
             image_format="JPEG",
             note="the image at the network's input size, the teacher on the server",
         ),
-        Method("webp", "WebP", RED, "D", image_format="WEBP", note="as JPEG"),
+        Method("webp", "WebP", *WEBP, image_format="WEBP", note="as JPEG"),
+        Method("vanilla", "vanilla", GREY, "v", change=_vanilla, note="BottleFit's student, by cross-entropy alone"),
+        Method("kd", "KD", "#8A7A12", "s", change=_kd, note="the same student, by labels and the teacher's logits"),
+        Method("hnd", "HND", "#59A14F", "P", change=_hnd, note="stage 1 on the feature at the cut alone, no stage 2"),
+        Method("ghnd", "GHND", "#1C6B43", "X", change=_ghnd, note="stage 1 on all features, no stage 2"),
         Method(
-            "vanilla", "vanilla", "#8c8c8c", "v", change=_vanilla, note="BottleFit's student, by cross-entropy alone"
-        ),
-        Method("kd", "KD", "#8a7a12", "^", change=_kd, note="the same student, by labels and the teacher's logits"),
-        Method("hnd", "HND", "#59a14f", "P", change=_hnd, note="stage 1 on the feature at the cut alone, no stage 2"),
-        Method("ghnd", "GHND", "#1c6b43", "X", change=_ghnd, note="stage 1 on all features, no stage 2"),
-        Method(
-            *("bottlefit", "BottleFit", BLUE, "o"),
+            *("bottlefit", "BottleFit", *SPLIT),
             change=_bottlefit,
             ours=True,
             note="stage 1, then stage 2 behind the frozen encoder",
         ),
         Method(
-            *("bottlefit-patch", "BottleFit-patch", "#1e9bd7", "h"),
+            *("bottlefit-patch", "BottleFit-patch", SKY, "h"),
             change=_patch,
             ours=True,
             note="the same training, with our encoder: 4×4 patches, a depthwise and a 1×1 convolution",
         ),
         Method(
-            *("bottlefit-rate", "BottleFit+rate", "#12306b", "p"),
+            *("bottlefit-rate", "BottleFit+rate", NAVY, "p"),
             change=_bottlefit,
             rate=True,
             ours=True,
             note="the same, and stage 1 also learns to send few bits; one training serves all its rates",
         ),
         Method(
-            *("bottlefit-patch-rate", "BottleFit-patch+rate", "#0f7f7a", "H"),
+            *("bottlefit-patch-rate", "BottleFit-patch+rate", GREEN, "H"),
             change=_patch,
             rate=True,
             ours=True,
             note="both",
         ),
         Method(
-            *("bottlefit-dct-rate", "BottleFit-dct+rate", "#4b3fd1", "8"),
+            *("bottlefit-dct-rate", "BottleFit-dct+rate", WINE, "8"),
             change=_dct,
             own_bytes=True,
             channels=32,
@@ -224,7 +223,7 @@ METHODS = {
             "latents have the units of normalised images",
         ),
         Method(
-            *("entropic", "Entropic Student", "#e8178a", "*"),
+            *("entropic", "Entropic Student", PURPLE, "*"),
             change=_entropic,
             own_bytes=True,
             channels=24,
@@ -235,20 +234,20 @@ METHODS = {
             "where the network has no layer1",
         ),
         Method(
-            *("cr-bq", "CR+BQ", "#7a4fa3", ">"),
+            *("cr-bq", "CR+BQ", "#7A4FA3", ">"),
             change=_channel_reduction,
             keeps_teacher=True,
             note="1×1 convolutions after the backbone's full prefix reduce and restore the channels; cross-entropy",
         ),
         Method(
-            *("autoencoder", "autoencoder", "#c2558f", "<"),
+            *("autoencoder", "autoencoder", "#C2558F", "<"),
             change=_autoencoder,
             keeps_teacher=True,
             note="2×2 convolutions 128, 64, 32, c after the full prefix and back; trained to restore the feature, "
             "then by cross-entropy with everything else",
         ),
         Method(
-            *("spinn", "SPINN", "#7b5a3a", "d"),
+            *("spinn", "SPINN", "#7B5A3A", "d"),
             change=_spinn,
             own_bytes=True,
             keeps_teacher=True,

@@ -1,8 +1,7 @@
-"""How the comparison's two plots look: colours, markers, titles, axes, and lines that lie on each other."""
+"""How the comparison's two plots look: colours, markers, labels, and lines that lie on each other."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from bottlefit_jax.compare.methods import METHODS, OURS
-from bottlefit_jax.evaluation.colours import GREY
-from bottlefit_jax.evaluation.label_placement import label
+from bottlefit_jax.drawing.colours import GREY
+from bottlefit_jax.drawing.label_placement import label
 
-TITLE_WIDTH = 88  # characters of 11 points, bold, on a figure of 9.6 inches
 SAME_LINE = 0.04  # times that differ by no more hide each other
 DASH = 5.0  # line widths of a colour where several lines alternate
 
@@ -22,13 +20,20 @@ def look(method: str) -> tuple[str, str, float]:
     """Return colour, marker and its size in points."""
     known = METHODS.get(method)
     colour, marker = (GREY, "o") if known is None else (known.colour, known.marker)
-    return colour, marker, (9.5 if method in OURS else 6.5) * (1.7 if marker == "*" else 1)  # a star covers little
+    return colour, marker, (9.5 if method in OURS else 6.5) * (1.7 if marker in "*." else 1)  # these two cover little
 
 
-def title(axes: Axes, title: str) -> None:
-    """Write the title in as many lines as the figure's width needs."""
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_WIDTH)]
-    axes.set_title("\n".join(lines), fontsize=11, fontweight="bold", loc="left", pad=10, parse_math=False)
+def by_method(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """Group rows, those of a method in the order of their bytes."""
+    groups: dict[str, list[dict]] = {}
+    for row in sorted(rows, key=lambda row: row["bytes"]["mean"]):
+        groups.setdefault(row["method"], []).append(row)
+    return {row["method"]: groups[row["method"]] for row in rows}
+
+
+def width_of(row: dict) -> str:
+    """Return the channels of a row with a rate, "3 channels", or ""."""
+    return row["setting"].split(", ")[0] if row.get("rate") else ""
 
 
 def row_label(axes: Axes, row: dict, text: str, points: float) -> Annotation:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bottlefit_jax import lock
 from bottlefit_jax.codec.rates import parse_rates
-from bottlefit_jax.compare import plots, timing
+from bottlefit_jax.compare import latency_plot, plots, timing
 from bottlefit_jax.compare.curves import measured_curves
 from bottlefit_jax.compare.exits import NEVER, THRESHOLDS, evaluate_exits
 from bottlefit_jax.compare.items import Item, Options, to_measure
@@ -237,7 +237,7 @@ class _Comparison:
         }
         with lock.hold(self.folder / ".report.lock", self.workdir / "compare.md", wait=True):
             plots.rate_accuracy(self.workdir / RATE_ACCURACY, comparison)
-            if not plots.latency(self.workdir / LATENCY, comparison):
+            if not latency_plot.latency(self.workdir / LATENCY, comparison):
                 (self.workdir / LATENCY).unlink(missing_ok=True)
             write_comparison(self.workdir, comparison, command=self.command)
         return comparison

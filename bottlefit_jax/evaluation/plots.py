@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bottlefit_jax.codec.quantizer import levels_of
+from bottlefit_jax.drawing.axes import decorate, decorate_log_axis, log_limits, number
+from bottlefit_jax.drawing.colours import BLUE, GREEN, GREY, ORANGE, VERMILLION, ink
+from bottlefit_jax.drawing.figures import SMALL, TEXT, WIDTH, figure, save, title
 from bottlefit_jax.errors import UserError
-from bottlefit_jax.evaluation.colours import BLUE, GREEN, GREY, ORANGE, RED
-from bottlefit_jax.files import atomic_file
 
-DPI = 150
+COLUMNS = 3  # stages beside each other; of more, the plots would be too narrow to read
+NARROW, MAX_INCHES = 1.6, 3.0  # of an image with its maps three fit beside each other; no image is higher
 MAX_CHANNELS = 12  # the largest bottleneck of the reference; more maps than this are too small to read
 
 
@@ -32,7 +32,7 @@ def training_curves(
     log_stages: Sequence[str] = ("stage1",),
     measure: str = "top-1",
 ):
-    """Draw loss and top-1 by epoch, a column for each stage.
+    """Draw loss and top-1 by epoch, a column for each stage, three beside each other.
 
     Args:
         path: where to write the PNG.
@@ -46,17 +46,29 @@ def training_curves(
     """
     if not history:
         raise UserError("cannot draw training curves: the history has no epochs")
-    stages = list(dict.fromkeys(entry["stage"] for entry in history))
-    plot = figure(max(3.6 * len(stages), 4.8), 5.0)
-    axes = plot.subplots(2, len(stages), squeeze=False, sharex="col")
-    for column, stage in enumerate(stages):
-        entries = [entry for entry in history if entry["stage"] == stage]
-        _loss_panel(axes[0, column], entries, log=stage in log_stages)
-        _top1_panel(axes[1, column], entries)
-        axes[0, column].set_title(stage, fontsize=11, fontweight="bold", loc="left")
-    axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel(f"{measure}, %")
-    save(plot, path)
+    save(_curves(history, log_stages, measure), path)
+
+
+def _curves(history: Sequence[Mapping], log_stages: Sequence[str], measure: str) -> Figure:
+    """Return the figure of `training_curves`."""
+    stages = {name: [entry for entry in history if entry["stage"] == name] for name in _names(history)}
+    plot = figure(0.4 + 4.6 * math.ceil(len(stages) / COLUMNS))
+    columns = min(len(stages), COLUMNS)
+    for index, (stage, entries) in enumerate(stages.items()):
+        row, column = divmod(index, columns)
+        place = (2 * math.ceil(len(stages) / columns), columns, 2 * row * columns + column + 1)
+        above = plot.add_subplot(*place)
+        below = plot.add_subplot(*place[:2], place[2] + columns, sharex=above)
+        _loss_panel(above, entries, log=stage in log_stages)
+        _top1_panel(below, entries)
+        above.tick_params(labelbottom=False)
+        above.set_title(_clip(stage, 28), fontsize=TEXT, fontweight="bold", loc="left", parse_math=False)
+        if not column:
+            above.set_ylabel("loss (no unit)")
+            below.set_ylabel(f"{measure}, %")
+    title(plot, _course(stages, measure))
+    plot.align_ylabels()
+    return plot
 
 
 def latents(
@@ -92,12 +104,14 @@ def latents(
         )
         raise UserError(f"cannot draw {counts}; the numbers must be equal")
     sent, jpeg = np.broadcast_to(bytes_latent, (count,)), np.broadcast_to(bytes_jpeg, (count,))
-    columns = min(2, count)
-    rows = math.ceil(count / columns)
     mosaics = [_mosaic(latent) for latent in latents]
     aspect = mosaics[0].shape[1] / mosaics[0].shape[0]
     image = images.shape[2] / images.shape[1]
-    plot = figure(2.1 * (columns * (aspect + image + 0.12)) + 0.8, 2.75 * rows)
+    pair = image + aspect + 0.12  # width of an image and its maps, in heights of an image
+    columns = min(3 if pair < NARROW else 2, count)
+    rows = math.ceil(count / columns)
+    height = min((WIDTH - 0.9) / (columns * pair), MAX_INCHES)
+    plot = figure(0.5 + (height + 0.7) * rows)
     grid = GridSpec(rows, 3 * columns - 1, figure=plot, width_ratios=([image, aspect, 0.12] * columns)[:-1])
     maps, drawn = [], []
     for index in range(count):
@@ -111,24 +125,43 @@ def latents(
         _captions(left, right, class_names_true[index], class_names_predicted[index], sent[index], jpeg[index])
         maps += [left, right]
     _value_bar(plot, drawn[0], maps, latents.shape[-1])
+    same = [str(true) == str(guess) for true, guess in zip(class_names_true, class_names_predicted, strict=True)]
+    title(
+        plot,
+        f"{sent.mean():,.0f} bytes an image instead of {jpeg.mean():,.0f} as JPEG at quality 95; "
+        f"{sum(same)} of {_count(count, 'prediction')} {'is' if sum(same) == 1 else 'are'} correct",
+    )
     save(plot, path)
 
 
-def figure(width: float, height: float) -> Figure:
-    """Make a figure of this size in inches, with a layout engine and without global state."""
-    made = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(made)
-    return made
+def _names(history: Sequence[Mapping]) -> list[str]:
+    """Return the stages of a history, in order."""
+    return list(dict.fromkeys(entry["stage"] for entry in history))
 
 
-def save(plot: Figure, path: str | os.PathLike) -> None:
-    """Write a PNG, complete or not at all.
+def _course(stages: Mapping[str, Sequence[Mapping]], measure: str) -> str:
+    """Say where the training ends: the last accuracy, and how far it is from the teacher's; or else the loss."""
+    ends = {name: values[-1] for name, entries in stages.items() if (values := _series(entries, "top1")[1])}
+    if not ends:
+        name, entries = list(stages.items())[-1]
+        losses = _series(entries, "train_loss")[1]
+        if not losses:
+            return f"{name}: nothing was measured"
+        fall = f"its loss goes from {losses[0]:.3g} to {losses[-1]:.3g}" if len(losses) > 1 else f"loss {losses[0]:.3g}"
+        return f"{name}, {_count(len(entries), 'epoch')}: {fall}"
+    last = list(ends)[-1]
+    result = f"{last} ends at {ends[last]:.1f} % {measure}"
+    if last == "teacher" or "teacher" not in ends:
+        return f"{result} after {_count(len(stages[last]), 'epoch')}"
+    points = round(ends[last] - ends["teacher"], 1)
+    if not points:
+        return f"{result}, as the teacher does"
+    return f"{result}, {abs(points):.1f} points {'above' if points > 0 else 'below'} the teacher"
 
-    Raises:
-        UserError: it cannot be written (full disk, no such folder, no permission).
-    """
-    with atomic_file(Path(path)) as temporary:
-        plot.savefig(temporary, format="png")
+
+def _count(many: int, noun: str) -> str:
+    """Write a number of things: 1 epoch, 2 epochs."""
+    return f"{many:,} {noun}{'' if many == 1 else 's'}"
 
 
 def _series(entries: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
@@ -155,17 +188,19 @@ def _loss_panel(axes: Axes, entries: Sequence[Mapping], *, log: bool):
     _decorate(axes, entries)
     if log and drawn and min(drawn) > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        spread = max(drawn) / min(drawn)
+        axes.set_ylim(*log_limits(drawn, before=1.25, after=1.25 * spread**0.12))  # the top is room for the legend
+        decorate_log_axis(axes.yaxis)
         axes.yaxis.set_major_formatter(FuncFormatter(_short))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        _widen(axes, drawn)
     elif drawn and min(drawn) >= 0:
         axes.set_ylim(0, 1.3 * max(drawn) or 1)
-    for number, epoch in enumerate(_rate_drops(entries)):
-        name = None if number else "learning rate drops"
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.yaxis.set_major_formatter(FuncFormatter(_short))
+    for index, epoch in enumerate(_rate_drops(entries)):
+        name = None if index else "learning rate drops"
         axes.axvline(epoch - 0.5, color=GREY, linestyle=":", linewidth=1, label=name)
     if drawn:
-        axes.legend(facecolor="white", edgecolor="none", framealpha=1, fontsize=8, loc="upper right")
+        axes.legend(facecolor="white", edgecolor="none", framealpha=1, fontsize=SMALL, loc="upper right")
     else:
         _write_not_measured(axes)
 
@@ -182,7 +217,7 @@ def _top1_panel(axes: Axes, entries: Sequence[Mapping]):
     middle, spread = (max(values) + min(values)) / 2, max(max(values) - min(values), 4.0)
     axes.set_ylim(max(middle - 0.6 * spread, -0.03 * spread), min(middle + 0.6 * spread, 100 + 0.03 * spread))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axes.set_title(f"{values[-1]:.1f} %", fontsize=10, loc="right", pad=3, color=GREEN, fontweight="bold")
+    axes.set_title(f"{values[-1]:.1f} %", fontsize=TEXT, loc="right", pad=3, color=ink(GREEN), fontweight="bold")
 
 
 def _decorate(axes: Axes, entries: Sequence[Mapping]):
@@ -191,17 +226,7 @@ def _decorate(axes: Axes, entries: Sequence[Mapping]):
     margin = max(0.05 * (max(epochs) - min(epochs)), 0.5)
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    axes.grid(color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8, color=GREY)
-
-
-def _widen(axes: Axes, values: Sequence[float]):
-    """Show at least a factor of four on a logarithmic axis, so that it always has ticks."""
-    low, high = min(values), max(values)
-    factor = max(1.25, math.sqrt(5 / (high / low)))
-    axes.set_ylim(low / factor, high * factor * (high / low) ** 0.12)  # the top is room for the legend
+    decorate(axes)
 
 
 def _short(value: float, _position=None) -> str:
@@ -210,7 +235,7 @@ def _short(value: float, _position=None) -> str:
         if value >= limit:
             unit = 1e3 if suffix == "k" else limit
             return f"{value / unit:g}{suffix}"
-    return f"{value:g}"
+    return number(value)
 
 
 def _rate_drops(entries: Sequence[Mapping]) -> list[int]:
@@ -231,7 +256,7 @@ def _rate_drops(entries: Sequence[Mapping]) -> list[int]:
 
 def _write_not_measured(axes: Axes):
     axes.set_yticks([])
-    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9)
+    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=TEXT)
 
 
 def _mosaic(latent: np.ndarray) -> np.ma.MaskedArray:
@@ -257,21 +282,21 @@ def _captions(left: Axes, right: Axes, true: str, predicted: str, sent: float, j
         axes.spines[:].set_visible(False)
     correct = str(true) == str(predicted)
     # A title does not widen its axes, so it may extend above the maps; its second line is for the prediction.
-    left.set_title(f"{_clip(true)}\n ", fontsize=9.5, loc="left", pad=4, fontweight="bold", parse_math=False)
+    left.set_title(f"{_clip(true)}\n ", fontsize=TEXT, loc="left", pad=4, fontweight="bold", parse_math=False)
     prediction = left.annotate(
         f"{'✓' if correct else '✗'} predicted {_clip(predicted)}",
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 5),
         textcoords="offset points",
-        fontsize=9,
-        color=GREEN if correct else RED,
+        fontsize=TEXT,
+        color=ink(GREEN if correct else VERMILLION),
         parse_math=False,  # a class may have a $ in its name
     )
     prediction.set_in_layout(False)
     change = f"{100 * (sent / jpeg - 1):+.0f} %".replace("-", "−")
     left.set_xlabel(
-        f"{sent:,.0f} bytes; JPEG q95: {jpeg:,.0f} ({change})", fontsize=8.5, color=GREY, loc="left", labelpad=3
+        f"{sent:,.0f} bytes; JPEG q95: {jpeg:,.0f} ({change})", fontsize=SMALL, color=GREY, loc="left", labelpad=3
     )
 
 
@@ -286,6 +311,6 @@ def _value_bar(figure: Figure, mosaic: AxesImage, maps: list[Axes], channels: in
     ticks = [0, 64, 128, 192, 255] if top == 255 else [0, top]
     bar = figure.colorbar(mosaic, ax=maps, fraction=0.025, pad=0.015, aspect=40, ticks=ticks)
     more = f", first {MAX_CHANNELS} of {channels} channels" if channels > MAX_CHANNELS else ""
-    bar.set_label(f"value that arrives{more}", fontsize=8.5, color=GREY)
-    bar.ax.tick_params(labelsize=8, color=GREY)
+    bar.set_label(f"value that arrives (no unit){more}", fontsize=SMALL, color=GREY)
+    bar.ax.tick_params(labelsize=SMALL, color=GREY)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

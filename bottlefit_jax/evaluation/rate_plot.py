@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bottlefit_jax.drawing.axes import decorate, decorate_log_axis, log_limits
+from bottlefit_jax.drawing.colours import BLACK, BLUE, GREEN, JPEG, WEBP, ink
+from bottlefit_jax.drawing.figures import SMALL, TEXT, figure, save, title
+from bottlefit_jax.drawing.label_placement import PIXELS, Labels, Place, label
 from bottlefit_jax.evaluation.alternatives import FILES, TITLES
-from bottlefit_jax.evaluation.axes import decorate_log_axis
-from bottlefit_jax.evaluation.colours import BLUE, GREEN, GREY, ORANGE
-from bottlefit_jax.evaluation.label_placement import PIXELS, Labels, Place, label
-from bottlefit_jax.evaluation.plots import figure, save
 from bottlefit_jax.evaluation.report import Report
 from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
 FAR = 12.0  # times the most bytes of a rate; files of more are outside the frame
 LEAST_SPAN = 2.0  # points of top-1 in the frame at least, so that one image more or less does not look like a cliff
-TITLE_WIDTH = 80  # characters of 11 points, bold
-LOOKS = {"jpeg": (GREY, "^"), "webp": (ORANGE, "s")}
+LOOKS = {"jpeg": JPEG, "webp": WEBP}
 UNCODED = "float32"  # what a student without a quantiser sends
 
 RatePlace = tuple[str, float, float]  # id, mean bytes, top-1
@@ -48,7 +46,12 @@ class ImageFiles:
     @property
     def name(self) -> str:
         """Its name in the plot."""
-        return f"{TITLES[self.method]} {self.setting.removeprefix('quality ')}\n{self.sent:,.0f} bytes"
+        return f"{self.words}\n{self.sent:,.0f} bytes"
+
+    @property
+    def words(self) -> str:
+        """Its format and quality: JPEG 50."""
+        return f"{TITLES[self.method]} {self.setting.removeprefix('quality ')}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,11 +114,12 @@ def draw_rate_curve(path: str | os.PathLike, curve: RateCurve) -> None:
 
 def _figure(curve: RateCurve) -> Figure:
     files = _files_in_range(curve)
-    plot = figure(9.0, 4.8)
+    plot = figure(4.8)
+    title(plot, message(curve))
     axes = plot.subplots()
     sent = [sent for _, sent, _ in curve.rates] + [row.sent for row in files]
     axes.set_xscale("log")
-    axes.set_xlim(min(sent) / 1.8, max(sent) * 1.5)
+    axes.set_xlim(*log_limits(sent, before=1.8))
     axes.set_ylim(*_span(curve, [row.top1 for row in files if row.top1 is not None]))
     _decorate(axes, curve, files)
     _teacher(axes, curve.teacher_top1)
@@ -170,6 +174,8 @@ def _span(curve: RateCurve, others: Sequence[float]) -> tuple[float, float]:
     teacher = [] if curve.teacher_top1 is None else [curve.teacher_top1, curve.teacher_top1 - DROP_GOAL]
     known = [*(top1 for _, _, top1 in curve.rates), *others, *teacher]
     low, high = min(known), max(known)
+    more = max(LEAST_SPAN - (high - low), 0)
+    high = min(high + more / 2, max(high, 100.0))
     low = min(low, high - LEAST_SPAN)
     room = 0.15 * (high - low)  # for names
     return low - room, high + room
@@ -178,27 +184,51 @@ def _span(curve: RateCurve, others: Sequence[float]) -> tuple[float, float]:
 def _decorate(axes: Axes, curve: RateCurve, files: Sequence[ImageFiles]) -> None:
     """Set the title, the grid and the names of the axes."""
     measure = "agreement with the teacher" if curve.agreement else "top-1"
-    decorate_log_axis(axes)
+    decorate(axes)
+    decorate_log_axis(axes.xaxis)
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
     fewer = {row.images for row in files} - {curve.images}
     count = f"{curve.images:,} images" + (f", files of {min(fewer):,}" if fewer else "")
     axes.set_xlabel(f"sent per image, bytes (mean of {count}, logarithmic)")
     axes.set_ylabel(f"{measure}, %")
-    title = f"{measure.capitalize()} against bytes sent, on {curve.dataset}; better is up and left"
-    axes.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=11, fontweight="bold", loc="left", parse_math=False)
+
+
+def message(curve: RateCurve) -> str:
+    """Return the plot's title: what an image costs at the default rate, and the smallest file that does as well.
+
+    Args:
+        curve: what is drawn; without a default rate it is about the most accurate one.
+    """
+    most = max(curve.rates, key=lambda rate: rate[2])
+    _, sent, top1 = next((rate for rate in curve.rates if rate[0] == curve.default), most)
+    size = f"{sent:,.0f} bytes an image"
+    if curve.agreement:
+        text = f"{size} keep {top1:.1f} % of the teacher's answers on {curve.dataset}"
+    elif curve.teacher_top1 is None:
+        text = f"{size} give {top1:.1f} % top-1 on {curve.dataset}"
+    else:
+        points = round(curve.teacher_top1 - top1, 1)
+        change = f"cost {points:.1f} points of top-1" if points > 0 else "cost no top-1"
+        change = f"give {-points:.1f} points of top-1 more than the teacher has" if points < 0 else change
+        text = f"{size} {change} on {curve.dataset}"
+    as_good = [row for row in curve.files if row.top1 is not None and row.top1 >= top1]
+    if as_good:
+        file = min(as_good, key=lambda row: row.sent)
+        text += f"; {file.words} does as well with {file.sent:,.0f}"
+    return text
 
 
 def _teacher(axes: Axes, top1: float | None) -> None:
     """Draw the teacher's top-1 as a line, named outside the frame, and the loss that BottleFit's authors allow."""
     if top1 is None:
         return
-    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8.5}
-    axes.axhline(top1, color="black", linewidth=1.2, zorder=2, gid="teacher")
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": SMALL}
+    axes.axhline(top1, color=BLACK, linewidth=1.2, zorder=2, gid="teacher")
     axes.annotate(f"teacher\n{top1:.2f} %", (1, top1), (6, 1), va="bottom", **beside)
     axes.axhspan(top1 - DROP_GOAL, top1, color=GREEN, alpha=0.14, linewidth=0)
     band = f"shaded: at most\n{DROP_GOAL} points less"
-    axes.annotate(band, (1, top1), (6, -3), va="top", color=GREEN, **beside)
+    axes.annotate(band, (1, top1), (6, -3), va="top", color=ink(GREEN), **beside)
 
 
 def _name_all(axes: Axes, curve: RateCurve, files: Sequence[ImageFiles]) -> None:
@@ -214,18 +244,19 @@ def _name_all(axes: Axes, curve: RateCurve, files: Sequence[ImageFiles]) -> None
         labels.avoid_line(line)
     if curve.teacher_top1 is not None:
         labels.avoid_line([labels.pixel(sent, curve.teacher_top1) for sent in axes.get_xlim()])
-    for (name, sent, _), place in _default_first(curve.rates, places, curve.default):
+    for (name, sent, top1), place in _default_first(curve.rates, places, curve.default):
         is_default = name == curve.default
         size = f"{sent:,.0f} bytes{', default' if is_default else ''}"
         words = size if name.endswith("-bytes") else f"{name}\n{size}"
-        labels.nearest(label(axes, words, BLUE, 9 if is_default else 8.5, bold=is_default), [place])
+        words += f"\n{top1:.2f} %" if len(places) == 1 else ""
+        labels.nearest(label(axes, words, BLUE, TEXT if is_default else SMALL, bold=is_default), [place])
     for row, top1 in known:
         place = labels.pixel(row.sent, top1)
-        labels.nearest(label(axes, row.name, LOOKS[row.method][0], 8), [place], required=False)
+        labels.nearest(label(axes, row.name, LOOKS[row.method][0], SMALL), [place], required=False)
     for row in files:
         if row.top1 is None:
             place = labels.pixel(row.sent, sum(axes.get_ylim()) / 2)
-            labels.nearest(label(axes, row.name, LOOKS[row.method][0], 8), [place])
+            labels.nearest(label(axes, row.name, LOOKS[row.method][0], SMALL), [place])
 
 
 def _default_first(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlefit_jax.compare import plots
+from bottlefit_jax.compare import latency_plot, plots
+from bottlefit_jax.drawing.figures import SMALL
 from bottlefit_jax.errors import UserError
 from tests.compare.example import codec, comparison, everything, failed, local, row
 
@@ -32,7 +33,7 @@ def overlaps(axes):
     return [(a, b) for (a, one), (b, other) in itertools.combinations(boxes, 2) if one.overlaps(other)]
 
 
-@pytest.mark.parametrize("draw", [plots.rate_accuracy, plots.latency])
+@pytest.mark.parametrize("draw", [plots.rate_accuracy, latency_plot.latency])
 def test_twelve_methods_make_a_plot(tmp_path, draw):
     assert draw(tmp_path / "p.png", everything())
     with Image.open(tmp_path / "p.png") as image:
@@ -48,7 +49,7 @@ def test_every_method_is_named_and_no_label_hides_another():
     assert {*same, "BottleFit", "JPEG", "WebP", "SPINN"} <= set(texts(axes))
     assert "local" not in texts(axes)
     assert overlaps(axes) == []
-    assert overlaps(panel(plots._latency(everything()))) == []
+    assert overlaps(panel(latency_plot._latency(everything()))) == []
 
 
 def test_names_in_a_column_keep_the_order_of_their_markers():
@@ -107,23 +108,25 @@ def test_all_markers_at_one_place_are_visible():
 
 def test_the_colours_of_lines_at_one_place_alternate():
     same = [row(method, method, "3 channels", top1=84.8, sent=84.0) for method in ("kd", "ghnd", "bottlefit")]
-    drawn = lines(panel(plots._latency(comparison(*same, row("cr-bq", "CR+BQ", top1=84.8, sent=200.0)))))
+    drawn = lines(panel(latency_plot._latency(comparison(*same, row("cr-bq", "CR+BQ", top1=84.8, sent=200.0)))))
     patterns = [drawn[f"{name}, 3 channels"]._unscaled_dash_pattern for name in ("kd", "ghnd", "bottlefit")]
     assert [pattern[1] for pattern in patterns] == [(5.0, 10.0)] * 3
     assert [pattern[0] % 15 for pattern in patterns] == [0.0, 10.0, 5.0]  # each in the gaps of the others
     assert drawn["CR+BQ"].get_linestyle() == "-"
 
 
-@pytest.mark.parametrize("draw", [plots._rate_accuracy, plots._latency])
+@pytest.mark.parametrize("draw", [plots._rate_accuracy, latency_plot._latency])
 def test_no_text_leaves_the_image(draw):
     plot = draw(everything() | {"dataset": "a-folder-with-a-name-that-is-longer-than-any-image-is-wide " * 2})
     plot.draw_without_rendering()
     axes = panel(plot)
     labels = [text for text in axes.texts if text.get_text()]
-    for text in (*labels, axes._left_title, axes.xaxis.label, axes.yaxis.label):
+    for text in (*labels, plot._suptitle, axes.xaxis.label, axes.yaxis.label):
         box = text.get_window_extent()
         assert box.x0 >= 0, text
         assert box.x1 <= plot.bbox.width + 1, text
+        assert 0 <= box.y0 < box.y1 <= plot.bbox.height + 1, text
+        assert text.get_fontsize() >= SMALL, text
 
 
 def test_a_setting_that_sends_nothing_is_at_the_left_border():
@@ -141,25 +144,26 @@ def test_a_failed_method_is_not_drawn_and_without_rows_there_is_no_plot(tmp_path
     broken = failed("webp", "WebP", "quality 5", "no WebP")
     assert "WebP" not in texts(panel(plots._rate_accuracy(comparison(BOTTLEFIT, broken))))
     assert not plots.rate_accuracy(tmp_path / "p.png", comparison(local(), broken))
-    assert not plots.latency(tmp_path / "p.png", comparison(broken))
+    assert not latency_plot.latency(tmp_path / "p.png", comparison(broken))
     assert not list(tmp_path.iterdir())
 
 
 def test_latency_is_device_and_link_and_server():
-    axes = panel(plots._latency(comparison(local(), BOTTLEFIT) | {"device_slower": 10.0}))
+    axes = panel(latency_plot._latency(comparison(local(), BOTTLEFIT) | {"device_slower": 10.0}))
     drawn = lines(axes)
     assert np.ptp(drawn["local"].get_ydata()) == 0
     assert drawn["local"].get_ydata()[0] == pytest.approx(24.0)
     ours = drawn["BottleFit, 8 channels"]
     assert (ours.get_xdata()[0], ours.get_xdata()[-1]) == pytest.approx((0.1, 100))
     assert ours.get_ydata()[0] == pytest.approx(3.0 + 52.48 + 2.2)
-    assert "device 10 times slower than the measuring core" in axes.get_title(loc="left")
-    assert "slower" not in panel(plots._latency(comparison(BOTTLEFIT))).get_title(loc="left")
+    plots_title = latency_plot._latency(comparison(local(), BOTTLEFIT) | {"device_slower": 10.0}).get_suptitle()
+    assert "device 10 times slower than the measuring core" in plots_title.replace("\n", " ")
+    assert "slower" not in latency_plot._latency(comparison(BOTTLEFIT)).get_suptitle()
 
 
 def test_latency_shows_the_smallest_setting_within_the_goal_or_the_most_accurate():
     webp = codec("webp", "WebP", (20, 74.2, 660), (50, 81.1, 980))
-    axes = panel(plots._latency(comparison(*JPEG, *webp, BOTTLEFIT)))
+    axes = panel(latency_plot._latency(comparison(*JPEG, *webp, BOTTLEFIT)))
     assert texts(axes) == ["JPEG, quality 70", "WebP, quality 50 (−4.0 points)", "BottleFit"]
     assert {name: line.get_linestyle() for name, line in lines(axes).items()} == {
         "JPEG, quality 70": "-",
@@ -171,21 +175,95 @@ def test_latency_shows_the_smallest_setting_within_the_goal_or_the_most_accurate
 @pytest.mark.parametrize("ms", [(None, 2.2), (0.3, None)])
 def test_latency_leaves_out_methods_without_times(tmp_path, ms):
     untimed = row("ghnd", "GHND", top1=84.0, sent=656.0, ms=ms)
-    assert texts(panel(plots._latency(comparison(untimed, BOTTLEFIT)))) == ["BottleFit"]
-    assert not plots.latency(tmp_path / "p.png", comparison(untimed))
+    assert texts(panel(latency_plot._latency(comparison(untimed, BOTTLEFIT)))) == ["BottleFit"]
+    assert not latency_plot.latency(tmp_path / "p.png", comparison(untimed))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_method_and_a_name_with_a_dollar_are_drawn(tmp_path):
     odd = comparison(row("new", "$new", "$1", top1=84.0, sent=700.0), row("new", "$new", "$2", top1=84.5, sent=800.0))
     assert plots.rate_accuracy(tmp_path / "r.png", odd)
-    assert plots.latency(tmp_path / "l.png", odd)
+    assert latency_plot.latency(tmp_path / "l.png", odd)
 
 
 def test_a_missing_folder_is_one_line(tmp_path):
-    for draw in (plots.rate_accuracy, plots.latency):
+    for draw in (plots.rate_accuracy, latency_plot.latency):
         with pytest.raises(UserError, match="cannot write"):
             draw(tmp_path / "missing" / "p.png", comparison(BOTTLEFIT))
+
+
+@pytest.mark.parametrize(
+    ("rows", "title"),
+    [
+        ([BOTTLEFIT], "BottleFit: 656 bytes an image cost 0.4 points of top-1 on imagenette160"),
+        (
+            [local(), BOTTLEFIT, *JPEG],
+            "Within 0.6 points of resnet18 on imagenette160, BottleFit sends the fewest bytes an image: 656; JPEG "
+            "sends 1,590",
+        ),
+        (
+            [BOTTLEFIT, row("cr-bq", "CR+BQ", top1=85.2, sent=90.0), *JPEG],
+            "Within 0.6 points of resnet18 on imagenette160, CR+BQ sends the fewest bytes an image: 90; BottleFit "
+            "sends 656",
+        ),
+        (
+            [row("bottlefit", "BottleFit", top1=84.0, sent=50.0), *JPEG],
+            "Within 0.6 points of resnet18 on imagenette160, JPEG sends the fewest bytes an image: 1,590; 50 of "
+            "BottleFit cost 1.1 points of top-1",
+        ),
+        (
+            [row("kd", "KD", top1=80.0, sent=50.0), row("hnd", "HND", top1=81.0, sent=60.0)],
+            "No method stays within 0.6 points of resnet18 on imagenette160; nearest is HND: 60 bytes an image cost "
+            "4.1 points of top-1",
+        ),
+    ],
+)
+def test_the_title_says_who_sends_the_fewest_bytes_and_what_that_costs(rows, title):
+    assert plots._rate_accuracy(comparison(*rows)).get_suptitle().replace("\n", " ") == title
+
+
+@pytest.mark.parametrize(
+    ("rows", "slower", "title"),
+    [
+        ([BOTTLEFIT], 1.0, "BottleFit: 55 ms an image at 0.1 Mbit/s, 2.55 ms at 100"),
+        ([local(), BOTTLEFIT], 1.0, "Local is fastest on every link"),
+        ([local(), BOTTLEFIT], 10.0, "Local is fastest up to 0.25 Mbit/s, BottleFit above"),
+        (
+            [BOTTLEFIT, row("kd", "KD", top1=80.0, sent=50.0)],
+            1.0,
+            "Of those within 0.6 points of the teacher, BottleFit is fastest on every link",
+        ),
+    ],
+)
+def test_the_title_says_who_is_fastest_on_which_links(rows, slower, title):
+    plot = latency_plot._latency(comparison(*rows) | {"device_slower": slower})
+    assert plot.get_suptitle().replace("\n", " ").startswith(f"{title} (resnet18 on imagenette160")
+
+
+def test_one_method_stands_within_the_frame_between_the_teacher_and_jpeg():
+    axes = panel(plots._rate_accuracy(comparison(BOTTLEFIT)))
+    assert "BottleFit\n656 bytes, 84.70 %" in texts(axes)
+    assert "JPEG 95\n2,968 bytes" in texts(axes)
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left < 656 / 1.5 < 1.5 * 2968 < right < 100 * left
+    assert low < 84.5 < 85.1 < high < low + 3
+    (drop,) = [line for line in axes.lines if line.get_gid() == "drop"]
+    assert list(drop.get_ydata()) == [84.7, 85.1]
+    assert overlaps(axes) == []
+    assert "JPEG 95\n2,968 bytes" not in texts(panel(plots._rate_accuracy(comparison(BOTTLEFIT, *JPEG))))
+
+
+def test_one_method_alone_has_the_names_of_its_rates():
+    names = texts(panel(plots._rate_accuracy(comparison(*WIDE))))
+    assert {"lossless: 300 bytes", "within 0.6 points: 110 bytes"} <= set(names)
+
+
+@pytest.mark.parametrize("draw", [plots._rate_accuracy, latency_plot._latency])
+@pytest.mark.parametrize("rows", [[BOTTLEFIT], [local(), BOTTLEFIT, *JPEG]])
+def test_axes_have_names_with_units(draw, rows):
+    axes = panel(draw(comparison(*rows)))
+    assert any(unit in axes.get_xlabel() for unit in ("bytes", "Mbit/s"))
+    assert any(unit in axes.get_ylabel() for unit in ("%", "ms"))
 
 
 def rated(channels, *points):
@@ -205,12 +283,12 @@ def test_rates_are_a_curve_for_each_number_of_channels_and_their_axis_has_bytes(
     curves = [list(bars.lines[0].get_xdata()) for bars in axes.containers]
     assert curves == [[30.0, 60.0], [110.0, 300.0], [690, 1270, 1590, 2968]]
     assert {"BottleFit, 3 channels", "BottleFit, 12 channels", "JPEG"} <= set(texts(axes))
-    assert axes.get_xlabel() == "sent per image, bytes (mean, logarithmic)"
+    assert axes.get_xlabel() == "sent per image, bytes (mean, logarithmic); better is up and left"
     assert overlaps(axes) == []
     only = texts(panel(plots._rate_accuracy(comparison(local(), *WIDE, *JPEG))))
     assert "BottleFit" in only
     assert not any("channels" in text for text in only)
-    assert "BottleFit, within 0.6 points" in texts(panel(plots._latency(comparison(local(), *WIDE))))
+    assert "BottleFit, within 0.6 points" in texts(panel(latency_plot._latency(comparison(local(), *WIDE))))
 
 
 def test_a_mean_of_less_than_a_byte_does_not_stretch_the_axis():

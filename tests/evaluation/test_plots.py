@@ -1,9 +1,12 @@
 """The report's plots: what is drawn for any history and any latents."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from bottlefit_jax.drawing.figures import SMALL
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation import plots
 from bottlefit_jax.training.optimizer import create_schedule
@@ -27,10 +30,53 @@ def test_every_stage_gets_a_column(tmp_path):
     plots.training_curves(tmp_path / "one.png", teacher)
     plots.training_curves(tmp_path / "two.png", teacher + head)
     one, two = inked(tmp_path / "one.png"), inked(tmp_path / "two.png")
-    assert one[1] == two[1]
-    assert two[0] > one[0]
+    assert one[:2] == two[:2]
     assert min(one[2], two[2]) > 0.02
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
+
+
+@pytest.mark.parametrize(
+    ("history", "title"),
+    [
+        (
+            epochs("teacher", 1, train_loss=lambda i: 2.0, top1=lambda i: 27.3),
+            "teacher ends at 27.3 % top-1 after 1 epoch",
+        ),
+        (
+            epochs("teacher", 3, top1=lambda i: 99.0) + epochs("stage2", 2, top1=lambda i: 98.0 + 0.7 * i),
+            "stage2 ends at 98.7 % top-1, 0.3 points below the teacher",
+        ),
+        (
+            epochs("teacher", 3, top1=lambda i: 99.0) + epochs("stage2", 2, top1=lambda i: 99.02),
+            "stage2 ends at 99.0 % top-1, as the teacher does",
+        ),
+        (epochs("stage1", 3, train_loss=lambda i: 9.0 - i), "stage1, 3 epochs: its loss goes from 9 to 7"),
+        (epochs("stage1", 1), "stage1: nothing was measured"),
+    ],
+)
+def test_the_title_says_where_the_training_ends(history, title):
+    assert plots._curves(history, ("stage1",), "top-1").get_suptitle() == title
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_texts_of_any_number_of_stages_are_in_the_image_apart_and_large_enough(count):
+    names = ["teacher", "stage1", "stage2", "a stage whose name is longer than its panel is wide", *"abc"][:count]
+    history = [
+        entry for name in names for entry in epochs(name, 6, train_loss=lambda i: 1e5 * 0.3**i, top1=lambda i: 90.0 + i)
+    ]
+    plot = plots._curves(history, ("stage1",), "top-1")
+    plot.draw_without_rendering()
+    assert len(plot.axes) == 2 * count
+    found = [plot._suptitle]
+    for axes in plot.axes:
+        found += [axes.title, axes._left_title, axes._right_title, axes.xaxis.label, axes.yaxis.label]
+    found = [text for text in found if text.get_text()]
+    boxes = [text.get_window_extent() for text in found]
+    for text, box in zip(found, boxes, strict=True):
+        assert 0 <= box.x0 < box.x1 <= plot.bbox.width + 1, text
+        assert 0 <= box.y0 < box.y1 <= plot.bbox.height + 1, text
+        assert text.get_fontsize() >= SMALL, text
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
 @pytest.mark.parametrize("loss", [0.0, 1.0, -1.0, 5e7, float("nan")])
@@ -65,7 +111,7 @@ def test_every_drop_of_a_stepwise_schedule_with_a_warm_up_is_marked():
 
 
 def test_both_of_two_equal_curves_are_visible(tmp_path):
-    axes = plots.figure(5, 4).subplots()
+    axes = plots.figure(4).subplots()
     plots._loss_panel(axes, epochs("a", 3, train_loss=lambda i: 1.0, eval_loss=lambda i: 1.0), log=False)
     below, above = axes.lines
     assert (below.get_linestyle(), above.get_linestyle()) == ("-", "--")

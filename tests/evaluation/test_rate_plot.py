@@ -8,7 +8,7 @@ from PIL import Image
 
 from bottlefit_jax.errors import UserError
 from bottlefit_jax.evaluation.payloads import RateResult
-from bottlefit_jax.evaluation.rate_plot import ImageFiles, _figure, curve_of, draw_rate_curve
+from bottlefit_jax.evaluation.rate_plot import ImageFiles, _figure, curve_of, draw_rate_curve, message
 from tests.evaluation.example import STUDENT, report
 
 
@@ -80,7 +80,7 @@ def test_a_student_without_a_quantiser_is_one_point():
     lines, axes = drawn(report(student={"rates": (), "default_rate": None, "bits": None, "payload": 972.0}))
     np.testing.assert_array_equal(lines["rates"], [(972.0, STUDENT.top1)])
     assert "default" not in lines
-    assert any(text.get_text() == "float32\n972 bytes" for text in texts(axes))
+    assert any(text.get_text() == "float32\n972 bytes\n98.20 %" for text in texts(axes))
 
 
 def test_a_student_without_a_teacher_has_no_line_for_it():
@@ -91,9 +91,61 @@ def test_a_student_without_a_teacher_has_no_line_for_it():
 
 def test_agreement_is_named_and_never_above_100_percent():
     _, axes = drawn(report(agreement=True, teacher={"top1": 100.0}))
-    assert "Agreement with the teacher" in axes.get_title("left")
     assert axes.get_ylabel() == "agreement with the teacher, %"
     assert 99 <= max(axes.get_yticks()) <= 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({}, "144 bytes an image cost 0.3 points of top-1 on digits"),
+        ({"teacher": {"top1": 98.2}}, "144 bytes an image cost no top-1 on digits"),
+        (
+            {"teacher": {"top1": 98.0}},
+            "144 bytes an image give 0.2 points of top-1 more than the teacher has on digits",
+        ),
+        ({"teacher": None}, "144 bytes an image give 98.2 % top-1 on digits"),
+        ({"agreement": True}, "144 bytes an image keep 98.2 % of the teacher's answers on digits"),
+        ({"student": {"default_rate": None}}, "243 bytes an image cost 0.2 points of top-1 on digits"),
+    ],
+)
+def test_the_title_says_what_an_image_costs(changes, title):
+    assert message(curve_of(report(files=(), **changes))) == title
+
+
+def test_the_title_names_the_smallest_file_that_does_as_well():
+    files = [
+        ImageFiles(method=method, setting=f"quality {quality}", sent=sent, top1=top1, images=9)
+        for method, quality, sent, top1 in (("webp", 5, 100, 98.0), ("webp", 20, 315, 98.3), ("jpeg", 50, 900, 98.4))
+    ]
+    assert message(dataclasses.replace(curve_of(report()), files=files)).endswith("; WebP 20 does as well with 315")
+    assert "WebP" not in message(dataclasses.replace(curve_of(report()), files=files[:1]))
+
+
+@pytest.mark.parametrize("sent", [0.5, 972.0, 2e6])
+@pytest.mark.parametrize("top1", [0.0, 50.0, 100.0])
+def test_one_rate_stands_within_the_frame(sent, top1):
+    curve = dataclasses.replace(curve_of(report(teacher=None)), files=(), default=None, rates=[("raw", sent, top1)])
+    _, axes = drawn_curve(curve)
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left * 1.5 < sent < right / 1.5
+    assert right < 10 * left
+    assert low < top1 < high < low + 5
+    assert len([tick for tick in axes.get_xticks() if left <= tick <= right]) >= 2
+
+
+@pytest.mark.parametrize("dataset", ["digits", "a_folder_with_a_name_that_is_longer_than_any_image_is_wide" * 3])
+def test_texts_are_in_the_image_and_large_enough_and_axes_have_units(dataset):
+    plot = _figure(dataclasses.replace(curve_of(report()), dataset=dataset))
+    plot.draw_without_rendering()
+    (axes,) = plot.axes
+    for text in (*texts(axes), plot._suptitle, axes.xaxis.label, axes.yaxis.label):
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= plot.bbox.width + 1, text
+        assert 0 <= box.y0 < box.y1 <= plot.bbox.height + 1, text
+        assert text.get_fontsize() * 800 / (72 * plot.get_figwidth()) >= 11, "pixels where the plot is 800 wide"
+    assert "bytes" in axes.get_xlabel()
+    assert "%" in axes.get_ylabel()
 
 
 def test_rates_that_were_not_kept_are_drawn_faintly():
@@ -118,7 +170,7 @@ def test_files_of_as_many_images_are_not_mentioned():
 def test_a_curve_is_a_file_and_a_report_without_a_student_has_none(tmp_path):
     draw_rate_curve(tmp_path / "rates.png", curve_of(report()))
     with Image.open(tmp_path / "rates.png") as image:
-        assert image.size == (1350, 720)
+        assert image.size == (1200, 720)
     assert curve_of(report(student=None, files=())) is None
     with pytest.raises(UserError, match="cannot write"):
         draw_rate_curve(tmp_path / "missing" / "rates.png", curve_of(report()))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottlefit_jax.evaluation.label_placement import spaced
+from bottlefit_jax.drawing.label_placement import spaced
 
 
 @given(st.lists(st.tuples(st.floats(0, 1000), st.floats(1, 30)), min_size=1, max_size=15))

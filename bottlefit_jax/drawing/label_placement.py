@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from scipy.optimize import isotonic_regression
 
-from bottlefit_jax.evaluation.plots import DPI
+from bottlefit_jax.drawing.colours import ink
+from bottlefit_jax.drawing.figures import DPI
 
 PIXELS = DPI / 72  # per point
 BESIDE = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (-1, 1), (1, 1), (-1, -1))
@@ -68,7 +69,9 @@ class Labels:
                 self.avoid_point([a + part * (b - a) for a, b in zip(start, end, strict=True)], 2, 2)
 
     def column(self, texts: Sequence[Annotation], places: Sequence[Place]):
-        """Stack the labels of markers that lie above each other, on the side with more room."""
+        """Stack the labels of markers that lie above each other, in their order, on the side with more room."""
+        pairs = sorted(zip(texts, places, strict=True), key=lambda pair: pair[1][1])
+        texts, places = [text for text, _ in pairs], [place for _, place in pairs]
         _, low, _, high = frame(self._axes)
         sizes = [size(text) for text in texts]
         tried = []
@@ -79,7 +82,8 @@ class Labels:
                 (place[0], self._free(place[1], near if side > 0 else near - width, width, height))
                 for (width, height), place in zip(sizes, places, strict=True)
             ]
-            bottoms = stacked(sizes, free, low + 4, high)
+            rising = isotonic_regression([middle for _, middle in free]).x
+            bottoms = stacked(sizes, [(x, middle) for (x, _), middle in zip(free, rising, strict=True)], low + 4, high)
             boxes = [
                 (near if side > 0 else near - width, bottom, near + width if side > 0 else near, bottom + height)
                 for (width, height), bottom in zip(sizes, bottoms, strict=True)
@@ -126,6 +130,7 @@ class Labels:
         if np.hypot(x - place[0], y - place[1]) > 13 * PIXELS:
             if x != place[0]:
                 y = (box[1] + box[3]) / 2
+            self.avoid_line([place, (x, y)])
             arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
             pixels = "figure pixels"
             self._axes.annotate("", (place[0], place[1]), (x, y), pixels, pixels, arrow, annotation_clip=False)
@@ -160,7 +165,7 @@ def label(
     Args:
         axes: the panel.
         words: the text; $ has no special meaning.
-        colour: of the text.
+        colour: of its marker; the text has its hue.
         points: its size.
         bold: emphasise it.
         upright: rotate it by 90°.
@@ -174,7 +179,7 @@ def label(
         fontsize=points,
         fontweight="bold" if bold else "normal",
         rotation=90 if upright else 0,
-        color=colour,
+        color=ink(colour),
         va="bottom",
         zorder=8,
         parse_math=False,
