@@ -9,6 +9,7 @@ import numpy as np
 from bottlefit_jax.compare.methods import OURS
 from bottlefit_jax.compare.plot_style import SAME_LINE, by_method
 from bottlefit_jax.compare.report import best, within_goal
+from bottlefit_jax.drawing.axes import number
 from bottlefit_jax.evaluation.markdown import bytes_text
 from bottlefit_jax.evaluation.report_text import DROP_GOAL
 
@@ -82,4 +83,4 @@ def _cost(row: dict) -> str:
 
 
 def _ms(value: float) -> str:
-    return f"{value:,.3g} ms"
+    return f"{number(value)} ms"

@@ -24,8 +24,8 @@ def decorate(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL, color=GREY)
-    axes.xaxis.label.set_size(TEXT)
-    axes.yaxis.label.set_size(TEXT)
+    axes.xaxis.label.set_fontsize(TEXT)
+    axes.yaxis.label.set_fontsize(TEXT)
 
 
 def decorate_log_axis(axis: Axis) -> None:
@@ -41,8 +41,8 @@ def decorate_log_axis(axis: Axis) -> None:
 
 
 def number(value: float) -> str:
-    """Write the number of a tick, with commas between thousands."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:g}"
+    """Write a number in three digits, or a large one in whole units with commas between thousands."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
 def log_limits(values: Sequence[float], *, before: float = 1.5, after: float = 1.5) -> tuple[float, float]:

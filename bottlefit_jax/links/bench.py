@@ -261,7 +261,7 @@ def _energy(meter: "Meter | None", watts: "Watts | None", *, alone: bool) -> str
     )
 
 
-def _draw(path: Path, rows: list, title: str) -> str | None:
+def _draw(path: Path, rows: list, subject: str) -> str | None:
     """Draw the plot and return its file name; None without one, and a line on standard error gives the reason."""
     if all(row.rate_mbit is None for row in rows):
         return None  # one link gives no line over rates
@@ -274,7 +274,7 @@ def _draw(path: Path, rows: list, title: str) -> str | None:
         print(NO_FIGURE, file=sys.stderr)
         return None
     try:
-        plot.draw(path, rows, crossings(rows), report.NAMES, f"{title}: latency against link rate")
+        plot.draw(path, rows, crossings(rows), report.NAMES, subject)
     except BottleFitError as error:
         print(f"no {path.name}: {error}", file=sys.stderr)
         return None

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import NullLocator
 
-from bottlefit_jax.files import atomic_file
+from bottlefit_jax.drawing.axes import decorate, decorate_log_axis, log_limits
+from bottlefit_jax.drawing.colours import BLACK, BLUE, ORANGE
+from bottlefit_jax.drawing.figures import SMALL, TEXT, figure, save, title
 from bottlefit_jax.links.fleet import counted
-
-BLUE, ORANGE, GREY = "#2f6db3", "#d9822b", "#6b6b6b"
 
 
 def draw(path: Path, found: dict[str, Any]) -> None:
@@ -23,35 +22,61 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    figure = Figure(figsize=(8.0, 4.4), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    servers = [row["servers"] for row in found["rows"]]
-    axes.plot(servers, [row["in_time"] for row in found["rows"]], "o-", color=BLUE, label="answered by the deadline")
-    axes.plot(servers, [row["busy"] for row in found["rows"]], "s--", color=ORANGE, label="time in which a tail runs")
-    if found["goal"] is not None:
-        goal, place = f"goal {found['goal']:g} %", (servers[0], found["goal"])
-        axes.axhline(found["goal"], color="black", linewidth=1, linestyle=":")
-        axes.annotate(goal, place, xytext=(2, -11), textcoords="offset points", fontsize=8.5)
-    axes.set_xlabel("servers")
-    axes.set_ylabel("percent")
-    axes.set_ylim(0, 104)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(servers) == 1:
-        axes.set_xlim(servers[0] - 1, servers[0] + 1)
-    axes.grid(color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8.5, color=GREY)
-    axes.legend(frameon=False, fontsize=9, loc="center right")
-    fewest = found["fewest"]
-    result = f"{found['rows'][-1]['in_time']:.2f} % in time" if fewest is None else f"it takes {counted(fewest)}"
-    figure.suptitle(
-        f"{found['devices']:,} devices, an image every {found['every']:g} s, in {found['deadline_ms']:g} ms: {result}",
-        fontsize=11,
-        fontweight="bold",
-        x=0.01,
-        ha="left",
+    save(_figure(found), path)
+
+
+def message(found: dict[str, Any]) -> str:
+    """Return the title: how many images the fewest servers that keep the goal, or those that were given, answer.
+
+    Args:
+        found: as `fleet.run_fleet` returns it.
+    """
+    row = _chosen(found)
+    answers = "answers" if row["servers"] == 1 else "answer"
+    return (
+        f"{counted(row['servers'])} {answers} {row['in_time']:.2f} % within {found['deadline_ms']:g} ms "
+        f"({found['devices']:,} devices, an image every {found['every']:g} s each)"
     )
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png")
+
+
+def _chosen(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the row that the plot is about."""
+    return next((row for row in found["rows"] if row["servers"] == found["fewest"]), found["rows"][-1])
+
+
+def _figure(found: dict[str, Any]) -> Figure:
+    """Return the plot."""
+    plot = figure(4.8)
+    title(plot, message(found))
+    axes = plot.subplots()
+    servers = [row["servers"] for row in found["rows"]]
+    in_time = [row["in_time"] for row in found["rows"]]
+    axes.plot(servers, in_time, "o-", color=BLUE, label="images answered by the deadline")
+    axes.plot(servers, [row["busy"] for row in found["rows"]], "s--", color=ORANGE, label="time in which a tail runs")
+    chosen = _chosen(found)
+    ring = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
+    axes.plot([chosen["servers"]], [chosen["in_time"]], "o", color=BLUE, gid="chosen", **ring)
+    if found["goal"] is not None:
+        axes.axhline(found["goal"], color=BLACK, linewidth=1, linestyle=":")
+        axes.annotate(
+            f"goal\n{found['goal']:g} %",
+            (1, found["goal"]),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+        )
+    axes.set_xlabel("servers (number, logarithmic)")
+    axes.set_ylabel("share of images or of time, %")
+    axes.set_ylim(0, 106)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_xscale("log")  # the search doubles the number first
+    axes.set_xlim(*log_limits(servers, before=1.3, after=1.3))
+    decorate(axes)
+    decorate_log_axis(axes.xaxis)
+    low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in axes.get_xticks() if max(low, 1) <= tick <= high])  # there is no half a server
+    axes.xaxis.set_minor_locator(NullLocator())
+    plot.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
+    return plot

@@ -42,6 +42,19 @@ class Trace:
         """Return Mbit/s at a time in seconds."""
         return self._rates[bisect.bisect_right(self._times, time % self.seconds, hi=len(self._rates)) - 1]
 
+    def outages(self, end: float) -> list[tuple[float, float]]:
+        """Return from when to when nothing is carried, in seconds, up to `end`."""
+        spans: list[tuple[float, float]] = []
+        for round_ in range(math.ceil(end / self.seconds)):
+            for begin, until, rate in zip(self._times, self._times[1:], self._rates, strict=False):
+                first, last = round_ * self.seconds + begin, min(round_ * self.seconds + until, end)
+                if rate or first >= end:
+                    continue
+                if spans and spans[-1][1] == first:
+                    first, _ = spans.pop()
+                spans.append((first, last))
+        return spans
+
     def arrives(self, start: float, size: float) -> float:
         """Return when the last byte has left that was put on an empty link.
 

@@ -41,7 +41,16 @@ def test_a_logarithmic_axis_has_ticks_that_do_not_crowd(values):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.05, "0.05"), (2.0, "2"), (50.0, "50"), (1000.0, "1,000"), (1e6, "1,000,000")],
+    [
+        (0.05, "0.05"),
+        (2.0, "2"),
+        (50.0, "50"),
+        (0.476837, "0.477"),
+        (99.97, "100"),
+        (1340.4, "1,340"),
+        (1000.0, "1,000"),
+        (1e6, "1,000,000"),
+    ],
 )
 def test_a_tick_is_a_plain_number(value, text):
     assert number(value) == text

@@ -8,6 +8,7 @@ import pytest
 
 from bottlefit_jax.edge.path import HEAD, LOCAL, Path
 from bottlefit_jax.errors import UserError
+from bottlefit_jax.links import fleet_plot
 from bottlefit_jax.links import simulate as command
 from bottlefit_jax.links.fleet import FleetOutcome, devices_of, fewest_servers, run_fleet, simulate_fleet
 from bottlefit_jax.links.options import FleetOptions, SimulateOptions
@@ -176,6 +177,47 @@ def test_a_fleet_is_a_table_or_an_object_and_a_plot(flags, tmp_path, capsys):
     assert command.main([*flags, "--devices", "20", "--servers", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["devices"], found["fewest"], found["rows"][0]["servers"]) == (20, None, 2)
+
+
+def found(*servers, goal=None, fewest=None):
+    """A fleet with so many servers; each answers 30 % of the images."""
+    rows = [{"servers": count, "in_time": min(30.0 * count, 99.5), "busy": 100 / count} for count in servers]
+    shared = {"devices": 1000, "every": 2.0, "deadline_ms": 100.0}
+    return {**shared, "goal": goal, "fewest": fewest, "rows": rows}
+
+
+@pytest.mark.parametrize(
+    ("fleet", "title"),
+    [
+        (found(1, 2, 4, goal=50, fewest=2), "2 servers answer 60.00 % within 100 ms"),
+        (found(1), "1 server answers 30.00 % within 100 ms"),
+        (found(3000), "3,000 servers answer 99.50 % within 100 ms"),
+    ],
+)
+def test_the_plot_of_a_fleet_says_what_its_servers_answer(fleet, title):
+    plot = fleet_plot._figure(fleet)
+    assert plot.get_suptitle() == f"{title} (1,000 devices, an image every 2 s each)"
+    (axes,) = plot.axes
+    (ring,) = [line for line in axes.lines if line.get_gid() == "chosen"]
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left * 1.25 < ring.get_xdata()[0] < right / 1.25
+    assert low < ring.get_ydata()[0] < high
+    assert right / left < 10
+    assert all(tick >= 1 and tick == int(tick) for tick in axes.get_xticks())
+    assert "servers" in axes.get_xlabel()
+    assert "%" in axes.get_ylabel()
+
+
+@pytest.mark.parametrize("goal", [None, 50, 99.9])
+def test_texts_of_a_fleet_are_in_the_image_and_the_legend_hides_nothing(goal):
+    plot = fleet_plot._figure(found(1, 2, 4, 8, 1024, goal=goal, fewest=1024))
+    plot.draw_without_rendering()
+    (axes,), (legend,) = plot.axes, plot.legends
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+    for text in (plot._suptitle, axes.xaxis.label, axes.yaxis.label, *axes.texts):
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= plot.bbox.width + 1, text
+        assert 0 <= box.y0 < box.y1 <= plot.bbox.height + 1, text
 
 
 @pytest.mark.parametrize(

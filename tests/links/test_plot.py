@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def test_the_plot_is_drawn_with_gaps_and_crossings(tmp_path):
     rows = [*example(5.0), *example(20.0), *[row(method, 5, 0, delay=80.0, error="lost") for method in METHODS]]
     plot.draw(tmp_path / "latency.png", rows, crossings(rows), report.NAMES, "a $title")
     with Image.open(tmp_path / "latency.png") as image:
-        assert image.width >= 1500
+        assert image.width == 1200
         assert np.asarray(image.convert("L")).std() > 10
     with pytest.raises(UserError, match="nothing to draw"):
         plot.draw(tmp_path / "none.png", rows[-3:], [], report.NAMES, "nothing")
@@ -66,6 +67,49 @@ def test_the_labels_of_crossings_never_overlap_and_equal_ones_appear_once():
         lowest = axes.transData.transform((1, 42))[1]
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
         assert all(box.y1 < lowest for box in boxes)
+
+
+def title_of(rows):
+    return figure_of(rows, "b").get_suptitle().replace("\n", " ").removesuffix(": b")
+
+
+def test_the_title_says_on_how_many_links_each_method_is_the_fastest():
+    assert title_of(example()) == "Split is fastest on 4 of 5 links, local only on 1"
+    close = [row("split", 1, 50, spread=0.1), row("jpeg", 1, 51, spread=0.1)]
+    assert title_of([*example(), *[replace(one, delay_ms=40.0) for one in close]]) == (
+        "Split is fastest on 4 of 6 links, local only on 1; 1 undecided"
+    )
+    assert title_of(close) == "No method is clearly the fastest on the only link"
+    assert title_of([row("split", 1, 50), row("jpeg", 1, 70)]) == "Split is fastest on the only link"
+    assert title_of([row("split", rate, 10 * rate) for rate in RATES]) == "Split takes 2.5 to 1,000 ms an image, p50"
+    assert title_of([row("local", 1, 134.0)]) == "Local only takes 134 ms an image, p50"
+
+
+@pytest.mark.parametrize(
+    ("rate", "ms", "text"), [(0.01, 0.5, "0.5 ms"), (5, 40.0, "40 ms"), (10_000, 60_000.0, "60,000 ms")]
+)
+def test_one_measurement_stands_within_the_frame_with_its_value(rate, ms, text):
+    (axes,) = figure_of([row("split", rate, ms)]).axes
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left * 1.3 < rate < right / 1.3
+    assert right < 20 * left
+    assert low * 1.3 < ms < high / 1.3
+    assert high < 20 * low
+    assert [each.get_text() for each in axes.texts] == [text]
+
+
+def test_the_numbers_of_many_rates_do_not_overlap():
+    rows = [row("split", 0.25 * 1.25**step, 50.0, delay=delay) for step in range(28) for delay in (5.0, 20.0, 40.0)]
+    drawing = figure_of(rows)
+    assert len(drawing.axes) == 3
+    for axes in drawing.axes:
+        labels = [text for text in axes.get_xticklabels() if text.get_text()]
+        boxes = [text.get_window_extent() for text in labels]
+        assert len(boxes) >= 4
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        assert axes.get_xlabel() == "link rate, Mbit/s"
+    assert "ms" in drawing.axes[0].get_ylabel()
+    assert "ms" in drawing.axes[2].get_ylabel()
 
 
 def test_equal_lines_are_both_visible():

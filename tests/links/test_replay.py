@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,56 @@ def test_the_report_has_every_method_and_says_by_how_much_results_were_late(tmp_
 def test_nothing_is_drawn_of_a_run_without_answers(tmp_path):
     with pytest.raises(UserError, match="nothing to draw"):
         timeline.draw(tmp_path / "a.png", Run("auto", TRACE, 5.0), Outcome(), paths=[], deadline_ms=50)
+
+
+def timeline_of(run, **changes):
+    setting = {"paths": ["fine", "coarse", "local"], "deadline_ms": 50.0, **changes}
+    return timeline._figure(run, run.outcome(0.05, dict.fromkeys(setting["paths"], 80.0)), **setting)
+
+
+def test_the_plot_says_what_was_in_time_and_shades_what_the_link_was_down():
+    answers = [Answer(taken, 0.02, "fine") for taken in (0.0, 1.5, 4.9)]
+    plot = timeline_of(replace(RUN, images=4, answers=answers))
+    assert plot.get_suptitle() == "75.0 % of 4 images in time on a link, which is down for 2 of 5 s (5 ms each way)"
+    for axes in plot.axes:
+        shaded = [patch.get_x() for patch in axes.patches if patch.get_gid() == "outage"]
+        assert shaded == pytest.approx([1.0, 4.0])
+    steady = replace(RUN, trace=Trace("Wi-Fi", [0, 1], [8.0, 2.0]))
+    assert timeline_of(steady).get_suptitle() == "40.0 % of 5 images in time on Wi-Fi (5 ms each way)"
+
+
+def test_the_plot_of_one_image_has_a_second_and_a_decade_around_it():
+    plot = timeline_of(replace(RUN, images=1, answers=[Answer(0.0003, 0.02, "fine")]))
+    _, below = plot.axes
+    (left, right), (low, high) = below.get_xlim(), below.get_ylim()
+    assert left < 0.0003 < 1 < right < 2
+    assert low < 20 < 50 < high < 20 * low
+    assert plot.get_suptitle().startswith("100.0 % of 1 image in time")
+
+
+def test_paths_differ_in_colour_and_marker_and_nothing_leaves_the_image():
+    names = [f"rate-{number}" for number in range(12)]
+    answers = [Answer(0.1 * at, 0.001 * (1 + at), name) for at, name in enumerate([*names, "local"])]
+    plot = timeline_of(
+        replace(RUN, images=14, answers=[*answers, Answer(1.5, 0.05, None)]), paths=[*names, "local"], deadline_ms=9.0
+    )
+    plot.draw_without_rendering()
+    above, below = plot.axes
+    looks = {
+        (tuple(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.tobytes())
+        for dots in below.collections
+        if dots.get_label() != "no answer"
+    }
+    assert len(looks) == 13
+    (legend,) = plot.legends
+    for one in (plot._suptitle, legend, above.yaxis.label, below.yaxis.label, below.xaxis.label, *below.texts):
+        box = one.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= plot.bbox.width + 1, one
+        assert 0 <= box.y0 < box.y1 <= plot.bbox.height + 1, one
+    assert not legend.get_window_extent().overlaps(below.get_window_extent())
+    assert "Mbit/s" in above.get_ylabel()
+    assert "ms" in below.get_ylabel()
+    assert below.get_xlabel().endswith(", s")
 
 
 @pytest.fixture

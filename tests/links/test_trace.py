@@ -87,3 +87,11 @@ def test_bytes_that_are_sent_in_two_parts_arrive_as_those_sent_at_once():
         middle = trace.arrives(start, one)
         assert start <= middle
         assert trace.arrives(middle, other) == pytest.approx(trace.arrives(start, one + other), abs=1e-6)
+
+
+def test_outages_are_joined_and_come_again_with_the_trace():
+    trace = Trace("down", [0, 1, 2, 3], [0.0, 5.0, 0.0, 0.0])
+    assert trace.outages(0.5) == [(0.0, 0.5)]
+    assert trace.outages(4.5) == [(0.0, 1.0), (2.0, 4.5)]
+    assert trace.outages(9.0) == [(0.0, 1.0), (2.0, 5.0), (6.0, 9.0)]
+    assert Trace("up", [0, 1], [1.0, 2.0]).outages(10.0) == []
