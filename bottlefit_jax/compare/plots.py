@@ -105,9 +105,9 @@ def _rate_axes(axes: Axes, comparison: dict, rows: Sequence[dict], bottom: float
     """Set the axes up, with the teacher as a line and the paper's claim as a band."""
     teacher = comparison["teacher"]
     sent = [row["bytes"]["mean"] for row in rows if row["bytes"]["mean"] >= LEAST_BYTES]
-    if not any(row["method"] == "jpeg" for row in rows):
-        sent.append(comparison["jpeg95_bytes"])
-        axes.axvline(sent[-1], color=JPEG[0], linestyle=":", linewidth=1.4, gid="jpeg95")
+    if (file := _file(comparison, rows)) is not None:
+        sent.append(file)
+        axes.axvline(file, color=JPEG[0], linestyle=":", linewidth=1.4, gid="jpeg95")
     axes.set_xscale("log")
     axes.set_xlim(*log_limits(sent, before=2.0, after=1.6))  # names need room on the left
     highest = max([teacher["top1"], *(row["top1"]["mean"] + (row["top1"]["std"] or 0) for row in rows)])
@@ -194,9 +194,9 @@ def _name_all(axes: Axes, curves: dict[str, list[dict]], ladders: dict, comparis
     _avoid(labels, curves, ladders, at)
     left, _, right, _ = frame(axes)
     labels.avoid_point((left, labels.pixel(1, comparison["teacher"]["top1"])[1]), right - left, 2)
-    jpeg95 = [line for line in axes.lines if line.get_gid() == "jpeg95"]
-    for line in jpeg95:
-        labels.avoid_line([labels.pixel(line.get_xdata()[0], y) for y in axes.get_ylim()])
+    file = _file(comparison, [row for rows in curves.values() for row in rows])
+    if file is not None:
+        labels.avoid_line([labels.pixel(file, y) for y in axes.get_ylim()])
     for column in _columns([rows[0] for rows in curves.values() if len(rows) == 1], at):
         texts = [row_label(axes, row, _alone(row) if len(at) == 1 else row["title"], TEXT) for row in column]
         labels.column(texts, [at[id(row)] for row in column])
@@ -214,10 +214,14 @@ def _name_all(axes: Axes, curves: dict[str, list[dict]], ladders: dict, comparis
         upright = edge == "v"
         text = label(axes, _setting(row, bottom), look(row["method"])[0], SMALL, upright=upright)
         labels.nearest(text, [at[id(row)]], directions=ABOVE if upright else BESIDE, required=bool(edge))
-    for line in jpeg95:
-        place = labels.pixel(line.get_xdata()[0], sum(axes.get_ylim()) / 2)
-        words = f"JPEG 95\n{comparison['jpeg95_bytes']:,.0f} bytes"
-        labels.nearest(label(axes, words, JPEG[0], SMALL), [place])
+    if file is not None:
+        place = labels.pixel(file, sum(axes.get_ylim()) / 2)
+        labels.nearest(label(axes, f"JPEG 95\n{file:,.0f} bytes", JPEG[0], SMALL), [place])
+
+
+def _file(comparison: dict, rows: Sequence[dict]) -> float | None:
+    """Return the bytes of an image as JPEG at quality 95, where no row shows what JPEG sends; else None."""
+    return None if any(row["method"] == "jpeg" for row in rows) else comparison["jpeg95_bytes"]
 
 
 def _alone(row: dict) -> str:

@@ -104,6 +104,20 @@ def latents(
         )
         raise UserError(f"cannot draw {counts}; the numbers must be equal")
     sent, jpeg = np.broadcast_to(bytes_latent, (count,)), np.broadcast_to(bytes_jpeg, (count,))
+    save(_latents(images, latents, class_names_true, class_names_predicted, sent, jpeg, levels_of(bits)), path)
+
+
+def _latents(
+    images: np.ndarray,
+    latents: np.ndarray,
+    true: Sequence[str],
+    predicted: Sequence[str],
+    sent: np.ndarray,
+    jpeg: np.ndarray,
+    highest: int,
+) -> Figure:
+    """Return the figure of `latents`; `highest` is the largest value that a latent can have."""
+    count = len(images)
     mosaics = [_mosaic(latent) for latent in latents]
     aspect = mosaics[0].shape[1] / mosaics[0].shape[0]
     image = images.shape[2] / images.shape[1]
@@ -119,19 +133,19 @@ def latents(
         left = plot.add_subplot(grid[row, 3 * column])
         right = plot.add_subplot(grid[row, 3 * column + 1])
         left.imshow(images[index])
-        drawn.append(
-            right.imshow(mosaics[index], vmin=0, vmax=levels_of(bits), cmap="viridis", interpolation="nearest")
-        )
-        _captions(left, right, class_names_true[index], class_names_predicted[index], sent[index], jpeg[index])
+        drawn.append(right.imshow(mosaics[index], vmin=0, vmax=highest, cmap="viridis", interpolation="nearest"))
+        _captions(left, right, true[index], predicted[index], sent[index], jpeg[index])
         maps += [left, right]
     _value_bar(plot, drawn[0], maps, latents.shape[-1])
-    same = [str(true) == str(guess) for true, guess in zip(class_names_true, class_names_predicted, strict=True)]
+    for axes, side in zip(maps, "EW" * count, strict=True):
+        axes.set_anchor(side)  # an image and its maps beside each other; a colour bar moves what it belongs to
+    same = [str(name) == str(guess) for name, guess in zip(true, predicted, strict=True)]
     title(
         plot,
         f"{sent.mean():,.0f} bytes an image instead of {jpeg.mean():,.0f} as JPEG at quality 95; "
         f"{sum(same)} of {_count(count, 'prediction')} {'is' if sum(same) == 1 else 'are'} correct",
     )
-    save(plot, path)
+    return plot
 
 
 def _names(history: Sequence[Mapping]) -> list[str]:
@@ -230,11 +244,10 @@ def _decorate(axes: Axes, entries: Sequence[Mapping]):
 
 
 def _short(value: float, _position=None) -> str:
-    """Write a tick of any size in a few characters: 0.02, 5, 200, 20k, 1M."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    """Write a tick of any size in a few characters: 0.02, 5, 200, 5k, 1M."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
-            unit = 1e3 if suffix == "k" else limit
-            return f"{value / unit:g}{suffix}"
+            return f"{value / limit:g}{suffix}"
     return number(value)
 
 

@@ -142,6 +142,28 @@ def test_images_are_drawn_beside_their_latents(tmp_path):
     plots.latents(tmp_path / "one.png", images[:1], latents[:1] // 16, ["0"], ["0"], 84, 900, bits=4)
 
 
+@pytest.mark.parametrize(("count", "channels"), [(1, 3), (6, 3), (4, 40)])
+def test_the_plot_of_latents_says_what_they_save_and_its_texts_are_in_the_image(count, channels):
+    images, latents = np.zeros((count, 32, 32, 3), np.uint8), np.zeros((count, 5, 5, channels), np.uint8)
+    names = ["a name that is far too long to be written over one image"] * count
+    sent, jpeg = np.full(count, 21), np.full(count, 1036)
+    plot = plots._latents(images, latents, names, [*names[:-1], "b"], sent, jpeg, 255)
+    plot.draw_without_rendering()
+    predictions = "1 prediction are" if count == 1 else f"{count} predictions are"
+    assert plot.get_suptitle().replace("\n", " ") == (
+        f"21 bytes an image instead of 1,036 as JPEG at quality 95; {count - 1} of {predictions} correct"
+    )
+    found = [plot._suptitle]
+    for axes in plot.axes:
+        found += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    for text in (text for text in found if text.get_text().strip()):
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= plot.bbox.width + 1, text
+        assert 0 <= box.y0 < box.y1 <= plot.bbox.height + 1, text
+        assert text.get_fontsize() >= SMALL, text
+    assert plot.axes[-1].get_ylabel().startswith("value that arrives (no unit)")
+
+
 def test_wrong_arguments_are_one_line(tmp_path):
     image, latent = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 3, 3, 1), np.uint8)
     with pytest.raises(UserError, match="2 images, 2 latents, 1 and 2 names"):
