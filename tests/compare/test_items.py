@@ -6,7 +6,7 @@ from bottlefit_jax.compare.items import FLAGS, Options, to_measure
 from bottlefit_jax.compare.methods import METHODS, QUALITIES
 from bottlefit_jax.errors import UserError
 
-DEFAULTS = {name: default for name, (default, _) in FLAGS.items()}
+DEFAULTS = {name: default for name, (default, _, _) in FLAGS.items()}
 
 
 def test_by_default_every_method_is_compared_with_three_seeds():
