@@ -91,32 +91,14 @@ def make_parser() -> Parser:
         metavar="N",
         help="port that serves /metrics, for Prometheus, and /healthz; 0: a free one (default: none)",
     )
+    add(
+        "--metrics-host",
+        metavar="ADDRESS",
+        help="address of that port, which is always plaintext (default: 127.0.0.1; that of --host with "
+        "--allow-plaintext)",
+    )
     _add_computing(parser, default)
-    add = parser.group("security")
-    add(
-        "--tls-cert",
-        type=Path,
-        metavar="PEM",
-        help="the server's certificate, followed by those up to its authority (default: no TLS)",
-    )
-    add("--tls-key", type=Path, metavar="PEM", help="the key of that certificate (default: no TLS)")
-    add(
-        "--tls-client-ca",
-        type=Path,
-        metavar="PEM",
-        help="serve only clients with a certificate of this authority (default: all)",
-    )
-    add("--token-file", type=Path, metavar="FILE", help="serve only clients that send this file's token (default: all)")
-    add("--allow-plaintext", action="store_true", help="listen without TLS on other addresses than the loopback, too")
-    add = parser.group("output")
-    add("--log-level", choices=LOG_LEVELS, default="info", help="level of the log on standard error")
-    add(
-        "--log-calls",
-        type=int,
-        default=default.log_calls,
-        metavar="N",
-        help="log one line for every N calls that end alike; 0: none",
-    )
+    _add_security(parser, default)
     return parser
 
 
@@ -147,6 +129,34 @@ def _add_computing(parser: Parser, default: "ServerOptions") -> None:
         default=default.queue,
         metavar="N",
         help="most requests that wait, whatever their deadlines",
+    )
+
+
+def _add_security(parser: Parser, default: "ServerOptions") -> None:
+    add = parser.group("security")
+    add(
+        "--tls-cert",
+        type=Path,
+        metavar="PEM",
+        help="the server's certificate, followed by those up to its authority (default: no TLS)",
+    )
+    add("--tls-key", type=Path, metavar="PEM", help="the key of that certificate (default: no TLS)")
+    add(
+        "--tls-client-ca",
+        type=Path,
+        metavar="PEM",
+        help="serve only clients with a certificate of this authority (default: all)",
+    )
+    add("--token-file", type=Path, metavar="FILE", help="serve only clients that send this file's token (default: all)")
+    add("--allow-plaintext", action="store_true", help="listen without TLS on other addresses than the loopback, too")
+    add = parser.group("output")
+    add("--log-level", choices=LOG_LEVELS, default="info", help="level of the log on standard error")
+    add(
+        "--log-calls",
+        type=int,
+        default=default.log_calls,
+        metavar="N",
+        help="log one line for every N calls that end alike; 0: none",
     )
 
 

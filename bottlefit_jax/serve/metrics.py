@@ -1,9 +1,13 @@
 """The server's metrics, for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from bottlefit_jax import __version__
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 MODEL = ("model", "version")
@@ -27,6 +31,11 @@ class Metrics:
         self.refused = Counter("refused_calls", "Calls without an answer, by status", ("method", "status"), **common)
         self.left_out = Gauge("bundles_left_out", "Folders of --bundles that are not served", **common)
         self.sent = Counter("sent_bytes", "Bytes of ModelInfer responses", MODEL, **common)
+        self.expiry = Gauge(
+            "certificate_expiry_timestamp_seconds", "When the certificate in this file expires", ("file",), **common
+        )
+        Info("build", "The server's version", **common).info({"version": __version__})
+        ProcessCollector(registry=self.registry)  # open files, memory and processor time; on Linux alone
         self._models: dict[tuple[str, str], ModelMetrics] = {}
 
     def of(self, name: str, version: int | None) -> "ModelMetrics":
@@ -43,6 +52,25 @@ class Metrics:
     def watch_queue(self, name: str, version: int, length: Callable[[], float]) -> None:
         """Read the queue's length whenever the metrics are read."""
         self.queue.labels(name, str(version)).set_function(length)
+
+    def watch_models(self, loaded: Callable[[], Iterable[tuple[str, str, str, str]]]) -> None:
+        """Export the models that are loaded whenever the metrics are read.
+
+        Args:
+            loaded: returns name, version, head's id and tail's id of each.
+        """
+        self.registry.register(_Loaded(loaded))
+
+
+class _Loaded(Collector):
+    def __init__(self, loaded: Callable[[], Iterable[tuple[str, str, str, str]]]):
+        self._loaded = loaded
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("bottlefit_model_info", "Models that are loaded", labels=(*MODEL, "head", "tail"))
+        for labels in self._loaded():
+            family.add_metric(labels, 1)
+        yield family
 
 
 class ModelMetrics:

@@ -49,6 +49,8 @@ class ServerOptions:
         queue: the largest number of requests that wait, whatever their deadlines.
         repository_port: on the loopback, for the calls that load and unload models; 0 is a free one, None is none.
         metrics_port: for /metrics and /healthz; 0 is a free one, None is none.
+        metrics_host: the address that port listens on, always in plaintext; None is `host` with `allow_plaintext`, else
+            the loopback.
         log_calls: of so many calls that end alike one is logged; 0 is none.
         tls_cert: PEM file of the server's certificate, followed by those up to its authority.
         tls_key: PEM file of the certificate's key.
@@ -69,6 +71,7 @@ class ServerOptions:
     queue: int = 1024
     repository_port: int | None = None
     metrics_port: int | None = None
+    metrics_host: str | None = None
     log_calls: int = 1
     tls_cert: Path | str | None = None
     tls_key: Path | str | None = None
@@ -99,6 +102,8 @@ class ServerOptions:
             raise UserError(f"{name('tls_cert')} and {name('tls_key')} go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise UserError(f"{name('tls_client_ca')} needs {name('tls_cert')} and {name('tls_key')}")
+        if self.metrics_host is not None and self.metrics_port is None:
+            raise UserError(f"{name('metrics_host')} needs {name('metrics_port')}")
         self._check_plaintext(name)
 
     def _check_folders(self, name: Callable[[str], str]) -> None:

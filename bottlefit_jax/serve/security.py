@@ -6,6 +6,7 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,19 @@ import grpc
 from bottlefit_jax.errors import UserError
 
 TOKEN_MISSING = "this server needs the metadata `authorization: Bearer TOKEN`"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a server with TLS needs.
+
+    Attributes:
+        credentials: for gRPC. The files are not read again.
+        expiries: name of a file's flag, without dashes -> when its first certificate expires, seconds since 1970.
+    """
+
+    credentials: grpc.ServerCredentials
+    expiries: dict[str, int] = field(default_factory=dict)
 
 
 class BearerToken(grpc.aio.ServerInterceptor):
@@ -53,8 +67,8 @@ def caller_of(context: grpc.aio.ServicerContext) -> dict[str, str]:
     return caller
 
 
-def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Make the credentials of a server with TLS.
+def read_tls(cert: Path, key: Path, client_ca: Path | None) -> Tls:
+    """Read and check the files of a server with TLS.
 
     Args:
         cert: PEM file of the certificate, followed by those up to its authority.
@@ -67,10 +81,11 @@ def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCre
     """
     chain, secret = _read(cert, "--tls-cert"), _read(key, "--tls-key")
     authority = None if client_ca is None else _read(client_ca, "--tls-client-ca")
-    _check_pair(cert, key)
-    if client_ca is not None:
-        _check_authority(client_ca)
-    return grpc.ssl_server_credentials([(secret, chain)], authority, require_client_auth=authority is not None)
+    expiries = {"tls-cert": _check_pair(cert, key)}
+    if client_ca is not None and (expiry := _check_authority(client_ca)) is not None:
+        expiries["tls-client-ca"] = expiry
+    credentials = grpc.ssl_server_credentials([(secret, chain)], authority, require_client_auth=authority is not None)
+    return Tls(credentials, expiries)
 
 
 def _read(path: Path, flag: str) -> bytes:
@@ -80,8 +95,12 @@ def _read(path: Path, flag: str) -> bytes:
         raise UserError(f"{flag} {path} cannot be read: {error.strerror}") from error
 
 
-def _check_pair(cert: Path, key: Path) -> None:
-    """Do a handshake in memory: OpenSSL reports what a client would find wrong with the certificate."""
+def _check_pair(cert: Path, key: Path) -> int:
+    """Do a handshake in memory: OpenSSL reports what a client would find wrong with the certificate.
+
+    Returns:
+        When the certificate expires, seconds since 1970.
+    """
 
     def no_password() -> NoReturn:
         raise UserError(f"--tls-key {key} is encrypted; the server needs it without a password")
@@ -98,6 +117,7 @@ def _check_pair(cert: Path, key: Path) -> None:
             for end in ends:
                 with contextlib.suppress(ssl.SSLWantReadError):
                     end.do_handshake()
+        return _seconds((ends[0].getpeercert() or {})["notAfter"])
     except ssl.SSLCertVerificationError as error:
         raise UserError(f"--tls-cert {cert} is invalid: {error.verify_message}") from error
     except ssl.SSLError as error:
@@ -107,13 +127,20 @@ def _check_pair(cert: Path, key: Path) -> None:
         raise UserError(f"--tls-cert {cert} and --tls-key {key} are invalid: {reason}") from error
 
 
-def _check_authority(path: Path) -> None:
+def _check_authority(path: Path) -> int | None:
+    """Return when the first of the authorities expires, seconds since 1970; None where the file has none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise UserError(f"--tls-client-ca {path} holds no PEM certificate") from error
-    for certificate in context.get_ca_certs():
-        ends = str(certificate["notAfter"])
-        if ssl.cert_time_to_seconds(ends) < time.time():
-            raise UserError(f"--tls-client-ca {path} is invalid: certificate has expired ({ends})")
+    dates = [certificate["notAfter"] for certificate in context.get_ca_certs()]
+    for date in dates:
+        if _seconds(date) < time.time():
+            raise UserError(f"--tls-client-ca {path} is invalid: certificate has expired ({date})")
+    return min(map(_seconds, dates), default=None)
+
+
+def _seconds(date: Any) -> int:
+    """Return a date of a certificate, as Python's ssl writes it, in seconds since 1970."""
+    return ssl.cert_time_to_seconds(str(date))

@@ -7,7 +7,6 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 
 from bottlefit_jax.bundle import Bundle
@@ -24,7 +23,7 @@ from bottlefit_jax.serve.log import CallLog, log
 from bottlefit_jax.serve.methods import METHODS, InferenceService
 from bottlefit_jax.serve.metrics import Metrics
 from bottlefit_jax.serve.options import ServerOptions
-from bottlefit_jax.serve.repository import Repository, first_few
+from bottlefit_jax.serve.repository import Model, Repository, first_few
 from bottlefit_jax.serve.tail import open_tail
 
 LOOPBACK = "127.0.0.1"
@@ -64,7 +63,7 @@ class Server:
             UserError: an option, a file or a bundle is invalid, or a port is taken. Nothing is left running.
         """
         options.check()
-        tls = _credentials(options)
+        tls = _read_tls(options)
         token = None if options.token_file is None else read_token(Path(options.token_file))
         metrics = Metrics()
         repository = Repository(
@@ -74,6 +73,9 @@ class Server:
             max_batch=options.max_batch,
         )
         metrics.left_out.set_function(lambda: len(repository.left_out))
+        metrics.watch_models(lambda: map(_labels, repository.models()))
+        for file, seconds in ({} if tls is None else tls.expiries).items():
+            metrics.expiry.labels(file).set(seconds)
         try:
             await asyncio.to_thread(repository.load_all)
             server = cls(options, repository, metrics)
@@ -102,7 +104,7 @@ class Server:
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
 
-    async def _listen(self, tls: grpc.ServerCredentials | None, token: str | None) -> None:
+    async def _listen(self, tls: security.Tls | None, token: str | None) -> None:
         """Open the ports and describe them in `line`."""
         options = self.options
         main = await self._serve(options.host, options.port, token, tls=tls, may_load=False)
@@ -118,7 +120,7 @@ class Server:
             self.repository_port = loading.port
             self.line += f"; loading on {LOOPBACK}:{self.repository_port}"
         if options.metrics_port is not None:
-            host = options.host if options.allow_plaintext else LOOPBACK  # metrics are plaintext
+            host = options.metrics_host or (options.host if options.allow_plaintext else LOOPBACK)
             self._http = HttpServer(
                 host, options.metrics_port, registry=self._metrics.registry, ready=lambda: not self._stopping
             )
@@ -131,7 +133,7 @@ class Server:
         port: int,
         token: str | None,
         *,
-        tls: grpc.ServerCredentials | None = None,
+        tls: security.Tls | None = None,
         may_load: bool,
     ) -> GrpcServer:
         """Open one port of the protocol."""
@@ -151,7 +153,7 @@ class Server:
             port=port,
             message_limit=self._repository.message_limit,
             log_one_in=options.log_calls,
-            credentials=tls,
+            credentials=None if tls is None else tls.credentials,
             interceptors=() if token is None else (security.BearerToken(token, refused=self._unauthenticated),),
             other_services=self._health.handlers,
         )
@@ -170,11 +172,17 @@ class Server:
             self._log.add(level=WARNING, **fields)
 
 
-def _credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
+def _read_tls(options: ServerOptions) -> security.Tls | None:
     if options.tls_cert is None or options.tls_key is None:
         return None
     client_ca = None if options.tls_client_ca is None else Path(options.tls_client_ca)
-    return security.credentials(Path(options.tls_cert), Path(options.tls_key), client_ca)
+    return security.read_tls(Path(options.tls_cert), Path(options.tls_key), client_ca)
+
+
+def _labels(model: Model) -> tuple[str, str, str, str]:
+    """Return what the metrics say about a model."""
+    manifest = model.manifest
+    return manifest.name, str(manifest.version), manifest.head.id, manifest.tail.id
 
 
 def _batcher(options: ServerOptions, metrics: Metrics, bundle: Bundle, rates: Rates | None) -> Batcher:

@@ -2,6 +2,7 @@ import logging
 import re
 import subprocess
 import urllib.request
+from datetime import UTC, datetime
 
 import grpc
 import pytest
@@ -126,6 +127,26 @@ def test_invalid_certificates_are_an_error_at_the_start(pki, bundle):
         assert message in error_of(bundle, **tls_files(pki), tls_client_ca=pki / name)
 
 
+def metrics_of(host, port):
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=60) as response:
+        return response.read().decode()
+
+
+def test_the_metrics_say_when_the_certificates_expire(pki, bundle):
+    with example.serving(bundle, **tls_files(pki), tls_client_ca=pki / "ca.pem", metrics_port=0) as running:
+        text = metrics_of("127.0.0.1", running.metrics_port)
+    ends = datetime.strptime(VALID[1], "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    expiries = re.findall(r'^bottlefit_certificate_expiry_timestamp_seconds\{file="(.*)"\} (\S+)$', text, re.MULTILINE)
+    assert {file: float(value) for file, value in expiries} == {"tls-cert": ends, "tls-client-ca": ends}
+
+
+def test_the_metrics_of_a_server_with_tls_listen_where_they_are_told(pki, bundle):
+    for options, host in (({}, "127.0.0.1"), ({"metrics_host": "0.0.0.0"}, "0.0.0.0")):
+        with example.serving(bundle, **tls_files(pki), host="localhost", metrics_port=0, **options) as running:
+            assert f"metrics on http://{host}:{running.metrics_port}/metrics" in running.line
+            assert "bottlefit_model_info" in metrics_of("127.0.0.1", running.metrics_port)
+
+
 def test_every_method_needs_the_token(bundle, tmp_path):
     (tmp_path / "token").write_text("s3cret-t0ken\n")
     with (
@@ -186,8 +207,7 @@ def test_calls_without_the_token_are_logged_and_counted(bundle, tmp_path, caplog
     ):
         for method in ("ModelInfer", "ModelInfer", "Made" + "Up" * 500):
             assert status_of(example.raw_method(channel, method), b"")[0] == grpc.StatusCode.UNAUTHENTICATED
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics", timeout=60) as response:
-            text = response.read().decode()
+        text = metrics_of("127.0.0.1", running.metrics_port)
     assert 'bottlefit_refused_calls_total{method="ModelInfer",status="UNAUTHENTICATED"} 2.0' in text
     assert 'bottlefit_refused_calls_total{method="other",status="UNAUTHENTICATED"} 1.0' in text
     calls = fields_of_calls(caplog)
