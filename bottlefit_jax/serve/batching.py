@@ -83,7 +83,7 @@ class Batcher:
         delay: seconds that a request may wait for others.
         limit: the largest number of requests in the queue, whatever their deadlines.
         decode: of payloads; None where only latents are submitted. Called from the batcher's thread.
-        ran: called with the size of each batch, from the batcher's thread.
+        ran: called with the images of each batch and the seconds that it took, from the batcher's thread.
         clock: that the deadlines are measured by, in seconds.
     """
 
@@ -95,7 +95,7 @@ class Batcher:
         delay: float,
         limit: int,
         decode: Decode | None = None,
-        ran: Callable[[int], None] = lambda _: None,
+        ran: Callable[[int, float], None] = lambda images, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._tail, self._ran, self._decode, self._clock = tail, ran, decode, clock
@@ -179,7 +179,7 @@ class Batcher:
             queue_us, tail_us = _us(started - request.arrived), _us(ended - decoded)
             request.future.set_result(Result(part, queue_us, tail_us, images, decode_us))
         if batch and error is None:
-            self._ran(images)
+            self._ran(images, ended - started)
 
     def _latents(self, batch: list[_Request]) -> tuple[list[_Request], np.ndarray]:
         """Decode the payloads of a batch, and fail the requests whose payloads are invalid.

@@ -26,6 +26,7 @@ class Metrics:
         self.decode_seconds = Histogram("decode_seconds", "Time of the batch's payloads in the decoder", **times)
         self.total_seconds = Histogram("total_seconds", "Time from request to response", **times)
         self.batch = Histogram("batch_size", "Images run at once", MODEL, buckets=(1, 2, 4, 8, 16, 32, 64), **common)
+        self.busy = Counter("busy_seconds", "Time in which batches were decoded and run", MODEL, **common)
         self.queue = Gauge("queue_length", "Requests that wait", MODEL, **common)
         self.received = Counter("received_bytes", "Bytes of ModelInfer requests", MODEL, **common)
         self.refused = Counter("refused_calls", "Calls without an answer, by status", ("method", "status"), **common)
@@ -48,6 +49,16 @@ class Metrics:
         if metrics is None:
             metrics = self._models[labels] = ModelMetrics(self, *labels)
         return metrics
+
+    def ran(self, name: str, version: int) -> Callable[[int, float], None]:
+        """Return what counts a batch of one model, with its images and seconds, from any thread."""
+        sizes, busy = self.batch.labels(name, str(version)), self.busy.labels(name, str(version))
+
+        def count(images: int, seconds: float) -> None:
+            sizes.observe(images)
+            busy.inc(seconds)
+
+        return count
 
     def watch_queue(self, name: str, version: int, length: Callable[[], float]) -> None:
         """Read the queue's length whenever the metrics are read."""

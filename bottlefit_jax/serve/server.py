@@ -195,14 +195,13 @@ def _batcher(options: ServerOptions, metrics: Metrics, bundle: Bundle, rates: Ra
         max_batch=options.max_batch,
         providers=options.providers,
     )
-    sizes = metrics.batch.labels(name, str(version))
     batcher = Batcher(
         tail,
         max_batch=options.max_batch,
         delay=options.batch_delay_ms / 1e3,
         limit=options.queue,
         decode=None if rates is None else _decoder(rates),
-        ran=sizes.observe,
+        ran=metrics.ran(name, version),
     )
     waiting = weakref.ref(batcher)  # metrics outlive a model that is unloaded, and must not keep its tail
     metrics.watch_queue(name, version, lambda: len(waiting() or ()))

@@ -37,6 +37,21 @@ def test_they_name_the_models_that_are_loaded_now(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_a_busy_server_is_busy_for_as_long_as_its_batches_take(tmp_path):
+    options = {"metrics_port": 0}
+    with example.serving(example.write(tmp_path / "a"), **options) as server, example.channel_to(server.address) as to:
+        infer = example.raw_method(to, "ModelInfer")
+        for seed in range(5):
+            infer(example.infer_request(example.latents(seed=seed)).SerializeToString(), timeout=60)
+        text = metrics_of(server)
+    busy, tail = (
+        float(re.search(rf'^bottlefit_{name}{{model="digits",version="3"}} (.*)$', text, re.MULTILINE)[1])
+        for name in ("busy_seconds_total", "tail_seconds_sum")
+    )
+    assert busy == pytest.approx(tail, abs=1e-3)  # nothing was decoded, and each request was a batch of its own
+    assert busy > 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the process is read from Linux' /proc")
 def test_they_have_the_version_and_the_open_files(tmp_path):
     with example.serving(example.write(tmp_path / "a"), metrics_port=0) as server:
