@@ -55,8 +55,8 @@ class Metrics:
         sizes, busy = self.batch.labels(name, str(version)), self.busy.labels(name, str(version))
 
         def count(images: int, seconds: float) -> None:
-            sizes.observe(images)
             busy.inc(seconds)
+            sizes.observe(images)
 
         return count
 

@@ -21,8 +21,8 @@ SERVICE = "/inference.GRPCInferenceService/"
 loop, on_loop = event_loop, run_in_loop
 
 
-def matrix(seed=0):
-    return np.random.default_rng(seed).normal(size=(np.prod(SHAPE), CLASSES)).astype(np.float32)
+def matrix(seed=0, shape=SHAPE, classes=CLASSES):
+    return np.random.default_rng(seed).normal(size=(np.prod(shape), classes)).astype(np.float32)
 
 
 def expected(latent, seed=0):
@@ -31,7 +31,7 @@ def expected(latent, seed=0):
 
 
 @functools.cache
-def onnx_tail(seed=0):
+def onnx_tail(seed=0, shape=SHAPE, classes=CLASSES):
     nodes = [
         helper.make_node("Cast", ["latent"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["float"], ["flat"], axis=1),
@@ -40,9 +40,9 @@ def onnx_tail(seed=0):
     graph = helper.make_graph(
         nodes,
         "tail",
-        [helper.make_tensor_value_info("latent", TensorProto.UINT8, ["batch", *SHAPE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
-        [numpy_helper.from_array(matrix(seed), "matrix")],
+        [helper.make_tensor_value_info("latent", TensorProto.UINT8, ["batch", *shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
+        [numpy_helper.from_array(matrix(seed, shape, classes), "matrix")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
