@@ -107,6 +107,18 @@ def test_every_config_and_target_it_names_is_there():
             assert f"\n{target}: " in (ROOT / "Makefile").read_text(), (page, target)
 
 
+def test_every_section_that_a_page_links_to_is_there():
+    for page, text in DOCS.items():
+        for path, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+            folder = ROOT if page == "README.md" else ROOT / "docs"
+            linked = text if not path else (folder / path).read_text()
+            titles = re.findall(r"^#+ (.*)$", linked, re.MULTILINE)
+            assert section in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, (
+                page,
+                section,
+            )
+
+
 def test_commands_of_every_kind_are_found():
     modules = {module for _, module, _ in COMMANDS}
     assert {"export.bundle", "bottlefit_jax.main", "bottlefit_jax.serve", "benchmarks.head"} < modules
