@@ -251,11 +251,13 @@ def test_the_log_says_who_loaded_and_unloaded_what(operator, caplog):
     with caplog.at_level(logging.INFO, logger="bottlefit_jax.serve"):
         operator.unload_model("digits")
         operator.load_model("digits")
-    events = [(record.getMessage(), record.fields) for record in caplog.records if record.getMessage() != "call"]
+    events = [(record.getMessage(), record.fields) for record in caplog.records if "model" in record.fields]
     assert [(event, fields["model"], fields["versions"]) for event, fields in events] == [
         ("unloaded", "digits", []),
         ("loaded", "digits", [3, 12, 20]),
     ]
+    (opened,) = {tuple(record.fields["providers"]) for record in caplog.records if record.getMessage() == "tail opened"}
+    assert opened == ("cpu",)
     assert all(fields["peer"].startswith("ipv4:127.0.0.1:") for _, fields in events)
 
 
