@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from bottlefit_jax.errors import UserError
 
 
-def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None = None) -> dict[str, jax.Array]:
+def correct_counts(
+    logits, labels, mask, *, class_indices: Sequence[int] | None = None, by_class: bool = False
+) -> dict[str, jax.Array]:
     """Count the images of one batch whose label is the best, or among the five best.
 
     Equal logits are ranked by class number, lower first, so that a constant output does not count as correct and the
@@ -24,9 +26,11 @@ def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None 
         mask: [B], bool; False for rows that only fill the batch, whatever they hold.
         class_indices: the columns of `logits` that are the dataset's classes, in the dataset's order, for a teacher
             that has more classes than the dataset. Only these are ranked.
+        by_class: count the correct images of each class too.
 
     Returns:
-        `{"top1", "top5", "count"}`, int32 scalars; add them up over batches.
+        `{"top1", "top5", "count"}`, int32 scalars, and "by_class", int32 [K] or [len(class_indices)], if that is asked
+        for; add them up over batches.
     """
     logits = jnp.asarray(logits).astype(jnp.float32)
     if class_indices is not None:
@@ -38,11 +42,15 @@ def correct_counts(logits, labels, mask, *, class_indices: Sequence[int] | None 
     ahead = ~(logits <= truth) | ((logits == truth) & (columns < labels))
     rank = jnp.sum(ahead, axis=1, dtype=jnp.int32)
     valid = mask & ~jnp.isnan(truth[:, 0])
-    return {
-        "top1": jnp.sum(valid & (rank < 1), dtype=jnp.int32),
+    first = valid & (rank < 1)
+    counts = {
+        "top1": jnp.sum(first, dtype=jnp.int32),
         "top5": jnp.sum(valid & (rank < 5), dtype=jnp.int32),
         "count": jnp.sum(mask, dtype=jnp.int32),
     }
+    if by_class:
+        counts["by_class"] = jnp.sum((columns == labels) & first[:, None], axis=0, dtype=jnp.int32)
+    return counts
 
 
 def percentages(counts: Mapping) -> dict[str, float]:

@@ -31,7 +31,7 @@ def create_eval_step(
     std: Sequence[float],
     class_indices: Sequence[int] | None = None,
 ) -> EvalStep:
-    """Make the jitted `eval_step(variables, batch) -> {"top1", "top5", "count", "bad"}`, sums over one batch.
+    """Make the jitted `eval_step(variables, batch) -> {"top1", "top5", "count", "by_class", "bad"}`, sums over a batch.
 
     The step is kept: equal arguments give the same one, which is compiled once in a process.
 
@@ -56,7 +56,7 @@ def _eval_step(
 ) -> EvalStep:
     def eval_step(variables, batch):
         logits, _ = module.apply(variables, normalise(batch["image"], mean, std), train=False)
-        counts = correct_counts(logits, batch["label"], batch["mask"], class_indices=class_indices)
+        counts = correct_counts(logits, batch["label"], batch["mask"], class_indices=class_indices, by_class=True)
         bad = batch["mask"] & ~jnp.isfinite(logits).all(axis=-1)
         return {**counts, "bad": bad.sum(dtype=jnp.int32)}
 
@@ -72,7 +72,19 @@ def evaluate(
     mesh: Mesh,
     name: str = "network",
 ) -> dict[str, float]:
-    """Return the accuracy over all images.
+    """Return the accuracy over all images, {"top1", "top5"} in percent; arguments and errors are `count_correct`'s."""
+    return percentages(count_correct(eval_step, variables, batches, mesh=mesh, name=name))
+
+
+def count_correct(
+    eval_step: EvalStep,
+    variables: Any,
+    batches: Batches,
+    *,
+    mesh: Mesh,
+    name: str = "network",
+) -> dict[str, Any]:
+    """Count the correct images among all.
 
     Args:
         eval_step: from `create_eval_step`.
@@ -82,7 +94,7 @@ def evaluate(
         name: "teacher" or "student", for the message of an error.
 
     Returns:
-        {"top1", "top5"} in percent.
+        {"top1", "top5", "count"}: integers; "by_class": int32, the correct ones of each class.
 
     Raises:
         UserError: no images, or non-finite logits.
@@ -95,9 +107,11 @@ def evaluate(
         jax.block_until_ready(total)  # with many steps dispatched ahead, XLA's CPU devices can deadlock
     if total is None:
         raise UserError("there are no images to evaluate on")
-    sums = {name: int(value) for name, value in jax.device_get(total).items()}
+    sums = jax.device_get(total)
+    by_class = np.asarray(sums.pop("by_class"))
+    sums = {key: int(value) for key, value in sums.items()}
     require_finite(sums, name)
-    return percentages(sums)
+    return {**sums, "by_class": by_class}
 
 
 def predict(

@@ -61,6 +61,7 @@ class PayloadResult:
         default: the rate of the report.
         float_top1: top-1 of the student without a quantiser, percent.
         range_bytes: of every payload, for the image's range; 0 where the receiver has it.
+        by_class: the correct images of each class at the default rate.
         tables_from: the split of the images from which the codec's tables were made.
     """
 
@@ -69,6 +70,7 @@ class PayloadResult:
     default: RateResult
     float_top1: float
     range_bytes: int
+    by_class: tuple[int, ...] = ()
     tables_from: str = "train"
 
 
@@ -152,17 +154,19 @@ def measure_payloads(student: SplitStudent, rates: Rates, batches: Batches) -> P
     rows.sort(key=lambda row: -row.bytes_mean)
     float_top1 = percentages(without.counts[0])["top1"]
     default = ladder.default_rate(rows, float_top1=float_top1)
-    return PayloadResult(rates, tuple(rows), default, float_top1, student.range_bytes)
+    every = [RAW, *(rate.id for rate in rates.rates)]
+    by_class = [*raw.counts, *tally.counts][every.index(default.id)]["by_class"]
+    return PayloadResult(rates, tuple(rows), default, float_top1, student.range_bytes, tuple(map(int, by_class)))
 
 
 class _Tally:
     """Sizes and counts of several rates, over batches and hosts."""
 
     def __init__(self, rates: int):
-        self.counts: list[dict[str, int]] = [{} for _ in range(rates)]
+        self.counts: list[dict[str, Any]] = [{} for _ in range(rates)]
         self._sizes: list[list[np.ndarray]] = [[] for _ in range(rates)]
 
-    def add(self, rate: int, mask: np.ndarray, sizes: Sequence[int] | np.ndarray, counts: Mapping[str, int]) -> None:
+    def add(self, rate: int, mask: np.ndarray, sizes: Sequence[int] | np.ndarray, counts: Mapping[str, Any]) -> None:
         """Add a batch: the sizes of this host's images, the counts of all hosts'."""
         row = np.full(len(mask), -1, np.int32)
         row[mask] = sizes

@@ -18,6 +18,7 @@ import jax
 
 import bottlefit_jax
 from bottlefit_jax.evaluation.alternatives import Alternative, interval
+from bottlefit_jax.evaluation.classes import ClassResult
 from bottlefit_jax.evaluation.image_bytes import saving_percent
 from bottlefit_jax.evaluation.payloads import RateResult
 
@@ -119,6 +120,7 @@ class Report:
         files: the teacher on images that were sent as files.
         stages: what was trained, in order.
         versions: as `versions()` returns them.
+        per_class: the classes that evaluation images have.
         agreement: whether the teacher's answers were the labels.
     """
 
@@ -132,6 +134,7 @@ class Report:
     files: Sequence[Alternative]
     stages: Sequence[StageSummary]
     versions: Mapping[str, Any]
+    per_class: Sequence[ClassResult] = ()
     agreement: bool = False
 
     def __post_init__(self) -> None:
@@ -189,6 +192,7 @@ class Report:
                 "alternatives": [measured(row.to_json()) for row in self.alternatives],
                 "stages": [dataclasses.asdict(stage) for stage in self.stages],
                 "versions": self.versions,
+                "per_class": [measured(row.to_json()) for row in self.per_class],
             }
         )
 

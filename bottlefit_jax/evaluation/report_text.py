@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bottlefit_jax.evaluation.alternatives import FILES, Alternative, as_good
+from bottlefit_jax.evaluation.classes import SHOWN, worst
 from bottlefit_jax.evaluation.markdown import bytes_text, count_text, duration_text, markdown_table
 from bottlefit_jax.evaluation.payloads import RAW
 from bottlefit_jax.evaluation.rates import DEFAULT_POINTS
@@ -39,6 +40,7 @@ def report_text(report: Report, images: Sequence[str], command: str | None) -> s
         _summary_table(report),
         *_rates(report),
         *_alternatives(report),
+        *_classes(report),
         *(f"![{title}]({name})" for name, title in IMAGES.items() if name in images),
         "## Training",
         _stage_table(report),
@@ -184,6 +186,31 @@ def _alternatives(report: Report) -> list[str]:
                 *_verdict(rows, "get the teacher's answer" if report.agreement else "are classified correctly"),
             ]
         ),
+    ]
+
+
+def _classes(report: Report) -> list[str]:
+    """List the worst classes, or all where there are few."""
+    if len(report.per_class) < 2:
+        return []
+    networks = {"teacher": report.teacher, "student": report.student}
+    if report.agreement:
+        del networks["teacher"]  # it agrees with itself
+    shown = [role for role, network in networks.items() if network is not None]
+    cells = [("class", "images", *shown, "95 % interval")]
+    for row in worst(report.per_class):
+        low, high = row.interval95
+        top1 = (f"{row.top1(role):.2f} %" for role in shown)
+        cells.append((row.name, f"{row.images:,}", *top1, f"{low:.1f} to {high:.1f} %"))
+    all_classes = (
+        f"All {len(report.per_class):,} classes with images are under `per_class` in [report.json](report.json)."
+    )
+    labels = " The classes are the teacher's answers." if report.agreement else ""
+    return [
+        "## Classes" if len(report.per_class) <= SHOWN else "## The worst classes",
+        markdown_table(cells, "lr" + "r" * len(shown) + "r"),
+        f"The percentages are {_measure(report)}, the interval is the {shown[-1]}'s. The class with the lowest upper "
+        f"end comes first, so that a class of a few images does not. {all_classes}{labels}",
     ]
 
 

@@ -31,14 +31,14 @@ class Sent:
         affine: the range of each image, arrays of [B, 1, 1, 1 or c]; None where the receiver has it.
         label: [B] int32.
         mask: [B] bool; False for rows that only fill the batch.
-        float_counts: `correct_counts` over all hosts, of the latents without a quantiser; and "bad".
+        float_counts: as `SplitStudent.counts` returns them, of the latents without a quantiser.
     """
 
     latents: np.ndarray
     affine: Affine | None
     label: np.ndarray
     mask: np.ndarray
-    float_counts: dict[str, int]
+    float_counts: dict[str, Any]
 
 
 class SplitStudent:
@@ -81,8 +81,8 @@ class SplitStudent:
         latents, affine = jax.tree.map(_local_rows, (latents, affine))
         return Sent(latents, affine, batch["label"], batch["mask"], _integers(counts))
 
-    def counts(self, sent: Sent, latents: np.ndarray) -> dict[str, int]:
-        """Return `correct_counts` and "bad", over all hosts, where other latents arrive than were sent.
+    def counts(self, sent: Sent, latents: np.ndarray) -> dict[str, Any]:
+        """Return `correct_counts`, by class too, and "bad", over all hosts, where other latents arrive than were sent.
 
         Args:
             sent: from `send`.
@@ -176,7 +176,8 @@ class _Halves:
     def _counts(self, variables: Any, latent: jax.Array, batch: dict[str, jax.Array]) -> dict:
         logits = self.logits(variables, latent)
         bad = batch["mask"] & ~jnp.isfinite(logits).all(axis=-1)
-        return {**correct_counts(logits, batch["label"], batch["mask"]), "bad": bad.sum(dtype=jnp.int32)}
+        counts = correct_counts(logits, batch["label"], batch["mask"], by_class=True)
+        return {**counts, "bad": bad.sum(dtype=jnp.int32)}
 
 
 @functools.lru_cache(maxsize=4)  # a comparison has the same network with several seeds
@@ -205,5 +206,5 @@ def _local_rows(array: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def _integers(counts: Mapping[str, jax.Array]) -> dict[str, int]:
-    return {key: int(value) for key, value in jax.device_get(counts).items()}
+def _integers(counts: Mapping[str, jax.Array]) -> dict[str, Any]:
+    return {key: int(value) if np.ndim(value) == 0 else value for key, value in jax.device_get(counts).items()}

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.evaluation import alternatives, payloads
-from bottlefit_jax.evaluation.networks import calibrate, create_eval_step, evaluate, predict
+from bottlefit_jax.evaluation.accuracy import percentages
+from bottlefit_jax.evaluation.networks import calibrate, count_correct, create_eval_step, predict
 from bottlefit_jax.evaluation.rates import training_images
 from bottlefit_jax.evaluation.split_student import SplitStudent
 from bottlefit_jax.experiment.inputs import Networks, Variables
@@ -76,10 +77,14 @@ class Measurements:
 
     def evaluate(self, role: Role, variables: Variables, batches: Any = None) -> dict[str, float]:
         """Return top-1 and top-5 on `batches`, or on all evaluation images."""
+        return percentages(self.count_correct(role, variables, batches))
+
+    def count_correct(self, role: Role, variables: Variables, batches: Any = None) -> dict[str, Any]:
+        """Return the correct images among `batches`, or all evaluation images, as `networks.count_correct` does."""
         module, indices = self.networks.module(role), self.networks.class_indices
         eval_step = create_eval_step(module, mesh=self.mesh, class_indices=indices, **self.pixels())
         batches = self.batches(self.eval_source) if batches is None else batches
-        return evaluate(eval_step, variables, batches, mesh=self.mesh, name=role)
+        return count_correct(eval_step, variables, batches, mesh=self.mesh, name=role)
 
     def calibrated(self, student: Variables) -> Variables:
         """Return the student with the measured range of its latents, where its quantiser has a static one."""

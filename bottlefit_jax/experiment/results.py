@@ -11,6 +11,7 @@ from bottlefit_jax.codec import wire
 from bottlefit_jax.codec.rates import rates_text
 from bottlefit_jax.evaluation import plots
 from bottlefit_jax.evaluation.alternatives import Alternative, network_macs
+from bottlefit_jax.evaluation.classes import class_results
 from bottlefit_jax.evaluation.cost import device_cost
 from bottlefit_jax.evaluation.image_bytes import jpeg_bytes
 from bottlefit_jax.evaluation.networks import send_and_classify
@@ -34,6 +35,7 @@ def write_results(
     networks: Networks,
     student_variables: Variables | None,
     accuracy: dict[str, dict[str, float]],
+    by_class: dict[str, Sequence[int]],
     payloads: PayloadResult | None,
     files: Sequence[Alternative],
     images: Iterable[dict[str, np.ndarray]],
@@ -50,6 +52,7 @@ def write_results(
         networks: a teacher, a student or both.
         student_variables: on the host; None without a student.
         accuracy: "teacher", "student" or both -> {"top1", "top5"} in percent.
+        by_class: "teacher", "student" or both -> the correct images of each class.
         payloads: of the student; None without one, or where it has no quantiser.
         files: the teacher on images sent as files, from `alternatives.sent_as_files`; [] without teacher or student.
         images: all evaluation batches, from the first.
@@ -86,6 +89,7 @@ def write_results(
         images=len(labels),
         chance_percent=100 * float(np.bincount(labels).max()) / len(labels),
         files=files,
+        per_class=class_results(class_names, np.bincount(labels, minlength=len(class_names)).tolist(), by_class),
         stages=[StageSummary(**summary) for summary in stages],
         versions=versions(),
         agreement=evaluates_agreement(config),

@@ -1,7 +1,7 @@
 """Runs an experiment, from its config to its report: opens the inputs, trains the stages, evaluates the networks."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from bottlefit_jax import data
 from bottlefit_jax.config_check import check_config
+from bottlefit_jax.evaluation.accuracy import percentages
 from bottlefit_jax.experiment.images import class_names, describe_data, images_of_stage, open_source, open_training
 from bottlefit_jax.experiment.inputs import (
     Networks,
@@ -268,15 +269,16 @@ class _Experiment:
         command: str | None,
     ) -> dict[str, Any]:
         accuracy: dict[str, dict[str, float]] = {}
+        by_class: dict[str, Sequence[int]] = {}
         payloads = None
-        if teacher is not None:
-            accuracy[Role.TEACHER] = self.measured.evaluate(Role.TEACHER, teacher)
-        if student is not None:
-            if self.networks.bottleneck["bits"]:
-                payloads = self.measured.send(student, teacher)
-                accuracy[Role.STUDENT] = {"top1": payloads.default.top1, "top5": payloads.default.top5}
-            else:
-                accuracy[Role.STUDENT] = self.measured.evaluate(Role.STUDENT, student)
+        if student is not None and self.networks.bottleneck["bits"]:
+            payloads = self.measured.send(student, teacher)
+            accuracy[Role.STUDENT] = {"top1": payloads.default.top1, "top5": payloads.default.top5}
+            by_class[Role.STUDENT] = payloads.by_class
+        for role, variables in ((Role.TEACHER, teacher), (Role.STUDENT, student)):
+            if variables is not None and role not in accuracy:
+                counts = self.measured.count_correct(role, variables)
+                accuracy[role], by_class[role] = percentages(counts), counts["by_class"].tolist()
         # Without a student to compare with, eight more evaluations of the teacher would serve nothing.
         files = [] if teacher is None or student is None else self.measured.sent_as_files(teacher)
         for source in (self.train_source, self.eval_source):
@@ -290,6 +292,7 @@ class _Experiment:
             networks=self.networks,
             student_variables=None if student is None else sharding.to_host(student),
             accuracy=accuracy,
+            by_class=by_class,
             payloads=payloads,
             files=files,
             images=self.measured.batches(self.eval_source, all_hosts=True),

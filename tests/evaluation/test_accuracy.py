@@ -54,6 +54,14 @@ def test_of_a_teacher_with_more_classes_only_the_datasets_are_ranked():
     assert counts == {"top1": 2, "top5": 3, "count": 3}
 
 
+def test_the_correct_images_of_each_class_are_counted():
+    logits = np.array([[9, 1, 0, 3], [9, 0, 0, 5], [9, 4, 0, 3], [9, 4, 0, 3]], np.float32)
+    labels, mask = np.int32([0, 0, 1, 1]), np.array([True, True, True, False])
+    counts = correct_counts(logits, labels, mask, class_indices=[3, 1], by_class=True)
+    assert counts["by_class"].tolist() == [2, 1]
+    assert int(counts["top1"]) == 3
+
+
 def test_other_dtypes_are_accepted():
     logits = jnp.asarray([[0.0, 1.0]], jnp.bfloat16)
     assert counted(logits, np.uint8([1]), np.ones(1, np.float32))["top1"] == 1

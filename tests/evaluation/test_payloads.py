@@ -43,6 +43,7 @@ def test_raw_is_the_whole_student_and_every_range_is_paid_for(pair, mesh, candid
     raw = next(rate for rate in found.rates if rate.id == payloads.RAW)
     whole = evaluate(create_eval_step(module, mesh=mesh, **PIXELS), variables, batches, mesh=mesh)
     assert {"top1": raw.top1, "top5": raw.top5} == whole
+    assert sum(found.by_class) == pytest.approx(found.default.top1 * 22 / 100)
     assert (raw.bytes_mean, raw.bytes_p95, raw.steps) == (75 + range_bytes, 75 + range_bytes, None)
     assert found.range_bytes == range_bytes
     lossless = next(rate for rate in found.rates if rate.id == "lossless")

@@ -73,6 +73,7 @@ def test_the_json_has_the_keys_and_values_of_the_interface():
             {"name": "stage1", "epochs": 10, "seconds": 8.21, "images_per_second": 3.25},
         ],
         "versions": {"python": "3.11.7", "device_count": 8},
+        "per_class": [],
     }
 
 
@@ -80,7 +81,7 @@ def test_the_keys_stand_in_the_order_that_the_files_have_always_had():
     written = report().to_json()
     assert list(written) == [
         *("config", "dataset", "teacher", "student", "bytes_per_image", "default_rate", "rates", "encoder"),
-        *("evaluation", "alternatives", "stages", "versions"),
+        *("evaluation", "alternatives", "stages", "versions", "per_class"),
     ]
     assert list(written["student"]) == [
         *("name", "top1", "top5", "images", "top1_interval95", "bits", "latent_shape", "top1_drop_points", "classes"),
