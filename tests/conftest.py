@@ -33,6 +33,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONGEST = (
     "compare/test_command.py",
     "test_main.py",
+    "test_tutorial.py",
     "training/test_resume.py",
     "export/test_assemble.py",
     "export/test_bundle.py",

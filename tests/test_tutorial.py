@@ -154,6 +154,9 @@ def test_the_commands_lead_from_frames_to_a_device(place):
     old, new = (read_bundle(place / "bundles" / name).manifest for name in ("split", "longer"))
     assert (new.name, new.version, new.head.id) == (old.name, 2, old.head.id)
     assert new.tail.id != old.tail.id
+    (again,) = [block for block in SHELL if "--workdir=runs/split" in block]
+    refused = subprocess.run(["bash", "-c", f"{again.rstrip()} --config.stages.stage2.epochs=2"], capture_output=True)
+    assert (refused.returncode, b"holds a run of another config" in refused.stderr) == (2, True)
 
 
 @pytest.mark.torch
