@@ -195,7 +195,7 @@ def test_a_small_run_writes_a_complete_report_and_its_workdir_is_its_configs(dem
         assert len(re.findall(line, trained.out, re.M)) == 1
     report = json.loads((workdir / "report.json").read_text())
     keys = {"config", "dataset", "teacher", "student", "bytes_per_image", "encoder", "stages", "versions"}
-    assert set(report) == keys | {"evaluation", "alternatives", "rates", "default_rate"}
+    assert set(report) == keys | {"evaluation", "alternatives", "rates", "default_rate", "per_class"}
     rates = {rate["id"]: rate for rate in report["rates"]}
     assert rates["raw"]["bytes_mean"] == 5 * 5 * 3
     assert report["bytes_per_image"]["latent_payload"] == rates[report["default_rate"]]["bytes_mean"]
@@ -212,6 +212,11 @@ def test_a_small_run_writes_a_complete_report_and_its_workdir_is_its_configs(dem
     assert rows["webp", "quality 5"]["bytes"] < rows["jpeg", "quality 5"]["bytes"] < report["bytes_per_image"]["jpeg"]
     assert rows["jpeg", "quality 95"]["bytes"] == pytest.approx(report["bytes_per_image"]["jpeg"])
     assert rows["local", ""]["top1"] == report["teacher"]["top1"]
+    classes = report["per_class"]
+    assert [row["class"] for row in classes] == list("0123456789")
+    for role in ("teacher", "student"):  # the mean over the images
+        correct = sum(row["images"] * row[f"{role}_top1"] for row in classes)
+        assert correct / 355 == pytest.approx(report[role]["top1"])
     low, high = report["teacher"]["top1_interval95"]
     assert low < report["teacher"]["top1"] < high
     assert [stage["name"] for stage in report["stages"]] == ["teacher", "stage1", "stage2"]
