@@ -33,6 +33,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds between two probes; they doubl
 INTERVAL_WEIGHT = 0.1  # of the newest time between two images, in their mean
 GUESSED_SECONDS = 0.01  # of any computation
 UNKNOWN = LogNormal(math.log(GUESSED_SECONDS), 0.0)
+WAKING, WAKING_SHARE = 0.005, 0.05  # seconds, and of the deadline: by how much a thread may begin late on a busy device
 LINGER, SHORTEST_LINGER = 3.0, 2.0  # of the deadline, and seconds: how long a late answer is still waited for
 NOT_LIKELY = "no rate is likely to be in time"
 USED_UP = "the budget of bytes is used up"
@@ -200,6 +201,7 @@ class Policy:
         reserved = left - local_begins - local.quantile(HIGHEST)
         if reserved < 0:
             return self._by_server(now, left)
+        reserved = max(reserved - min(WAKING, WAKING_SHARE * left), 0.0)
         # A device that computes the local network for one image misses those that come meanwhile
         local_seconds = local.median
         share = min(self._interval / local_seconds, 1.0) if self.paced and self._interval else 1.0

@@ -25,7 +25,7 @@ class BatchCost:
             max_batch: images that the tail runs at once.
         """
         self._max_batch = max_batch
-        self._means: tuple[float, float, float, float] | None = None  # images, seconds, images², images · seconds
+        self._means: list[float] = []  # images, seconds, images², images · seconds
         self._batch = self._image = 0.0
 
     def seconds(self, images: int) -> float:
@@ -34,13 +34,9 @@ class BatchCost:
 
     def learn(self, seconds: float, images: int) -> None:
         """Take in how long a batch took."""
-        new = (float(images), seconds, float(images * images), images * seconds)
-        if self._means is None:
-            self._means = new
-        else:
-            self._means = tuple(  # pyright: ignore[reportAttributeAccessIssue]
-                mean + WEIGHT * (value - mean) for mean, value in zip(self._means, new, strict=True)
-            )
+        new = [float(images), seconds, float(images * images), images * seconds]
+        known = self._means or new
+        self._means = [mean + WEIGHT * (value - mean) for mean, value in zip(known, new, strict=True)]
         count, time, squares, products = self._means
         variance, slope = squares - count * count, time / count  # one size of batch: as if each image took its share
         if variance > SPREAD * count * count:

@@ -66,7 +66,9 @@ def test_where_nothing_is_likely_the_likeliest_is_taken():
 def test_the_local_network_follows_where_the_server_is_late():
     choice = World(FINE, COARSE, ALONE).learn().choose(0.1)
     assert choice.path == FINE
-    assert 0.1 - 1.3 * LOCAL_SECONDS < choice.hedge < 0.1 - LOCAL_SECONDS
+    assert 0.1 - 1.3 * LOCAL_SECONDS < choice.hedge + 0.005 < 0.1 - LOCAL_SECONDS  # threads may begin 5 ms late
+    short = World(FINE, COARSE, ALONE).learn().choose(1.3 * LOCAL_SECONDS)
+    assert short.hedge is None or short.hedge >= 0  # there is no time for that, and it begins at once
 
 
 def test_the_local_network_is_taken_where_no_rate_is_likely():
