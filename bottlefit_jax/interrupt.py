@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SIGNALS", "asked", "not_inherited", "raised", "undone", "watch"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a command
+BEHIND_SECONDS = 1.0  # for the watching thread to receive what the handler has
 FLUSH_SECONDS = 1.0  # for buffered output; the process that reads it may have stopped reading
 
 
@@ -121,9 +123,17 @@ def _responding(response: _Response, signals: Sequence[signal.Signals]) -> Itera
     try:
         yield
     finally:
+        _let_the_thread_catch_up(response)
         _responses.remove(response)
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _let_the_thread_catch_up(response: _Response) -> None:
+    """Wait until the watching thread has received what the handler has; later it would end the process for it."""
+    until = time.monotonic() + BEHIND_SECONDS
+    while _stderr != 2 and response.by_thread < response.by_handler and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _wait(receiver: int) -> None:

@@ -54,6 +54,22 @@ def interrupted(process, signum=signal.SIGINT, times=1):
     return process.returncode, out, err
 
 
+def test_a_signal_that_was_asked_for_does_not_end_the_process_when_its_thread_hears_of_it_late(tmp_path):
+    """The handler runs in the main thread, which may go on before the watching thread has received the same signal."""
+    main = """
+for _ in range(100):
+    got = []
+    with interrupt.asked(got.append):
+        os.kill(os.getpid(), 2)
+        while not got:
+            pass
+time.sleep(0.1)
+print("alive")
+"""
+    out, err = start(main, cwd=tmp_path).communicate(timeout=60)
+    assert (out, err) == ("alive\n", "")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_command_whatever_its_threads_do(tmp_path, signum):
     """A main thread in C code that no exception reaches, and a thread that would print one."""
