@@ -84,6 +84,7 @@ class Connection:
         self._second: ServerChannel | None = None  # beside one that is silent
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(3 * calls, "bottlefit-edge")  # a call on each of two channels, and a ping
+        self._closed = 0  # times
         self._last_seconds = 0.0  # of the last answer
         self._doubted: ServerChannel | None = None  # may be dead, which a thread finds out
         self._doubts = 0  # in a row that were right
@@ -124,8 +125,9 @@ class Connection:
         return time.monotonic() - started if channel.ping(seconds) else None
 
     def close(self) -> None:
-        """End the connection; the next call makes a new one."""
+        """End the connection, and calls that go on in other threads; the next call makes a new one."""
         with self._lock:
+            self._closed += 1
             channels, self._channel, self._second = (self._channel, self._second), None, None
         for channel in channels:
             if channel is not None:
@@ -194,8 +196,8 @@ class Connection:
 
     def _attempt(self, once: Callable[[ServerChannel], T], deadline: Deadline) -> T:
         """Run `once` until it succeeds, with growing pauses, or raise by the deadline."""
-        delay, reason = FIRST_DELAY, None
-        while True:
+        delay, reason, closed = FIRST_DELAY, None, self._closed
+        while self._closed == closed:
             try:
                 result = self._on_a_live_channel(once, deadline)
                 self._hint = ""
@@ -203,6 +205,8 @@ class Connection:
             except NotYet as error:
                 reason = str(error)
             except grpc.RpcError as error:
+                if self._closed > closed:
+                    break
                 reason = self._reason_to_retry(error, deadline) or reason
             part = random.uniform(SHORTEST_PART * delay, delay)
             seconds = pause(part, deadline.useful.left(), deadline.useful.seconds, self._last_seconds)
@@ -212,6 +216,7 @@ class Connection:
                 raise Unavailable(f"no answer from {self.server} within {within}{because}")
             time.sleep(seconds)
             delay = min(2 * delay, LONGEST_DELAY)
+        raise Unavailable(f"the connection to {self.server} was closed")
 
     def _on_a_live_channel(self, once: Callable[[ServerChannel], T], deadline: Deadline) -> T:
         """Run `once` on the channel, and on a second one where the first is silent."""

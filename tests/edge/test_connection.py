@@ -320,6 +320,25 @@ def test_bytes_that_the_system_does_not_count_are_none(bundle, server, image, mo
     assert sent.total == sent.payload + sent.protocol
 
 
+def test_a_call_in_another_thread_ends_when_the_connection_is_closed(bundle, server, tail, image, clock):
+    tail.refusals = [grpc.StatusCode.RESOURCE_EXHAUSTED] * 1000
+    pausing, go_on = threading.Event(), threading.Event()
+    client = EdgeClient(bundle, server, deadline_ms=3_600_000, policy="fixed")
+
+    def paused():
+        pausing.set()
+        go_on.wait(30)
+
+    clock.paused = paused
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.infer, image)
+        assert pausing.wait(30)
+        client.close()
+        go_on.set()
+        assert no_answer(call.result, 30) == f"the connection to {server} was closed"
+    assert len(tail.requests) == 1
+
+
 def test_no_socket_is_left_open(bundle, server, image):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
