@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bottlefit_jax.edge.client import EdgeClient
-from bottlefit_jax.edge.options import IN_FLIGHT
+from bottlefit_jax.edge.options import AUTO_IN_FLIGHT
 from export.images import read_images
 from export.parity import create_reference
 from export.student import read_student
@@ -101,4 +101,4 @@ def test_neither_memory_nor_open_files_nor_threads_grow_over_20_000_frames(expor
         assert after[side]["files"] == before[side]["files"]
         # measured: 0.8 at most; an object of 250 bytes for each frame would be 4.3
         assert after[side]["mebibytes"] - before[side]["mebibytes"] < 3
-    assert after["device"]["threads"] <= 2 * IN_FLIGHT + 4  # the program, the stream, a ping, and a spare one
+    assert after["device"]["threads"] <= 2 * AUTO_IN_FLIGHT + 4  # the program, the stream, a ping, and a spare one
