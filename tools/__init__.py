@@ -1,1 +1,1 @@
-"""What developers run in a clone of the repository, and nobody else."""
+"""What developers run in a clone of the repository; no user needs it."""

@@ -55,7 +55,7 @@ class Deadline:
 
     Attributes:
         seconds: from its beginning.
-        useful: until when an answer is of use, which the server is told: this deadline itself, or an earlier one where
+        useful: until when an answer is of use, which goes to the server: this deadline itself, or an earlier one where
             a late answer is still waited for, to learn from it.
     """
 
@@ -146,8 +146,8 @@ class ServerChannel:
         """
         plan = self.verify(deadline)
         content = plan.content(image)
-        told = deadline.useful.left() if plan.triton or deadline.useful is not deadline else None  # else gRPC tells it
-        request = plan.requests.request(content, plan.version, told)
+        limit = deadline.useful.left() if plan.triton or deadline.useful is not deadline else None  # else gRPC tells it
+        request = plan.requests.request(content, plan.version, limit)
         try:
             with self._while_open(), self._meter.span() as span:
                 start = time.perf_counter()

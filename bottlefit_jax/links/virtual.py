@@ -312,7 +312,7 @@ class Simulation:
     def _probe(self, now: float) -> None:
         if self._policy is not None and self._policy.probe(now):
             assert self._smallest is not None
-            probe = Image(-1, now, now + self.world.deadline, self.world.draw(0), done=True)  # nobody waits for it
+            probe = Image(-1, now, now + self.world.deadline, self.world.draw(0), done=True)  # no image waits for it
             self._request(probe, self._smallest, now)
 
 

@@ -114,9 +114,9 @@ def test_the_server_is_told_for_how_long_an_answer_is_of_use_and_has_longer(rate
     with EdgeClient(rated, server, policy="auto", local=True) as client:
         deadlines[:] = [1.5]
         client.infer(image)
-    told = taker.requests[-1].parameters["timeout"].int64_param / 1e6
-    assert 0 < told < 1.5
-    assert taker.times_left[-1] > told + 0.4  # 2 s: a late answer is still waited for
+    limit = taker.requests[-1].parameters["timeout"].int64_param / 1e6
+    assert 0 < limit < 1.5
+    assert taker.times_left[-1] > limit + 0.4  # 2 s: a late answer is still waited for
 
 
 def test_a_server_of_another_head_is_an_error_even_with_a_local_network(rated, server, taker, image):
