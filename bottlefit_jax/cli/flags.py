@@ -1,12 +1,10 @@
 """Flags that commands of different rooms have."""
 
-from collections.abc import Callable
-from typing import Any
-
+from bottlefit_jax.cli.command import AddFlag
 from bottlefit_jax.onnx_session import PROVIDERS
 
 
-def add_providers(add: Callable[..., Any]) -> None:
+def add_providers(add: AddFlag) -> None:
     """Add --providers by `Parser.group`'s function; `onnx_session.check_providers` checks its value."""
     names = ", ".join(PROVIDERS)
     add(
