@@ -226,7 +226,7 @@ def run(options: ClassifyOptions) -> int:
     failed = False
     with _client(options) as client:
         if options.server is not None and not options.local:  # with a local network the server may come later
-            _connect(client, options.wait)
+            connect(client, CONNECT_SECONDS, wait=options.wait)
         if options.camera is not None:
             return live.run(client, options)
         show = _as_json if options.json else _Table(files, client.manifest.labels, options.top or 1)
@@ -241,11 +241,20 @@ def run(options: ClassifyOptions) -> int:
     return int(failed)
 
 
-def _connect(client: "EdgeClient", wait: bool) -> None:
-    """Check that the server is there, or wait until it is. An image's deadline may be too short to connect in."""
+def connect(client: "EdgeClient", seconds: float, *, wait: bool = False) -> None:
+    """Check that the server is there: an image's deadline, which is that of a call, may be too short to connect in.
+
+    Args:
+        client: of the server.
+        seconds: for it to answer.
+        wait: however long that takes; a line on standard error says so.
+
+    Raises:
+        Unavailable: it did not answer.
+    """
     from bottlefit_jax.edge.client import Unavailable
 
-    said, until = False, time.monotonic() + CONNECT_SECONDS
+    said, until = False, time.monotonic() + seconds
     while True:
         try:
             client.connect()

@@ -14,10 +14,11 @@ import numpy as np
 
 from bottlefit_jax import interrupt
 from bottlefit_jax.bundle import read_bundle
+from bottlefit_jax.edge.classify import connect
 from bottlefit_jax.edge.client import EdgeClient
 from bottlefit_jax.edge.path import LOCAL, Path, paths_of
 from bottlefit_jax.edge.runtimes import AUTO
-from bottlefit_jax.errors import BottleFitError, Unavailable
+from bottlefit_jax.errors import BottleFitError
 from bottlefit_jax.links import replay_report
 from bottlefit_jax.links.inputs import make_folder, read_images
 from bottlefit_jax.links.machine import cores, describe_machine
@@ -149,21 +150,10 @@ def _warm_up(client: EdgeClient, method: str, images: Sequence[np.ndarray]) -> N
     if method == LOCAL:
         client.load_local()
     else:
-        _connect(client)
+        connect(client, CONNECT_SECONDS)
     for image in images[:WARM_UP]:
         with contextlib.suppress(BottleFitError):  # a short deadline before the first connection is warm
             client.infer_local(image) if method == LOCAL else client.infer(image)
-
-
-def _connect(client: EdgeClient) -> None:
-    """Connect within CONNECT_SECONDS: an image's deadline, which is that of a call, may be too short for it."""
-    until = time.monotonic() + CONNECT_SECONDS
-    while True:
-        try:
-            return client.connect()
-        except Unavailable:
-            if time.monotonic() >= until:
-                raise
 
 
 def _frames(images: Sequence[np.ndarray], fps: float | None, until: float, since: float) -> Iterator[Any]:

@@ -326,10 +326,10 @@ class Slow:
 def test_a_deadline_that_is_too_short_to_connect_in_does_not_end_the_command_at_once(monkeypatch):
     client = Slow(answers_at=8)
     monkeypatch.setattr(classify, "time", client)
-    classify._connect(client, wait=False)
+    classify.connect(client, classify.CONNECT_SECONDS)
     assert client.attempts == 8
     client = Slow(answers_at=99)
     monkeypatch.setattr(classify, "time", client)
     with pytest.raises(Unavailable):
-        classify._connect(client, wait=False)
+        classify.connect(client, classify.CONNECT_SECONDS)
     assert client.now == pytest.approx(100 + classify.CONNECT_SECONDS, abs=0.2)
